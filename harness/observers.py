@@ -1,0 +1,205 @@
+"""The four observers through which scenarios and checks see a cloud: cloud, storpool, host, guest (design section 1).
+
+Outside the memory world they are real clients that nobody here wrote: `cs`, the vendor's `storpool` bindings, testinfra
+and SSH. Sizes and offsets are bytes, times seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Json = dict[str, Any]
+
+
+class CloudApiError(Exception):
+    """An error answer of the CloudStack API, or a failed async job."""
+
+    def __init__(self, command: str, code: int, text: str) -> None:
+        super().__init__(f"{command}: {code}: {text}")
+        self.command = command
+        self.code = code
+        self.text = text
+
+
+class Cloud(Protocol):
+    """CloudStack's API as a signed client sees it. Parameter and field names are CloudStack's, in lower case."""
+
+    def call(self, command: str, /, **parameters: str | int | bool) -> Json:
+        """The answer without its envelope; of an async command, the job's result. Raises `CloudApiError`."""
+        ...
+
+    def start(self, command: str, /, **parameters: str | int | bool) -> str:
+        """Start an async command; the job id. Raises `CloudApiError` when it is refused at once."""
+        ...
+
+    def wait(self, job_id: str, timeout: float = 600) -> Json:
+        """Wait for a job's result. Raises `CloudApiError` when it failed, `TimeoutError` when it did not end."""
+        ...
+
+
+class StorPool(Protocol):
+    """StorPool's API as a client sees it; answers are the raw `data` of the calls."""
+
+    def volumes(self) -> list[Json]: ...
+
+    def volume(self, name: str) -> Json | None:
+        """By name or `~globalId`; None when it does not exist."""
+        ...
+
+    def snapshots(self) -> list[Json]: ...
+
+    def snapshot(self, name: str) -> Json | None: ...
+
+    def attachments(self) -> list[Json]: ...
+
+    def calls(self) -> Mapping[str, int]:
+        """Requests the StorPool API has served so far, by call name; empty when the cluster does not tell."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DomainDisk:
+    """A disk as the domain XML shows it."""
+
+    source: str
+    target: str
+    serial: str
+    driver_type: str
+    discard: str | None
+    cache: str | None
+
+
+class Host(Protocol):
+    """What one KVM host shows, and what can befall it."""
+
+    @property
+    def name(self) -> str:
+        """The host's name in CloudStack."""
+        ...
+
+    @property
+    def client_id(self) -> int:
+        """The host's StorPool client id (SP_OURID)."""
+        ...
+
+    def devices(self) -> Sequence[str]:
+        """Global ids under /dev/storpool-byid, sorted."""
+        ...
+
+    def device_size(self, path: str) -> int | None:
+        """Size of the block device there; None when there is none."""
+        ...
+
+    def read_device(self, path: str, offset: int, length: int) -> bytes: ...
+
+    def domains(self) -> Mapping[str, str]:
+        """State of every libvirt domain of this host by name, in virsh's words."""
+        ...
+
+    def domain_disks(self, name: str) -> Sequence[DomainDisk]:
+        """Disks in the live XML of the domain; empty when it does not exist."""
+        ...
+
+    def domain_xml(self, name: str) -> str: ...
+
+    def kill_qemu(self, name: str) -> None:
+        """SIGKILL the domain's QEMU and return when it is gone."""
+        ...
+
+    def suspend(self, name: str) -> None:
+        """Stop the guest's CPUs, so that it lets nothing go."""
+        ...
+
+    def resume(self, name: str) -> None: ...
+
+    def storpool_api_cut(self) -> AbstractContextManager[None]:
+        """While inside, this host cannot reach the StorPool API; others can."""
+        ...
+
+
+class Guest(Protocol):
+    """What a running guest sees."""
+
+    def boot_id(self) -> str:
+        """Waits until the guest is up; differs after each boot."""
+        ...
+
+    def disks(self) -> Mapping[str, int]:
+        """Size of every disk by serial."""
+        ...
+
+    def write(self, serial: str, offset: int, data: bytes) -> None:
+        """Write to the disk and flush it."""
+        ...
+
+    def read(self, serial: str, offset: int, length: int) -> bytes: ...
+
+    def poweroff(self) -> None:
+        """The guest shuts itself down; returns when it was asked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A StorPool primary pool of the cloud under test."""
+
+    id: str
+    name: str
+    tag: str
+    storpool_template: str
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What exists before a scenario starts. Ids are CloudStack's."""
+
+    zone_id: str
+    pools: tuple[Pool, ...]
+    """At least two, with different tags."""
+    image_url: str
+    """Where the secondary storage role can fetch the guest image (qcow2) from."""
+    image_size: int
+    """Virtual size of the guest image."""
+    image_sha256: str
+    """Of the guest disk's bytes, that is of the image converted to raw."""
+    service_offering_id: str
+    """A small compute offering whose ROOT disks go to the first pool."""
+    os_type_id: str
+
+
+class World(Protocol):
+    """A cloud under test, for one case. What the case makes through `cloud` is removed after it."""
+
+    @property
+    def cloud(self) -> Cloud: ...
+
+    @property
+    def storpool(self) -> StorPool: ...
+
+    @property
+    def hosts(self) -> Sequence[Host]: ...
+
+    @property
+    def environment(self) -> Environment: ...
+
+    @property
+    def real(self) -> bool:
+        """Whether devices, hosts and guests are real; checks marked [L] are made only then."""
+        ...
+
+    def guest(self, vm_id: str) -> Guest: ...
+
+    def name(self, stem: str) -> str:
+        """A name for an object of this case that no other case uses."""
+        ...
+
+    def check(self, name: str) -> AbstractContextManager[None]:
+        """Names a check in the result; an error inside it fails the case with this name."""
+        ...
+
+    def wait_until(self, what: str, condition: Callable[[], bool], timeout: float = 60) -> None:
+        """Wait in the world's own time; raises `TimeoutError` naming `what`."""
+        ...

@@ -1,0 +1,136 @@
+"""Commands that the management server sends to agents, and their answers (spec/cloudstack-plugin.md section 2.4).
+
+Every command can be sent again with the same effect. An answer with `result` false carries the reason in `details` and
+how to go on in `error_class`; after it nothing that the command made is left on the host unless `details` says so.
+Times are seconds.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from harness.spi.errors import ErrorClass
+from harness.spi.objects import DataStore, Disk, SnapshotObject, TemplateObject, VirtualMachine, VmPower, VolumeObject
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command", forbid_unknown_fields=True):
+    """Base of all commands; `wait` bounds the work of the agent."""
+
+    wait: float = 60.0
+
+
+class PingCommand(Command, frozen=True, kw_only=True, tag="PingCommand"):
+    """Is the agent there, and which domains does the host have?"""
+
+
+class StartCommand(Command, frozen=True, kw_only=True, tag="StartCommand"):
+    """Attach every disk of the VM to this host, then start its domain. A running domain of that name is success."""
+
+    vm: VirtualMachine
+
+
+class StopCommand(Command, frozen=True, kw_only=True, tag="StopCommand"):
+    """Stop the domain, then detach its disks and `volumes_to_disconnect` from this host.
+
+    A missing domain is success.
+    """
+
+    vm_name: str
+    force: bool = False
+    """Power off at once instead of asking the guest first."""
+    volumes_to_disconnect: tuple[str, ...] = ()
+    """Device paths to detach even if the domain no longer exists."""
+
+
+class AttachCommand(Command, frozen=True, kw_only=True, tag="AttachCommand"):
+    """Attach the volume to this host and give the disk to the running domain."""
+
+    vm_name: str
+    disk: Disk
+
+
+class DettachCommand(Command, frozen=True, kw_only=True, tag="DettachCommand"):
+    """Take the disk from the running domain, then detach the volume from this host (CloudStack's spelling)."""
+
+    vm_name: str
+    disk: Disk
+
+
+class StorPoolModifyStoragePoolCommand(Command, frozen=True, kw_only=True, tag="StorPoolModifyStoragePoolCommand"):
+    """Make the pool known on this host and prove that the host reaches StorPool by attaching the check volume."""
+
+    pool: DataStore
+    volume_path: str
+    add: bool = True
+
+
+class StorPoolDownloadTemplateCommand(Command, frozen=True, kw_only=True, tag="StorPoolDownloadTemplateCommand"):
+    """Copy an image from secondary storage onto the StorPool volume `destination.path`, attached here meanwhile."""
+
+    source: TemplateObject | SnapshotObject
+    destination: TemplateObject | VolumeObject
+
+
+class DownloadCommand(Command, frozen=True, kw_only=True, tag="DownloadCommand"):
+    """To the secondary storage role: fetch `url` into the image store as this template."""
+
+    template: TemplateObject
+    url: str
+    checksum: str | None = None
+
+
+class DeleteCommand(Command, frozen=True, kw_only=True, tag="DeleteCommand"):
+    """To the secondary storage role: delete what is at `path` in the store. A missing path is success."""
+
+    store: DataStore
+    path: str
+
+
+AnyCommand = (
+    PingCommand
+    | StartCommand
+    | StopCommand
+    | AttachCommand
+    | DettachCommand
+    | StorPoolModifyStoragePoolCommand
+    | StorPoolDownloadTemplateCommand
+    | DownloadCommand
+    | DeleteCommand
+)
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, tag_field="answer", tag="Answer", forbid_unknown_fields=True):
+    result: bool
+    details: str = ""
+    error_class: ErrorClass | None = None
+
+
+class PingAnswer(Answer, frozen=True, kw_only=True, tag="PingAnswer"):
+    host_uuid: str
+    vms: dict[str, VmPower]
+
+
+class AttachAnswer(Answer, frozen=True, kw_only=True, tag="AttachAnswer"):
+    disk: Disk | None = None
+
+
+class CopyCmdAnswer(Answer, frozen=True, kw_only=True, tag="CopyCmdAnswer"):
+    path: str | None = None
+    size: int | None = None
+    """Virtual size of the image that was copied."""
+
+
+class DownloadAnswer(Answer, frozen=True, kw_only=True, tag="DownloadAnswer"):
+    install_path: str | None = None
+    virtual_size: int | None = None
+    physical_size: int | None = None
+
+
+class StorPoolModifyStoragePoolAnswer(Answer, frozen=True, kw_only=True, tag="StorPoolModifyStoragePoolAnswer"):
+    client_node_id: int | None = None
+    """SP_OURID of the host."""
+    cluster_id: str | None = None
+    """SP_CLUSTER_ID of the host."""
+
+
+AnyAnswer = Answer | PingAnswer | AttachAnswer | CopyCmdAnswer | DownloadAnswer | StorPoolModifyStoragePoolAnswer

@@ -1,0 +1,176 @@
+"""What CloudStack asks of a primary storage provider (spec/cloudstack-plugin.md section 2), as blocking calls.
+
+All methods may be called again after a crash or a lost answer and then finish, or report, what the first call began.
+They raise `harness.spi.errors.Error`; after an error the driver's operation record says what is still to be undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+from harness.spi.objects import DataObject, DataStore, Host, SnapshotObject, VolumeObject
+from harness.spi.ports import Endpoint
+
+
+class PrimaryDataStoreDriver(Protocol):
+    """Management half of the plugin, object by object."""
+
+    def can_copy(self, source: DataObject, destination: DataObject) -> bool: ...
+
+    def create(self, volume: VolumeObject) -> VolumeObject:
+        """Create an empty volume on `volume.store`; the answer has `path` and the real `size`."""
+        ...
+
+    def copy(self, source: DataObject, destination: DataObject) -> DataObject:
+        """Copy between stores or within one; the answer is `destination` with `path` and `size`.
+
+        Image store template to pool template seeds the cache: the answer's path is the cached snapshot's.
+        Pool template, or pool snapshot, to volume clones without copying data. Raises `NotFound` when the source is
+        gone from StorPool: the cache entry must be seeded again.
+        """
+        ...
+
+    def delete(self, item: DataObject) -> None:
+        """Delete from the pool. An object that is already gone is success; `Conflict` names who holds it open."""
+        ...
+
+    def take_snapshot(self, snapshot: SnapshotObject) -> SnapshotObject:
+        """Snapshot `snapshot.volume` on its pool; the answer has `path` and `size`."""
+        ...
+
+    def provide_vm_info(self, vm_uuid: str, volume: VolumeObject) -> None:
+        """After an attach: tags `cvm`, `disk`, `vc-policy`, `qc` on the volume."""
+        ...
+
+    def provide_vm_tags(self, vm_uuid: str, volume: VolumeObject, key: str) -> None:
+        """After a VM tag of this key was set or removed: the same on the volume, from the records."""
+        ...
+
+    def revoke_access(self, volume: VolumeObject) -> None:
+        """After a detach: clears `cvm`, `disk` and `vc-policy`, keeps `uuid` and `qc`."""
+        ...
+
+    def recover(self) -> list[str]:
+        """Finish or undo every operation a dead management server left open; one line of text for each."""
+        ...
+
+
+class PoolRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """createStoragePool, as the provider gets it."""
+
+    name: str
+    url: str
+    """May hold a secret; never log it."""
+    scope: str
+    capacity_bytes: int | None
+    tags: tuple[str, ...] = ()
+
+
+class PoolDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """What the records keep of a new pool."""
+
+    uuid: str
+    path: str
+    tags: tuple[str, ...]
+    details: dict[str, str]
+    """Connection details, `SP_AUTH_TOKEN` among them; never shown by an API."""
+
+
+class PoolLifeCycle(Protocol):
+    def initialize(self, request: PoolRequest) -> PoolDescription:
+        """Check the request against StorPool; raises `InvalidParameter` or `Unavailable` and makes nothing then."""
+        ...
+
+
+class HostListener(Protocol):
+    def host_connected(self, host: Host, pool: DataStore) -> Host:
+        """Make the pool usable on the host; the answer carries the host's StorPool client id.
+
+        Raises when the host cannot use the pool; the text says why.
+        """
+        ...
+
+
+class DataStoreProvider(Protocol):
+    """`StorPool` as CloudStack's provider list knows it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def driver(self) -> PrimaryDataStoreDriver: ...
+
+    @property
+    def life_cycle(self) -> PoolLifeCycle: ...
+
+    @property
+    def host_listener(self) -> HostListener: ...
+
+
+class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One mutating operation of the driver, durable before its first effect (design section 4)."""
+
+    id: str
+    """A uuid; names of StorPool objects are derived from it, so that a create can be found again by name."""
+    kind: str
+    subject: str
+    """What it works on, for example `volume:<uuid>`; at most one open operation of a kind and subject exists."""
+    step: str
+    """The step whose intent was recorded last."""
+    data: dict[str, str]
+    """What later steps and recovery need: names, global ids."""
+    created_at: float
+
+
+class CachedTemplate(msgspec.Struct, frozen=True, kw_only=True):
+    """The Ready `template_spool_ref` row of (template, pool)."""
+
+    path: str
+    size: int
+
+
+class DriverRecords(Protocol):
+    """The part of CloudStack's records that a storage driver reads and writes. Every call is one transaction."""
+
+    def begin_operation(self, operation: OperationRecord) -> OperationRecord:
+        """Store the operation, or give back the open one of the same kind and subject."""
+        ...
+
+    def step_operation(self, operation_id: str, from_step: str, to_step: str, data: Mapping[str, str]) -> None:
+        """Compare-and-set of the step, merging `data`; raises `Conflict` when the record is not at `from_step`."""
+        ...
+
+    def end_operation(self, operation_id: str, outcome: str) -> None:
+        """Close it; `outcome` is "done" or "undone"."""
+        ...
+
+    def open_operations(self) -> list[OperationRecord]: ...
+
+    def setting(self, name: str, *, pool_id: int | None = None, cluster_id: int | None = None) -> str | None:
+        """Value of a configuration key: the narrowest scope that has one, else its default."""
+        ...
+
+    def pool_details(self, pool_id: int) -> dict[str, str]: ...
+
+    def set_pool_detail(self, pool_id: int, key: str, value: str | None) -> None:
+        """Set, or with None remove, one detail."""
+        ...
+
+    def disk_offering_details(self, disk_offering_id: int) -> dict[str, str]: ...
+
+    def vm_tag(self, vm_uuid: str, key: str) -> str | None: ...
+
+    def cached_template(self, template_id: int, pool_id: int) -> CachedTemplate | None: ...
+
+
+class HostEndpoints(Protocol):
+    """Agents, chosen as the framework's endpoint selector does: Up and Enabled hosts only."""
+
+    def select(self, pool: DataStore) -> Endpoint:
+        """An agent whose host has the pool connected; `InsufficientCapacity` when there is none."""
+        ...
+
+    def host(self, host_id: int) -> Endpoint: ...

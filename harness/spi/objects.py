@@ -1,0 +1,154 @@
+"""Data objects that CloudStack hands to drivers and, as transfer objects, to agents (spec/cloudstack-plugin.md 2).
+
+All sizes are bytes. `id` is the row id in CloudStack's records, `uuid` what users see.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+PATH_PREFIX = "/dev/storpool-byid/"
+"""A StorPool object's CloudStack path is this prefix and its global id (section 1.3)."""
+
+
+def device_path(global_id: str) -> str:
+    """The CloudStack path, and host device, of the StorPool object with this bare global id."""
+    return PATH_PREFIX + global_id
+
+
+def storpool_id(path: str) -> str:
+    """How the StorPool API is told of the object at a CloudStack path: `~globalId`, or the name in old paths."""
+    if path.startswith(PATH_PREFIX):
+        return "~" + path.removeprefix(PATH_PREFIX)
+    return path.removeprefix("/dev/storpool/")
+
+
+class StoreRole(enum.StrEnum):
+    PRIMARY = "Primary"
+    IMAGE = "Image"
+
+
+class VolumeType(enum.StrEnum):
+    ROOT = "ROOT"
+    DATADISK = "DATADISK"
+
+
+class ImageFormat(enum.StrEnum):
+    """Formats of images and devices; always given explicitly, never probed."""
+
+    RAW = "RAW"
+    QCOW2 = "QCOW2"
+
+    @property
+    def qemu(self) -> str:
+        """The name QEMU knows the format by."""
+        return self.value.lower()
+
+
+class DataStore(msgspec.Struct, frozen=True, kw_only=True):
+    """A primary storage pool, or an image store (secondary storage)."""
+
+    id: int
+    uuid: str
+    name: str
+    role: StoreRole
+    provider: str
+    """`StorPool` for our pools, `NFS` for image stores."""
+    url: str
+    """`storpool:<template>` for a pool, without secrets; `nfs://host/export` for an image store."""
+
+
+class VolumeObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object", tag="VolumeObject"):
+    id: int
+    uuid: str
+    name: str
+    type: VolumeType
+    size: int
+    store: DataStore | None = None
+    path: str | None = None
+    format: ImageFormat = ImageFormat.RAW
+    device_id: int | None = None
+    vm_uuid: str | None = None
+    max_iops: int | None = None
+    disk_offering_id: int | None = None
+    template_id: int | None = None
+
+
+class TemplateObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object", tag="TemplateObject"):
+    id: int
+    uuid: str
+    name: str
+    format: ImageFormat
+    size: int
+    """Virtual size; of the guest's disk, not of the file."""
+    store: DataStore
+    path: str | None = None
+    """On an image store: relative to its export. On a pool: the device path of the cached snapshot."""
+
+
+class SnapshotObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object", tag="SnapshotObject"):
+    id: int
+    uuid: str
+    name: str
+    volume: VolumeObject
+    size: int
+    store: DataStore
+    path: str | None = None
+
+
+DataObject = VolumeObject | TemplateObject | SnapshotObject
+
+
+class Disk(msgspec.Struct, frozen=True, kw_only=True):
+    """One disk of a virtual machine, as the agent must present it (`DiskTO`)."""
+
+    path: str
+    """Device path on the host, `/dev/storpool-byid/<globalId>`."""
+    serial: str
+    """Volume uuid without dashes, first 20 characters; what the guest identifies the disk by."""
+    device_id: int
+    """0 is the ROOT disk; the target name follows from it (vda, vdb, ...)."""
+    size: int
+    type: VolumeType
+
+
+def disk_serial(volume_uuid: str) -> str:
+    """The serial a guest sees for the disk of this volume (section 4.4)."""
+    return volume_uuid.replace("-", "")[:20]
+
+
+class Nic(msgspec.Struct, frozen=True, kw_only=True):
+    mac: str
+    ip: str
+    bridge: str
+
+
+class VirtualMachine(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent needs to start a guest (`VirtualMachineTO`)."""
+
+    uuid: str
+    name: str
+    """Instance name, for example `i-2-7-VM`; the libvirt domain is called so."""
+    cpus: int
+    memory: int
+    disks: tuple[Disk, ...]
+    nics: tuple[Nic, ...]
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    id: int
+    uuid: str
+    name: str
+    cluster_id: int
+    storpool_client_id: int | None = None
+    """SP_OURID as the host's agent reported it."""
+
+
+class VmPower(enum.StrEnum):
+    """Power state of a domain in an agent's report."""
+
+    ON = "PowerOn"
+    OFF = "PowerOff"
+    PAUSED = "PowerPaused"

@@ -1,0 +1,114 @@
+"""Ports that production code is handed: the only ways to hosts, libvirt, secondary storage and agents."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from harness.spi.commands import AnyAnswer, AnyCommand
+from harness.spi.objects import DataStore
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What a program on a host did."""
+
+    argv: tuple[str, ...]
+    rc: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Host(Protocol):
+    """The operating system of one KVM host. Nothing else in the agent touches it."""
+
+    def block_device_size(self, path: str) -> int | None:
+        """Size in bytes of the block device that `path` leads to; None when it is missing or not a block device."""
+        ...
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> CommandResult:
+        """Run a program without a shell. Raises `Unavailable` when it cannot be started and `Unknown` when `timeout`
+        seconds pass; it has been killed then."""
+        ...
+
+    def read_text(self, path: str) -> str:
+        """Contents of a small text file; raises `NotFound` when it is missing."""
+        ...
+
+
+class DomainState(enum.StrEnum):
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUT_OFF = "shut off"
+    CRASHED = "crashed"
+
+
+class Hypervisor(Protocol):
+    """libvirt as the agent sees it: domains are XML, as libvirt shows them.
+
+    All raise `Unavailable` when libvirtd cannot be reached (implementations reconnect by themselves on the next call)
+    and `NotFound` when the domain does not exist, unless said otherwise. As with libvirt, a detach that returns proves
+    nothing: read the XML back.
+    """
+
+    def domains(self) -> dict[str, DomainState]:
+        """Every domain of the host by name, also those that are shut off."""
+        ...
+
+    def create(self, xml: str) -> None:
+        """Define and start a domain. A domain of that name that is shut off is replaced. `Conflict` when it runs."""
+        ...
+
+    def xml(self, name: str) -> str:
+        """Live XML of a domain."""
+        ...
+
+    def shutdown(self, name: str) -> None:
+        """Ask the guest to power off; returns at once."""
+        ...
+
+    def destroy(self, name: str) -> None:
+        """Power off. No error when the domain is missing or already off."""
+        ...
+
+    def undefine(self, name: str) -> None:
+        """Forget a domain that is off. No error when it is missing."""
+        ...
+
+    def attach_device(self, name: str, xml: str) -> None:
+        """Hot-plug a device into a running domain."""
+        ...
+
+    def detach_device(self, name: str, xml: str) -> None:
+        """Ask a running domain to let a device go. No error when it has no such device."""
+        ...
+
+
+class Secondary(Protocol):
+    """How a KVM host reaches files of an image store: QEMU's own NFS client, or a kernel mount."""
+
+    def file(self, store: DataStore, path: str) -> AbstractContextManager[str]:
+        """The image at `path` of the store, as a file name that qemu-img takes, valid inside the block.
+
+        Raises `InvalidParameter` for a path that leaves the store or a store that is not NFS, `Unavailable` when the
+        store cannot be reached.
+        """
+        ...
+
+
+class Endpoint(Protocol):
+    """A party that takes commands: an agent, or the secondary storage role."""
+
+    @property
+    def name(self) -> str: ...
+
+    def send(self, command: AnyCommand, *, timeout: float) -> AnyAnswer:
+        """Deliver a command and wait for its answer.
+
+        Raises `Unavailable` when it did not arrive (nothing was done), `Unknown` when no answer came within `timeout`
+        seconds or the connection broke: the command may have been, or still be, carried out.
+        """
+        ...

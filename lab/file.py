@@ -1,0 +1,166 @@
+"""The lab file: everything a run must know of the machines it may use (design section 6).
+
+The local lab writes one for itself, so that worlds two and three are one code path. Unknown keys are refused.
+Addresses are `ip:port`, sizes bytes, paths absolute.
+"""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from lab.errors import LabFileError
+
+
+class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the lab file's sections."""
+
+
+class Ssh(Strict):
+    """How to log in; never asks, never learns a host key by itself."""
+
+    address: str
+    key_file: Path
+    known_hosts_file: Path
+    user: str = "root"
+    port: int = 22
+
+
+class StorPoolCluster(Strict):
+    endpoints: tuple[str, ...]
+    """Management API addresses, tried in turn."""
+    token_file: Path
+    cluster_id: str
+    """SP_CLUSTER_ID."""
+    templates: tuple[str, str]
+    """StorPool templates for two CloudStack pools; they must exist."""
+    simulator: bool = False
+    """Whether the control API under /_sim/ may be used."""
+
+
+class Accelerator(enum.StrEnum):
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+class KvmHost(Strict):
+    name: str
+    ssh: Ssh
+    client_id: int
+    """SP_OURID."""
+    agent_address: str
+    agent_directory: Path
+    """Where the agent is put on that host."""
+    agent_python: Path
+    """An interpreter there that has requests, msgspec and libvirt."""
+    bridge: str
+    """Bridge that guests' interfaces are put on."""
+    accelerator: Accelerator
+    cgroup: Path | None = None
+    """Local hosts only: the cgroup that everything of this host runs in."""
+
+
+class Access(enum.StrEnum):
+    """How a KVM host reads the NFS export."""
+
+    QEMU = "qemu"
+    MOUNT = "mount"
+
+
+class SecondaryStorage(Strict):
+    ssh: Ssh
+    nfs_url: str
+    export_directory: Path
+    """The same directory as the NFS server sees it."""
+    agent_address: str
+    agent_directory: Path
+    agent_python: Path
+    access: Access
+
+
+class GuestAddress(Strict):
+    mac: str
+    ip: str
+
+
+class GuestImage(Strict):
+    """qcow2 image with an SSH server, whose first disk it boots from."""
+
+    url: str
+    """As the secondary storage host can fetch it."""
+    virtual_size: int
+    sha256: str
+    """Of the disk's bytes (raw)."""
+    ssh_user: str
+    ssh_key_file: Path
+
+
+class Management(Strict):
+    """Where the CloudStack stand-in runs: on this machine."""
+
+    api_address: str
+    network_namespace: str | None = None
+    """Local lab: the namespace it listens in."""
+    state_directory: Path
+    cgroup: Path | None = None
+
+
+class Tls(Strict):
+    """Certificates for commands between management server and agents, all from one CA of this lab.
+
+    `directory` holds ca.pem and, for each of `management`, `secondary` and every host's name, NAME.pem and NAME.key.
+    """
+
+    directory: Path
+
+
+class Lab(Strict):
+    version: int
+    name: str
+    storpool: StorPoolCluster
+    hosts: tuple[KvmHost, ...]
+    secondary: SecondaryStorage
+    guest_addresses: tuple[GuestAddress, ...]
+    guest_image: GuestImage
+    management: Management
+    tls: Tls
+    writable_devices: tuple[str, ...] = ()
+    """Devices that may be overwritten; no other is ever opened for writing."""
+
+
+def load(path: Path) -> Lab:
+    """Read and check a lab file; raises `LabFileError` and uses nothing of a file that is only half valid."""
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise LabFileError(f"cannot read lab file {path}: {error}") from error
+    try:
+        lab = msgspec.convert(raw, Lab, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise LabFileError(f"lab file {path}: {error}") from error
+    if lab.version != 1:
+        raise LabFileError(f"lab file {path}: version {lab.version} is not known; this splab reads version 1")
+    if len(lab.hosts) < 2:
+        raise LabFileError(f"lab file {path}: {len(lab.hosts)} hosts; scenarios need two")
+    return lab
+
+
+def dump(lab: Lab) -> str:
+    """The lab file's text."""
+    text: str = yaml.safe_dump(msgspec.to_builtins(lab, enc_hook=_encode), sort_keys=False)
+    return text
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(kind)
+
+
+def _encode(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    raise NotImplementedError(type(value))

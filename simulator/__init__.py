@@ -1,0 +1,1 @@
+"""A StorPool cluster in software: the public management API, with block devices that real guests use."""

@@ -1,0 +1,168 @@
+"""What stands between the simulator's pure cluster and the machine: blocks, journal and the service around both.
+
+The cluster (`simulator.cluster`) decides; inputs give events, effects and replies. `Service` appends events
+to the journal before they count, runs effects against the blocks, and feeds the outcome back as an input. Objects are
+keyed by their serial number in the cluster, a positive integer that is never used twice. Sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class BlocksError(Exception):
+    """An effect on the blocks failed; the text says what was tried on which object."""
+
+
+class DeviceBusy(BlocksError):
+    """The device is open on the machine, so it cannot be taken away without force."""
+
+
+class OutOfSpace(BlocksError):
+    """The pool's file system is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Names under which one client sees one object."""
+
+    client: int
+    names: tuple[str, ...]
+    """Entries of /dev/storpool."""
+    by_id: tuple[str, ...]
+    """Entries of /dev/storpool-byid: bare global ids."""
+
+
+class Blocks(Protocol):
+    """Contents of volumes and snapshots, and the devices that lead to them.
+
+    Every method may be repeated after a crash with the same outcome: creating what is there, deleting what is gone and
+    opening what is open succeed. Failures raise `BlocksError`.
+    """
+
+    def create(self, key: int, size: int) -> None:
+        """An object of `size` zero bytes."""
+        ...
+
+    def clone(self, source: int, key: int, size: int) -> None:
+        """A new object with the contents that `source` has now, cut or extended with zeroes to `size`."""
+        ...
+
+    def resize(self, key: int, size: int) -> None:
+        """Change the size; an open device shows it at once."""
+        ...
+
+    def delete(self, key: int) -> None:
+        """Remove the object. `DeviceBusy` while its device is open."""
+        ...
+
+    def stored(self, key: int) -> int:
+        """Bytes that the object holds, its parents' share included."""
+        ...
+
+    def capacity(self) -> tuple[int, int]:
+        """(all, free) bytes of the pool."""
+        ...
+
+    def attach(self, key: int, links: Links, *, read_only: bool) -> str:
+        """Make the object's device, if it has none yet, and the client's links to it; the device's path."""
+        ...
+
+    def detach(self, key: int, client: int, *, force: bool) -> None:
+        """Remove the client's links, and the device with its last client. `DeviceBusy` when it is open and not
+        `force`; with force the links go and the device follows as soon as it is closed."""
+        ...
+
+    def opened(self, key: int) -> bool:
+        """Whether somebody holds the object's device open now."""
+        ...
+
+    def read(self, key: int, offset: int, length: int) -> bytes: ...
+
+    def write(self, key: int, offset: int, data: bytes) -> None: ...
+
+    def reconcile(self, sizes: Mapping[int, int], attached: Mapping[int, Sequence[tuple[Links, bool]]]) -> list[str]:
+        """At start: make objects, devices and links exactly what the journal says. `attached` gives, for each object,
+        the links and whether they are read-only. Objects that are not in `sizes` are removed. One line for each
+        thing mended; raises `BlocksError` when an object that should exist has lost its data."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything that a stopped simulator must not hold; data, and devices in use, stay."""
+        ...
+
+
+class Journal(Protocol):
+    """Durable, ordered, checksummed records."""
+
+    def replay(self) -> Iterator[bytes]:
+        """The last snapshot first, if there is one, then every record after it. Raises `JournalError` on damage that a
+        torn last write does not explain."""
+        ...
+
+    def append(self, record: bytes) -> None:
+        """Buffer a record; it counts after the next `sync`."""
+        ...
+
+    def sync(self) -> None:
+        """Return when everything appended is on disk."""
+        ...
+
+    def compact(self, snapshot: bytes) -> None:
+        """Replace everything before now by one snapshot, atomically."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class JournalError(Exception):
+    """The journal is damaged; the text says at which byte of which file."""
+
+
+class Verb(enum.StrEnum):
+    GET = "GET"
+    POST = "POST"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One API call as it arrived, before anything was decoded."""
+
+    verb: str
+    path: str
+    """Percent-decoded, with `/ctrl/1.0/` in front."""
+    body: bytes
+    """The JSON: request body of a POST, `json=` argument of a GET; empty when there was none."""
+    token: str | None
+    """From the Authorization header; None when it is missing or malformed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int
+    body: bytes
+
+
+class Service(Protocol):
+    """The simulator as one object: what the HTTP server and in-process clients talk to.
+
+    Not thread-safe: one caller at a time.
+    """
+
+    def submit(self, request: Request, reply: Callable[[Reply], None]) -> int:
+        """Carry out a call. `reply` is called once: before this returns, or later when the call waits for something.
+        The number names the call for `cancel`."""
+        ...
+
+    def cancel(self, number: int) -> None:
+        """The caller has gone away; nobody waits for the reply. What was begun is finished."""
+        ...
+
+    def tick(self) -> float | None:
+        """Let time pass: due deletions, time-outs, background work. Seconds until it must be called again, if any."""
+        ...
+
+    def close(self) -> None: ...
