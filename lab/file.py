@@ -19,7 +19,7 @@ class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of the lab file's sections."""
 
 
-class Ssh(Strict):
+class Ssh(Strict, frozen=True, kw_only=True):
     """How to log in; never asks, never learns a host key by itself."""
 
     address: str
@@ -29,7 +29,7 @@ class Ssh(Strict):
     port: int = 22
 
 
-class StorPoolCluster(Strict):
+class StorPoolCluster(Strict, frozen=True, kw_only=True):
     endpoints: tuple[str, ...]
     """Management API addresses, tried in turn."""
     token_file: Path
@@ -46,7 +46,7 @@ class Accelerator(enum.StrEnum):
     TCG = "tcg"
 
 
-class KvmHost(Strict):
+class KvmHost(Strict, frozen=True, kw_only=True):
     name: str
     ssh: Ssh
     client_id: int
@@ -70,7 +70,7 @@ class Access(enum.StrEnum):
     MOUNT = "mount"
 
 
-class SecondaryStorage(Strict):
+class SecondaryStorage(Strict, frozen=True, kw_only=True):
     ssh: Ssh
     nfs_url: str
     export_directory: Path
@@ -81,12 +81,12 @@ class SecondaryStorage(Strict):
     access: Access
 
 
-class GuestAddress(Strict):
+class GuestAddress(Strict, frozen=True, kw_only=True):
     mac: str
     ip: str
 
 
-class GuestImage(Strict):
+class GuestImage(Strict, frozen=True, kw_only=True):
     """qcow2 image with an SSH server, whose first disk it boots from."""
 
     url: str
@@ -98,7 +98,7 @@ class GuestImage(Strict):
     ssh_key_file: Path
 
 
-class Management(Strict):
+class Management(Strict, frozen=True, kw_only=True):
     """Where the CloudStack stand-in runs: on this machine."""
 
     api_address: str
@@ -108,7 +108,7 @@ class Management(Strict):
     cgroup: Path | None = None
 
 
-class Tls(Strict):
+class Tls(Strict, frozen=True, kw_only=True):
     """Certificates for commands between management server and agents, all from one CA of this lab.
 
     `directory` holds ca.pem and, for each of `management`, `secondary` and every host's name, NAME.pem and NAME.key.
@@ -117,7 +117,7 @@ class Tls(Strict):
     directory: Path
 
 
-class Lab(Strict):
+class Lab(Strict, frozen=True, kw_only=True):
     version: int
     name: str
     storpool: StorPoolCluster
