@@ -1,0 +1,259 @@
+"""Blocks in memory: sparse pages shared copy-on-write, and each client's links as dictionaries.
+
+A page that holds only zeroes is not stored. Devices are opened and released by whoever models the hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from simulator.ports import BlocksError, DeviceBusy, Links, OutOfSpace
+
+PAGE = 4096
+"""Bytes of a page."""
+
+
+@dataclass(slots=True)
+class _Table:
+    """Which stored page stands at which index; shared between objects until one of them writes."""
+
+    pages: dict[int, int] = field(default_factory=dict)
+    owners: int = 1
+
+
+@dataclass(slots=True)
+class _Object:
+    size: int
+    table: _Table
+    attached: dict[int, tuple[Links, bool]] = field(default_factory=dict)
+    openers: dict[int | None, int] = field(default_factory=dict)
+
+
+class MemoryBlocks:
+    """Contents and devices of one pool of `capacity` bytes, without a machine behind them."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._objects: dict[int, _Object] = {}
+        self._store: dict[int, bytes] = {}
+        self._references: dict[int, int] = {}
+        self._next_page = 1
+
+    def create(self, key: int, size: int) -> None:
+        if key not in self._objects:
+            self._objects[key] = _Object(size, _Table())
+
+    def clone(self, source: int, key: int, size: int) -> None:
+        if key in self._objects:
+            return
+        table = self._find(source, "clone").table
+        table.owners += 1
+        clone = self._objects[key] = _Object(self._find(source, "clone").size, table)
+        self._set_size(clone, size)
+
+    def resize(self, key: int, size: int) -> None:
+        self._set_size(self._find(key, "resize"), size)
+
+    def delete(self, key: int) -> None:
+        found = self._objects.get(key)
+        if found is None:
+            return
+        if found.openers:
+            raise DeviceBusy(f"delete of object {key}: its device is open")
+        del self._objects[key]
+        self._let_go(found.table)
+
+    def stored(self, key: int) -> int:
+        found = self._find(key, "measure")
+        return min(found.size, len(found.table.pages) * PAGE)
+
+    def capacity(self) -> tuple[int, int]:
+        return self._capacity, max(0, self._capacity - len(self._store) * PAGE)
+
+    def attach(self, key: int, links: Links, *, read_only: bool) -> str:
+        self._find(key, "attach").attached[links.client] = (links, read_only)
+        return self.device(key)
+
+    def detach(self, key: int, client: int, *, force: bool) -> None:
+        found = self._objects.get(key)
+        if found is None:
+            return
+        if not force and (client in found.openers or (None in found.openers and client in found.attached)):
+            raise DeviceBusy(f"detach of object {key} from client {client}: its device is open there")
+        found.attached.pop(client, None)
+
+    def opened(self, key: int) -> bool:
+        return bool(self._find(key, "look at").openers)
+
+    def read(self, key: int, offset: int, length: int) -> bytes:
+        found = self._find(key, "read")
+        self._check_range(key, found, offset, length)
+        pages, store, parts = found.table.pages, self._store, bytearray()
+        position, end = offset, offset + length
+        while position < end:
+            index, start = divmod(position, PAGE)
+            stop = min(PAGE, start + end - position)
+            number = pages.get(index)
+            parts += bytes(stop - start) if number is None else store[number][start:stop]
+            position += stop - start
+        return bytes(parts)
+
+    def write(self, key: int, offset: int, data: bytes) -> None:
+        found = self._find(key, "write")
+        self._check_range(key, found, offset, len(data))
+        position = 0
+        while position < len(data):
+            index, start = divmod(offset + position, PAGE)
+            piece = data[position : position + PAGE - start]
+            self._put(found, index, start, piece)
+            position += len(piece)
+
+    def reconcile(self, sizes: Mapping[int, int], attached: Mapping[int, Sequence[tuple[Links, bool]]]) -> list[str]:
+        lost = sorted(key for key in sizes if key not in self._objects)
+        if lost:
+            raise BlocksError(f"objects {lost} are in the journal and their contents are gone from memory")
+        mended: list[str] = []
+        for key in sorted(self._objects):
+            found = self._objects[key]
+            if key not in sizes:
+                found.openers.clear()
+                self.delete(key)
+                mended.append(f"removed object {key}, which the journal does not know")
+                continue
+            if found.size != sizes[key]:
+                mended.append(f"object {key}: {found.size} bytes made {sizes[key]}")
+                self._set_size(found, sizes[key])
+            wanted = {links.client: (links, read_only) for links, read_only in attached.get(key, ())}
+            if found.attached != wanted:
+                mended.append(f"object {key}: links of clients {sorted(found.attached)} made {sorted(wanted)}")
+                found.attached = wanted
+        return mended
+
+    def close(self) -> None:
+        """Contents and links stay, as those of a machine would."""
+
+    # What a model of the hosts needs.
+
+    def device(self, key: int) -> str:
+        """Path of the object's device."""
+        return f"/dev/sp-{key}"
+
+    def keys(self) -> list[int]:
+        """Every object there is, in order of its making."""
+        return list(self._objects)
+
+    def size(self, key: int) -> int:
+        """Bytes."""
+        return self._find(key, "measure").size
+
+    def links(self, client: int) -> dict[str, int]:
+        """/dev/storpool of a client: name to object."""
+        return {
+            name: key
+            for key, found in self._objects.items()
+            if client in found.attached
+            for name in found.attached[client][0].names
+        }
+
+    def links_by_id(self, client: int) -> dict[str, int]:
+        """/dev/storpool-byid of a client: bare global id to object."""
+        return {
+            name: key
+            for key, found in self._objects.items()
+            if client in found.attached
+            for name in found.attached[client][0].by_id
+        }
+
+    def read_only(self, key: int, client: int) -> bool:
+        """Whether the client may only read; raises `BlocksError` when it is not attached there."""
+        attached = self._find(key, "look at").attached
+        if client not in attached:
+            raise BlocksError(f"object {key} is not attached to client {client}")
+        return attached[client][1]
+
+    def open(self, key: int, client: int | None = None) -> None:
+        """Somebody on that client (on any, when None) opens the device; every open wants its own `release`."""
+        openers = self._find(key, "open").openers
+        openers[client] = openers.get(client, 0) + 1
+
+    def release(self, key: int, client: int | None = None) -> None:
+        """Undo one `open`; nothing happens when there is none left or the object is gone."""
+        found = self._objects.get(key)
+        if found is None or client not in found.openers:
+            return
+        found.openers[client] -= 1
+        if not found.openers[client]:
+            del found.openers[client]
+
+    def _find(self, key: int, verb: str) -> _Object:
+        found = self._objects.get(key)
+        if found is None:
+            raise BlocksError(f"cannot {verb} object {key}: there is none")
+        return found
+
+    def _check_range(self, key: int, found: _Object, offset: int, length: int) -> None:
+        if offset < 0 or length < 0 or offset + length > found.size:
+            raise BlocksError(f"{length} bytes at {offset} do not lie within object {key} of {found.size} bytes")
+
+    def _own_table(self, found: _Object) -> dict[int, int]:
+        table = found.table
+        if table.owners > 1:
+            table.owners -= 1
+            for number in table.pages.values():
+                self._references[number] += 1
+            table = found.table = _Table(dict(table.pages))
+        return table.pages
+
+    def _let_go(self, table: _Table) -> None:
+        table.owners -= 1
+        if not table.owners:
+            for number in table.pages.values():
+                self._drop(number)
+
+    def _drop(self, number: int) -> None:
+        self._references[number] -= 1
+        if not self._references[number]:
+            del self._references[number], self._store[number]
+
+    def _put(self, found: _Object, index: int, start: int, piece: bytes) -> None:
+        old = found.table.pages.get(index)
+        if len(piece) < PAGE:
+            whole = bytes(PAGE) if old is None else self._store[old]
+            piece = whole[:start] + piece + whole[start + len(piece) :]
+        empty = piece.count(0) == PAGE
+        if empty and old is None:
+            return
+        if (
+            not empty
+            and (len(self._store) + 1) * PAGE > self._capacity
+            and (old is None or self._is_shared(found, old))
+        ):
+            raise OutOfSpace(f"the pool of {self._capacity} bytes is full")
+        pages = self._own_table(found)
+        if old is not None:
+            self._drop(old)
+            del pages[index]
+        if not empty:
+            number = self._next_page
+            self._next_page += 1
+            self._store[number] = bytes(piece)
+            self._references[number] = 1
+            pages[index] = number
+
+    def _is_shared(self, found: _Object, number: int) -> bool:
+        return found.table.owners > 1 or self._references[number] > 1
+
+    def _set_size(self, found: _Object, size: int) -> None:
+        old, found.size = found.size, size
+        if size >= old:
+            return
+        index, start = divmod(size, PAGE)
+        if start and index in found.table.pages:
+            self._put(found, index, start, bytes(PAGE - start))
+        first = index + bool(start)
+        gone = [at for at in found.table.pages if at >= first]
+        if gone:
+            pages = self._own_table(found)
+            for at in gone:
+                self._drop(pages.pop(at))
