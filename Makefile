@@ -1,0 +1,23 @@
+# Thin names for the commands behind them; each works in a clean clone.
+.PHONY: setup run test nightly check fresh
+
+setup:  # install what is missing: system packages (as root) and .venv
+	@lab/setup
+
+run: setup  # the action table in every world this machine can do
+	@.venv/bin/splab run
+
+test: setup  # every suite, with its time budget
+	@.venv/bin/python tests/run_suites.py
+
+nightly: setup  # the same suites with full counts, and the set-up in an empty Debian
+	@SPLAB_COUNTS=full .venv/bin/python tests/run_suites.py --nightly
+
+check: setup  # lint, format, types, import rules
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+fresh:  # make setup and the memory rows in an empty Debian of its own (root)
+	@lab/fresh
