@@ -1,1 +1,1 @@
-"""Scenarios: one module per row of the action table and per named extra."""
+"""Suites over the four observers: one module per row of the action table (spec/action-table.md)."""

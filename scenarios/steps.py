@@ -1,0 +1,185 @@
+"""Steps that many scenarios share: what is asked of CloudStack's API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.observers import CloudApiError, Host, Json, Pool, World
+
+GIB = 1 << 30
+
+MISSING = "00000000-0000-4000-8000-000000000000"
+"""A well-formed id that nothing has."""
+
+
+def one(answer: Json, key: str) -> Json:
+    """The object an answer carries; registerTemplate and list commands carry it in a list of one."""
+    found = answer[key]
+    if isinstance(found, list):
+        assert len(found) == 1, f"expected one {key}, got {len(found)}: {found}"
+        found = found[0]
+    assert isinstance(found, dict), f"{key} is not an object: {found!r}"
+    return found
+
+
+def many(answer: Json, key: str) -> list[Json]:
+    """The objects of a list answer; CloudStack leaves the key out when there are none."""
+    return list(answer.get(key, []))
+
+
+def template(world: World) -> Json:
+    """Register the guest image as a template and wait until secondary storage has it."""
+    env = world.environment
+    name = world.name("template")
+    answer = world.cloud.call(
+        "registerTemplate",
+        name=name,
+        displaytext=name,
+        format="QCOW2",
+        hypervisor="KVM",
+        url=env.image_url,
+        zoneid=env.zone_id,
+        ostypeid=env.os_type_id,
+    )
+    template_id = str(one(answer, "template")["id"])
+    world.wait_until(f"template {name} is ready", lambda: bool(template_by_id(world, template_id).get("isready")), 120)
+    return template_by_id(world, template_id)
+
+
+def template_by_id(world: World, template_id: str) -> Json:
+    answer = world.cloud.call(
+        "listTemplates", templatefilter="all", id=template_id, zoneid=world.environment.zone_id, listall=True
+    )
+    return one(answer, "template")
+
+
+def deploy(world: World, template_id: str | None = None, **parameters: str | int | bool) -> Json:
+    """Deploy a VM and give it back as `listVirtualMachines` shows it."""
+    answer = world.cloud.call("deployVirtualMachine", **deploy_parameters(world, template_id, **parameters))
+    return vm_by_id(world, str(one(answer, "virtualmachine")["id"]))
+
+
+def deploy_parameters(
+    world: World, template_id: str | None = None, **parameters: str | int | bool
+) -> dict[str, str | int | bool]:
+    env = world.environment
+    name = world.name("vm")
+    chosen: dict[str, str | int | bool] = {
+        "serviceofferingid": env.service_offering_id,
+        "zoneid": env.zone_id,
+        "name": name,
+        "displayname": name,
+        "hypervisor": "KVM",
+    }
+    if template_id is not None:
+        chosen["templateid"] = template_id
+    return {**chosen, **parameters}
+
+
+def running_vm(world: World) -> Json:
+    """A running VM from a fresh template, its guest booted."""
+    vm = deploy(world, str(template(world)["id"]))
+    world.guest(str(vm["id"])).boot_id()
+    return vm
+
+
+def vm_by_id(world: World, vm_id: str) -> Json:
+    return one(world.cloud.call("listVirtualMachines", id=vm_id, listall=True), "virtualmachine")
+
+
+def vm_exists(world: World, vm_id: str) -> bool:
+    return exists(world, "listVirtualMachines", "virtualmachine", vm_id)
+
+
+def exists(world: World, command: str, key: str, item_id: str) -> bool:
+    """Whether a list command still shows the id; an answer 431 means that it is unknown."""
+    try:
+        return bool(many(world.cloud.call(command, id=item_id, listall=True), key))
+    except CloudApiError as error:
+        if error.code == 431:
+            return False
+        raise
+
+
+def volume_by_id(world: World, volume_id: str) -> Json:
+    return one(world.cloud.call("listVolumes", id=volume_id, listall=True), "volume")
+
+
+def volume_exists(world: World, volume_id: str) -> bool:
+    return exists(world, "listVolumes", "volume", volume_id)
+
+
+def root_volume(world: World, vm_id: str) -> Json:
+    answer = world.cloud.call("listVolumes", virtualmachineid=vm_id, type="ROOT", listall=True)
+    return one(answer, "volume")
+
+
+def disk_offering(world: World, **parameters: str | int | bool) -> str:
+    """Create a disk offering, of customised size unless `disksize` (GiB) is given, for the first pool."""
+    name = world.name("disk-offering")
+    chosen: dict[str, str | int | bool] = {
+        "name": name,
+        "displaytext": name,
+        "tags": world.environment.pools[0].tag,
+    }
+    if "disksize" not in parameters:
+        chosen["customized"] = True
+    answer = world.cloud.call("createDiskOffering", **{**chosen, **parameters})
+    return str(one(answer, "diskoffering")["id"])
+
+
+def data_volume(world: World, size: int = 1, offering_id: str | None = None) -> Json:
+    """Create a DATA volume of `size` GiB; it stays Allocated until its first use."""
+    answer = world.cloud.call(
+        "createVolume",
+        name=world.name("data"),
+        zoneid=world.environment.zone_id,
+        diskofferingid=offering_id or disk_offering(world),
+        size=size,
+    )
+    return volume_by_id(world, str(one(answer, "volume")["id"]))
+
+
+def attach(world: World, volume: Json, vm: Json) -> Json:
+    world.cloud.call("attachVolume", id=volume["id"], virtualmachineid=vm["id"])
+    return volume_by_id(world, str(volume["id"]))
+
+
+def detach(world: World, volume: Json) -> Json:
+    world.cloud.call("detachVolume", id=volume["id"])
+    return volume_by_id(world, str(volume["id"]))
+
+
+def stop(world: World, vm: Json) -> Json:
+    world.cloud.call("stopVirtualMachine", id=vm["id"])
+    return vm_by_id(world, str(vm["id"]))
+
+
+def start(world: World, vm: Json) -> Json:
+    world.cloud.call("startVirtualMachine", id=vm["id"])
+    return vm_by_id(world, str(vm["id"]))
+
+
+def expunge(world: World, vm: Json) -> None:
+    world.cloud.call("destroyVirtualMachine", id=vm["id"], expunge=True)
+
+
+def host_of(world: World, vm: Json) -> Host:
+    """The host that CloudStack says the VM runs on."""
+    listed = one(world.cloud.call("listHosts", id=vm["hostid"]), "host")
+    return next(host for host in world.hosts if host.name == listed["name"])
+
+
+def pool_of(world: World, volume: Json) -> Pool:
+    return next(pool for pool in world.environment.pools if pool.id == volume["storageid"])
+
+
+@contextmanager
+def setting(world: World, name: str, value: str, default: str, **scope: str | int | bool) -> Iterator[None]:
+    """A configuration key changed for the block, put back to `default` after it."""
+    world.cloud.call("updateConfiguration", name=name, value=value, **scope)
+    try:
+        yield
+    finally:
+        world.cloud.call("updateConfiguration", name=name, value=default, **scope)
