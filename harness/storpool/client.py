@@ -1,0 +1,188 @@
+"""Typed calls of the StorPool management API, as driver and agent need them.
+
+Objects are addressed by name or `~globalId`. Object calls carry the MultiCluster prefix, as the Java plugin's do
+(spec/cloudstack-plugin.md 1.4). Every method raises the errors of `harness.storpool.errors`; a change whose outcome is
+unknown raises `Unknown` after one sending, and the caller reads back before it does anything else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import msgspec
+
+from harness.spi.errors import InvalidParameter
+from harness.spi.runtime import Runtime
+from harness.storpool import types
+from harness.storpool.errors import ApiError, AuthenticationFailed, MalformedAnswer, from_answer
+from harness.storpool.retry import RetryPolicy
+from harness.storpool.transport import Reply, Request, Transport
+
+T = TypeVar("T")
+
+CALL_TIMEOUT = 60.0
+"""Seconds one sending may take, unless the call waits for hosts."""
+_OBJECT = re.compile(r"~[a-z0-9]+\.[a-z0-9]+\.[a-z0-9]+|[#*]?[A-Za-z0-9_\-.:@]{1,199}")
+
+
+_ABSENT = msgspec.Raw()
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    """Around every answer."""
+
+    data: msgspec.Raw = _ABSENT
+    error: ApiError | None = None
+
+
+class _Shape(Generic[T]):
+    """Decodes the `data` of an answer into one type."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self._decoder = msgspec.json.Decoder(kind)
+
+    def decode(self, data: msgspec.Raw) -> T:
+        return self._decoder.decode(data)
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+_DONE = _Shape(types.Done)
+_VOLUME_CREATED = _Shape(types.VolumeCreated)
+_SNAPSHOT_CREATED = _Shape(types.SnapshotCreated)
+_VOLUMES = _Shape(list[types.VolumeSummary])
+_SNAPSHOTS = _Shape(list[types.SnapshotSummary])
+_ATTACHMENTS = _Shape(list[types.Attachment])
+_TEMPLATE = _Shape(types.Template)
+_TEMPLATES_STATUS = _Shape(list[types.TemplateStatus])
+_CLUSTER = _Shape(types.ClusterStatus)
+_CLIENT_CONFIGS = _Shape(list[types.ClientConfigStatus])
+
+
+class StorPoolClient:
+    """One StorPool API, with retries."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        runtime: Runtime,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - a frozen value
+        timeout: float = CALL_TIMEOUT,
+    ) -> None:
+        self._transport = transport
+        self._runtime = runtime
+        self._retry = retry
+        self._timeout = timeout
+
+    def volume_create(self, desc: types.VolumeCreateDesc) -> types.VolumeCreated:
+        return self._post("MultiCluster/VolumeCreate", desc, _VOLUME_CREATED)
+
+    def volume(self, name: str) -> types.VolumeSummary:
+        """Raises `ObjectDoesNotExist` when there is none, also when a snapshot has the name."""
+        return self._one(f"MultiCluster/Volume/{_object(name)}", _VOLUMES)
+
+    def volume_update(self, name: str, desc: types.VolumeUpdateDesc) -> None:
+        self._post(f"MultiCluster/VolumeUpdate/{_object(name)}", desc, _DONE)
+
+    def volume_delete(self, name: str) -> None:
+        """Raises `Busy` while the volume is attached: nothing is ever detached by force."""
+        self._post(f"MultiCluster/VolumeDelete/{_object(name)}", types.Nothing(), _DONE)
+
+    def snapshot(self, name: str) -> types.SnapshotSummary:
+        return self._one(f"MultiCluster/Snapshot/{_object(name)}", _SNAPSHOTS)
+
+    def snapshot_create(self, volume: str, desc: types.VolumeSnapshotDesc) -> types.SnapshotCreated:
+        return self._post(f"MultiCluster/VolumeSnapshot/{_object(volume)}", desc, _SNAPSHOT_CREATED)
+
+    def snapshot_update(self, name: str, desc: types.SnapshotUpdateDesc) -> None:
+        self._post(f"MultiCluster/SnapshotUpdate/{_object(name)}", desc, _DONE)
+
+    def snapshot_delete(self, name: str) -> None:
+        """Volumes made from it keep their data. Raises `Busy` while it is attached."""
+        self._post(f"MultiCluster/SnapshotDelete/{_object(name)}", types.Nothing(), _DONE)
+
+    def attachments(self, name: str) -> list[types.Attachment]:
+        """Attachments of one volume or snapshot, on whatever client."""
+        _object(name)
+        found = self._get("MultiCluster/AttachmentsList", _ATTACHMENTS)
+        return [attachment for attachment in found if attachment.is_of(name)]
+
+    def volumes_reassign_wait(
+        self,
+        items: Sequence[types.VolumeReassignDesc | types.SnapshotReassignDesc],
+        attach_timeout: int = 30,
+    ) -> None:
+        """Attach and detach, all or nothing; returns when the clients have followed.
+
+        `attach_timeout` (seconds) bounds the wait for clients that are down.
+        """
+        desc = types.VolumesReassignWaitDesc(reassign=tuple(items), attach_timeout=attach_timeout)
+        self._post("MultiCluster/VolumesReassignWait", desc, _DONE, self._timeout + attach_timeout)
+
+    def volume_template_describe(self, name: str) -> types.Template:
+        return self._get(f"VolumeTemplateDescribe/{_object(name)}", _TEMPLATE)
+
+    def volume_templates_status(self) -> list[types.TemplateStatus]:
+        return self._get("VolumeTemplatesStatus", _TEMPLATES_STATUS)
+
+    def services_list(self) -> types.ClusterStatus:
+        return self._get("ServicesList", _CLUSTER)
+
+    def client_config_wait(self, client_id: int, timeout: float = CALL_TIMEOUT) -> None:
+        """Returns when the client has the cluster's present configuration; `AnswerLost` after `timeout` seconds."""
+        self._get(f"ClientConfigWait/{int(client_id)}", _CLIENT_CONFIGS, timeout)
+
+    def volumes_list(self) -> list[types.VolumeSummary]:
+        """Every volume; for the reconciler only, because it grows with the cluster."""
+        return self._get("MultiCluster/VolumesList", _VOLUMES)
+
+    def snapshots_list(self) -> list[types.SnapshotSummary]:
+        """Every snapshot, those being deleted too; for the reconciler only."""
+        return self._get("MultiCluster/SnapshotsList", _SNAPSHOTS)
+
+    def _one(self, path: str, shape: _Shape[list[T]]) -> T:
+        found = self._get(path, shape)
+        if len(found) != 1:
+            raise MalformedAnswer(f"StorPool {path}: expected a list of one object, got {len(found)}")
+        return found[0]
+
+    def _get(self, path: str, shape: _Shape[T], timeout: float | None = None) -> T:
+        return self._call(Request("GET", path, None, timeout or self._timeout), shape, repeatable=True)
+
+    def _post(self, path: str, body: types.Sent, shape: _Shape[T], timeout: float | None = None) -> T:
+        request = Request("POST", path, msgspec.json.encode(body), timeout or self._timeout)
+        return self._call(request, shape, repeatable=False)
+
+    def _call(self, request: Request, shape: _Shape[T], *, repeatable: bool) -> T:
+        def once() -> T:
+            return _decode(request, self._transport.call(request), shape)
+
+        return self._retry.run(self._runtime, once, repeatable=repeatable)
+
+
+def _object(name: str) -> str:
+    """The name, if it is one that can stand in a call path."""
+    if not _OBJECT.fullmatch(name) or name in (".", "..", "list", "status"):
+        raise InvalidParameter(f"StorPool: {name!r} is neither an object name nor a ~globalId")
+    return name
+
+
+def _decode(request: Request, reply: Reply, shape: _Shape[T]) -> T:
+    what = f"StorPool {request.path}"
+    try:
+        envelope = _envelope.decode(reply.body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if reply.status in (401, 403):
+            raise AuthenticationFailed(f"{what}: HTTP {reply.status}; check the pool's SP_AUTH_TOKEN") from None
+        raise MalformedAnswer(
+            f"{what}: HTTP {reply.status} with {len(reply.body)} bytes that are not an answer of the API ({error})"
+        ) from None
+    if envelope.error is not None:
+        raise from_answer(request.path, reply.status, envelope.error)
+    if reply.status != 200 or envelope.data in (_ABSENT, b"null"):
+        raise MalformedAnswer(f"{what}: HTTP {reply.status} with neither data nor an error")
+    try:
+        return shape.decode(envelope.data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedAnswer(f"{what}: the answer's data is not what the API declares: {error}") from None
