@@ -1,0 +1,141 @@
+"""Domain and disk XML as libvirt takes it, and disks read back out of it (spec/cloudstack-plugin.md section 4.4)."""
+
+from __future__ import annotations
+
+import string
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+
+from harness.agent.config import Accelerator, AgentConfig
+from harness.spi.errors import InvalidParameter
+from harness.spi.objects import Disk, Nic, VirtualMachine
+
+HOT_PLUG_PORTS = 8
+"""Free pcie-root-ports of a new domain: q35 hot-plugs into these only."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedDisk:
+    """A disk as a domain's XML shows it."""
+
+    source: str
+    target: str
+    serial: str
+
+
+def target_name(device_id: int) -> str:
+    """vda for 0, vdz for 25, vdaa for 26."""
+    if device_id < 0:
+        raise InvalidParameter(f"device id {device_id} is negative")
+    letters = ""
+    rest = device_id + 1
+    while rest:
+        rest, letter = divmod(rest - 1, 26)
+        letters = string.ascii_lowercase[letter] + letters
+    return "vd" + letters
+
+
+def disk_element(source: str, target: str, serial: str) -> ET.Element:
+    """A raw block device on virtio, past the host's page cache, whose discards reach StorPool."""
+    disk = ET.Element("disk", type="block", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type="raw", cache="none", io="native", discard="unmap")
+    ET.SubElement(disk, "source", dev=source)
+    ET.SubElement(disk, "target", dev=target, bus="virtio")
+    ET.SubElement(disk, "serial").text = serial
+    return disk
+
+
+def disk_xml(disk: Disk) -> str:
+    """XML to hot-plug this disk."""
+    return _text(disk_element(disk.path, target_name(disk.device_id), disk.serial))
+
+
+def attached_disk_xml(disk: AttachedDisk) -> str:
+    """XML that names a disk the domain has, to take it away; libvirt goes by the target."""
+    return _text(disk_element(disk.source, disk.target, disk.serial))
+
+
+def domain_xml(vm: VirtualMachine, config: AgentConfig) -> str:
+    """XML of a q35 guest that boots from its first disk."""
+    domain = ET.Element("domain", type=config.accelerator.value)
+    ET.SubElement(domain, "name").text = vm.name
+    ET.SubElement(domain, "uuid").text = vm.uuid
+    ET.SubElement(domain, "memory", unit="b").text = str(vm.memory)
+    ET.SubElement(domain, "vcpu").text = str(vm.cpus)
+    boot = ET.SubElement(domain, "os")
+    ET.SubElement(boot, "type", arch="x86_64", machine="q35").text = "hvm"
+    ET.SubElement(boot, "boot", dev="hd")
+    features = ET.SubElement(domain, "features")
+    ET.SubElement(features, "acpi")
+    ET.SubElement(features, "apic")
+    if config.accelerator is Accelerator.KVM:
+        ET.SubElement(domain, "cpu", mode="host-model")
+    ET.SubElement(domain, "clock", offset="utc")
+    for moment, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
+        ET.SubElement(domain, moment).text = action
+    domain.append(_devices(vm, config))
+    ET.indent(domain)
+    return _text(domain)
+
+
+def read_disks(xml: str) -> tuple[AttachedDisk, ...]:
+    """Every disk in a domain's XML whose source is a block device, in the XML's order."""
+    disks = []
+    for disk in ET.fromstring(xml).iterfind("./devices/disk"):
+        source = disk.find("source")
+        target = disk.find("target")
+        if source is None or target is None or "dev" not in source.attrib:
+            continue
+        disks.append(
+            AttachedDisk(
+                source=source.attrib["dev"],
+                target=target.attrib.get("dev", ""),
+                serial=disk.findtext("serial", "").strip(),
+            )
+        )
+    return tuple(disks)
+
+
+def _devices(vm: VirtualMachine, config: AgentConfig) -> ET.Element:
+    devices = ET.Element("devices")
+    # Every cold-plugged virtio device below takes a port of its own; the rest stay free for hot-plug.
+    fixed = len(vm.disks) + len(vm.nics) + 1
+    ET.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
+    for index in range(1, fixed + HOT_PLUG_PORTS + 1):
+        ET.SubElement(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
+    ET.SubElement(devices, "controller", type="usb", index="0", model="none")
+    for disk in sorted(vm.disks, key=lambda disk: disk.device_id):
+        devices.append(disk_element(disk.path, target_name(disk.device_id), disk.serial))
+    for nic in vm.nics:
+        devices.append(_interface(nic, config))
+    devices.extend(_console(vm.name, config))
+    ET.SubElement(devices, "memballoon", model="none")
+    rng = ET.SubElement(devices, "rng", model="virtio")
+    ET.SubElement(rng, "backend", model="random").text = "/dev/urandom"
+    return devices
+
+
+def _interface(nic: Nic, config: AgentConfig) -> ET.Element:
+    interface = ET.Element("interface", type="bridge")
+    ET.SubElement(interface, "mac", address=nic.mac)
+    ET.SubElement(interface, "source", bridge=nic.bridge or config.bridge)
+    ET.SubElement(interface, "model", type="virtio")
+    return interface
+
+
+def _console(name: str, config: AgentConfig) -> list[ET.Element]:
+    if config.log_directory is None:
+        serial = ET.Element("serial", type="pty")
+    else:
+        serial = ET.Element("serial", type="file")
+        ET.SubElement(serial, "source", path=f"{config.log_directory}/{name}.console", append="on")
+    ET.SubElement(serial, "target", port="0")
+    console = ET.Element("console", type=serial.attrib["type"])
+    if config.log_directory is not None:
+        ET.SubElement(console, "source", path=f"{config.log_directory}/{name}.console", append="on")
+    ET.SubElement(console, "target", type="serial", port="0")
+    return [serial, console]
+
+
+def _text(element: ET.Element) -> str:
+    return ET.tostring(element, encoding="unicode")

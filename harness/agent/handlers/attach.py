@@ -1,0 +1,63 @@
+"""AttachCommand: attach the volume here, then give the disk to the running domain (spec/cloudstack-plugin.md 4.4)."""
+
+from __future__ import annotations
+
+from harness.agent.deadline import Deadline
+from harness.agent.domain_xml import disk_xml, read_disks, target_name
+from harness.agent.tools import Tools
+from harness.spi.commands import AttachAnswer, AttachCommand
+from harness.spi.errors import Conflict, Error, NotFound, Unknown
+from harness.spi.objects import Disk
+from harness.spi.ports import DomainState
+
+
+def handle(tools: Tools, command: AttachCommand) -> AttachAnswer:
+    """A disk that the domain has already is success."""
+    deadline = Deadline(tools.runtime, command.wait)
+    with tools.vm_locks.hold(command.vm_name, deadline.remaining):
+        with tools.volumes([command.disk.path], deadline.remaining):
+            return _attach(tools, command.vm_name, command.disk, deadline)
+
+
+def _attach(tools: Tools, name: str, disk: Disk, deadline: Deadline) -> AttachAnswer:
+    if tools.hypervisor.domains().get(name) is not DomainState.RUNNING:
+        raise NotFound(f"domain {name} does not run on host {tools.config.host_name}; {disk.path} was not attached")
+    if _has(tools, name, disk):
+        tools.adaptor.verify(disk.path, size=disk.size, timeout=deadline.remaining)
+        return AttachAnswer(result=True, disk=disk, details=f"{disk.path} was attached to {name} already")
+    tools.adaptor.connect(disk.path, size=disk.size, timeout=deadline.remaining)
+    try:
+        tools.hypervisor.attach_device(name, disk_xml(disk))
+    except Error as error:
+        if _has_after_all(tools, name, disk, error):
+            return AttachAnswer(result=True, disk=disk, details=f"attached, although libvirt answered: {error}")
+        tools.adaptor.undo(error, [disk.path])
+        raise
+    return AttachAnswer(result=True, disk=disk)
+
+
+def _has(tools: Tools, name: str, disk: Disk) -> bool:
+    """Whether the domain has this disk; `Conflict` when something else has its serial or its place."""
+    target = target_name(disk.device_id)
+    for shown in read_disks(tools.hypervisor.xml(name)):
+        if shown.source == disk.path and shown.serial == disk.serial:
+            return True
+        if shown.source == disk.path or shown.serial == disk.serial or shown.target == target:
+            raise Conflict(
+                f"domain {name} has {shown.source} as {shown.target} with serial {shown.serial}, "
+                f"so {disk.path} cannot become {target} with serial {disk.serial}"
+            )
+    return False
+
+
+def _has_after_all(tools: Tools, name: str, disk: Disk, error: Error) -> bool:
+    """Read back after a failed hot-plug; `Unknown` when libvirt cannot say, as the guest may be using the disk then."""
+    try:
+        return _has(tools, name, disk)
+    except (NotFound, Conflict):
+        return False
+    except Error as problem:
+        raise Unknown(
+            f"giving {disk.path} to domain {name} failed: {error}; whether it has the disk cannot be read: {problem}; "
+            f"the volume stays attached to host {tools.config.host_name}, send the command again"
+        ) from error

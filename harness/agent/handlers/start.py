@@ -1,0 +1,90 @@
+"""StartCommand: attach every disk, then start the domain (spec/cloudstack-plugin.md section 4.4)."""
+
+from __future__ import annotations
+
+from harness.agent.deadline import Deadline
+from harness.agent.domain_xml import AttachedDisk, domain_xml, read_disks
+from harness.agent.tools import Tools
+from harness.spi.commands import Answer, StartCommand
+from harness.spi.errors import Conflict, Error, NotFound, Unknown
+from harness.spi.objects import VirtualMachine
+from harness.spi.ports import DomainState
+
+
+def handle(tools: Tools, command: StartCommand) -> Answer:
+    """After an error the domain does not run and its disks are detached, unless a note of the error says otherwise."""
+    vm = command.vm
+    deadline = Deadline(tools.runtime, command.wait)
+    with tools.vm_locks.hold(vm.name, deadline.remaining):
+        with tools.volumes([disk.path for disk in vm.disks], deadline.remaining):
+            return _start(tools, vm, deadline)
+
+
+def _start(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> Answer:
+    state = tools.hypervisor.domains().get(vm.name)
+    if state is DomainState.PAUSED:
+        raise Conflict(f"domain {vm.name} is paused on host {tools.config.host_name}; resume or destroy it first")
+    if state is DomainState.RUNNING:
+        _check_running(tools, vm, deadline)
+        return Answer(result=True, details=f"domain {vm.name} was running already")
+    _connect_all(tools, vm, deadline)
+    try:
+        tools.hypervisor.create(domain_xml(vm, tools.config))
+    except Error as error:
+        if _runs_after_all(tools, vm, error):
+            return Answer(result=True, details=f"domain {vm.name} runs, although libvirt answered: {error}")
+        tools.adaptor.undo(error, [disk.path for disk in reversed(vm.disks)])
+        raise
+    return Answer(result=True)
+
+
+def _connect_all(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> None:
+    connected: list[str] = []
+    for disk in vm.disks:
+        try:
+            tools.adaptor.connect(disk.path, size=disk.size, timeout=deadline.remaining)
+        except Error as error:
+            tools.adaptor.undo(error, reversed(connected))
+            raise
+        connected.append(disk.path)
+
+
+def _check_running(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> None:
+    """The domain must have every disk that was asked for. More may be there: disks that were hot-plugged since."""
+    _check_disks(vm, read_disks(tools.hypervisor.xml(vm.name)), tools.config.host_name)
+    for disk in vm.disks:
+        # Not undone on failure: the running guest needs them.
+        tools.adaptor.verify(disk.path, size=disk.size, timeout=deadline.remaining)
+
+
+def _check_disks(vm: VirtualMachine, shown: tuple[AttachedDisk, ...], host_name: str) -> None:
+    present = {(disk.source, disk.serial) for disk in shown}
+    missing = [disk.path for disk in vm.disks if (disk.path, disk.serial) not in present]
+    if missing:
+        raise Conflict(
+            f"domain {vm.name} runs on host {host_name} already, but without {', '.join(missing)}; stop it first"
+        )
+
+
+def _runs_after_all(tools: Tools, vm: VirtualMachine, error: Error) -> bool:
+    """Read back after a failed create. What is left of a domain that does not run is removed.
+
+    When libvirt cannot say, nothing may be detached under a guest that perhaps runs: raises `Unknown`.
+    """
+    try:
+        state = tools.hypervisor.domains().get(vm.name)
+        if state in (DomainState.RUNNING, DomainState.PAUSED):
+            _check_disks(vm, read_disks(tools.hypervisor.xml(vm.name)), tools.config.host_name)
+            if state is DomainState.RUNNING:
+                return True
+            tools.hypervisor.destroy(vm.name)
+        if state is not None:
+            tools.hypervisor.undefine(vm.name)
+        return False
+    except NotFound:
+        return False
+    except Error as problem:
+        raise Unknown(
+            f"starting domain {vm.name} on host {tools.config.host_name} failed: {error}; whether it runs cannot be "
+            f"read: {problem}; its disks stay attached there, send the command again or stop the domain"
+        ) from error

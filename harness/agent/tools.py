@@ -1,0 +1,35 @@
+"""What every command handler works with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from harness.agent.adaptor import StorageAdaptor
+from harness.agent.config import AgentConfig
+from harness.spi.locks import KeyedLocks
+from harness.spi.ports import Host, Hypervisor, Secondary
+from harness.spi.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Ports, adaptor and locks of one agent."""
+
+    runtime: Runtime
+    host: Host
+    hypervisor: Hypervisor
+    secondary: Secondary
+    adaptor: StorageAdaptor
+    config: AgentConfig
+    vm_locks: KeyedLocks
+    volume_locks: KeyedLocks
+
+    @contextmanager
+    def volumes(self, paths: Iterable[str], timeout: float) -> Iterator[None]:
+        """Hold the locks of these volumes, taken in one order everywhere; `Conflict` when one is not free in time."""
+        with ExitStack() as stack:
+            for path in sorted(set(paths)):
+                stack.enter_context(self.volume_locks.hold(path, timeout))
+            yield
