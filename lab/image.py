@@ -1,0 +1,173 @@
+"""The guest image: boots from its own disk, gets its address over DHCP, lets the lab's key in over SSH.
+
+MBR; a FAT partition with syslinux, kernel and initrd; an ext4 root. Written file by file into a sparse raw file, so neither a
+mount nor a loop device is needed. Kept in the cache under a hash of everything that goes into it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from lab import kernel
+from lab.errors import MissingPrerequisite
+from lab.guesttree import write_initrd, write_root
+from lab.shell import Progress, run, silent
+
+MIB = 1 << 20
+VIRTUAL_SIZE = 128 * MIB
+BOOT_START, BOOT_SIZE = 1 * MIB, 32 * MIB
+ROOT_START = BOOT_START + BOOT_SIZE
+MBR = Path("/usr/lib/syslinux/mbr/mbr.bin")
+READY = "splab guest ready"
+"""The line that a guest writes to its first serial port when its SSH server runs."""
+TOOLS = ("sfdisk", "mformat", "mcopy", "syslinux", "mke2fs", "cpio", "qemu-img", "dropbear", "dropbearkey", "ssh-keygen", "dpkg-deb", "modinfo")
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What is kept beside an image."""
+
+    virtual_size: int
+    sha256: str
+    """Of the raw bytes."""
+    kernel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    qcow2: Path
+    virtual_size: int
+    sha256: str
+    """Of the disk's bytes, that is of the image converted to raw."""
+    key_file: Path
+    """Private key of the guests' root."""
+    known_hosts_file: Path
+    """The host key that every guest of this image shows, under any address."""
+    vmlinuz: Path
+    initrd: Path
+
+
+def cache_directory() -> Path:
+    """Where images, kernels and probe results are kept between labs: SPLAB_CACHE, else /var/cache/splab for root."""
+    given = os.environ.get("SPLAB_CACHE")
+    if given:
+        return Path(given)
+    if os.geteuid() == 0:
+        return Path("/var/cache/splab")
+    return Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "splab"
+
+
+def build(cache: Path | None = None, progress: Progress = silent) -> Image:
+    """The image from the cache, built first when something it is made of has changed. Takes about 5 s then."""
+    cache = cache or cache_directory()
+    missing = [tool for tool in TOOLS if shutil.which(tool, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is None]
+    if missing or not MBR.exists():
+        raise MissingPrerequisite(f"cannot build the guest image without {', '.join(missing) or MBR}; run `make setup` as root")
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "image.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build(cache, progress)
+
+
+def _build(cache: Path, progress: Progress) -> Image:
+    keys = _keys(cache)
+    debs = kernel.packages(cache, progress)
+    directory = cache / "images" / _content_hash(debs, keys)
+    if not (directory / "facts.json").exists():
+        progress("building the guest image")
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix="image.") as work:
+            _assemble(Path(work), directory, debs, keys)
+    facts = msgspec.json.decode((directory / "facts.json").read_bytes(), type=Facts)
+    return Image(
+        directory / "guest.qcow2",
+        facts.virtual_size,
+        facts.sha256,
+        keys / "guest",
+        keys / "guest_known_hosts",
+        directory / "vmlinuz",
+        directory / "initrd",
+    )
+
+
+def _keys(cache: Path) -> Path:
+    """Login key and host key of the guests; they live as long as the images that carry them."""
+    keys = cache / "keys"
+    if not (keys / "guest_known_hosts").exists():
+        shutil.rmtree(keys, ignore_errors=True)
+        keys.mkdir(mode=0o700)
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "splab guest", "-f", keys / "guest"])
+        made = run(["dropbearkey", "-t", "ed25519", "-f", keys / "guest_host"]).text
+        public = next(line for line in made.splitlines() if line.startswith("ssh-"))
+        (keys / "guest_known_hosts").write_text("* " + " ".join(public.split()[:2]) + "\n")
+    return keys
+
+
+def _content_hash(debs: tuple[Path, ...], keys: Path) -> str:
+    total = hashlib.sha256(kernel.digest(debs).encode())
+    here = Path(__file__).parent
+    sources = [here / "image.py", here / "guesttree.py", here / "kernel.py", keys / "guest.pub", keys / "guest_host"]
+    for path in [*sources, Path("/bin/busybox"), Path("/usr/sbin/dropbear"), MBR]:
+        total.update(path.read_bytes())
+    return total.hexdigest()[:32]
+
+
+def _assemble(work: Path, directory: Path, debs: tuple[Path, ...], keys: Path) -> None:
+    guest_kernel = kernel.unpack(debs, work / "kernel")
+    uuid = _uuid(directory.name)
+    initrd = work / "initrd"
+    write_initrd(initrd, guest_kernel, uuid, work / "initrd.tree")
+    write_root(work / "root.tree", keys / "guest.pub", keys / "guest_host", READY)
+    raw = work / "guest.raw"
+    with raw.open("wb") as file:
+        file.truncate(VIRTUAL_SIZE)
+    _partition(raw)
+    _boot_partition(raw, work, guest_kernel.vmlinuz, initrd)
+    size_kib = (VIRTUAL_SIZE - ROOT_START) // 1024
+    run(
+        ["mke2fs", "-q", "-t", "ext4", "-U", uuid, "-L", "splab", "-d", work / "root.tree"]
+        + ["-E", f"offset={ROOT_START},root_owner=0:0", raw, f"{size_kib}k"]
+    )
+    with raw.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    run(["qemu-img", "convert", "-q", "-c", "-f", "raw", "-O", "qcow2", raw, directory / "guest.qcow2"])
+    shutil.copyfile(guest_kernel.vmlinuz, directory / "vmlinuz")
+    shutil.copyfile(initrd, directory / "initrd")
+    facts = msgspec.json.encode(Facts(VIRTUAL_SIZE, sha256, guest_kernel.version))
+    partial = directory / "facts.partial"
+    partial.write_bytes(facts)
+    partial.rename(directory / "facts.json")
+
+
+def _uuid(text: str) -> str:
+    digits = hashlib.sha256(text.encode()).hexdigest()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:32]}"
+
+
+def _partition(raw: Path) -> None:
+    table = f"label: dos\nstart={BOOT_START // 512}, size={BOOT_SIZE // 512}, type=c, bootable\nstart={ROOT_START // 512}, type=83\n"
+    run(["sfdisk", "-q", raw], stdin=table.encode())
+    code = MBR.read_bytes()
+    with raw.open("r+b") as file:
+        file.write(code[:440])
+
+
+def _boot_partition(raw: Path, work: Path, vmlinuz: Path, initrd: Path) -> None:
+    config = work / "syslinux.cfg"
+    config.write_text(
+        "DEFAULT linux\nPROMPT 0\nTIMEOUT 0\nLABEL linux\n  KERNEL /vmlinuz\n"
+        "  APPEND initrd=/initrd console=ttyS0 quiet panic=-1 net.ifnames=0\n"
+    )
+    at = f"{raw}@@{BOOT_START}"
+    run(["mformat", "-i", at, "-T", str(BOOT_SIZE // 512), "-h", "64", "-s", "32", "-H", str(BOOT_START // 512), "::"])
+    for source, name in ((vmlinuz, "vmlinuz"), (initrd, "initrd"), (config, "syslinux.cfg")):
+        run(["mcopy", "-i", at, source, f"::{name}"])
+    run(["syslinux", "--offset", str(BOOT_START), "--install", raw])

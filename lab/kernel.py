@@ -1,0 +1,137 @@
+"""The guest's kernel: taken from a distribution package that is unpacked, never installed, so that this machine's own boot stays as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import LabError, MissingPrerequisite
+from lab.shell import CommandFailed, Progress, run, silent
+
+METAPACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")
+"""Debian's, then Ubuntu's name of the newest kernel for virtual machines."""
+
+MODULES = (
+    "virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk",
+    "scsi_common", "scsi_mod", "sd_mod", "virtio_scsi", "failover", "net_failover", "virtio_net",
+    "cdrom", "sr_mod", "isofs", "libata", "ata_piix", "rng_core", "virtio-rng", "button", "evdev",
+)  # fmt: skip
+"""What a guest needs for its disks, network, CD-ROM and power button; dependencies are added, built-in ones skipped."""
+
+ENTROPY_OPTIONAL = frozenset({"rng_core", "virtio-rng"})
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    version: str
+    vmlinuz: Path
+    modules: tuple[Path, ...]
+    """Module files, in the order in which they can be loaded."""
+
+
+def packages(cache: Path, progress: Progress = silent) -> tuple[Path, ...]:
+    """The kernel's .deb files, downloaded once into `cache`. Raises `MissingPrerequisite` when apt cannot supply them."""
+    directory = cache / "kernel"
+    found = tuple(sorted(directory.glob("linux-*.deb")))
+    if found:
+        return found
+    if shutil.which("apt-get") is None:
+        raise MissingPrerequisite("the guest's kernel comes from a Debian or Ubuntu package, and apt-get is not here")
+    progress("downloading a kernel for guests")
+    partial = cache / f"kernel.partial.{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    names = _package_names()
+    if not names:
+        run(["apt-get", "-q", "update"], timeout=300, check=False)
+        names = _package_names()
+    if not names:
+        raise MissingPrerequisite(f"apt knows none of {', '.join(METAPACKAGES)}; run `apt-get update`")
+    run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", *names], cwd=partial, timeout=300)
+    shutil.rmtree(directory, ignore_errors=True)
+    partial.rename(directory)
+    return tuple(sorted(directory.glob("linux-*.deb")))
+
+
+def _package_names() -> list[str]:
+    for metapackage in METAPACKAGES:
+        try:
+            depends = run(["apt-cache", "depends", metapackage]).text
+        except CommandFailed:
+            continue
+        images = re.findall(r"Depends: (linux-image-[\w.+-]+)", depends)
+        if not images:
+            continue
+        modules = re.findall(r"Depends: (linux-modules-[\w.+-]+)", run(["apt-cache", "depends", images[0]]).text)
+        return [images[0], *modules]
+    return []
+
+
+def unpack(debs: Iterable[Path], directory: Path) -> Kernel:
+    """Unpack the packages below `directory` and find the kernel and the modules there."""
+    for deb in debs:
+        run(["dpkg-deb", "-x", deb, directory])
+    images = sorted(directory.glob("boot/vmlinuz-*"))
+    if not images:
+        raise LabError(f"no kernel in the packages unpacked to {directory}; remove the cache's kernel folder")
+    version = images[-1].name.removeprefix("vmlinuz-")
+    tree = next((path for path in (directory / "lib/modules" / version, directory / "usr/lib/modules" / version) if path.is_dir()), None)
+    if tree is None:
+        raise LabError(f"kernel {version} has no modules in {directory}")
+    return Kernel(version, images[-1], tuple(_load_order(tree)))
+
+
+def _load_order(tree: Path) -> list[Path]:
+    files = {_plain(path): path for path in tree.rglob("*.ko*")}
+    built_in = {_plain(Path(line)) for line in (tree / "modules.builtin").read_text().splitlines()}
+    order: list[str] = []
+    for name in MODULES:
+        wanted = name.replace("-", "_")
+        if wanted in files:
+            _add(wanted, files, order)
+        elif wanted not in built_in and name not in ENTROPY_OPTIONAL:
+            raise LabError(f"the kernel in {tree} has no module {name}, neither built in nor as a file")
+    return [files[name] for name in order]
+
+
+def _add(name: str, files: dict[str, Path], order: list[str]) -> None:
+    if name in order or name not in files:
+        return
+    path = files[name]
+    if path.suffix == ".ko":
+        text = run(["modinfo", "-F", "depends", path]).text
+    else:
+        text = run(["modinfo", "-F", "depends", _plain_file(path)]).text
+    for dependency in text.split(","):
+        if dependency:
+            _add(dependency.replace("-", "_"), files, order)
+    order.append(name)
+    files[name] = _plain_file(path)
+
+
+def _plain(path: Path) -> str:
+    return path.name.split(".ko")[0].replace("-", "_")
+
+
+def _plain_file(path: Path) -> Path:
+    """The module uncompressed: the guest's insmod knows no compression."""
+    if path.suffix == ".ko":
+        return path
+    plain = path.with_suffix("")
+    if not plain.exists():
+        program = {".xz": "xz", ".zst": "zstd", ".gz": "gzip"}[path.suffix]
+        plain.write_bytes(run([program, "-d", "-c", path]).stdout)
+    return plain
+
+
+def digest(debs: Iterable[Path]) -> str:
+    total = hashlib.sha256()
+    for deb in debs:
+        with deb.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
