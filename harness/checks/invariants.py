@@ -1,0 +1,227 @@
+"""What is true of a cloud at rest: records = StorPool objects = attachments = host devices = domains.
+
+Each invariant is a function of one `Picture` that yields what is wrong and where.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from harness.checks.picture import CHECK_VOLUME, HostPicture, Picture, object_id, path_id, tags_of
+from harness.observers import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    invariant: str
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.where}: {self.what}"
+
+
+Found = Iterator[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    name: str
+    find: Callable[[Picture], Found]
+
+
+STEADY_VOLUME_STATES = {"Allocated", "Ready", "Destroy", "Expunged"}
+STEADY_VM_STATES = {"Running", "Stopped", "Destroyed", "Error"}
+
+
+def nothing_in_between(picture: Picture) -> Found:
+    """No record is in a state that only a running operation may show."""
+    for volume in picture.volume_records.values():
+        if volume["state"] not in STEADY_VOLUME_STATES:
+            yield f"volume {volume['id']}", f"is {volume['state']}"
+    for vm in picture.vm_records.values():
+        if vm["state"] not in STEADY_VM_STATES:
+            yield f"VM {vm['id']}", f"is {vm['state']}"
+
+
+def records_have_volumes(picture: Picture) -> Found:
+    """Every volume record with a path has its StorPool volume, of the same size, on its pool's StorPool template."""
+    templates = {pool.id: pool.storpool_template for pool in picture.pools}
+    for gid, record in picture.records_by_path().items():
+        where = f"volume {record['id']} ({record['path']})"
+        found = picture.volumes.get(gid)
+        if found is None:
+            yield where, "StorPool has no such volume"
+            continue
+        if found["size"] != record["size"]:
+            yield where, f"CloudStack says {record['size']} bytes, StorPool {found['size']}"
+        wanted = templates.get(str(record.get("storageid")))
+        if wanted is not None and found.get("templateName") != wanted:
+            yield where, f"is on StorPool template {found.get('templateName')}, its pool is on {wanted}"
+    for record in picture.volume_records.values():
+        if record["state"] == "Ready" and "path" not in record:
+            yield f"volume {record['id']}", "is Ready and has no path"
+
+
+def volumes_have_records(picture: Picture) -> Found:
+    """Every StorPool volume is a record's, or the check volume; seeding and copying leave none behind."""
+    known = picture.records_by_path()
+    for gid, volume in picture.volumes.items():
+        kind = tags_of(volume).get("cs", "no cs tag")
+        if gid not in known and kind != CHECK_VOLUME:
+            yield f"StorPool volume ~{gid}", f"belongs to no record (cs={kind}, name {volume['name']})"
+
+
+def snapshots_are_known(picture: Picture) -> Found:
+    """Every StorPool snapshot is a template's, a snapshot record's, or one that has a date to go."""
+    for gid, snapshot in picture.snapshots.items():
+        if snapshot.get("deleted") or snapshot.get("transient"):
+            continue
+        tags = tags_of(snapshot)
+        kind, uuid = tags.get("cs"), tags.get("uuid")
+        if kind == "template":
+            known = uuid in picture.template_ids
+        elif kind == "delayDelete":
+            known = bool(snapshot.get("targetDeleteDate"))
+        else:
+            known = uuid in picture.snapshot_records
+        if not known:
+            yield f"StorPool snapshot ~{gid}", f"belongs to nothing (cs={kind}, uuid={uuid})"
+
+
+def templates_seeded_once(picture: Picture) -> Found:
+    """At most one cached snapshot of a template on a pool."""
+    seeded: Counter[tuple[str, str]] = Counter()
+    for snapshot in picture.snapshots.values():
+        tags = tags_of(snapshot)
+        if tags.get("cs") == "template" and not snapshot.get("deleted"):
+            seeded[tags.get("uuid", ""), str(snapshot.get("templateName"))] += 1
+    for (template, pool), count in seeded.items():
+        if count > 1:
+            yield f"template {template} on {pool}", f"has {count} StorPool snapshots"
+
+
+def attachments_follow_running_vms(picture: Picture) -> Found:
+    """A volume is attached, read-write, exactly where its VM runs; nothing else but check volumes is attached."""
+    wanted: set[tuple[str, int]] = set()
+    for vm in picture.running():
+        host = picture.host_of(vm)
+        if host is None:
+            yield f"VM {vm['id']}", f"is Running on unknown host {vm.get('hostid')}"
+            continue
+        wanted |= {(path_id(v), host.client_id) for v in picture.volumes_of(vm) if "path" in v}
+    seen: set[tuple[str, int]] = set()
+    for attachment in picture.attachments:
+        gid, client = object_id(attachment), int(attachment["client"])
+        if tags_of(picture.volumes.get(gid, {})).get("cs") == CHECK_VOLUME:
+            continue
+        seen.add((gid, client))
+        if (gid, client) in wanted and attachment["rights"] != "rw":
+            yield f"~{gid} at client {client}", f"is attached {attachment['rights']}"
+    for gid, client in sorted(seen - wanted):
+        yield f"~{gid} at client {client}", "is attached, but no VM that runs there has it"
+    for gid, client in sorted(wanted - seen):
+        yield f"~{gid} at client {client}", "is not attached, but a VM that runs there has it"
+
+
+def devices_follow_attachments(picture: Picture) -> Found:
+    """Every host has a device for each of its attachments, of the right size, and no other."""
+    sizes = {gid: item["size"] for gid, item in {**picture.snapshots, **picture.volumes}.items()}
+    for host in picture.hosts:
+        wanted = {object_id(a) for a in picture.attachments if int(a["client"]) == host.client_id}
+        for gid in sorted(host.devices.keys() - wanted):
+            yield f"device {gid} on {host.name}", "is there without an attachment"
+        for gid in sorted(wanted - host.devices.keys()):
+            yield f"device {gid} on {host.name}", "is missing though attached"
+        for gid in sorted(wanted & host.devices.keys()):
+            if host.devices[gid] != sizes.get(gid):
+                yield f"device {gid} on {host.name}", f"has {host.devices[gid]} bytes, StorPool says {sizes.get(gid)}"
+
+
+def domains_follow_vms(picture: Picture) -> Found:
+    """A Running VM has a running domain on its host, no other, and no host runs a domain that no record knows."""
+    wanted = {(h.name, str(vm["instancename"])) for vm in picture.running() if (h := picture.host_of(vm))}
+    seen = {(host.name, name) for host in picture.hosts for name, state in host.domains.items() if state == "running"}
+    for host, name in sorted(wanted - seen):
+        yield f"domain {name} on {host}", "does not run, but CloudStack says it does"
+    for host, name in sorted(seen - wanted):
+        yield f"domain {name} on {host}", "runs, but CloudStack does not say so"
+
+
+def disks_follow_records(picture: Picture) -> Found:
+    """A running domain has exactly its VM's volumes, raw, each with its serial."""
+    for vm in picture.running():
+        host = picture.host_of(vm)
+        if host is not None and str(vm["instancename"]) in host.disks:
+            yield from _disks_of(picture, host, vm)
+
+
+def _disks_of(picture: Picture, host: HostPicture, vm: Json) -> Found:
+    name = str(vm["instancename"])
+    wanted = {str(v["path"]): str(v["id"]).replace("-", "")[:20] for v in picture.volumes_of(vm) if "path" in v}
+    seen = {disk.source: disk for disk in host.disks[name]}
+    where = f"domain {name} on {host.name}"
+    for path in sorted(wanted.keys() - seen.keys()):
+        yield where, f"lacks disk {path}"
+    for path in sorted(seen.keys() - wanted.keys()):
+        yield where, f"has disk {path}, which is not its VM's"
+    for path in sorted(wanted.keys() & seen.keys()):
+        disk = seen[path]
+        if disk.serial != wanted[path]:
+            yield where, f"disk {path} has serial {disk.serial}, expected {wanted[path]}"
+        if disk.driver_type != "raw":
+            yield where, f"disk {path} is read as {disk.driver_type}, never to be probed or anything but raw"
+
+
+def tags_follow_records(picture: Picture) -> Found:
+    """Tags `uuid`, `cs`, `cvm` and `disk` of a StorPool volume say what CloudStack's record says."""
+    for gid, record in picture.records_by_path().items():
+        volume = picture.volumes.get(gid)
+        if volume is None:
+            continue
+        wanted = {
+            "cs": "volume",
+            "uuid": str(record["id"]),
+            "cvm": str(record.get("virtualmachineid", "")),
+            "disk": str(record["deviceid"]) if "virtualmachineid" in record else "",
+        }
+        tags = tags_of(volume)
+        for key, value in wanted.items():
+            if tags.get(key, "") != value:
+                yield f"StorPool volume ~{gid}", f"tag {key} is {tags.get(key, '')!r}, expected {value!r}"
+
+
+def check_volume_is_everywhere(picture: Picture) -> Found:
+    """At most one check volume, attached to every host that CloudStack knows."""
+    found = [gid for gid, volume in picture.volumes.items() if tags_of(volume).get("cs") == CHECK_VOLUME]
+    per_pool = Counter(str(picture.volumes[gid].get("templateName")) for gid in found)
+    for template, count in per_pool.items():
+        if count > 1:
+            yield f"StorPool template {template}", f"has {count} check volumes"
+    for gid in found:
+        clients = {int(a["client"]) for a in picture.attachments if object_id(a) == gid}
+        for host in picture.hosts:
+            if host.client_id not in clients:
+                yield f"check volume ~{gid}", f"is not attached at {host.name}"
+
+
+INVARIANTS: tuple[Invariant, ...] = (
+    Invariant("no record is between two states", nothing_in_between),
+    Invariant("every volume record has its StorPool volume", records_have_volumes),
+    Invariant("every StorPool volume has its record", volumes_have_records),
+    Invariant("every StorPool snapshot is known", snapshots_are_known),
+    Invariant("a template is seeded once a pool", templates_seeded_once),
+    Invariant("attachments follow running VMs", attachments_follow_running_vms),
+    Invariant("host devices follow attachments", devices_follow_attachments),
+    Invariant("domains follow VMs", domains_follow_vms),
+    Invariant("domain disks follow records", disks_follow_records),
+    Invariant("StorPool tags follow records", tags_follow_records),
+    Invariant("check volumes are attached everywhere", check_volume_is_everywhere),
+)
+
+
+def violations(picture: Picture) -> list[Violation]:
+    """What is wrong in the picture, in the order of `INVARIANTS`."""
+    return [Violation(i.name, where, what) for i in INVARIANTS for where, what in i.find(picture)]

@@ -1,0 +1,107 @@
+"""One look at the whole cloud: CloudStack's records, StorPool's objects, and what every host shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.observers import DomainDisk, Json, Pool, World
+
+PATH_PREFIX = "/dev/storpool-byid/"
+CHECK_VOLUME = "check-volume-is-on-host"
+
+
+@dataclass(frozen=True, slots=True)
+class HostPicture:
+    name: str
+    client_id: int
+    devices: Mapping[str, int | None]
+    """Size of the device of every global id under /dev/storpool-byid."""
+    domains: Mapping[str, str]
+    disks: Mapping[str, Sequence[DomainDisk]]
+    """Disks of every domain that is not shut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What `take` saw. Keys of StorPool objects are bare global ids."""
+
+    pools: tuple[Pool, ...]
+    volume_records: Mapping[str, Json]
+    vm_records: Mapping[str, Json]
+    snapshot_records: Mapping[str, Json]
+    template_ids: frozenset[str]
+    host_names: Mapping[str, str]
+    """CloudStack host id -> name."""
+    volumes: Mapping[str, Json]
+    snapshots: Mapping[str, Json]
+    attachments: tuple[Json, ...]
+    hosts: tuple[HostPicture, ...]
+
+    def records_by_path(self) -> dict[str, Json]:
+        """Volume records that have a path, by the global id in it."""
+        return {path_id(v): v for v in self.volume_records.values() if "path" in v}
+
+    def host_of(self, vm: Json) -> HostPicture | None:
+        """The host that a VM record names."""
+        name = self.host_names.get(str(vm.get("hostid")))
+        return next((host for host in self.hosts if host.name == name), None)
+
+    def running(self) -> list[Json]:
+        return [vm for vm in self.vm_records.values() if vm["state"] == "Running"]
+
+    def volumes_of(self, vm: Json) -> list[Json]:
+        return [v for v in self.volume_records.values() if v.get("virtualmachineid") == vm["id"]]
+
+
+def path_id(volume: Json) -> str:
+    return str(volume["path"]).removeprefix(PATH_PREFIX)
+
+
+def tags_of(item: Json) -> dict[str, str]:
+    """Tags without those that are cleared by an empty value."""
+    return {str(key): str(value) for key, value in (item.get("tags") or {}).items() if value != ""}
+
+
+def object_id(attachment: Json) -> str:
+    """Global id of what an attachment is of; older clusters give only the name `~globalId`."""
+    return str(attachment.get("globalId") or str(attachment["volume"]).removeprefix("~"))
+
+
+def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
+    """Look at everything; StorPool objects with these global ids are left out, they were there before us."""
+    cloud = world.cloud
+
+    def listed(command: str, key: str, **parameters: str | int | bool) -> dict[str, Json]:
+        answer = cloud.call(command, listall=True, **parameters)
+        return {str(item["id"]): item for item in answer.get(key, [])}
+
+    hosts = listed("listHosts", "host", type="Routing")
+    return Picture(
+        pools=world.environment.pools,
+        volume_records=listed("listVolumes", "volume"),
+        vm_records=listed("listVirtualMachines", "virtualmachine"),
+        snapshot_records=listed("listSnapshots", "snapshot"),
+        template_ids=frozenset(listed("listTemplates", "template", templatefilter="all")),
+        host_names={host_id: str(host["name"]) for host_id, host in hosts.items()},
+        volumes=_by_id(world.storpool.volumes(), ignored),
+        snapshots=_by_id(world.storpool.snapshots(), ignored),
+        attachments=tuple(a for a in world.storpool.attachments() if object_id(a) not in ignored),
+        hosts=tuple(_host(world, index, ignored) for index in range(len(world.hosts))),
+    )
+
+
+def _by_id(items: Sequence[Json], ignored: frozenset[str]) -> dict[str, Json]:
+    return {str(item["globalId"]): item for item in items if item["globalId"] not in ignored}
+
+
+def _host(world: World, index: int, ignored: frozenset[str]) -> HostPicture:
+    host = world.hosts[index]
+    domains = dict(host.domains())
+    return HostPicture(
+        name=host.name,
+        client_id=host.client_id,
+        devices={gid: host.device_size(PATH_PREFIX + gid) for gid in host.devices() if gid not in ignored},
+        domains=domains,
+        disks={name: tuple(host.domain_disks(name)) for name, state in domains.items() if state != "shut off"},
+    )

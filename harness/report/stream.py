@@ -1,0 +1,131 @@
+"""The result stream: one JSON object a line, written while the run goes on (design section 11).
+
+Times are seconds since the run began. A stream that was cut short (a killed run) can still be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from scenarios.table import RowId
+
+STREAM_NAME = "results.jsonl"
+
+
+class Base(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", forbid_unknown_fields=True):
+    at: float = 0.0
+
+
+class SuiteStarted(Base, frozen=True, kw_only=True, tag="suite-start"):
+    properties: dict[str, str]
+    """Lab file hash, hosts, kernel, libvirt, QEMU, commit, Python ..."""
+    rows: list[RowId]
+    """The rows that were chosen."""
+    worlds: list[str]
+    cases: dict[str, list[str]]
+    """Row -> scenarios that must run in each world; a row that is not built has none."""
+
+
+class Note(Base, frozen=True, kw_only=True, tag="note"):
+    """A line for the reader: what is being set up, what this machine cannot do."""
+
+    text: str
+
+
+class CaseStarted(Base, frozen=True, kw_only=True, tag="case-start"):
+    world: str
+    row: RowId
+    case: str
+    title: str
+    properties: dict[str, str] = {}
+    """Seed, hosts."""
+
+
+class Check(Base, frozen=True, kw_only=True, tag="check"):
+    world: str
+    case: str
+    name: str
+    passed: bool
+    error: str = ""
+
+
+class Timeline(Base, frozen=True, kw_only=True, tag="timeline"):
+    """Something that happened during a case."""
+
+    world: str
+    case: str
+    source: str
+    """Who was asked: `CloudStack`, `StorPool`, `agent HOST`, `libvirt HOST` ..."""
+    text: str
+
+
+class Evidence(Base, frozen=True, kw_only=True, tag="evidence"):
+    """What a host or guest showed: domain XML, device listing, guest output, a log."""
+
+    world: str
+    case: str
+    title: str
+    text: str
+
+
+class CaseEnded(Base, frozen=True, kw_only=True, tag="case-end"):
+    world: str
+    case: str
+    outcome: str
+    """"passed", "failed" or "skipped"."""
+    seconds: float
+    why: str = ""
+    detail: str = ""
+    """Traceback or log, after the first line."""
+    reproduce: str = ""
+    invariants_checked: int = 0
+    invariants_violated: list[str] = []
+
+
+class WorldFailed(Base, frozen=True, kw_only=True, tag="world-failed"):
+    """A world could not be set up or torn down; its rows did not all run."""
+
+    world: str
+    why: str
+    detail: str = ""
+
+
+class SuiteEnded(Base, frozen=True, kw_only=True, tag="suite-end"):
+    seconds: float
+
+
+Event = SuiteStarted | Note | CaseStarted | Check | Timeline | Evidence | CaseEnded | WorldFailed | SuiteEnded
+Listener = Callable[[Event], None]
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+class StreamWriter:
+    """Appends events to a file; each is on its way to disk when the call returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[bytes] = path.open("wb")
+
+    def __call__(self, event: Event) -> None:
+        self._file.write(_encoder.encode(event) + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_stream(path: Path) -> Iterator[Event]:
+    """Events of a stream. A last line that is not whole is left out; any other bad line raises `ValueError`."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield _decoder.decode(line)
+            except msgspec.DecodeError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from error

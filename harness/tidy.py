@@ -1,0 +1,81 @@
+"""Removes through CloudStack's API what a case made, and proves each removal by reading back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.observers import Cloud, CloudApiError, Json, World
+
+UNSUPPORTED = 432
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of object that cases make."""
+
+    noun: str
+    listing: str
+    key: str
+    remove: str
+    parameters: tuple[tuple[str, str | bool], ...] = ()
+    """Of the removal, beside the id."""
+    filters: tuple[tuple[str, str | bool], ...] = (("listall", True),)
+    must_go: bool = True
+    """Whether one that stays is an error. Templates and offerings stay where the cloud cannot delete them yet."""
+
+
+KINDS = (
+    Kind("VM", "listVirtualMachines", "virtualmachine", "destroyVirtualMachine", (("expunge", True),)),
+    Kind("volume", "listVolumes", "volume", "deleteVolume"),
+    Kind("snapshot", "listSnapshots", "snapshot", "deleteSnapshot", must_go=False),
+    Kind(
+        "template",
+        "listTemplates",
+        "template",
+        "deleteTemplate",
+        filters=(("listall", True), ("templatefilter", "all")),
+        must_go=False,
+    ),
+    Kind("disk offering", "listDiskOfferings", "diskoffering", "deleteDiskOffering", must_go=False),
+)
+
+Inventory = dict[str, frozenset[str]]
+
+
+def inventory(world: World) -> Inventory:
+    """Ids of everything that exists now, by kind."""
+    return {kind.noun: frozenset(_listed(world.cloud, kind)) for kind in KINDS}
+
+
+def tidy(world: World, before: Inventory) -> list[str]:
+    """Remove what was made since `before`; a text for each object that should be gone and is not."""
+    left: list[str] = []
+    for kind in KINDS:
+        for item_id, item in _listed(world.cloud, kind).items():
+            if item_id not in before[kind.noun]:
+                left += _remove(world, kind, item_id, item)
+        remaining = _listed(world.cloud, kind).keys() - before[kind.noun] if kind.must_go else set()
+        left += [f"{kind.noun} {item_id} is still there after it was removed" for item_id in sorted(remaining)]
+    return left
+
+
+def _remove(world: World, kind: Kind, item_id: str, item: Json) -> list[str]:
+    try:
+        if kind.noun == "volume" and "virtualmachineid" in item:
+            world.cloud.call("detachVolume", id=item_id)
+        world.cloud.call(kind.remove, id=item_id, **dict(kind.parameters))
+    except CloudApiError as error:
+        if error.code == UNSUPPORTED and not kind.must_go:
+            return []
+        return [f"{kind.noun} {item_id}: {error}"]
+    return []
+
+
+def _listed(cloud: Cloud, kind: Kind) -> dict[str, Json]:
+    try:
+        answer = cloud.call(kind.listing, **dict(kind.filters))
+    except CloudApiError as error:
+        if error.code == UNSUPPORTED and not kind.must_go:
+            return {}
+        raise
+    return {str(item["id"]): item for item in answer.get(kind.key, [])}
