@@ -1,0 +1,349 @@
+"""A host, a hypervisor and a StorPool API in memory, whose every step can be told to fail."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from harness.agent.agent import Agent
+from harness.agent.config import AgentConfig
+from harness.spi.errors import Conflict, NotFound, Unavailable
+from harness.spi.objects import DataStore, Disk, Nic, StoreRole, VirtualMachine, VolumeType, device_path
+from harness.spi.ports import CommandResult, DomainState
+from harness.spi.runtime import Event, Task
+from harness.storpool import Reply, Request, RetryPolicy, StorPoolClient
+
+MIB = 1024 * 1024
+CLIENT = 2
+CONF = "SP_CLUSTER_ID=d.n\nSP_OURID=9\nSP_AUTH_TOKEN=a=b\n[kvm1]\nSP_OURID=2\n"
+
+
+class FakeLock:
+    def __init__(self, clock: ClockRuntime) -> None:
+        self._clock = clock
+        self.held = False
+
+    def acquire(self, timeout: float | None = None) -> bool:
+        if self.held:
+            # One task: whoever holds it will not let go while this one waits.
+            assert timeout is not None, "this wait would never end"
+            self._clock.sleep(timeout)
+            return False
+        self.held = True
+        return True
+
+    def release(self) -> None:
+        assert self.held
+        self.held = False
+
+    def __enter__(self) -> object:
+        assert self.acquire(0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class ClockRuntime:
+    """A runtime of one task, whose time passes in `sleep` only."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+        self.at_sleep: Callable[[], None] = lambda: None
+
+    @property
+    def process(self) -> str:
+        return "agent"
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds >= 0
+        # Never quite zero, so that a loop that forgot its end fails the test instead of hanging it.
+        self.time += max(seconds, 0.001)
+        self.at_sleep()
+
+    def spawn(self, name: str, function: Callable[[], None]) -> Task:
+        raise NotImplementedError(f"handlers spawn nothing: {name} {function}")
+
+    def lock(self, name: str) -> FakeLock:  # noqa: ARG002 - the contract's signature
+        return FakeLock(self)
+
+    def event(self, name: str) -> Event:
+        raise NotImplementedError(name)
+
+    def random(self) -> float:
+        return 0.5
+
+    def random_bytes(self, count: int) -> bytes:
+        return b"\7" * count
+
+    def uuid(self) -> str:
+        return "00000000-0000-4000-8000-000000000000"
+
+    def point(self, kind: str, detail: str) -> None:
+        pass
+
+    def transaction(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+@dataclass
+class Rig:
+    """The world of one agent: what is attached, which devices exist, which domains run."""
+
+    clock: ClockRuntime = field(default_factory=ClockRuntime)
+    volumes: dict[str, int] = field(default_factory=dict)
+    """Size by global id."""
+    attached: set[str] = field(default_factory=set)
+    registered: bool = True
+    domains: dict[str, str] = field(default_factory=dict)
+    states: dict[str, DomainState] = field(default_factory=dict)
+    device_delay: float = 0.0
+    device_size: int | None = None
+    """When not None, what every device shows instead of its volume's size."""
+    ignored_shutdowns: int = 0
+    lying_detaches: int = 0
+    """Detaches that libvirt confirms although the guest keeps the disk."""
+    busy_detaches: int = 0
+    failures: dict[str, list[BaseException]] = field(default_factory=dict)
+    late_failures: dict[str, list[BaseException]] = field(default_factory=dict)
+    after: dict[str, Callable[[], None]] = field(default_factory=dict)
+    """What happens once a step has acted."""
+    steps: list[str] = field(default_factory=list)
+    appears: dict[str, float] = field(default_factory=dict)
+    programs: Callable[[tuple[str, ...]], CommandResult] | None = None
+    config: AgentConfig = field(
+        default_factory=lambda: AgentConfig(host_uuid="h-1", host_name="kvm1", storpool_conf_directory=None)
+    )
+
+    def fail(self, step: str, error: BaseException, *, late: bool = False, times: int = 1) -> None:
+        """Let `step` fail before it acts, or (`late`) after it has acted."""
+        (self.late_failures if late else self.failures).setdefault(step, []).extend([error] * times)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        self.steps.append(name)
+        if self.failures.get(name):
+            raise self.failures[name].pop(0)
+        yield
+        if name in self.after:
+            self.after[name]()
+        if self.late_failures.get(name):
+            raise self.late_failures[name].pop(0)
+
+    def agent(self) -> Agent:
+        client = StorPoolClient(FakeApi(self), self.clock, RetryPolicy(attempts=1))
+        return Agent(self.clock, FakeHost(self), FakeHypervisor(self), FakeSecondary(self), client, self.config)
+
+    def volume(self, number: int, size: int = 64 * MIB) -> Disk:
+        """A volume that exists, as the disk a command names; number 0 is the ROOT disk."""
+        global_id = f"d.n.{number + 1}"
+        self.volumes[global_id] = size
+        return Disk(
+            path=device_path(global_id),
+            serial=f"{number:020d}",
+            device_id=number,
+            size=size,
+            type=VolumeType.DATADISK if number else VolumeType.ROOT,
+        )
+
+    def vm(self, disks: int = 3) -> VirtualMachine:
+        return VirtualMachine(
+            uuid="5e8a9d5c-0f6e-4e41-9c46-0b0d4f6f5f11",
+            name="i-2-7-VM",
+            cpus=2,
+            memory=128 * MIB,
+            disks=tuple(self.volume(number) for number in range(disks)),
+            nics=(Nic(mac="06:00:00:00:00:01", ip="10.77.0.9", bridge="cloudbr0"),),
+        )
+
+    def sources(self, name: str) -> list[str]:
+        found = ET.fromstring(self.domains[name]).iterfind("./devices/disk/source")
+        return [source.attrib["dev"] for source in found]
+
+    def running(self, name: str) -> bool:
+        return self.states.get(name) in (DomainState.RUNNING, DomainState.PAUSED)
+
+    def open(self, global_id: str) -> bool:
+        return any(device_path(global_id) in self.sources(name) for name in self.domains if self.running(name))
+
+
+class FakeApi:
+    """The calls of the StorPool API that an agent makes."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+
+    def call(self, request: Request) -> Reply:
+        call, _, name = request.path.removeprefix("MultiCluster/").partition("/")
+        if call == "Volume":
+            return self._volume(name.removeprefix("~"))
+        if call == "Snapshot":
+            return refusal("objectDoesNotExist", "no such snapshot")
+        assert call == "VolumesReassignWait", call
+        (item,) = json.loads(request.body or b"")["reassign"]
+        if "snapshot" in item:
+            return refusal("objectDoesNotExist", "no such snapshot")
+        assert item.get("force", False) is False
+        global_id = item["volume"].removeprefix("~")
+        assert item.get("rw", item.get("detach")) == [CLIENT]
+        if "rw" in item:
+            with self._rig.step(f"attach {global_id}"):
+                return self._attach(global_id)
+        with self._rig.step(f"detach {global_id}"):
+            return self._detach(global_id)
+
+    def _attach(self, global_id: str) -> Reply:
+        rig = self._rig
+        if not rig.registered:
+            return refusal("invalidParam", "No such client registered")
+        if global_id not in rig.volumes:
+            return refusal("objectDoesNotExist", "no such volume")
+        if global_id not in rig.attached:
+            rig.appears[global_id] = rig.clock.time + rig.device_delay
+        rig.attached.add(global_id)
+        return Reply(200, b'{"generation":"1","data":{"ok":true}}')
+
+    def _detach(self, global_id: str) -> Reply:
+        rig = self._rig
+        if global_id not in rig.volumes:
+            return refusal("objectDoesNotExist", "no such volume")
+        if rig.open(global_id) or rig.busy_detaches:
+            rig.busy_detaches = max(0, rig.busy_detaches - 1)
+            return refusal("busy", f"'~{global_id}' is open at client {CLIENT}")
+        rig.attached.discard(global_id)
+        return Reply(200, b'{"generation":"1","data":{"ok":true}}')
+
+    def _volume(self, global_id: str) -> Reply:
+        if global_id not in self._rig.volumes:
+            return refusal("objectDoesNotExist", "no such volume")
+        data = {"name": f"~{global_id}", "globalId": global_id, "size": self._rig.volumes[global_id]}
+        return Reply(200, json.dumps({"generation": "1", "data": [data]}).encode())
+
+
+def refusal(name: str, descr: str) -> Reply:
+    return Reply(500, json.dumps({"error": {"name": name, "descr": descr}}).encode())
+
+
+class FakeHost:
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+
+    def block_device_size(self, path: str) -> int | None:
+        rig = self._rig
+        global_id = path.rpartition("/")[2]
+        if global_id not in rig.attached or rig.clock.time < rig.appears.get(global_id, 0):
+            return None
+        return rig.device_size if rig.device_size is not None else rig.volumes[global_id]
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> CommandResult:
+        assert stdin == b""
+        assert timeout > 0
+        with self._rig.step(" ".join(argv[:2])):
+            assert self._rig.programs is not None, f"nothing should be run: {argv}"
+            return self._rig.programs(tuple(argv))
+
+    def read_text(self, path: str) -> str:
+        if path != "/etc/storpool.conf":
+            raise NotFound(path)
+        return CONF
+
+
+class FakeHypervisor:
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+
+    def domains(self) -> dict[str, DomainState]:
+        with self._rig.step("domains"):
+            return dict(self._rig.states)
+
+    def create(self, xml: str) -> None:
+        rig = self._rig
+        with rig.step("create"):
+            name = ET.fromstring(xml).findtext("name", "")
+            if rig.running(name):
+                raise Conflict(f"{name} runs")
+            rig.domains[name] = xml
+            rig.states[name] = DomainState.SHUT_OFF
+            for source in rig.sources(name):
+                assert source.rpartition("/")[2] in rig.attached, f"libvirt cannot open {source}"
+            with rig.step("start domain"):
+                rig.states[name] = DomainState.RUNNING
+
+    def xml(self, name: str) -> str:
+        with self._rig.step("xml"):
+            if name not in self._rig.domains:
+                raise NotFound(name)
+            return self._rig.domains[name]
+
+    def shutdown(self, name: str) -> None:
+        with self._rig.step("shutdown"):
+            if self._rig.ignored_shutdowns:
+                self._rig.ignored_shutdowns -= 1
+            else:
+                self._rig.states[name] = DomainState.SHUT_OFF
+
+    def destroy(self, name: str) -> None:
+        with self._rig.step("destroy"):
+            if name in self._rig.states:
+                self._rig.states[name] = DomainState.SHUT_OFF
+
+    def undefine(self, name: str) -> None:
+        with self._rig.step("undefine"):
+            assert not self._rig.running(name)
+            self._rig.domains.pop(name, None)
+            self._rig.states.pop(name, None)
+
+    def attach_device(self, name: str, xml: str) -> None:
+        with self._rig.step("attach_device"):
+            domain = ET.fromstring(self._rig.domains[name])
+            devices = domain.find("devices")
+            assert devices is not None
+            devices.append(ET.fromstring(xml))
+            self._rig.domains[name] = ET.tostring(domain, encoding="unicode")
+
+    def detach_device(self, name: str, xml: str) -> None:
+        with self._rig.step("detach_device"):
+            if self._rig.lying_detaches:
+                self._rig.lying_detaches -= 1
+                return
+            domain = ET.fromstring(self._rig.domains[name])
+            devices = domain.find("devices")
+            target = ET.fromstring(xml).find("target")
+            assert devices is not None
+            assert target is not None
+            for disk in devices.findall("disk"):
+                shown = disk.find("target")
+                if shown is not None and shown.attrib["dev"] == target.attrib["dev"]:
+                    devices.remove(disk)
+            self._rig.domains[name] = ET.tostring(domain, encoding="unicode")
+
+
+class FakeSecondary:
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+
+    @contextmanager
+    def file(self, store: DataStore, path: str) -> Iterator[str]:
+        assert store.role is StoreRole.IMAGE
+        with self._rig.step("mount"):
+            pass
+        try:
+            yield f"/mnt/store/{path}"
+        finally:
+            self._rig.steps.append("unmount")
+
+
+def unreachable() -> Unavailable:
+    return Unavailable("connection refused")
