@@ -182,7 +182,7 @@ class Simulation:
 
     def wake(self, task: SimulatedTask) -> None:
         """What the task waits for has come."""
-        if not task.ended and task.waits_for is not None:
+        if task.waits_for is not None and not task.ended and not task.process.dead:
             task.waits_for = None
             task.woken = True
             self._ready.append(task)

@@ -1,0 +1,292 @@
+"""The model of one KVM host's hardware and system: what stays when its agent dies.
+
+`ModelHost` and `ModelHypervisor` are how an agent sees it; the host and guest observers look at the same machine.
+"""
+
+from __future__ import annotations
+
+import copy
+import enum
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from harness.runtime.process import SimulatedRuntime
+from harness.spi.errors import Conflict, InvalidParameter, NotFound
+from harness.spi.objects import PATH_PREFIX
+from harness.spi.ports import DomainState
+from harness.worlds.memory.image import BOOT_MAGIC
+from simulator.ports import Blocks
+
+BY_NAME = "/dev/storpool/"
+BOOT_SECONDS = (2.0, 6.0)
+"""How long a guest needs until it is up; while it boots it neither lets a disk go nor hears a power button."""
+POWEROFF_SECONDS = (1.0, 4.0)
+
+
+class Devices(Blocks, Protocol):
+    """Blocks whose devices and links a model can look at, open and close."""
+
+    def size(self, key: int) -> int: ...
+
+    def links(self, client: int) -> dict[str, int]: ...
+
+    def links_by_id(self, client: int) -> dict[str, int]: ...
+
+    def read_only(self, key: int, client: int) -> bool: ...
+
+    def open(self, key: int, client: int | None = None) -> None: ...
+
+    def release(self, key: int, client: int | None = None) -> None: ...
+
+
+class Boot(enum.Enum):
+    """How far the guest came."""
+
+    FOUND = "found a boot sector"
+    NOTHING = "no bootable device"
+
+
+@dataclass(slots=True)
+class ModelDisk:
+    """A disk of a running or defined domain."""
+
+    element: ET.Element
+    source: str
+    target: str
+    serial: str
+    key: int | None = None
+    """The object behind the device that QEMU holds open; None while the domain is off."""
+
+
+@dataclass(slots=True)
+class ModelDomain:
+    """`disks` are those of the live domain; `defined`, from which `xml` differs by them, is what a next start takes."""
+
+    name: str
+    uuid: str
+    defined: ET.Element
+    disks: list[ModelDisk]
+    ports: int | None
+    """Hot-plug ports; None when the XML declares none, and then nobody counts."""
+    state: DomainState = DomainState.SHUT_OFF
+    boot: Boot = Boot.NOTHING
+    boot_id: str = ""
+    up_at: float = 0.0
+    """When the guest answers, in seconds of the virtual wall clock."""
+    unplugging: list[str] = field(default_factory=list)
+    """Targets that a suspended guest was asked to let go."""
+
+
+class Machine:
+    """One host. `runtime` is its hardware's: a process that no test kills by accident."""
+
+    def __init__(
+        self, runtime: SimulatedRuntime, name: str, client_id: int, blocks: Devices, files: Mapping[str, str]
+    ) -> None:
+        self.runtime = runtime
+        self.name = name
+        self.client_id = client_id
+        self.blocks = blocks
+        self.files = dict(files)
+        """Small text files by path."""
+        self.domains: dict[str, ModelDomain] = {}
+        self.cuts = 0
+        """How many reasons there are for which this host does not reach the StorPool API."""
+
+    def key(self, path: str) -> int | None:
+        """The object that a device path of this host leads to."""
+        if path.startswith(PATH_PREFIX):
+            return self.blocks.links_by_id(self.client_id).get(path.removeprefix(PATH_PREFIX))
+        if path.startswith(BY_NAME):
+            return self.blocks.links(self.client_id).get(path.removeprefix(BY_NAME))
+        return None
+
+    def find(self, name: str) -> ModelDomain:
+        domain = self.domains.get(name)
+        if domain is None:
+            raise NotFound(f"Domain not found: no domain with matching name '{name}' on {self.name}")
+        return domain
+
+    def open(self, disk: ModelDisk) -> None:
+        """QEMU opens the disk's device for writing."""
+        key = self.key(disk.source)
+        if key is None:
+            raise InvalidParameter(f"Cannot access storage file '{disk.source}': No such file or directory")
+        if self.blocks.read_only(key, self.client_id):
+            raise InvalidParameter(f"Could not open '{disk.source}': Read-only file system")
+        self.blocks.open(key, self.client_id)
+        disk.key = key
+
+    def close(self, disk: ModelDisk) -> None:
+        if disk.key is not None:
+            self.blocks.release(disk.key, self.client_id)
+            disk.key = None
+
+    def power_on(self, domain: ModelDomain) -> None:
+        """Open every disk and let the guest boot; all or nothing."""
+        opened: list[ModelDisk] = []
+        try:
+            for disk in domain.disks:
+                self.open(disk)
+                opened.append(disk)
+        except InvalidParameter:
+            for disk in opened:
+                self.close(disk)
+            raise
+        low, high = BOOT_SECONDS
+        domain.state = DomainState.RUNNING
+        domain.boot_id = self.runtime.uuid()
+        domain.up_at = self.runtime.now() + low + (high - low) * self.runtime.random()
+        domain.boot = self._look_for_boot_sector(domain)
+
+    def power_off(self, domain: ModelDomain) -> None:
+        """QEMU ends: every device is closed and the domain is what its definition says."""
+        for disk in domain.disks:
+            self.close(disk)
+        # What was hot-plugged, or taken away, since the start is forgotten: libvirt changed the live domain only.
+        domain.disks = read_disks(domain.defined)
+        domain.state = DomainState.SHUT_OFF
+        domain.boot_id = ""
+        domain.unplugging.clear()
+
+    def press_power_button(self, domain: ModelDomain) -> None:
+        """A guest that is up shuts itself down after a while; any other hears nothing."""
+        if not self.up(domain):
+            return
+        boot_id = domain.boot_id
+        low, high = POWEROFF_SECONDS
+        seconds = low + (high - low) * self.runtime.random()
+
+        def go_off() -> None:
+            self.runtime.sleep(seconds)
+            if domain.boot_id == boot_id and domain.state is DomainState.RUNNING:
+                self.runtime.point("effect-begin", f"guest of {domain.name} powers off")
+                self.power_off(domain)
+
+        self.runtime.spawn(f"power off {domain.name}", go_off)
+
+    def up(self, domain: ModelDomain) -> bool:
+        """Whether the guest has booted and runs."""
+        return domain.state is DomainState.RUNNING and domain.boot is Boot.FOUND and self.runtime.now() >= domain.up_at
+
+    def plug(self, domain: ModelDomain, element: ET.Element) -> None:
+        """Hot-plug a disk."""
+        disk = read_disk(element)
+        refuse_duplicates([*domain.disks, disk])
+        if domain.ports is not None and len(domain.disks) >= domain.ports:
+            raise Conflict(f"internal error: No more available PCI slots in domain {domain.name}")
+        self.open(disk)
+        domain.disks.append(disk)
+
+    def unplug(self, domain: ModelDomain, target: str) -> bool:
+        """Ask the guest to let a disk go; whether it did."""
+        disk = next((disk for disk in domain.disks if disk.target == target), None)
+        if disk is None:
+            return True
+        if self.up(domain):
+            self.close(disk)
+            domain.disks.remove(disk)
+            return True
+        if domain.state is DomainState.PAUSED and target not in domain.unplugging:
+            domain.unplugging.append(target)
+        return False
+
+    def suspend(self, domain: ModelDomain) -> None:
+        if domain.state is DomainState.RUNNING:
+            domain.state = DomainState.PAUSED
+
+    def resume(self, domain: ModelDomain) -> None:
+        """The guest runs on, and lets go by itself what it was asked for meanwhile."""
+        if domain.state is not DomainState.PAUSED:
+            return
+        domain.state = DomainState.RUNNING
+        targets, domain.unplugging = domain.unplugging, []
+        for target in targets:
+            self.unplug(domain, target)
+
+    def _look_for_boot_sector(self, domain: ModelDomain) -> Boot:
+        if not domain.disks or domain.disks[0].key is None:
+            return Boot.NOTHING
+        key = domain.disks[0].key
+        length = min(len(BOOT_MAGIC), self.blocks.size(key))
+        return Boot.FOUND if self.blocks.read(key, 0, length) == BOOT_MAGIC else Boot.NOTHING
+
+
+def read_domain(text: str) -> ModelDomain:
+    """The domain that an XML text describes; raises `InvalidParameter` for what libvirt would refuse."""
+    root = _parse(text, "domain")
+    name = root.findtext("name", "").strip()
+    uuid = root.findtext("uuid", "").strip()
+    if not name:
+        raise InvalidParameter("XML error: domain has no name")
+    devices = root.find("devices")
+    disks = read_disks(root)
+    refuse_duplicates(disks)
+    ports = None
+    if devices is not None:
+        declared = len(devices.findall("controller[@model='pcie-root-port']"))
+        others = len(devices.findall("interface")) + len(devices.findall("rng"))
+        ports = declared - others if declared else None
+    return ModelDomain(name=name, uuid=uuid, defined=root, disks=disks, ports=ports)
+
+
+def read_disks(domain: ET.Element) -> list[ModelDisk]:
+    return [read_disk(element) for element in domain.iterfind("./devices/disk")]
+
+
+def read_disk(element: ET.Element) -> ModelDisk:
+    """A disk element; raises `InvalidParameter` for what libvirt would refuse."""
+    target = element.find("target")
+    if target is None or not target.get("dev"):
+        raise InvalidParameter("XML error: missing target information for device: <disk> needs <target dev=...>")
+    source = element.find("source")
+    if element.get("type") != "block" or source is None or not source.get("dev"):
+        raise InvalidParameter("XML error: the model host only knows <disk type='block'> with <source dev=...>")
+    driver = element.find("driver")
+    if driver is None or not driver.get("type"):
+        raise InvalidParameter("refused: <driver type=...> is missing, so libvirt would take its default format")
+    return ModelDisk(
+        element=copy.deepcopy(element),
+        source=source.get("dev", ""),
+        target=target.get("dev", ""),
+        serial=element.findtext("serial", "").strip(),
+    )
+
+
+def disk_element(text: str) -> ET.Element:
+    return _parse(text, "disk")
+
+
+def refuse_duplicates(disks: list[ModelDisk]) -> None:
+    """One disk a target and a serial."""
+    targets = [disk.target for disk in disks]
+    serials = [disk.serial for disk in disks if disk.serial]
+    for what, values in (("target", targets), ("serial", serials)):
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            raise InvalidParameter(f"XML error: {what} '{twice}' duplicated for disk sources")
+
+
+def live_xml(domain: ModelDomain) -> str:
+    """The domain with the disks it has now."""
+    root = ET.Element(domain.defined.tag, domain.defined.attrib)
+    for child in domain.defined:
+        if child.tag != "devices":
+            root.append(child)
+            continue
+        devices = ET.SubElement(root, "devices")
+        devices.extend(item for item in child if item.tag != "disk")
+        devices.extend(disk.element for disk in domain.disks)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _parse(text: str, tag: str) -> ET.Element:
+    try:
+        root = ET.fromstring(text)
+    except ET.ParseError as error:
+        raise InvalidParameter(f"XML error: {error}") from error
+    if root.tag != tag:
+        raise InvalidParameter(f"XML error: root element is <{root.tag}>, expected <{tag}>")
+    return root

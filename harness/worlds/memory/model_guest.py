@@ -1,0 +1,68 @@
+"""`harness.observers.Guest` over the model machines: finds the VM's domain wherever it runs, for each call anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from harness.spi.runtime import Runtime
+from harness.worlds.memory.machine import Machine, ModelDisk, ModelDomain
+
+BOOT_TIMEOUT = 120.0
+POLL_SECONDS = 0.5
+
+
+class ModelGuest:
+    """The guest of one VM. `instance_name` gives the name of its domain; `runtime` is the caller's."""
+
+    def __init__(self, runtime: Runtime, machines: Sequence[Machine], instance_name: Callable[[], str]) -> None:
+        self._runtime = runtime
+        self._machines = machines
+        self._instance_name = instance_name
+
+    def boot_id(self) -> str:
+        return self._up()[1].boot_id
+
+    def disks(self) -> Mapping[str, int]:
+        machine, domain = self._up()
+        return {disk.serial: machine.blocks.size(disk.key) for disk in domain.disks if disk.key is not None}
+
+    def write(self, serial: str, offset: int, data: bytes) -> None:
+        machine, key = self._disk(serial)
+        machine.blocks.write(key, offset, data)
+
+    def read(self, serial: str, offset: int, length: int) -> bytes:
+        machine, key = self._disk(serial)
+        return machine.blocks.read(key, offset, length)
+
+    def poweroff(self) -> None:
+        machine, domain = self._up()
+        machine.press_power_button(domain)
+
+    def _disk(self, serial: str) -> tuple[Machine, int]:
+        machine, domain = self._up()
+        found: list[ModelDisk] = [disk for disk in domain.disks if disk.serial == serial]
+        if len(found) != 1 or found[0].key is None:
+            known = ", ".join(disk.serial for disk in domain.disks)
+            raise FileNotFoundError(f"the guest of {domain.name} has no disk with serial {serial}; it has {known}")
+        return machine, found[0].key
+
+    def _up(self) -> tuple[Machine, ModelDomain]:
+        """Wait until the guest answers; `TimeoutError` when it does not in time."""
+        name = self._instance_name()
+        deadline = self._runtime.monotonic() + BOOT_TIMEOUT
+        while True:
+            for machine in self._machines:
+                domain = machine.domains.get(name)
+                if domain is not None and machine.up(domain):
+                    return machine, domain
+            if self._runtime.monotonic() >= deadline:
+                raise TimeoutError(f"the guest of {name} did not answer in {BOOT_TIMEOUT:g} s: {self._states(name)}")
+            self._runtime.sleep(POLL_SECONDS)
+
+    def _states(self, name: str) -> str:
+        seen = [
+            f"{domain.state} on {machine.name}, {domain.boot.value}"
+            for machine in self._machines
+            if (domain := machine.domains.get(name)) is not None
+        ]
+        return "; ".join(seen) or "no host has its domain"

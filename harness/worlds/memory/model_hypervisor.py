@@ -1,0 +1,95 @@
+"""`harness.spi.ports.Hypervisor` over a model machine: libvirt as measured in spec/lab-facts.md section 3."""
+
+from __future__ import annotations
+
+from harness.spi.errors import Conflict, InvalidParameter
+from harness.spi.ports import DomainState
+from harness.spi.runtime import Runtime
+from harness.worlds.memory.machine import Machine, ModelDomain, disk_element, live_xml, read_disk, read_domain
+
+UNPLUG_SECONDS = 0.1
+"""A guest that is up lets a disk go within this."""
+UNPLUG_TIMEOUT = 5.0
+"""After this a detach returns without error although the guest still has the disk."""
+
+_ON = (DomainState.RUNNING, DomainState.PAUSED)
+
+
+class ModelHypervisor:
+    """One agent's connection to the machine's libvirtd; its runtime fences it when the agent is killed.
+
+    What libvirtd was told takes effect before the call waits, so a kill of the agent does not undo it.
+    """
+
+    def __init__(self, machine: Machine, runtime: Runtime) -> None:
+        self._machine = machine
+        self._runtime = runtime
+
+    def domains(self) -> dict[str, DomainState]:
+        self._runtime.monotonic()
+        return {name: domain.state for name, domain in sorted(self._machine.domains.items())}
+
+    def xml(self, name: str) -> str:
+        self._runtime.monotonic()
+        return live_xml(self._machine.find(name))
+
+    def create(self, xml: str) -> None:
+        domain = read_domain(xml)
+        self._begin("create", domain.name)
+        present = self._machine.domains.get(domain.name)
+        if present is not None and present.state in _ON:
+            raise Conflict(f"domain '{domain.name}' is {present.state} on {self._machine.name} already")
+        for other in self._machine.domains.values():
+            if other.name != domain.name and domain.uuid and other.uuid == domain.uuid:
+                raise Conflict(f"domain '{other.name}' is already defined with uuid {domain.uuid}")
+        # Defined first: libvirt keeps the definition of a domain that it could not start.
+        self._machine.domains[domain.name] = domain
+        self._machine.power_on(domain)
+        self._end("create", domain.name)
+
+    def shutdown(self, name: str) -> None:
+        self._begin("shutdown", name)
+        domain = self._machine.find(name)
+        if domain.state in _ON:
+            self._machine.press_power_button(domain)
+
+    def destroy(self, name: str) -> None:
+        self._begin("destroy", name)
+        domain = self._machine.domains.get(name)
+        if domain is not None and domain.state in _ON:
+            self._machine.power_off(domain)
+            self._end("destroy", name)
+
+    def undefine(self, name: str) -> None:
+        self._begin("undefine", name)
+        domain = self._machine.domains.get(name)
+        if domain is None:
+            return
+        if domain.state in _ON:
+            raise Conflict(f"domain '{name}' is {domain.state} on {self._machine.name}; destroy it first")
+        del self._machine.domains[name]
+
+    def attach_device(self, name: str, xml: str) -> None:
+        element = disk_element(xml)
+        self._begin("attach-device", name)
+        self._machine.plug(self._running(name), element)
+        self._end("attach-device", name)
+
+    def detach_device(self, name: str, xml: str) -> None:
+        """As libvirt, it returns without error also when the guest did not let the disk go."""
+        target = read_disk(disk_element(xml)).target
+        self._begin("detach-device", name)
+        gone = self._machine.unplug(self._running(name), target)
+        self._runtime.sleep(UNPLUG_SECONDS if gone else UNPLUG_TIMEOUT)
+
+    def _running(self, name: str) -> ModelDomain:
+        domain = self._machine.find(name)
+        if domain.state not in _ON:
+            raise InvalidParameter(f"Requested operation is not valid: domain '{name}' is not running")
+        return domain
+
+    def _begin(self, verb: str, name: str) -> None:
+        self._runtime.point("effect-begin", f"{self._machine.name}: {verb} {name}")
+
+    def _end(self, verb: str, name: str) -> None:
+        self._runtime.point("effect-end", f"{self._machine.name}: {verb} {name}")
