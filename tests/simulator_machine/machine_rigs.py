@@ -1,0 +1,118 @@
+"""Fixtures: one rig for each kind of blocks, so that the same tests hold all of them to the `Blocks` contract."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from simulator.blocks import loop, pool
+from simulator.blocks.destroy import destroy
+from simulator.blocks.machine import LoopBlocks
+from simulator.blocks.memory import MemoryBlocks
+from simulator.ports import Blocks
+
+POOL = 512 << 20
+KINDS = ("btrfs", "xfs", "plain")
+
+
+class Rig(Protocol):
+    """Blocks of one kind, and what somebody else on the machine does with them."""
+
+    kind: str
+    blocks: Blocks
+
+    def restart(self) -> Blocks:
+        """The process dies and is started again; nothing was reconciled yet."""
+        ...
+
+    def hold(self, key: int, client: int) -> AbstractContextManager[None]:
+        """The client has its device of the object open."""
+        ...
+
+
+class MemoryRig:
+    kind = "memory"
+
+    def __init__(self) -> None:
+        self.memory = MemoryBlocks(POOL)
+        self.blocks: Blocks = self.memory
+
+    def restart(self) -> Blocks:
+        return self.blocks
+
+    @contextmanager
+    def hold(self, key: int, client: int) -> Iterator[None]:
+        self.memory.open(key, client)
+        yield
+        self.memory.release(key, client)
+
+
+class LoopRig:
+    """On loop devices over a pool of `POOL` bytes."""
+
+    def __init__(self, state: Path, kind: str) -> None:
+        self.kind = kind
+        self.state = state
+        self.blocks: Blocks = self.start()
+        self.blocks.reconcile({}, {})
+
+    def start(self) -> LoopBlocks:
+        return LoopBlocks(self.state, kind=self.kind, size=POOL)
+
+    def restart(self) -> Blocks:
+        self.blocks = self.start()
+        return self.blocks
+
+    def device(self, key: int, client: int) -> str:
+        """Path of the device that the client has of the object, from the kernel."""
+        tags = [status for status in loop.find(self.state, "splab:") if status.tag.endswith(f":{key}:{client}")]
+        return next(status.path for status in tags if not status.fenced)
+
+    @contextmanager
+    def hold(self, key: int, client: int) -> Iterator[None]:
+        descriptor = os.open(self.device(key, client), os.O_RDONLY)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def left(self) -> list[str]:
+        """Loop devices and mounts of this rig."""
+        devices = [f"{status.path} {status.tag}" for status in loop.find(self.state, "")]
+        return devices + ([str(pool.mount_point(self.state))] if pool.mounted(pool.mount_point(self.state)) else [])
+
+
+@contextmanager
+def loop_rig(state: Path, kind: str) -> Iterator[LoopRig]:
+    """A rig that leaves nothing on the machine, whatever happens inside."""
+    lacking = loop.missing()
+    if lacking is not None:
+        pytest.skip(f"loop devices need {lacking}")
+    try:
+        rig = LoopRig(state, kind)
+        yield rig
+    finally:
+        destroy(state)
+    assert rig.left() == []
+
+
+@pytest.fixture(params=["memory", *(pytest.param(kind, marks=pytest.mark.local) for kind in KINDS)])
+def blocks_rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    """Every kind of blocks."""
+    if request.param == "memory":
+        yield MemoryRig()
+    else:
+        with loop_rig(tmp_path / "state", request.param) as made:
+            yield made
+
+
+@pytest.fixture(params=KINDS)
+def loop_machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LoopRig]:
+    """Every kind that has devices."""
+    with loop_rig(tmp_path / "state", request.param) as made:
+        yield made
