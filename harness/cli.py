@@ -1,0 +1,168 @@
+"""`splab`: runs scenarios, shows their results, and opens the way to the simulator and the lab."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from harness.report.result import Result
+from harness.report.stream import STREAM_NAME, Event, StreamWriter
+from harness.report.terminal import Progress, action_table
+from harness.report.write import PAGE_NAME, write_views
+from harness.run import Runner, Selection, Venue, select
+from scenarios import registry
+
+WORLDS = ("memory", "local", "all")
+
+
+class LazyGroup(click.Group):
+    """Imports the lab's commands only when they are asked for: a run in memory needs nothing of the lab."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), "lab"})
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name == "lab":
+            from lab import commands
+
+            group: click.Command = commands.lab
+            return group
+        return super().get_command(ctx, name)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """StorPool Lab: the StorPool plugin for CloudStack, a StorPool simulator, and the harness that proves them."""
+
+
+@main.command()
+@click.argument("row", nargs=-1)
+@click.option("--world", type=click.Choice(WORLDS), default="all", help="Default: all that this machine can do.")
+@click.option("--lab", type=click.Path(path_type=Path), envvar="SPLAB_LAB", help="Run on the lab of this lab file.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the memory world.")
+@click.option("--report", type=click.Path(path_type=Path, file_okay=False), default=Path("reports"), show_default=True)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result as JSON to this file.")
+def run(row: tuple[str, ...], world: str, lab: Path | None, seed: int, report: Path, json_file: Path | None) -> None:
+    """Run rows of the action table (numbers, names of extras, or single cases such as 4.hot); all by default."""
+    console = Console(highlight=False)
+    selection = _selection(row)
+    report.mkdir(parents=True, exist_ok=True)
+    venues = _venues(world, lab, seed, report, console)
+    stream = StreamWriter(report / STREAM_NAME)
+    progress = Progress(console, len(selection.cases) * len(venues))
+
+    def listen(event: Event) -> None:
+        stream(event)
+        progress(event)
+
+    try:
+        Runner(listen, time.monotonic).run(selection, venues, _properties(seed, lab))
+    finally:
+        stream.close()
+        result = write_views(report)
+        if json_file is not None:
+            shutil.copyfile(report / "results.json", json_file)
+        _show(console, result, report)
+    for unbuilt in selection.unbuilt:
+        console.print(f"row {unbuilt} was asked for, but no scenario of it exists yet")
+    sys.exit(0 if result.passed and not selection.unbuilt else 1)
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def simulator(arguments: tuple[str, ...]) -> None:
+    """Run the StorPool simulator: the same as splab-simulator."""
+    beside = Path(sys.executable).with_name("splab-simulator")
+    program = str(beside) if beside.exists() else shutil.which("splab-simulator")
+    if program is None:
+        raise click.ClickException("splab-simulator is not installed; install splab again with the extra `lab`")
+    os.execv(program, [program, *arguments])
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def report(directory: Path) -> None:
+    """Rebuild the views of a report directory from its result stream."""
+    try:
+        result = write_views(directory)
+    except FileNotFoundError as error:
+        raise click.ClickException(f"no result stream: {error}; give the directory of a run") from error
+    except ValueError as error:
+        raise click.ClickException(f"damaged result stream: {error}") from error
+    _show(Console(highlight=False), result, directory)
+
+
+def _selection(words: tuple[str, ...]) -> Selection:
+    try:
+        return select(registry.load(), words)
+    except KeyError as error:
+        raise click.UsageError(
+            f"no row or case {error.args[0]!r}; rows are 1 to 23 and the extras' names, cases are like 4.hot"
+        ) from error
+
+
+def _venues(world: str, lab: Path | None, seed: int, report: Path, console: Console) -> list[Venue]:
+    """The worlds to run in. Without root, one line says what is left out."""
+    venues: list[Venue] = []
+    if world in ("memory", "all"):
+        from harness.worlds.memory_venue import MemoryVenue
+
+        venues.append(MemoryVenue(seed))
+    if world == "memory":
+        return venues
+    from harness.worlds.local.venue import LocalVenue, why_not
+
+    reason = why_not(lab)
+    if reason is None:
+        venues.append(LocalVenue(lab, report))
+    elif world == "local":
+        raise click.ClickException(f"the local world cannot be run here: {reason}")
+    else:
+        console.print(f"local world left out: {reason}", style="yellow")
+    return venues
+
+
+def _properties(seed: int, lab: Path | None) -> dict[str, str]:
+    found = {
+        "command": " ".join(["splab", *sys.argv[1:]]),
+        "seed": str(seed),
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "commit": _commit(),
+    }
+    if lab is not None:
+        found["lab file"] = str(lab)
+    return found
+
+
+def _commit() -> str:
+    root = Path(__file__).resolve().parent.parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _show(console: Console, result: Result, directory: Path) -> None:
+    console.print()
+    console.print(action_table(result))
+    for world in result.broken.values():
+        console.print(world.why, style="bold red", markup=False)
+    for violated in result.violated:
+        console.print(f"invariant violated: {violated}", style="bold red", markup=False)
+    console.print(f"report: {(directory / PAGE_NAME).resolve()}", soft_wrap=True)

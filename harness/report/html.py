@@ -1,0 +1,121 @@
+"""One self-contained HTML page: the action table, and every case with its checks, timeline and evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import jinja2
+
+from harness.report.result import CaseResult, Outcome, Result, RowResult
+from scenarios.table import ROWS, Row
+
+BUDGET = 2_000_000
+"""Bytes that a page may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """How much of each case is shown."""
+
+    timeline: int
+    evidence: int
+    """Characters of each piece."""
+    only_failed: bool = False
+
+
+DETAILS = (
+    Detail(2000, 64 * 1024),
+    Detail(400, 16 * 1024),
+    Detail(150, 4 * 1024),
+    Detail(60, 1500),
+    Detail(400, 16 * 1024, only_failed=True),
+    Detail(60, 1500, only_failed=True),
+    Detail(0, 0),
+)
+"""Tried in this order until the page fits its budget; failed cases are the last to lose anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Outcome of a row in a world; `row` is None where the row was not chosen."""
+
+    world: str
+    row: RowResult | None
+
+    @property
+    def outcome(self) -> str:
+        return self.row.outcome.value if self.row else "not chosen"
+
+    @property
+    def mark(self) -> str:
+        """CSS class."""
+        return self.outcome.replace(" ", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the action table."""
+
+    row: Row
+    cells: tuple[Cell, ...]
+
+
+def to_html(result: Result) -> str:
+    """The page; at most `BUDGET` bytes, for which timelines and evidence of passed cases are shortened first."""
+    page = ""
+    for detail in DETAILS:
+        page = _render(result, detail)
+        if len(page.encode()) <= BUDGET:
+            break
+    return page
+
+
+def _render(result: Result, detail: Detail) -> str:
+    return _template().render(
+        result=result,
+        lines=_lines(result),
+        rows=[row for row in result.rows() if row.cases],
+        totals=_totals(result),
+        detail=detail,
+        shorter=detail != DETAILS[0],
+        Outcome=Outcome,
+        timeline_of=lambda case: case.timeline[: _shown(case, detail, detail.timeline)],
+        evidence_of=lambda case: case.evidence if _shown(case, detail, detail.evidence) else [],
+        cut=lambda text: text if len(text) <= detail.evidence else text[: detail.evidence] + "\n... (cut here)",
+        anchor=lambda case: f"{case.world}-{case.id}",
+    )
+
+
+def _shown(case: CaseResult, detail: Detail, count: int) -> int:
+    return 0 if detail.only_failed and case.outcome == Outcome.PASSED else count
+
+
+def _lines(result: Result) -> list[Line]:
+    worlds = result.worlds or ["-"]
+    return [
+        Line(
+            row,
+            tuple(Cell(world, result.row(row.id, world) if row.id in result.chosen else None) for world in worlds),
+        )
+        for row in ROWS
+    ]
+
+
+def _totals(result: Result) -> dict[str, int]:
+    counted = {outcome.value: 0 for outcome in Outcome}
+    for row in result.rows():
+        counted[row.outcome.value] += 1
+    return counted
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("harness.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2")

@@ -1,0 +1,67 @@
+"""The terminal's views: progress while a run goes on, and the action table at its end."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.report.result import Outcome, Result
+from harness.report.stream import CaseEnded, CaseStarted, Event, Note, WorldFailed
+
+STYLES = {Outcome.PASSED: "green", Outcome.FAILED: "bold red", Outcome.SKIPPED: "yellow", Outcome.NOT_BUILT: "dim"}
+
+
+class Progress:
+    """Prints a line for each step of a run: seconds so far, world, case, outcome."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console = console
+        self._total = total
+        self._done = 0
+        self._row: tuple[str, object] | None = None
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Note():
+                self._line(event.at, Text(event.text, style="cyan"))
+            case CaseStarted():
+                if self._row != (event.world, event.row):
+                    self._row = (event.world, event.row)
+                    self._line(event.at, Text(f"row {event.row} in {event.world}", style="bold"))
+            case CaseEnded():
+                self._ended(event)
+            case WorldFailed():
+                self._line(event.at, Text(event.why, style="bold red"))
+
+    def _ended(self, event: CaseEnded) -> None:
+        self._done += 1
+        text = Text()
+        text.append(f"{event.outcome:7}", style=STYLES[Outcome(event.outcome)])
+        text.append(f" {event.case} {event.seconds:.1f} s ({self._done} of {self._total})")
+        self._line(event.at, text)
+        if event.outcome == Outcome.FAILED.value:
+            self._line(event.at, Text(f"        {event.why}", style="red"))
+            self._line(event.at, Text(f"        again: {event.reproduce}"))
+
+    def _line(self, at: float, text: Text) -> None:
+        self._console.print(Text(f"{at:7.1f} s  ", style="dim").append_text(text), soft_wrap=True)
+
+
+def action_table(result: Result) -> Table:
+    """Row, title, world, outcome, seconds; rows that are not built come as one line each, in no world."""
+    table = Table(title="Action table", title_justify="left")
+    for name in ("row", "title", "world", "outcome"):
+        table.add_column(name, overflow="fold")
+    table.add_column("seconds", justify="right")
+    shown_unbuilt: set[object] = set()
+    for row in result.rows():
+        if row.outcome == Outcome.NOT_BUILT:
+            if row.row.id in shown_unbuilt:
+                continue
+            shown_unbuilt.add(row.row.id)
+        world = "-" if row.outcome == Outcome.NOT_BUILT else row.world
+        seconds = f"{row.seconds:.1f}" if row.cases else ""
+        outcome = Text(row.outcome.value, style=STYLES[row.outcome])
+        table.add_row(str(row.row.id), row.row.title, world, outcome, seconds)
+    return table
