@@ -1,0 +1,70 @@
+"""What a change asks of the blocks, as values, and what became of it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from simulator.ports import Links
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    key: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Clone:
+    source: int
+    key: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    key: int
+    size: int
+    was: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    key: int
+    links: Links
+    read_only: bool
+    was: tuple[Links, bool] | None = None
+    """What the client had before, which an undo brings back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    key: int
+    client: int
+    force: bool
+    name: str
+    """As the error text shows it."""
+    was: tuple[Links, bool]
+
+
+Effect = Create | Clone | Resize | Delete | Attach | Detach
+
+
+class Cause(enum.Enum):
+    BUSY = "busy"
+    SPACE = "space"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The effect that failed; those before it have been undone."""
+
+    effect: Effect
+    cause: Cause
+    text: str

@@ -1,0 +1,162 @@
+"""What the cluster remembers: immutable records, and the two events that change them.
+
+Every record has an integer id within its table. A change is `Put` (the record as it is from now on) or `Drop`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+UNLIMITED = -1
+"""Of bw and iops; `-` on the wire."""
+NOT_SET = -2
+"""Of a template's size, replication and limits."""
+NO_PARENT = 0
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    id: int
+
+
+class Attachment(msgspec.Struct, frozen=True):
+    pos: int
+    """0..1023, unique on its client."""
+    rights: str
+    """rw or ro."""
+
+
+class Object(Record, frozen=True, kw_only=True, tag="object"):
+    """A volume or a snapshot. The id is its serial, under which the blocks know it."""
+
+    name: str = ""
+    """Empty when unnamed; starts with `~` when a revert kept the old global id as the name."""
+    global_id: str
+    snapshot: bool = False
+    size: int
+    created: int
+    """Unix seconds."""
+    visible_id: int
+    """Survives a revert."""
+    parent: int = NO_PARENT
+    original_parent: int = NO_PARENT
+    template: int = 0
+    place_all: int
+    place_tail: int
+    place_head: int
+    replication: int
+    bw: int = UNLIMITED
+    iops: int = UNLIMITED
+    limit_type: str = ""
+    reuse_server: bool | None = None
+    tags: dict[str, str] = {}
+    attachments: dict[int, Attachment] = {}
+    """By client."""
+    taken_on: int = 0
+    """Snapshots: visible id of the volume it was taken on."""
+    auto_name: bool = False
+    bound: bool = False
+    transient: bool = False
+    delete_date: int = 0
+    """Unix seconds; 0 is never."""
+    gone_at: float = 0.0
+    """Unix seconds at which a deleted snapshot's data is merged; 0 while it is not deleted."""
+
+    @property
+    def shown_name(self) -> str:
+        return self.name or "~" + self.global_id
+
+
+class Template(Record, frozen=True, kw_only=True, tag="template"):
+    name: str
+    parent: str = ""
+    size: int = NOT_SET
+    replication: int = NOT_SET
+    place_all: int
+    place_tail: int
+    place_head: int
+    bw: int = NOT_SET
+    iops: int = NOT_SET
+    limit_type: str = ""
+    reuse_server: bool | None = None
+    tags: dict[str, str] = {}
+
+
+class Group(Record, frozen=True, kw_only=True, tag="group"):
+    """A placement group."""
+
+    name: str
+    disks: tuple[int, ...]
+
+
+class Disk(Record, frozen=True, kw_only=True, tag="disk"):
+    server: int
+    ssd: bool
+    description: str = ""
+
+
+class Server(Record, frozen=True, kw_only=True, tag="server"):
+    node: int
+
+
+class Client(Record, frozen=True, kw_only=True, tag="client"):
+    node: int
+    left_generation: int = -1
+    """Configuration generation at which the client went down; -1 while it runs."""
+
+    @property
+    def running(self) -> bool:
+        return self.left_generation < 0
+
+
+AnyRecord = Object | Template | Group | Disk | Server | Client
+
+
+class Put(msgspec.Struct, frozen=True, tag="put"):
+    record: AnyRecord
+
+
+class Drop(msgspec.Struct, frozen=True, tag="drop"):
+    table: str
+    """Tag of the record."""
+    id: int
+
+
+Event = Put | Drop
+
+
+class Applied(msgspec.Struct, frozen=True, tag="applied"):
+    """A change without a fallible effect, committed at once."""
+
+    events: list[Event]
+
+
+class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
+    """The intent of a change whose effects may fail. Not visible before its `Committed`."""
+
+    change: int
+    events: list[Event]
+    next_serial: int
+    """Serials below are taken, also when the change is aborted."""
+    forward: bool = False
+    """An interrupted change is completed at start instead of discarded, because its effect cannot be undone."""
+
+
+class Committed(msgspec.Struct, frozen=True, tag="committed"):
+    change: int
+
+
+class Aborted(msgspec.Struct, frozen=True, tag="aborted"):
+    change: int
+
+
+class Snapshot(msgspec.Struct, frozen=True, tag="snapshot"):
+    """The whole state, in place of every record before it."""
+
+    generation: int
+    next_serial: int
+    next_id: dict[str, int]
+    """Next id of templates and groups."""
+    records: list[AnyRecord]
+
+
+JournalRecord = Applied | Prepared | Committed | Aborted | Snapshot

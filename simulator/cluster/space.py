@@ -1,0 +1,92 @@
+"""Used space and health of volumes and snapshots."""
+
+from __future__ import annotations
+
+from simulator.api.answers import ChainCount, Description, Info, QuickStatus, Space, Status, VolumesAndSnapshots
+from simulator.cluster.plan import Call
+from simulator.cluster.records import Object
+from simulator.cluster.summary import fields, objects_count
+
+
+def _own(call: Call, found: Object) -> int:
+    """Bytes that are not the parent's, as well as they can be told: overwritten ones count as the parent's."""
+    return max(0, call.stored.get(found.id, 0) - call.stored.get(found.parent, 0))
+
+
+def _space(call: Call, found: Object) -> Space:
+    own = _own(call, found)
+    shared = found.snapshot and found.id in call.state.children
+    used = 0 if shared else own if found.snapshot else call.stored.get(found.id, 0)
+    return Space(storedSize=min(own, found.size), spaceUsed=used, **fields(call, found))
+
+
+def volumes_space(call: Call) -> list[Space]:
+    return [_space(call, found) for found in call.state.objects.values() if not found.snapshot]
+
+
+def snapshots_space(call: Call) -> list[Space]:
+    return [_space(call, found) for found in call.state.objects.values() if found.snapshot]
+
+
+def volumes_and_snapshots(call: Call) -> VolumesAndSnapshots:
+    return VolumesAndSnapshots(volumes=[_space(call, found) for found in call.state.objects.values()])
+
+
+def volumes_status(call: Call) -> dict[str, Status]:
+    shown = {}
+    for found in call.state.objects.values():
+        stored = call.stored.get(found.id, 0)
+        shown[found.shown_name] = Status(storedSize=stored, onDiskSize=stored, **fields(call, found))
+    return shown
+
+
+def volumes_quick_status(call: Call) -> dict[str, QuickStatus]:
+    return {found.shown_name: QuickStatus(**fields(call, found)) for found in call.state.objects.values()}
+
+
+def volume_info(call: Call) -> Info:
+    return _info(call, call.state.volume(call.args[0]))
+
+
+def snapshot_info(call: Call) -> Info:
+    return _info(call, call.state.snapshot(call.args[0]))
+
+
+def volume_describe(call: Call) -> Description:
+    return _description(call, call.state.volume(call.args[0]))
+
+
+def snapshot_describe(call: Call) -> Description:
+    return _description(call, call.state.snapshot(call.args[0]))
+
+
+def disk_set(call: Call, found: Object) -> list[int]:
+    """One disk for each copy, on different servers as long as there are some; the last copy in the tail group."""
+    state = call.state
+    chosen: list[int] = []
+    servers: set[int] = set()
+    places = [found.place_head, *[found.place_all] * max(0, found.replication - 2), found.place_tail]
+    for place in places[-found.replication :]:
+        disks = [disk for disk in state.groups[place].disks if disk not in chosen]
+        fresh = [disk for disk in disks if state.disks[disk].server not in servers]
+        for disk in (fresh or disks)[:1]:
+            chosen.append(disk)
+            servers.add(state.disks[disk].server)
+    return chosen
+
+
+def _info(call: Call, found: Object) -> Info:
+    disks = disk_set(call, found)
+    count = objects_count(found.size)
+    return Info(
+        disksCount=len(disks),
+        objectsPerDisk=dict.fromkeys(disks, count),
+        objectsPerChain=[ChainCount(disks=disks, count=count)],
+        objectsPerDiskSet=[ChainCount(disks=disks, count=count)],
+        **fields(call, found),
+    )
+
+
+def _description(call: Call, found: Object) -> Description:
+    disks = disk_set(call, found)
+    return Description(targetDiskSets=[disks], objects=[disks] * objects_count(found.size), **fields(call, found))

@@ -1,0 +1,81 @@
+"""Carrying out effects on the blocks, and undoing those that went before one that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from simulator.cluster.effects import Attach, Cause, Clone, Create, Delete, Detach, Effect, Failure, Resize
+from simulator.ports import Blocks, BlocksError, DeviceBusy, OutOfSpace
+
+Work = Callable[[], Failure | None]
+Done = Callable[[Failure | None], None]
+
+
+class Effects(Protocol):
+    """Runs the work of changes. The cluster lets no two works on one object be under way, so any order will do."""
+
+    def start(self, work: Work, done: Done) -> None:
+        """Run `work` now or on another thread, then `done` with its result on the thread of the service."""
+        ...
+
+
+class Inline:
+    """At once, in the caller."""
+
+    def start(self, work: Work, done: Done) -> None:
+        done(work())
+
+
+def carry_out(blocks: Blocks, effects: Sequence[Effect]) -> Failure | None:
+    """All of them in order, or none: when one fails, those before it are undone in reverse."""
+    for at, effect in enumerate(effects):
+        try:
+            _do(blocks, effect)
+        except (BlocksError, OSError) as error:
+            text = str(error)
+            for earlier in reversed(effects[:at]):
+                try:
+                    _undo(blocks, earlier)
+                except (BlocksError, OSError) as second:
+                    text += f"; undoing {earlier} failed: {second}; it is mended at the next start"
+            return Failure(effect, _cause(error), text)
+    return None
+
+
+def _cause(error: Exception) -> Cause:
+    if isinstance(error, DeviceBusy):
+        return Cause.BUSY
+    return Cause.SPACE if isinstance(error, OutOfSpace) else Cause.BROKEN
+
+
+def _do(blocks: Blocks, effect: Effect) -> None:
+    if isinstance(effect, Create):
+        blocks.create(effect.key, effect.size)
+    elif isinstance(effect, Clone):
+        blocks.clone(effect.source, effect.key, effect.size)
+    elif isinstance(effect, Attach):
+        blocks.attach(effect.key, effect.links, read_only=effect.read_only)
+    elif isinstance(effect, Detach):
+        blocks.detach(effect.key, effect.client, force=effect.force)
+    elif isinstance(effect, Resize):
+        blocks.resize(effect.key, effect.size)
+    else:
+        blocks.delete(effect.key)
+
+
+def _undo(blocks: Blocks, effect: Effect) -> None:
+    if isinstance(effect, Create | Clone):
+        blocks.delete(effect.key)
+    elif isinstance(effect, Attach):
+        if effect.was is None:
+            blocks.detach(effect.key, effect.links.client, force=True)
+        else:
+            blocks.attach(effect.key, effect.was[0], read_only=effect.was[1])
+    elif isinstance(effect, Detach):
+        blocks.attach(effect.key, effect.was[0], read_only=effect.was[1])
+    elif isinstance(effect, Resize):
+        blocks.resize(effect.key, effect.was)
+    else:
+        assert isinstance(effect, Delete)
+        raise BlocksError(f"a deletion of object {effect.key} cannot be undone")

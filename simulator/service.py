@@ -1,0 +1,258 @@
+"""The simulator as one object: calls in, journal and blocks behind it, replies out (design section 12)."""
+
+from __future__ import annotations
+
+import hmac
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+
+import msgspec
+
+from simulator.api import control, wire
+from simulator.api.errors import STATUS, Refused
+from simulator.api.operation import Operation
+from simulator.api.routing import Route, route
+from simulator.cluster import seed
+from simulator.cluster.cluster import Cluster, Output, contents, replay
+from simulator.cluster.effects import Failure
+from simulator.cluster.plan import Call, Handler
+from simulator.cluster.records import Applied, JournalRecord
+from simulator.cluster.state import State
+from simulator.effects import Effects, Inline, carry_out
+from simulator.ports import Blocks, Journal, JournalError, Reply, Request
+from simulator.settings import Settings
+
+_encode_record = msgspec.msgpack.Encoder().encode
+_record_decoder = msgspec.msgpack.Decoder(JournalRecord)
+
+
+@dataclass(slots=True)
+class _Caller:
+    reply: Callable[[Reply], None]
+    route: Route | None
+    """None for a call of the control API."""
+
+
+class Service:
+    """Implements `simulator.ports.Service`. Building one replays the journal and mends the blocks to match.
+
+    `now` gives Unix seconds. `advance` moves that clock on, where it can be moved. With `control`, calls under `/_sim/`
+    are served too.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        journal: Journal,
+        settings: Settings,
+        now: Callable[[], float],
+        token: str,
+        effects: Effects | None = None,
+        *,
+        control: bool = False,
+        advance: Callable[[float], None] | None = None,
+    ) -> None:
+        self._blocks = blocks
+        self._journal = journal
+        self._settings = settings
+        self._now = now
+        self._token = token.encode()
+        self._effects = effects or Inline()
+        self._control = control
+        self.advance = advance
+        self._callers: dict[int, _Caller] = {}
+        self._last_number = 0
+        self._calls: dict[str, int] = {}
+        self._broken: str | None = None
+        self._outcomes: deque[tuple[int, Failure | None]] = deque()
+        self._settling = False
+        self._records = 0
+        self._started = now()
+        self.mended: list[str] = []
+        """What had to be put right in the blocks at start, one line each."""
+        self._cluster = self._load()
+        self._due = self._cluster.due_at()
+
+    # simulator.ports.Service.
+
+    def submit(self, request: Request, reply: Callable[[Reply], None]) -> int:
+        self._last_number += 1
+        number = self._last_number
+        caller = _Caller(reply, None)
+        try:
+            self._authorise(request)
+            if self._broken is not None:
+                raise Refused("unavailable", self._broken)
+            if self._control and request.path.startswith(control.BASE):
+                self._callers[number] = caller
+                control.serve(self, number, request)
+                return number
+            found = caller.route = route(request.verb, request.path, self._settings)
+            operation = found.operation
+            self._calls[operation.call] = self._calls.get(operation.call, 0) + 1
+            if operation.handler is None:
+                raise Refused("notImplemented", f"{operation.call} is not implemented by this simulator")
+            body = wire.decode(operation, request.body, loose=self._settings.loose)
+        except Refused as refused:
+            self._callers.pop(number, None)
+            reply(self._encode(caller.route, refused))
+            return number
+        self._callers[number] = caller
+        self._catch_up()
+        call = self._call(found.args, operation, multicluster=found.multicluster)
+        if operation.request is None:
+            self._settle(self._cluster.call(number, operation.handler, call))
+        else:
+            self._settle(self._cluster.call(number, operation.handler, call, body))
+        return number
+
+    def cancel(self, number: int) -> None:
+        self._callers.pop(number, None)
+        self._cluster.cancel(number)
+
+    def tick(self) -> float | None:
+        if self._broken is not None:
+            return None
+        self._catch_up()
+        return None if self._due is None else max(0.0, self._due - self._now())
+
+    def close(self) -> None:
+        self._blocks.close()
+        self._journal.close()
+
+    # For observers and for the control API.
+
+    @property
+    def calls(self) -> Mapping[str, int]:
+        """How often each call was served, errors included, by the fixed words of its path."""
+        return MappingProxyType(self._calls)
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    def encoded_state(self) -> bytes:
+        """The committed state; equal states are equal bytes."""
+        return self._cluster.state.encode()
+
+    def control_call(self, number: int, handler: Handler, args: tuple[str, ...]) -> None:
+        """Make a change that is not part of StorPool's API."""
+        self._settle(self._cluster.call(number, handler, Call(self._cluster.state, self._settings, self._now(), args)))
+
+    def answer(self, number: int, data: object) -> None:
+        """Reply to a call of the control API: its data or `Refused`."""
+        self._reply(number, data)
+
+    def reset(self) -> None:
+        """Back to the small cluster that an empty state starts with. Refused while changes are under way."""
+        if not self._cluster.quiet:
+            raise Refused("busy", "Changes are under way; reset again when they are answered")
+        state = State()
+        state.commit(seed.events())
+        self._journal.compact(_encode_record(state.snapshot_record()))
+        self._cluster = Cluster(state, self._settings)
+        self._blocks.reconcile({}, {})
+        self._calls.clear()
+        self._due = None
+
+    # Inside.
+
+    def _load(self) -> Cluster:
+        state, settling = replay(_record_decoder.decode(record) for record in self._journal.replay())
+        if not state.generation:
+            first = Applied(seed.events())
+            state.commit(first.events)
+            settling.append(first)
+        for record in settling:
+            self._journal.append(_encode_record(record))
+        if settling:
+            self._journal.sync()
+        self.mended = self._blocks.reconcile(*contents(state))
+        return Cluster(state, self._settings)
+
+    def _authorise(self, request: Request) -> None:
+        if request.token is None or not hmac.compare_digest(request.token.encode(), self._token):
+            raise Refused("accessDenied", "Wrong or missing token: send 'Authorization: Storpool v1:<SP_AUTH_TOKEN>'")
+
+    def _call(
+        self, args: tuple[str, ...] = (), operation: Operation | None = None, *, multicluster: bool = False
+    ) -> Call:
+        call = Call(self._cluster.state, self._settings, self._now(), args, multicluster)
+        call.started = self._started
+        if operation is not None and operation.capacity:
+            call.capacity = self._blocks.capacity()
+        if operation is not None and operation.stored:
+            call.stored = {key: self._blocks.stored(key) for key in self._cluster.state.objects}
+        return call
+
+    def _catch_up(self) -> None:
+        """Do what is due before anything else sees the state."""
+        if self._due is not None and self._due <= self._now():
+            self._settle(self._cluster.tick(self._call()))
+            self._due = self._cluster.due_at()
+
+    def _finished(self, change: int, failure: Failure | None) -> None:
+        self._outcomes.append((change, failure))
+        if not self._settling:
+            self._settle(Output())
+
+    def _settle(self, output: Output) -> None:
+        """Carry out an output, and those that its work leads to when that is done at once."""
+        if self._settling:
+            self._emit(output)
+            return
+        self._settling = True
+        try:
+            changed = bool(output.records or output.work)
+            self._emit(output)
+            while self._outcomes and self._broken is None:
+                changed = True
+                self._emit(self._cluster.done(*self._outcomes.popleft()))
+        finally:
+            self._settling = False
+        if changed or self._last_number in self._callers:
+            self._due = self._cluster.due_at()
+        if self._records >= self._settings.compact_every and self._cluster.quiet and self._broken is None:
+            self._records = 0
+            self._journal.compact(_encode_record(self._cluster.state.snapshot_record()))
+
+    def _emit(self, output: Output) -> None:
+        if output.records and not self._make_durable(output.records):
+            for number in list(self._callers):
+                self._reply(number, Refused("unavailable", self._broken or ""))
+            return
+        for number, answer in output.answers:
+            self._reply(number, answer)
+        for work in output.work:
+            self._effects.start(partial(carry_out, self._blocks, work.effects), partial(self._finished, work.change))
+
+    def _make_durable(self, records: list[JournalRecord]) -> bool:
+        """After a failed write nothing more is served: the state in memory is ahead of the journal."""
+        try:
+            for record in records:
+                self._journal.append(_encode_record(record))
+            self._journal.sync()
+        except (JournalError, OSError) as error:
+            self._broken = f"The journal cannot be written: {error}; mend it and start the simulator again"
+            return False
+        self._records += len(records)
+        return True
+
+    def _reply(self, number: int, answer: object) -> None:
+        caller = self._callers.pop(number, None)
+        if caller is not None:
+            caller.reply(self._encode(caller.route, answer))
+
+    def _encode(self, found: Route | None, answer: object) -> Reply:
+        generation = self._cluster.state.generation
+        if found is not None and found.all_clusters:
+            return Reply(200, wire.all_clusters(generation, answer))
+        if isinstance(answer, Refused):
+            status = self._settings.error_statuses.get(answer.name) or STATUS[answer.name]
+            return Reply(status, wire.failure(answer))
+        if found is not None and found.multicluster:
+            return Reply(200, wire.cluster_success(generation, self._settings.cluster_id, answer))
+        return Reply(200, wire.success(generation, answer))

@@ -1,0 +1,45 @@
+"""What an operator may choose, and what is not publicly known of StorPool (spec storpool-api section 12)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sizes are bytes, times seconds."""
+
+    cluster_id: str = "splab.b"
+    """`<location>.<sub-cluster>`, each `[a-z0-9]+`; the beginning of every global id."""
+    cluster_name: str = "splab"
+    version: str = "19.01"
+    """What services report as theirs."""
+    loose: bool = False
+    """Accept and drop unknown request fields instead of refusing them."""
+    minimum_free_bytes: int = 1 << 20
+    """A volume or snapshot is refused with insufficientResources unless the pool has more than this free."""
+    compact_every: int = 20_000
+    """Journal records after which the journal is replaced by a snapshot."""
+
+    default_placement_group: str = "default"
+    """Not known (5): a volume without template or placement goes here; with an empty name it is refused instead."""
+    default_replication: int = 3
+    snapshot_removal_seconds: float = 1.0
+    """How long a deleted snapshot stays listed until its data is merged."""
+    transient_seconds: float = 1.0
+    """Age at which the server deletes the transient snapshot of a copy."""
+    deleting_name: str = "*{global_id}"
+    """Not known (10): the listed name of a deleting snapshot; `{name}` and `{global_id}` are filled in."""
+    attach_timeout_result: Literal["error", "success"] = "error"
+    """Not known (3): how VolumesReassignWait ends when attachTimeout runs out. The attachments stay."""
+    revert_attached: Literal["refuse", "allow"] = "refuse"
+    """Not known (4): VolumeRevert of an attached volume. Allowed, its device is replaced by force."""
+    smaller_than_parent: Literal["refuse", "allow"] = "refuse"
+    """Not known (4): a new volume smaller than its parent."""
+    template_in_use: Literal["refuse", "allow"] = "refuse"
+    """Not known (8): deleting a template in use; a placement group in use is always kept."""
+    open_device_error: Literal["busy", "invalidParam"] = "busy"
+    """Name of the error `'NAME' is open at client N`; older releases said invalidParam."""
+    error_statuses: dict[str, int] = {}
+    """Not known (1): HTTP status by error name, over `simulator.api.errors.STATUS`."""
