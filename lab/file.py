@@ -96,6 +96,8 @@ class GuestImage(Strict, frozen=True, kw_only=True):
     """Of the disk's bytes (raw)."""
     ssh_user: str
     ssh_key_file: Path
+    known_hosts_file: Path | None = None
+    """Host key that every guest of this image shows, under any address; without it guests are taken as they come."""
 
 
 class Management(Strict, frozen=True, kw_only=True):

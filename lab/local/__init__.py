@@ -1,0 +1,6 @@
+"""The local lab: two KVM hosts, an NFS host and a StorPool cluster in namespaces of this machine, reached like any lab."""
+
+from lab.local.down import LeftOver, down
+from lab.local.up import up
+
+__all__ = ["LeftOver", "down", "up"]

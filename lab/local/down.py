@@ -1,0 +1,145 @@
+"""Take the local lab down: walk the ledger backwards, prove each removal by reading back."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from lab.errors import LabError, NotOurs
+from lab.local import cgroup, machine_lock, network
+from lab.local.layout import CLIENT_LINK, State, default_state
+from lab.local.ledger import Entry, Kind, Ledger
+from lab.local.machines import SIMULATOR, folder_of
+from lab.shell import Progress, run, silent
+
+
+class LeftOver(LabError):
+    """Something of the lab could not be removed; the text lists all of it. The ledger stays, so `down` may be repeated."""
+
+
+def down(state_dir: Path | None = None, progress: Progress = silent) -> None:
+    """Remove everything that `up` made. Works after a crash, a kill of everything and a half-done `up`; twice is fine."""
+    state = State(state_dir or default_state())
+    with machine_lock.exclusive():
+        take_down(state, progress)
+
+
+def take_down(state: State, progress: Progress = silent) -> None:
+    """`down` for a caller that holds the lock."""
+    ledger = Ledger(state.ledger)
+    machine_lock.refuse_other(state.root)
+    entries = ledger.entries()
+    entries = [entry for entry in _by_prefix(state) if entry not in entries] + entries
+    if not entries:
+        return
+    progress("taking the local lab down")
+    _stop(entries)
+    left = []
+    for entry in reversed(entries):
+        try:
+            REMOVE[entry.kind](entry.name)
+        except (LabError, OSError) as error:
+            left.append(f"{entry}: {error}")
+            continue
+        if EXISTS[entry.kind](entry.name):
+            left.append(f"{entry}: still there after its removal")
+    if left:
+        raise LeftOver("the local lab is not wholly down; repeat `splab lab down` after looking at: " + "; ".join(left))
+    machine_lock.OWNER.unlink(missing_ok=True)
+    ledger.remove()
+    if state.root.is_dir() and not any(state.root.iterdir()):
+        state.root.rmdir()
+
+
+def _by_prefix(state: State) -> list[Entry]:
+    """What carries the lab's names although the ledger may have been lost with the state directory."""
+    found = [Entry(Kind.NETNS, name) for name in network.namespaces()]
+    if network.link_exists(CLIENT_LINK):
+        found.append(Entry(Kind.LINK, CLIENT_LINK))
+    found += [Entry(Kind.SIMULATOR, str(state.storpool))] if state.storpool.exists() else []
+    found += [Entry(Kind.CGROUP, str(folder_of("")))] if folder_of("").exists() else []
+    return found
+
+
+def _stop(entries: list[Entry]) -> None:
+    """Kill every process of the lab. Writers held by a closed gate of the simulator die once it is lifted, so the
+    simulator's own clean-up runs between the kill and the wait for its end."""
+    folders = [Path(entry.name) for entry in entries if entry.kind is Kind.CGROUP]
+    for folder in folders:
+        cgroup.kill(folder)
+    for folder in folders:
+        cgroup.wait_empty(folder, seconds=5)
+
+
+def _remove_cgroup(name: str) -> None:
+    try:
+        cgroup.remove(Path(name))
+    except OSError as error:
+        raise LabError(f"cannot remove cgroup {name}: {error}") from error
+
+
+def _remove_simulator(name: str) -> None:
+    if Path(name).exists():
+        run([*SIMULATOR, "--state", name, "--destroy"], timeout=120)
+
+
+def _remove_tree(name: str) -> None:
+    path = Path(name)
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    inside = [mount for mount in mounted if Path(mount).is_relative_to(path)]
+    if inside:
+        raise NotOurs(f"{', '.join(inside)} is still mounted below {path}, so nothing there is deleted")
+    if loop_devices(path):
+        raise LabError(f"loop devices {', '.join(loop_devices(path))} still lead into {path}, so nothing there is deleted")
+    if path.is_dir():
+        shutil.rmtree(path)
+
+
+def loop_devices(directory: Path) -> list[str]:
+    """Loop devices whose backing file lies below `directory`."""
+    found = []
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            file = backing.read_text().strip().removesuffix(" (deleted)")
+        except OSError:
+            continue
+        if Path(file).is_relative_to(directory):
+            found.append(f"/dev/{backing.parent.parent.name}")
+    return sorted(found)
+
+
+def _remove_directory(name: str) -> None:
+    try:
+        Path(name).rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise LabError(f"cannot remove {name}: {error}") from error
+
+
+def _remove_file(name: str) -> None:
+    Path(name).unlink(missing_ok=True)
+
+
+REMOVE: dict[Kind, Callable[[str], None]] = {
+    Kind.CGROUP: _remove_cgroup,
+    Kind.SIMULATOR: _remove_simulator,
+    Kind.TREE: _remove_tree,
+    Kind.DIRECTORY: _remove_directory,
+    Kind.FILE: _remove_file,
+    Kind.LINK: network.remove_link,
+    Kind.NETNS: network.remove_namespace,
+    Kind.NETNS_ROOT: lambda _: network.remove_netns_root(),
+}
+
+EXISTS: dict[Kind, Callable[[str], bool]] = {
+    Kind.CGROUP: lambda name: Path(name).exists(),
+    Kind.SIMULATOR: lambda name: bool(loop_devices(Path(name))),
+    Kind.TREE: lambda name: Path(name).exists(),
+    Kind.DIRECTORY: lambda name: Path(name).exists(),
+    Kind.FILE: lambda name: Path(name).exists(),
+    Kind.LINK: network.link_exists,
+    Kind.NETNS: lambda name: (network.NETNS_ROOT / name).exists(),
+    Kind.NETNS_ROOT: lambda _: network.is_mounted(network.NETNS_ROOT) and not any(network.NETNS_ROOT.iterdir()),
+}

@@ -1,0 +1,260 @@
+"""Bring the local lab up: a StorPool cluster, two KVM hosts and an NFS host in namespaces of this machine, and a lab file for them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+from simulator.settings import Settings
+
+from lab import image, probe
+from lab.errors import LabError, MissingPrerequisite
+from lab.file import (
+    Accelerator,
+    Access,
+    GuestAddress,
+    GuestImage,
+    KvmHost,
+    Lab,
+    Management,
+    SecondaryStorage,
+    Ssh,
+    StorPoolCluster,
+    Tls,
+    dump,
+    load,
+)
+from lab.local import cgroup, machine_lock, network, secrets
+from lab.local.down import take_down
+from lab.local.layout import (
+    AGENT_PORT,
+    API_PORT,
+    BRIDGE,
+    KVM_HOSTS,
+    MANAGEMENT,
+    MEMBERS,
+    SECONDARY,
+    SSH_MEMBERS,
+    STAND_IN,
+    STORPOOL_PORT,
+    TEMPLATES,
+    Member,
+    State,
+    default_state,
+    guest_addresses,
+)
+from lab.local.ledger import Kind, Ledger
+from lab.local.machines import MOUNT_POINTS, configure, folder_of, start
+from lab.shell import CommandFailed, Progress, silent
+from lab.ssh import SshHost
+
+
+def up(state_dir: Path | None = None, progress: Progress = silent) -> Lab:
+    """The lab, brought up first when it is not there or not healthy. About 15 s; with a first guest image 25 s.
+
+    Raises `MissingPrerequisite` or `LabError`; what was half done is taken down again.
+    """
+    if os.geteuid() != 0:
+        raise MissingPrerequisite("the local lab needs root: it makes namespaces, loop devices and guests")
+    state = State((state_dir or default_state()).resolve())
+    with machine_lock.exclusive():
+        machine_lock.refuse_other(state.root)
+        lab = _healthy(state)
+        if lab is not None:
+            return lab
+        take_down(state, progress)
+        try:
+            return _bring_up(state, progress)
+        except BaseException as error:
+            kept = _keep_logs(state)
+            take_down(state, progress)
+            if isinstance(error, LabError) and kept:
+                error.add_note(f"the logs of the lab's machines are kept in {kept}")
+            raise
+
+
+def _keep_logs(state: State) -> Path | None:
+    logs = [path for path in (state.root / "members").glob("*/log") if path.is_dir()]
+    if not logs:
+        return None
+    kept = image.cache_directory() / "failed-up"
+    shutil.rmtree(kept, ignore_errors=True)
+    for path in logs:
+        shutil.copytree(path, kept / path.parent.name, ignore_dangling_symlinks=True)
+    return kept
+
+
+def _bring_up(state: State, progress: Progress) -> Lab:
+    cache = image.cache_directory()
+    network.refuse_conflict()
+    guest = image.build(cache, progress)
+    accelerator = probe.accelerator(cache, progress)
+    progress("bringing the local lab up")
+    ledger = Ledger(state.ledger)
+    ledger.record(Kind.FILE, machine_lock.OWNER)
+    machine_lock.OWNER.write_text(str(state.root))
+    _directories(state, ledger)
+    secrets.make(state)
+    shutil.copyfile(guest.qcow2, state.images / "guest.qcow2")
+    for directory in MOUNT_POINTS:
+        if not directory.exists():
+            ledger.record(Kind.DIRECTORY, directory)
+            directory.mkdir()
+    network.make(ledger)
+    ledger.record(Kind.SIMULATOR, state.storpool)
+    ledger.record(Kind.CGROUP, folder_of(""))
+    for name in [*(member.name for member in MEMBERS), STAND_IN]:
+        folder_of(name).mkdir(parents=True, exist_ok=True)
+    for member in MEMBERS:
+        start(state, member, configure(state, member, cache), folder_of(member.name))
+    lab = _describe(state, guest, accelerator)
+    progress("waiting for the StorPool API")
+    _storpool_ready(state)
+    for member in SSH_MEMBERS:
+        progress(f"waiting for {member.name}")
+        _machine_ready(state, member)
+    partial = state.lab_file.with_suffix(".partial")
+    partial.write_text(dump(lab))
+    partial.rename(state.lab_file)
+    return lab
+
+
+def _directories(state: State, ledger: Ledger) -> None:
+    for directory in (state.keys, state.tls, state.root / "members", state.storpool, state.export, state.images, state.management):
+        ledger.record(Kind.TREE, directory)
+    ledger.record(Kind.FILE, state.lab_file.with_suffix(".partial"))
+    ledger.record(Kind.FILE, state.lab_file)
+    for directory in (state.root / "members", state.storpool, state.export, state.images, state.management):
+        directory.mkdir(parents=True, mode=0o700)
+
+
+def _wait(state: State, member: Member, what: str, condition: Callable[[], bool], seconds: float) -> None:
+    begun = time.monotonic()
+    log = state.member(member) / "log/init.log"
+    while not condition():
+        waited = time.monotonic() - begun
+        if waited > 3 and not cgroup.processes(folder_of(member.name)):
+            raise LabError(f"{member.name} did not start: {log.read_text()[-1000:] if log.exists() else 'it said nothing'}")
+        if waited > seconds:
+            raise LabError(f"{what} did not answer within {seconds:.0f} s")
+        time.sleep(0.1)
+
+
+def _storpool(state: State, call: str, body: dict[str, object] | None = None) -> requests.Response:
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.request(
+            "GET" if body is None else "POST",
+            f"http://{MANAGEMENT.ip}:{STORPOOL_PORT}/ctrl/1.0/{call}",
+            json=body,
+            headers={"Authorization": f"Storpool v1:{state.token.read_text().strip()}"},
+            timeout=10,
+        )
+
+
+def _storpool_answers(state: State) -> bool:
+    try:
+        return _storpool(state, "VolumeTemplatesList").ok
+    except requests.RequestException:
+        return False
+
+
+def _storpool_ready(state: State) -> None:
+    _wait(state, MANAGEMENT, f"the StorPool API at {MANAGEMENT.ip}:{STORPOOL_PORT}", lambda: _storpool_answers(state), 30)
+    for name in TEMPLATES:
+        made = _storpool(state, "VolumeTemplateCreate", {"name": name, "placeAll": name, "replication": 3})
+        if not made.ok:
+            raise LabError(f"StorPool refused to make template {name}: {made.status_code} {made.text[:500]}")
+
+
+def _ssh(state: State, member: Member) -> Ssh:
+    return Ssh(address=member.ip, key_file=state.login_key, known_hosts_file=state.known_hosts)
+
+
+def _answers(state: State, member: Member, command: list[str]) -> bool:
+    try:
+        return SshHost(_ssh(state, member), shared=False).run(command, check=False, timeout=15).returncode == 0
+    except CommandFailed:
+        return False
+
+
+def _machine_ready(state: State, member: Member) -> None:
+    if member == SECONDARY:
+        command = ["/bin/sh", "-c", f"/usr/sbin/rpcinfo -t {member.ip} mountd 3 && /usr/sbin/rpcinfo -t {member.ip} nfs 3"]
+    else:
+        command = ["virsh", "--connect", "qemu:///system", "version"]
+    _wait(state, member, f"{member.name} over SSH", lambda: _answers(state, member, command), 60)
+
+
+def _healthy(state: State) -> Lab | None:
+    """The running lab when everything of it answers."""
+    if not state.lab_file.exists() or machine_lock.owner() != state.root:
+        return None
+    if any(not cgroup.processes(folder_of(member.name)) for member in MEMBERS) or not folder_of(STAND_IN).is_dir():
+        return None
+    if not _storpool_answers(state):
+        return None
+    for member in SSH_MEMBERS:
+        command = ["true"] if member == SECONDARY else ["virsh", "--connect", "qemu:///system", "version"]
+        if not _answers(state, member, command):
+            return None
+    return load(state.lab_file)
+
+
+def _describe(state: State, guest: image.Image, accelerator: Accelerator) -> Lab:
+    python = Path(sys.executable)
+    return Lab(
+        version=1,
+        name="local",
+        storpool=StorPoolCluster(
+            endpoints=(f"{MANAGEMENT.ip}:{STORPOOL_PORT}",),
+            token_file=state.token,
+            cluster_id=Settings().cluster_id,
+            templates=TEMPLATES,
+            simulator=True,
+        ),
+        hosts=tuple(
+            KvmHost(
+                name=host.name,
+                ssh=_ssh(state, host),
+                client_id=host.client_id,
+                agent_address=f"{host.ip}:{AGENT_PORT}",
+                agent_directory=state.member(host) / "agent",
+                agent_python=python,
+                bridge=BRIDGE,
+                accelerator=accelerator,
+                cgroup=folder_of(host.name),
+            )
+            for host in KVM_HOSTS
+        ),
+        secondary=SecondaryStorage(
+            ssh=_ssh(state, SECONDARY),
+            nfs_url=f"nfs://{SECONDARY.ip}/export",
+            export_directory=state.export,
+            agent_address=f"{SECONDARY.ip}:{AGENT_PORT}",
+            agent_directory=state.member(SECONDARY) / "agent",
+            agent_python=python,
+            access=Access.QEMU,
+        ),
+        guest_addresses=tuple(GuestAddress(mac=mac, ip=ip) for mac, ip in guest_addresses()),
+        guest_image=GuestImage(
+            url=f"http://{MANAGEMENT.ip}/guest.qcow2",
+            virtual_size=guest.virtual_size,
+            sha256=guest.sha256,
+            ssh_user="root",
+            ssh_key_file=guest.key_file,
+            known_hosts_file=guest.known_hosts_file,
+        ),
+        management=Management(
+            api_address=f"{MANAGEMENT.ip}:{API_PORT}",
+            network_namespace=MANAGEMENT.netns,
+            state_directory=state.management,
+            cgroup=folder_of(STAND_IN),
+        ),
+        tls=Tls(directory=state.tls),
+    )

@@ -1,0 +1,67 @@
+"""SSH to a machine of the lab: OpenSSH with one shared connection, never asking, never learning a host key by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab.file import Ssh
+from lab.shell import Completed, run
+
+
+def _control_directory() -> Path:
+    """Short enough for a socket's path (104 bytes), private to this user."""
+    directory = Path(tempfile.gettempdir()) / f"splab-ssh-{Path('/proc/self').stat().st_uid}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if directory.stat().st_mode & 0o077:
+        directory.chmod(0o700)
+    return directory
+
+
+@dataclass(frozen=True)
+class SshHost:
+    """A machine reached over SSH. The first command opens the connection, later ones share it for a minute after the last."""
+
+    ssh: Ssh
+    shared: bool = True
+    """Whether to share one connection; false for what must notice at once that the machine went away."""
+    _control: Path = field(default_factory=_control_directory)
+
+    def options(self) -> list[str]:
+        """OpenSSH's options, for `ssh`, `scp` and others of the family."""
+        ssh = self.ssh
+        pairs = [
+            ("BatchMode", "yes"),
+            ("StrictHostKeyChecking", "yes"),
+            ("UserKnownHostsFile", str(ssh.known_hosts_file)),
+            ("GlobalKnownHostsFile", "/dev/null"),
+            ("IdentitiesOnly", "yes"),
+            ("IdentityFile", str(ssh.key_file)),
+            ("ConnectTimeout", "10"),
+            ("ServerAliveInterval", "5"),
+            ("ServerAliveCountMax", "3"),
+            ("LogLevel", "ERROR"),
+        ]
+        if self.shared:
+            name = hashlib.sha256(f"{ssh.user}@{ssh.address}:{ssh.port} {ssh.key_file}".encode()).hexdigest()[:16]
+            pairs += [("ControlMaster", "auto"), ("ControlPath", str(self._control / name)), ("ControlPersist", "60")]
+        return ["-F", "none", *(word for key, value in pairs for word in ("-o", f"{key}={value}"))]
+
+    def argv(self, command: Sequence[str]) -> list[str]:
+        """The local command line that runs `command` there, each of its words quoted."""
+        ssh = self.ssh
+        return ["ssh", *self.options(), "-p", str(ssh.port), f"{ssh.user}@{ssh.address}", "--", shlex.join(command)]
+
+    def run(self, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, check: bool = True) -> Completed:
+        """Run `command` there. Raises `lab.shell.CommandFailed` when it fails (with `check`) or does not end in time."""
+        return run(self.argv(command), stdin=stdin, timeout=timeout, check=check)
+
+    def close(self) -> None:
+        """End the shared connection, if there is one."""
+        if self.shared:
+            target = f"{self.ssh.user}@{self.ssh.address}"
+            run(["ssh", *self.options(), "-p", str(self.ssh.port), "-O", "exit", target], check=False, timeout=10)
