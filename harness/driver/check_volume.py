@@ -1,0 +1,79 @@
+"""The small volume whose attachment proves that a host reaches StorPool; one for each pool and CloudStack cluster."""
+
+from __future__ import annotations
+
+from harness.driver import tags
+from harness.driver.creation import Creation
+from harness.driver.operations import Operation, Operations
+from harness.driver.pools import Pool, Pools
+from harness.driver.removal import remover
+from harness.spi.driver import DriverRecords
+from harness.spi.errors import Error, Unknown
+from harness.spi.objects import device_path, storpool_id
+from harness.storpool import ObjectDoesNotExist, VolumeCreateDesc
+
+SIZE = 512
+
+
+class CheckVolumes:
+    """Finds or makes the check volume. Steps: create, made. Hosts share it, so it is never removed because of one."""
+
+    kind = "check-volume"
+
+    def __init__(self, operations: Operations, pools: Pools, records: DriverRecords) -> None:
+        self._operations = operations
+        self._pools = pools
+        self._records = records
+
+    def path(self, pool_id: int, cluster_id: int) -> str:
+        """Device path of the check volume; made anew when StorPool lost it."""
+        pool = self._pools.get(pool_id)
+        key = f"SP_VOLUME_ON_CLUSTER-{cluster_id}"
+        with self._operations.exclusive(f"pool:{pool_id}/{key}"):
+            path = self._records.pool_details(pool_id).get(key)
+            if path is None or not _exists(pool, path):
+                path = self._make(pool, key)
+            return path
+
+    def recover(self, operation: Operation) -> str:
+        pool = self._pools.get(int(operation.data["pool"]))
+        creation = Creation(self._operations, operation, "volume", pool.client)
+        recorded = self._records.pool_details(pool.id).get(operation.data["detail"])
+        if creation.global_id is not None and recorded == device_path(creation.global_id):
+            operation.done()
+            return f"{operation}: done"
+        if not creation.unmake(remover(pool.client, "volume")):
+            return f"{operation}: nothing there; open until a lost create can no longer arrive"
+        operation.undone()
+        return f"{operation}: undone"
+
+    def _make(self, pool: Pool, key: str) -> str:
+        def send(name: str) -> str:
+            desc = VolumeCreateDesc(name=name, size=SIZE, template=pool.template, tags=dict(tags.CHECK_VOLUME))
+            return pool.client.volume_create(desc).global_id
+
+        data = {"pool": str(pool.id), "detail": key}
+        operation = self._operations.begin(self.kind, f"pool:{pool.id}/{key}", "create", data)
+        creation = Creation(self._operations, operation, "volume", pool.client)
+        if creation.global_id is not None and not creation.exists():
+            creation.forget()
+        try:
+            path = device_path(creation.make(send, "made"))
+        except Unknown:
+            raise
+        except Error:
+            if creation.settled:
+                operation.undone()
+            raise
+        self._records.set_pool_detail(pool.id, key, path)
+        # It keeps its name, so a lost create cannot make a second one.
+        operation.done()
+        return path
+
+
+def _exists(pool: Pool, path: str) -> bool:
+    try:
+        pool.client.volume(storpool_id(path))
+    except ObjectDoesNotExist:
+        return False
+    return True

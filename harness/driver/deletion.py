@@ -1,0 +1,124 @@
+"""Deleting volumes, snapshots and cached templates (spec/cloudstack-plugin.md 4.7, 4.8, 4.16, 4.17)."""
+
+from __future__ import annotations
+
+from harness.driver import tags
+from harness.driver.creation import Creation
+from harness.driver.discard import Discards
+from harness.driver.operations import Operation, Operations, report_also
+from harness.driver.pools import Pool, Pools
+from harness.driver.removal import remover
+from harness.spi.driver import DriverRecords
+from harness.spi.errors import Error, InvalidParameter, Unknown
+from harness.spi.objects import DataObject, SnapshotObject, TemplateObject, VolumeObject, storpool_id
+from harness.storpool import ObjectDoesNotExist, VolumeSnapshotDesc
+
+DELETE_AFTER = "storpool.delete.after.interval"
+
+
+class Deletion:
+    """Deletes one object. Steps: begin, backup (of a volume, when the pool asks for it), delete.
+
+    A deletion that a dead process left open is never carried on: the volume may have been recovered since.
+    """
+
+    kind = "delete"
+
+    def __init__(self, operations: Operations, pools: Pools, records: DriverRecords, discards: Discards) -> None:
+        self._operations = operations
+        self._pools = pools
+        self._records = records
+        self._discards = discards
+
+    def delete(self, item: DataObject) -> None:
+        """An object that is gone is success. Raises `Conflict` that names who holds it; then nothing was changed."""
+        if item.path is None:
+            return
+        pool = self._pools.of(item)
+        subject, key = _subject(item, pool)
+        interval = self._interval(pool) if isinstance(item, VolumeObject) else 0
+        data = {"pool": str(pool.id), "object": storpool_id(item.path), "key": key}
+        with self._operations.exclusive(subject):
+            operation = self._operations.begin(self.kind, subject, "begin", data)
+            if operation.resumed and (operation.step == "delete" or operation.data["object"] != data["object"]):
+                # Its backup may be older than the last write. It stays, because the lost delete may still arrive, and
+                # expires by itself.
+                operation.undone()
+                operation = self._operations.begin(self.kind, subject, "begin", data)
+            try:
+                self._run(operation, pool, interval)
+            except Unknown:
+                raise
+            except Error as error:
+                try:
+                    self._undo(operation, pool)
+                except Error as cleanup:
+                    report_also(error, cleanup, operation)
+                raise
+
+    def recover(self, operation: Operation) -> str:
+        pool = self._pools.get(int(operation.data["pool"]))
+        if operation.step != "delete":
+            self._undo(operation, pool)
+        elif self._gone(operation, pool):
+            operation.done()
+            return f"{operation}: done"
+        else:
+            operation.undone()
+        return f"{operation}: not carried out; CloudStack asks again if it still wants it"
+
+    def _run(self, operation: Operation, pool: Pool, interval: int) -> None:
+        name, key = operation.data["object"], operation.data["key"]
+        if interval and not self._gone(operation, pool):
+            operation.advance("backup")
+            self._back_up(operation, pool, name, interval)
+        operation.advance("delete")
+        remover(pool.client, key)(name)
+        operation.done()
+
+    def _back_up(self, operation: Operation, pool: Pool, name: str, interval: int) -> None:
+        """A snapshot that StorPool deletes `interval` seconds from now, proved to be there."""
+
+        def send(unique: str) -> str:
+            desc = VolumeSnapshotDesc(name=unique, delete_after=interval, tags=dict(tags.DELAY_DELETE))
+            return pool.client.snapshot_create(name, desc).snapshot_global_id
+
+        global_id = Creation(self._operations, operation, "snapshot", pool.client).make(send, "backup")
+        made = pool.client.snapshot(f"~{global_id}")
+        if made.target_delete_date is None or made.tags.get("cs") != tags.DELAY_DELETE["cs"]:
+            raise Error(
+                f"StorPool made snapshot ~{global_id} of {name} without its deletion date or tag, "
+                "so the volume was not deleted"
+            )
+
+    def _interval(self, pool: Pool) -> int:
+        text = self._records.setting(DELETE_AFTER, pool_id=pool.id) or "0"
+        if not (text.isascii() and text.isdigit()):
+            raise InvalidParameter(f"setting {DELETE_AFTER} of pool {pool.id} is {text!r}, not a number of seconds")
+        return int(text)
+
+    def _gone(self, operation: Operation, pool: Pool) -> bool:
+        name = operation.data["object"]
+        try:
+            if operation.data["key"] == "snapshot":
+                pool.client.snapshot(name)
+            else:
+                pool.client.volume(name)
+        except ObjectDoesNotExist:
+            return True
+        return False
+
+    def _undo(self, operation: Operation, pool: Pool) -> None:
+        backup = Creation(self._operations, operation, "snapshot", pool.client)
+        if backup.global_id is not None or backup.unanswered:
+            self._discards.take_over(backup, pool.id)
+        operation.undone()
+
+
+def _subject(item: DataObject, pool: Pool) -> tuple[str, str]:
+    if isinstance(item, VolumeObject):
+        return f"volume:{item.uuid}", "volume"
+    if isinstance(item, SnapshotObject):
+        return f"snapshot:{item.uuid}", "snapshot"
+    assert isinstance(item, TemplateObject)
+    return f"template:{item.uuid}@pool:{pool.id}", "snapshot"

@@ -1,0 +1,50 @@
+"""Temporary objects that could not be removed at once: each is an operation of its own until it is gone."""
+
+from __future__ import annotations
+
+from harness.driver.creation import Creation
+from harness.driver.operations import Operation, Operations, log
+from harness.driver.pools import Pools
+from harness.driver.removal import remove_volume, remover
+from harness.spi.errors import Error
+from harness.storpool import StorPoolClient
+
+
+class Discards:
+    """Removes what an operation left. One step: discard."""
+
+    kind = "discard"
+
+    def __init__(self, operations: Operations, pools: Pools) -> None:
+        self._operations = operations
+        self._pools = pools
+
+    def take_over(self, creation: Creation, pool_id: int, *, in_use_until: float = 0.0) -> None:
+        """Record the object as to be removed, and try at once unless an agent may use it until `in_use_until`.
+
+        Never raises an `Error` of StorPool: what stays is removed by `recover`.
+        """
+        subject = f"storpool:{creation.name}"
+        data = {**creation.handover(), "pool": str(pool_id), "key": creation.key, "in-use-until": str(in_use_until)}
+        with self._operations.exclusive(subject):
+            operation = self._operations.begin(self.kind, subject, "discard", data)
+            try:
+                self._remove(operation, self._pools.get(pool_id).client)
+            except Error as error:
+                log.warning("%s: not removed yet: %s", operation, error)
+
+    def recover(self, operation: Operation) -> str:
+        if self._remove(operation, self._pools.get(int(operation.data["pool"])).client):
+            return f"{operation}: removed"
+        return f"{operation}: open until a lost request can no longer arrive"
+
+    def _remove(self, operation: Operation, client: StorPoolClient) -> bool:
+        creation = Creation(self._operations, operation, operation.data["key"], client)
+        remove = remover(client, creation.key)
+        if self._operations.now() < float(operation.data["in-use-until"]):
+            # An agent may be about to open it: an attachment that nobody has opened yet is not known to be unused.
+            remove = lambda name: remove_volume(client, name, detach_unused=False)  # noqa: E731
+        if not creation.unmake(remove):
+            return False
+        operation.done()
+        return True

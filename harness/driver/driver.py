@@ -1,0 +1,118 @@
+"""The management half of the StorPool plugin, object by object (`harness.spi.driver.PrimaryDataStoreDriver`)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from harness.driver import tags
+from harness.driver.check_volume import CheckVolumes
+from harness.driver.deletion import Deletion
+from harness.driver.discard import Discards
+from harness.driver.motion import Motion
+from harness.driver.operations import Operation, Operations, log
+from harness.driver.pools import Pools
+from harness.driver.seeding import TemplateSeeding
+from harness.driver.snapshots import SnapshotTaking
+from harness.driver.volumes import VolumeCreation
+from harness.spi.driver import DriverRecords, HostEndpoints
+from harness.spi.errors import Error, NotFound
+from harness.spi.objects import DataObject, SnapshotObject, VolumeObject
+
+
+class _Work(Protocol):
+    """One kind of operation."""
+
+    @property
+    def kind(self) -> str: ...
+
+    def recover(self, operation: Operation) -> str: ...
+
+
+class StorPoolDriver:
+    """Every method may be called again after a crash or an error, and then goes on with what was begun."""
+
+    def __init__(
+        self,
+        operations: Operations,
+        pools: Pools,
+        records: DriverRecords,
+        endpoints: HostEndpoints,
+        check_volumes: CheckVolumes,
+    ) -> None:
+        self._operations = operations
+        self._records = records
+        discards = Discards(operations, pools)
+        self._volumes = VolumeCreation(operations, pools, records, discards)
+        self._snapshots = SnapshotTaking(operations, pools)
+        self._deletion = Deletion(operations, pools, records, discards)
+        self._tags = tags.TagUpdates(operations, pools)
+        seeding = TemplateSeeding(operations, pools, records, endpoints, discards)
+        self._motion = Motion(pools, records, seeding, self._volumes)
+        works: tuple[_Work, ...] = (
+            seeding,
+            self._volumes,
+            self._snapshots,
+            self._deletion,
+            self._tags,
+            check_volumes,
+            discards,
+        )
+        self._works = {work.kind: work for work in works}
+
+    def can_copy(self, source: DataObject, destination: DataObject) -> bool:
+        return self._motion.can_copy(source, destination)
+
+    def create(self, volume: VolumeObject) -> VolumeObject:
+        return self._volumes.create(volume)
+
+    def copy(self, source: DataObject, destination: DataObject) -> DataObject:
+        return self._motion.copy(source, destination)
+
+    def delete(self, item: DataObject) -> None:
+        if isinstance(item, VolumeObject) and item.path is None:
+            self._volumes.forget(item)
+        else:
+            self._deletion.delete(item)
+
+    def take_snapshot(self, snapshot: SnapshotObject) -> SnapshotObject:
+        return self._snapshots.take(snapshot)
+
+    def provide_vm_info(self, vm_uuid: str, volume: VolumeObject) -> None:
+        self._tags.update(volume, tags.attached(self._records, vm_uuid, volume))
+
+    def provide_vm_tags(self, vm_uuid: str, volume: VolumeObject, key: str) -> None:
+        if key == tags.VC_POLICY:
+            self._tags.update(volume, {tags.VC_POLICY: self._records.vm_tag(vm_uuid, tags.VC_POLICY) or ""})
+
+    def revoke_access(self, volume: VolumeObject) -> None:
+        try:
+            self._tags.update(volume, dict(tags.DETACHED))
+        except NotFound as gone:
+            log.info("%s: nothing to revoke", gone)
+
+    def recover(self) -> list[str]:
+        """Finish or undo every open operation that no call of this process is working on.
+
+        An operation may stay open, because a lost request may still arrive or a host still uses a temporary volume:
+        call again later, at the latest after the settle time.
+        """
+        lines = []
+        # What was left to be discarded may be taken over by the others' undoing, so it comes last.
+        for operation in sorted(self._operations.open(), key=lambda found: found.kind == Discards.kind):
+            line = self._recover(operation)
+            if line is not None:
+                log.info("recovery: %s", line)
+                lines.append(line)
+        return lines
+
+    def _recover(self, operation: Operation) -> str | None:
+        work = self._works.get(operation.kind)
+        if work is None:
+            return f"{operation}: this version of the driver does not know the kind; left as it is"
+        with self._operations.recovering(operation) as current:
+            if current is None:
+                return None
+            try:
+                return work.recover(current)
+            except Error as error:
+                return f"{current}: still open: {error}"

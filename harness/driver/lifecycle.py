@@ -1,0 +1,65 @@
+"""Adding a pool (spec/cloudstack-plugin.md 5.1). Nothing is made on StorPool, so there is nothing to undo."""
+
+from __future__ import annotations
+
+from harness.driver.pools import Connect
+from harness.spi.driver import PoolDescription, PoolRequest
+from harness.spi.errors import Error, InvalidParameter, Unavailable, Unknown
+from harness.spi.runtime import Runtime
+from harness.storpool import AuthenticationFailed, Connection, ObjectDoesNotExist, Template, parse_url
+
+SCOPE = "ZONE"
+PATH = "/dev/storpool"
+
+
+class StorPoolLifeCycle:
+    """Checks what is asked for against StorPool before CloudStack records the pool."""
+
+    def __init__(self, runtime: Runtime, connect: Connect) -> None:
+        self._runtime = runtime
+        self._connect = connect
+
+    def initialize(self, request: PoolRequest) -> PoolDescription:
+        if request.scope.upper() != SCOPE:
+            raise InvalidParameter(
+                f"pool {request.name}: StorPool pools are zone-wide, not of scope {request.scope}; use scope=zone"
+            )
+        if request.capacity_bytes is None or request.capacity_bytes <= 0:
+            raise InvalidParameter(f"pool {request.name}: capacitybytes is required and must be positive")
+        connection = parse_url(request.url)
+        self._check(request.name, connection)
+        return PoolDescription(
+            uuid=f"{connection.template};{self._runtime.uuid()}",
+            path=PATH,
+            tags=request.tags or (request.name,),
+            details=connection.details(),
+        )
+
+    def _check(self, name: str, connection: Connection) -> None:
+        where = f"pool {name}: StorPool API {', '.join(connection.endpoints)}"
+        try:
+            template = self._connect(connection).volume_template_describe(connection.template)
+        except ObjectDoesNotExist:
+            raise InvalidParameter(f"{where} has no template {connection.template}; create it first") from None
+        except AuthenticationFailed:
+            raise InvalidParameter(f"{where} refuses the token; check SP_AUTH_TOKEN") from None
+        except Unavailable as error:
+            raise Unavailable(f"{where} cannot be reached; check address and network ({error})") from error
+        except Unknown as error:
+            raise Unavailable(f"{where} gives no usable answer; is it a StorPool API? ({error})") from error
+        except Error as error:
+            raise InvalidParameter(f"{where} refuses the template {connection.template}: {error}") from error
+        lacking = _lacking(template)
+        if lacking:
+            raise InvalidParameter(f"{where}: template {connection.template} lacks {', '.join(lacking)}; set it there")
+
+
+def _lacking(template: Template) -> list[str]:
+    """What a template must have before volumes can be placed with it."""
+    required = {
+        "placeAll": bool(template.place_all),
+        "placeTail": bool(template.place_tail),
+        "placeHead": bool(template.place_head),
+        "replication": template.replication != "-",
+    }
+    return [name for name, present in required.items() if not present]

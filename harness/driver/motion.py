@@ -1,0 +1,81 @@
+"""Which copies the driver makes, and how each is made."""
+
+from __future__ import annotations
+
+import msgspec
+
+from harness.driver.pools import Pools, is_ours
+from harness.driver.seeding import TemplateSeeding
+from harness.driver.volumes import VolumeCreation
+from harness.spi.driver import DriverRecords
+from harness.spi.errors import InvalidParameter, NotFound
+from harness.spi.objects import (
+    DataObject,
+    DataStore,
+    SnapshotObject,
+    StoreRole,
+    TemplateObject,
+    VolumeObject,
+    storpool_id,
+)
+from harness.storpool import ObjectDoesNotExist
+
+
+class Motion:
+    """Copies between image store and pool, and within a pool."""
+
+    def __init__(self, pools: Pools, records: DriverRecords, seeding: TemplateSeeding, volumes: VolumeCreation) -> None:
+        self._pools = pools
+        self._records = records
+        self._seeding = seeding
+        self._volumes = volumes
+
+    def can_copy(self, source: DataObject, destination: DataObject) -> bool:
+        if not is_ours(destination.store) or source.store is None:
+            return False
+        if isinstance(source, TemplateObject) and isinstance(destination, TemplateObject):
+            return source.store.role is StoreRole.IMAGE
+        if isinstance(source, TemplateObject | SnapshotObject) and isinstance(destination, VolumeObject):
+            return _same(source.store, destination.store)
+        return False
+
+    def copy(self, source: DataObject, destination: DataObject) -> DataObject:
+        if not self.can_copy(source, destination):
+            raise InvalidParameter(
+                f"the StorPool driver does not copy {_shown(source)} to {_shown(destination)}; see can_copy"
+            )
+        if isinstance(source, TemplateObject) and isinstance(destination, TemplateObject):
+            return self._seeding.seed(source, destination)
+        assert isinstance(destination, VolumeObject) and isinstance(source, TemplateObject | SnapshotObject)
+        return self._clone(source, destination)
+
+    def _clone(self, source: TemplateObject | SnapshotObject, volume: VolumeObject) -> VolumeObject:
+        """A volume on top of the snapshot; no data is copied. Never smaller than the snapshot."""
+        parent = storpool_id(self._path(source))
+        client = self._pools.of(volume).client
+        try:
+            least = client.snapshot(parent).size
+        except ObjectDoesNotExist as error:
+            raise NotFound(
+                f"{_shown(source)} is gone from StorPool ({error}); it must be copied there again"
+            ) from error
+        return self._volumes.create(volume, parent, least)
+
+    def _path(self, source: TemplateObject | SnapshotObject) -> str:
+        path = source.path
+        if path is None and isinstance(source, TemplateObject):
+            cached = self._records.cached_template(source.id, source.store.id)
+            path = None if cached is None else cached.path
+        if path is None:
+            raise NotFound(f"{_shown(source)} has no path on the pool; it must be copied there first")
+        return path
+
+
+def _same(one: DataStore, other: DataStore | None) -> bool:
+    return other is not None and is_ours(one) and one.id == other.id
+
+
+def _shown(item: DataObject) -> str:
+    tag = msgspec.inspect.type_info(type(item))
+    kind = tag.tag if isinstance(tag, msgspec.inspect.StructType) else type(item).__name__
+    return f"{kind} {item.name} ({item.uuid})"

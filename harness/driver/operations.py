@@ -1,0 +1,128 @@
+"""Operation records: what a mutating operation is about to do is durable before it does it (design section 4).
+
+An operation is open from before its first effect until it is known to be done, or known to be undone. While it is open
+a second call for the same kind and subject goes on with it, and `recover` finishes or undoes it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from harness.spi.driver import DriverRecords, OperationRecord
+from harness.spi.errors import Conflict, Error
+from harness.spi.locks import KeyedLocks
+from harness.spi.runtime import Runtime
+
+log = logging.getLogger("harness.driver")
+
+LOCK_WAIT = 120.0
+"""Seconds that a call waits for another one on the same volume, snapshot or template."""
+SETTLE_TIME = 600.0
+"""Seconds after which a request that was never answered is taken to be dead: twice what StorPool's own client waits."""
+
+
+class Operation:
+    """One open operation. Every change of it is a transaction of its own."""
+
+    def __init__(self, records: DriverRecords, record: OperationRecord, *, resumed: bool) -> None:
+        self._records = records
+        self._record = record
+        self.step = record.step
+        self.data = dict(record.data)
+        self.resumed = resumed
+        """Whether an earlier call began it."""
+
+    @property
+    def id(self) -> str:
+        return self._record.id
+
+    @property
+    def kind(self) -> str:
+        return self._record.kind
+
+    @property
+    def subject(self) -> str:
+        return self._record.subject
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.subject} (operation {self.id}, step {self.step})"
+
+    def advance(self, step: str, data: Mapping[str, str] | None = None) -> None:
+        """Record the intent to do `step` next, and what is known by now."""
+        changes = dict(data or {})
+        self._records.step_operation(self.id, self.step, step, changes)
+        self.step = step
+        self.data.update(changes)
+
+    def note(self, data: Mapping[str, str]) -> None:
+        """Record what is known by now; the step stays."""
+        self.advance(self.step, data)
+
+    def done(self) -> None:
+        self._records.end_operation(self.id, "done")
+
+    def undone(self) -> None:
+        """Nothing is left of it."""
+        self._records.end_operation(self.id, "undone")
+
+
+class Operations:
+    """Begins, resumes and finds operations; one at a time for each subject within this process."""
+
+    def __init__(self, runtime: Runtime, records: DriverRecords, settle_time: float = SETTLE_TIME) -> None:
+        self._runtime = runtime
+        self._records = records
+        self._locks = KeyedLocks(runtime, "storpool")
+        self.settle_time = settle_time
+
+    def now(self) -> float:
+        return self._runtime.now()
+
+    @contextmanager
+    def exclusive(self, subject: str, wait: float = LOCK_WAIT) -> Iterator[None]:
+        """Keep other operations of this process off the subject."""
+        with self._locks.hold(subject, wait):
+            yield
+
+    def begin(self, kind: str, subject: str, step: str, data: Mapping[str, str]) -> Operation:
+        """A new operation, or the open one of this kind and subject. The caller holds the subject."""
+        record = OperationRecord(
+            id=self._runtime.uuid(),
+            kind=kind,
+            subject=subject,
+            step=step,
+            data=dict(data),
+            created_at=self._runtime.now(),
+        )
+        kept = self._records.begin_operation(record)
+        return Operation(self._records, kept, resumed=kept.id != record.id)
+
+    def find(self, kind: str, subject: str) -> Operation | None:
+        """The open operation of this kind and subject."""
+        for record in self._records.open_operations():
+            if (record.kind, record.subject) == (kind, subject):
+                return Operation(self._records, record, resumed=True)
+        return None
+
+    def open(self) -> list[Operation]:
+        return [Operation(self._records, record, resumed=True) for record in self._records.open_operations()]
+
+    @contextmanager
+    def recovering(self, operation: Operation) -> Iterator[Operation | None]:
+        """The operation as it is now, held for recovery; None when it is being worked on, or has ended."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._locks.hold(operation.subject, 0))
+            except Conflict:
+                current = None
+            else:
+                current = self.find(operation.kind, operation.subject)
+            yield current if current is not None and current.id == operation.id else None
+
+
+def report_also(error: Error, cleanup: Error, operation: Operation) -> None:
+    """Add to the main error that clean-up failed too; the main error stays the one that is raised."""
+    log.warning("%s: clean-up failed: %s", operation, cleanup)
+    error.args = (f"{error}; cleaning up after it failed too ({cleanup}), and is tried again later",)

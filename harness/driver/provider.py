@@ -1,0 +1,50 @@
+"""The StorPool storage provider, put together."""
+
+from __future__ import annotations
+
+from harness.driver.check_volume import CheckVolumes
+from harness.driver.driver import StorPoolDriver
+from harness.driver.lifecycle import StorPoolLifeCycle
+from harness.driver.listener import StorPoolHostListener
+from harness.driver.operations import SETTLE_TIME, Operations
+from harness.driver.pools import PROVIDER, Connect, Pools
+from harness.spi.driver import DriverRecords, HostEndpoints
+from harness.spi.runtime import Runtime
+
+
+class StorPoolProvider:
+    """`StorPool` in CloudStack's provider list. `connect` gives the API client of a connection.
+
+    `settle_time`: seconds after which a request whose answer was lost is taken to be dead.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        records: DriverRecords,
+        endpoints: HostEndpoints,
+        connect: Connect,
+        settle_time: float = SETTLE_TIME,
+    ) -> None:
+        operations = Operations(runtime, records, settle_time)
+        pools = Pools(records, connect)
+        check_volumes = CheckVolumes(operations, pools, records)
+        self._driver = StorPoolDriver(operations, pools, records, endpoints, check_volumes)
+        self._life_cycle = StorPoolLifeCycle(runtime, connect)
+        self._host_listener = StorPoolHostListener(endpoints, check_volumes)
+
+    @property
+    def name(self) -> str:
+        return PROVIDER
+
+    @property
+    def driver(self) -> StorPoolDriver:
+        return self._driver
+
+    @property
+    def life_cycle(self) -> StorPoolLifeCycle:
+        return self._life_cycle
+
+    @property
+    def host_listener(self) -> StorPoolHostListener:
+        return self._host_listener

@@ -1,0 +1,167 @@
+"""Seeding the template cache: an image on secondary storage becomes a StorPool snapshot (spec 4.2 T>T, 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from harness.driver import tags
+from harness.driver.creation import Creation
+from harness.driver.discard import Discards
+from harness.driver.operations import Operation, Operations, report_also
+from harness.driver.pools import Pool, Pools
+from harness.driver.removal import remover
+from harness.spi.commands import AnyAnswer, StorPoolDownloadTemplateCommand
+from harness.spi.driver import DriverRecords, HostEndpoints
+from harness.spi.errors import (
+    Conflict,
+    Error,
+    ErrorClass,
+    InvalidParameter,
+    Unavailable,
+    Unknown,
+)
+from harness.spi.objects import TemplateObject, device_path
+from harness.spi.ports import Endpoint
+from harness.storpool import VolumeCreateDesc, VolumeSnapshotDesc
+
+SECTOR = 512
+DOWNLOAD_WAIT = "primary.storage.download.wait"
+ANSWER_MARGIN = 60.0
+"""Seconds between the end of the agent's work and of our waiting for its answer."""
+
+
+class TemplateSeeding:
+    """Copies an image onto a volume, snapshots it, and deletes the volume.
+
+    Steps: create, made, copy (the agent was asked), copied, snapped; undo. A copy whose end is unknown is never trusted
+    or repeated on the same volume: qemu-img may still be writing there. The volume is discarded once nobody uses it,
+    and the next call starts with a new one.
+    """
+
+    kind = "seed-template"
+
+    def __init__(
+        self,
+        operations: Operations,
+        pools: Pools,
+        records: DriverRecords,
+        endpoints: HostEndpoints,
+        discards: Discards,
+    ) -> None:
+        self._operations = operations
+        self._pools = pools
+        self._records = records
+        self._endpoints = endpoints
+        self._discards = discards
+
+    def seed(self, source: TemplateObject, destination: TemplateObject) -> TemplateObject:
+        """The answer is `destination` with path and size of the snapshot."""
+        pool = self._pools.of(destination)
+        wait = float(self._records.setting(DOWNLOAD_WAIT) or 10800)
+        subject = f"template:{destination.uuid}@pool:{pool.id}"
+        with self._operations.exclusive(subject, wait):
+            operation = self._begin(subject, pool)
+            if operation.step in ("copy", "undo"):
+                self._undo(operation)
+                operation = self._begin(subject, pool)
+            try:
+                return self._run(operation, pool, source, destination, wait)
+            except Unknown:
+                raise
+            except Error as error:
+                try:
+                    self._undo(operation)
+                except Error as cleanup:
+                    report_also(error, cleanup, operation)
+                raise
+
+    def recover(self, operation: Operation) -> str:
+        """Undo it: whoever asked is gone, and asks again."""
+        self._undo(operation)
+        return f"{operation}: undone"
+
+    def _begin(self, subject: str, pool: Pool) -> Operation:
+        return self._operations.begin(self.kind, subject, "create", {"pool": str(pool.id)})
+
+    def _run(
+        self,
+        operation: Operation,
+        pool: Pool,
+        source: TemplateObject,
+        destination: TemplateObject,
+        wait: float,
+    ) -> TemplateObject:
+        volume = Creation(self._operations, operation, "volume", pool.client)
+        snapshot = Creation(self._operations, operation, "snapshot", pool.client)
+        if operation.step == "create":
+            volume.make(self._volume_sender(pool, source), "made")
+        on_volume = msgspec.structs.replace(destination, path=device_path(str(volume.global_id)))
+        if operation.step == "made":
+            self._copy(operation, source, on_volume, wait)
+        if operation.step == "copied":
+
+            def snap(name: str) -> str:
+                desc = VolumeSnapshotDesc(name=name, tags=tags.template_snapshot(destination))
+                return pool.client.snapshot_create(f"~{volume.global_id}", desc).snapshot_global_id
+
+            snapshot.make(snap, "snapped")
+        made = pool.client.snapshot(f"~{snapshot.global_id}")
+        # The snapshot keeps its name, so a lost request for it cannot make a second one.
+        self._discards.take_over(volume, pool.id)
+        operation.done()
+        return msgspec.structs.replace(destination, path=device_path(str(snapshot.global_id)), size=made.size)
+
+    def _volume_sender(self, pool: Pool, source: TemplateObject) -> Callable[[str], str]:
+        if source.size <= 0:
+            raise InvalidParameter(f"template {source.name} ({source.uuid}): its virtual size is not known")
+        size = -(-source.size // SECTOR) * SECTOR
+
+        def send(name: str) -> str:
+            desc = VolumeCreateDesc(name=name, size=size, template=pool.template, tags=tags.template_volume(source))
+            return pool.client.volume_create(desc).global_id
+
+        return send
+
+    def _copy(self, operation: Operation, source: TemplateObject, onto: TemplateObject, wait: float) -> None:
+        endpoint = self._endpoints.select(onto.store)
+        command = StorPoolDownloadTemplateCommand(source=source, destination=onto, wait=wait)
+        until = self._operations.now() + wait + self._operations.settle_time
+        operation.advance("copy", {"host": endpoint.name, "in-use-until": str(until)})
+        try:
+            answer = endpoint.send(command, timeout=wait + ANSWER_MARGIN)
+        except Unavailable:
+            operation.advance("made", {"in-use-until": "0"})
+            raise
+        _check(answer, endpoint, source)
+        operation.advance("copied", {"in-use-until": "0"})
+
+    def _undo(self, operation: Operation) -> None:
+        """Remove what was made, as far as nobody uses it; the rest goes to operations of its own."""
+        pool = self._pools.get(int(operation.data["pool"]))
+        if operation.step != "undo":
+            operation.advance("undo")
+        in_use_until = float(operation.data.get("in-use-until") or 0)
+        for key in ("volume", "snapshot"):
+            creation = Creation(self._operations, operation, key, pool.client)
+            if creation.global_id is None and not creation.unanswered:
+                continue
+            if key == "volume":
+                self._discards.take_over(creation, pool.id, in_use_until=in_use_until)
+            elif not creation.unmake(remover(pool.client, key)):
+                self._discards.take_over(creation, pool.id)
+        operation.undone()
+
+
+def _check(answer: AnyAnswer, endpoint: Endpoint, source: TemplateObject) -> None:
+    """Raise what a negative answer says."""
+    if answer.result:
+        return
+    text = f"host {endpoint.name} could not copy template {source.name} ({source.uuid}): {answer.details}"
+    kinds: dict[ErrorClass | None, type[Error]] = {
+        ErrorClass.UNKNOWN: Unknown,
+        ErrorClass.TRANSIENT: Unavailable,
+        ErrorClass.CONFLICT: Conflict,
+    }
+    raise kinds.get(answer.error_class, Error)(text)

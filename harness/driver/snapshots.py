@@ -1,0 +1,67 @@
+"""Snapshots of volumes, on the pool only (spec/cloudstack-plugin.md 4.9)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from harness.driver import tags
+from harness.driver.creation import Creation
+from harness.driver.operations import Operation, Operations, report_also
+from harness.driver.pools import Pools
+from harness.driver.removal import remover
+from harness.spi.errors import Error, InvalidParameter, NotFound, Unknown
+from harness.spi.objects import SnapshotObject, device_path, storpool_id
+from harness.storpool import ObjectDoesNotExist, VolumeSnapshotDesc
+
+
+class SnapshotTaking:
+    """Takes a snapshot. Steps: create, made. It keeps its name, which turns a lost request away that arrives later."""
+
+    kind = "take-snapshot"
+
+    def __init__(self, operations: Operations, pools: Pools) -> None:
+        self._operations = operations
+        self._pools = pools
+
+    def take(self, snapshot: SnapshotObject) -> SnapshotObject:
+        volume = snapshot.volume
+        pool = self._pools.of(volume)
+        if volume.path is None:
+            raise InvalidParameter(f"volume {volume.name} ({volume.uuid}) has no path: there is nothing to snapshot")
+        source = storpool_id(volume.path)
+
+        def send(name: str) -> str:
+            desc = VolumeSnapshotDesc(name=name, tags=tags.new_snapshot(snapshot))
+            return pool.client.snapshot_create(source, desc).snapshot_global_id
+
+        subject = f"snapshot:{snapshot.uuid}"
+        with self._operations.exclusive(subject):
+            operation = self._operations.begin(self.kind, subject, "create", {"pool": str(pool.id)})
+            creation = Creation(self._operations, operation, "snapshot", pool.client)
+            try:
+                global_id = creation.make(send, "made")
+                size = pool.client.snapshot(f"~{global_id}").size
+            except Unknown:
+                raise
+            except Error as error:
+                try:
+                    self._undo(operation)
+                except Error as cleanup:
+                    report_also(error, cleanup, operation)
+                if isinstance(error, ObjectDoesNotExist):
+                    raise NotFound(f"StorPool has no volume {source}, of volume {volume.uuid}") from error
+                raise
+            operation.done()
+        return msgspec.structs.replace(snapshot, path=device_path(global_id), size=size)
+
+    def recover(self, operation: Operation) -> str:
+        if self._undo(operation):
+            return f"{operation}: undone"
+        return f"{operation}: nothing there; open until a lost request can no longer arrive"
+
+    def _undo(self, operation: Operation) -> bool:
+        client = self._pools.get(int(operation.data["pool"])).client
+        if not Creation(self._operations, operation, "snapshot", client).unmake(remover(client, "snapshot")):
+            return False
+        operation.undone()
+        return True

@@ -1,0 +1,155 @@
+"""Tags of StorPool objects (spec/cloudstack-plugin.md 1.3), and how those of a volume follow its VM.
+
+An empty value removes a tag. `uuid` and `cs` are set once, when the object is made.
+"""
+
+from __future__ import annotations
+
+import json
+
+from harness.driver.operations import Operation, Operations
+from harness.driver.pools import Pools
+from harness.driver.tiers import placement
+from harness.spi.driver import DriverRecords
+from harness.spi.errors import Error, NotFound, Unknown
+from harness.spi.objects import SnapshotObject, TemplateObject, VolumeObject, storpool_id
+from harness.storpool import ObjectDoesNotExist, StorPoolClient, VolumeUpdateDesc
+
+VC_POLICY = "vc-policy"
+CHECK_VOLUME = {"cs": "check-volume-is-on-host"}
+DELAY_DELETE = {"cs": "delayDelete"}
+DETACHED = {"cvm": "", "disk": "", VC_POLICY: ""}
+SENDINGS = 3
+
+
+def new_volume(records: DriverRecords, volume: VolumeObject) -> dict[str, str]:
+    """Tags that a volume is created with."""
+    tags = {"uuid": volume.uuid, "cs": "volume"}
+    tier = placement(records, volume).tier
+    if tier:
+        tags["qc"] = tier
+    if volume.vm_uuid is not None:
+        tags["cvm"] = volume.vm_uuid
+        policy = records.vm_tag(volume.vm_uuid, VC_POLICY)
+        if policy:
+            tags[VC_POLICY] = policy
+    if volume.device_id is not None:
+        tags["disk"] = str(volume.device_id)
+    return tags
+
+
+def template_volume(template: TemplateObject) -> dict[str, str]:
+    """Tags of the volume a template is copied onto; VolumeCare must leave it alone."""
+    return {"uuid": template.uuid, "cs": "template", VC_POLICY: "no"}
+
+
+def template_snapshot(template: TemplateObject) -> dict[str, str]:
+    return {"uuid": template.uuid, "cs": "template"}
+
+
+def new_snapshot(snapshot: SnapshotObject) -> dict[str, str]:
+    tags = {"uuid": snapshot.uuid, "cs": "snapshot"}
+    if snapshot.volume.vm_uuid is not None:
+        tags["cvm"] = snapshot.volume.vm_uuid
+    return tags
+
+
+def attached(records: DriverRecords, vm_uuid: str, volume: VolumeObject) -> dict[str, str]:
+    """Tags that an attach changes."""
+    tags = {"cvm": vm_uuid, VC_POLICY: records.vm_tag(vm_uuid, VC_POLICY) or ""}
+    if volume.device_id is not None:
+        tags["disk"] = str(volume.device_id)
+    if volume.disk_offering_id is not None:
+        tags["qc"] = placement(records, volume).tier or ""
+    return tags
+
+
+class TagUpdates:
+    """Changes tags of a volume. Steps: update, then settle while a lost update may still arrive."""
+
+    kind = "tags"
+
+    def __init__(self, operations: Operations, pools: Pools) -> None:
+        self._operations = operations
+        self._pools = pools
+
+    def update(self, volume: VolumeObject, tags: dict[str, str]) -> None:
+        """Merge `tags` into the volume's. Raises `NotFound` when the volume is gone."""
+        if volume.path is None:
+            return
+        pool = self._pools.of(volume)
+        subject = f"volume:{volume.uuid}"
+        data = {"pool": str(pool.id), "path": volume.path, "tags": json.dumps(tags, sort_keys=True)}
+        with self._operations.exclusive(subject):
+            operation = self._operations.begin(self.kind, subject, "update", data)
+            if operation.resumed:
+                # What an earlier call wanted and this one says nothing about still holds for the same object.
+                earlier = _tags(operation) if operation.data["path"] == volume.path else {}
+                operation.advance("update", {**data, "tags": json.dumps({**earlier, **tags}, sort_keys=True)})
+                self._note_lost(operation)
+            try:
+                lost = self._send(operation, pool.client)
+            except Unknown:
+                raise
+            except Error:
+                self._end_or_settle(operation, done=False)
+                raise
+            if lost:
+                self._note_lost(operation)
+            self._end_or_settle(operation, done=True)
+
+    def recover(self, operation: Operation) -> str:
+        """Bring the tags to what was last asked for; a lost update that arrives later is undone by this."""
+        client = self._pools.get(int(operation.data["pool"])).client
+        if operation.step == "update":
+            # Its process died with the update on its way, for all that is known.
+            operation.advance("settle", self._settling())
+        try:
+            if self._send(operation, client):
+                self._note_lost(operation)
+        except NotFound:
+            operation.done()
+            return f"{operation}: the volume is gone"
+        if self._end_or_settle(operation, done=True):
+            return f"{operation}: tags set"
+        return f"{operation}: tags set; open until a lost update can no longer arrive"
+
+    def _send(self, operation: Operation, client: StorPoolClient) -> bool:
+        """Send the tags until StorPool says yes; whether an earlier sending may still arrive."""
+        name, tags = storpool_id(operation.data["path"]), _tags(operation)
+        lost = False
+        for left in reversed(range(SENDINGS)):
+            try:
+                client.volume_update(name, VolumeUpdateDesc(tags=tags))
+                return lost
+            except ObjectDoesNotExist:
+                raise NotFound(f"{operation.subject}: StorPool has no volume {name}") from None
+            except Unknown:
+                # Sending the same values again does no harm. Reading them back would prove nothing: they may have been
+                # there before, and the update still be on its way.
+                lost = True
+                if not left:
+                    self._note_lost(operation)
+                    raise
+        return lost
+
+    def _note_lost(self, operation: Operation) -> None:
+        operation.note(self._settling())
+
+    def _settling(self) -> dict[str, str]:
+        return {"settles": str(self._operations.now() + self._operations.settle_time)}
+
+    def _end_or_settle(self, operation: Operation, *, done: bool) -> bool:
+        if self._operations.now() < float(operation.data.get("settles") or 0):
+            operation.advance("settle")
+            return False
+        if done:
+            operation.done()
+        else:
+            operation.undone()
+        return True
+
+
+def _tags(operation: Operation) -> dict[str, str]:
+    found: dict[str, str] = json.loads(operation.data["tags"])
+    return found

@@ -1,0 +1,166 @@
+"""Making volumes: empty, from a cached template, or from a snapshot (spec/cloudstack-plugin.md 4.1, 4.2, 4.10)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from harness.driver import tags
+from harness.driver.creation import Creation
+from harness.driver.discard import Discards
+from harness.driver.operations import Operation, Operations, log, report_also
+from harness.driver.pools import Pool, Pools
+from harness.driver.removal import remover
+from harness.driver.tiers import placement
+from harness.spi.driver import DriverRecords
+from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unknown
+from harness.spi.objects import VolumeObject, device_path
+from harness.storpool import ObjectDoesNotExist, StorPoolClient, VolumeCreateDesc, VolumeUpdateDesc
+
+SECTOR = 512
+
+
+class VolumeCreation:
+    """Creates a volume. Steps: create, made, and settle while its name must stay taken.
+
+    The name is taken away at the end, because a revert breaks the `~globalId` of a volume that has one; but not while
+    a lost create could still arrive, which a taken name turns away.
+    """
+
+    kind = "create-volume"
+
+    def __init__(self, operations: Operations, pools: Pools, records: DriverRecords, discards: Discards) -> None:
+        self._operations = operations
+        self._pools = pools
+        self._records = records
+        self._discards = discards
+
+    def create(self, volume: VolumeObject, parent: str | None = None, least_size: int = 0) -> VolumeObject:
+        """Make the volume on its pool; the answer has path and real size. `parent` is a snapshot, as StorPool knows it.
+
+        Raises `NotFound` when the parent is gone.
+        """
+        pool = self._pools.of(volume)
+        size = max(_whole_sectors(volume), least_size)
+        desc = self._request(pool, volume, parent, size)
+        request = msgspec.json.encode(desc).decode()
+        subject = f"volume:{volume.uuid}"
+        with self._operations.exclusive(subject):
+            operation = self._begin(subject, {"pool": str(pool.id), "request": request})
+            creation = Creation(self._operations, operation, "volume", pool.client)
+            if operation.step == "settle" and creation.global_id is not None:
+                # An earlier call has given the answer already; the volume may be in use.
+                global_id = creation.global_id
+            else:
+                global_id = self._make(operation, creation, pool, desc)
+                self._finish(operation, creation, pool.client)
+        return msgspec.structs.replace(volume, path=device_path(global_id), size=size)
+
+    def forget(self, volume: VolumeObject) -> None:
+        """The volume is to go although no path of it was recorded: undo a creation that was left open."""
+        subject = f"volume:{volume.uuid}"
+        with self._operations.exclusive(subject):
+            operation = self._operations.find(self.kind, subject)
+            if operation is not None:
+                self._undo(operation)
+
+    def recover(self, operation: Operation) -> str:
+        if operation.step == "settle":
+            return self._settle(operation)
+        if self._undo(operation):
+            return f"{operation}: undone"
+        return f"{operation}: nothing there; open until a lost create can no longer arrive"
+
+    def _request(self, pool: Pool, volume: VolumeObject, parent: str | None, size: int) -> VolumeCreateDesc:
+        return VolumeCreateDesc(
+            size=size,
+            parent=msgspec.UNSET if parent is None else parent,
+            template=placement(self._records, volume).template or pool.template,
+            iops=volume.max_iops or msgspec.UNSET,
+            tags=tags.new_volume(self._records, volume),
+        )
+
+    def _begin(self, subject: str, data: dict[str, str]) -> Operation:
+        """A new operation, or the open one where this call can go on."""
+        operation = self._operations.begin(self.kind, subject, "create", data)
+        if not operation.resumed:
+            return operation
+        pool = self._pools.get(int(operation.data["pool"]))
+        creation = Creation(self._operations, operation, "volume", pool.client)
+        if creation.global_id is not None and not creation.exists():
+            operation.advance("create", {"volume.id": ""})
+        if all(operation.data[key] == value for key, value in data.items()):
+            return operation
+        if operation.step == "settle":
+            raise Conflict(f"{operation}: the volume was made before with other attributes, and is there")
+        self._discards.take_over(creation, pool.id)
+        operation.undone()
+        return self._operations.begin(self.kind, subject, "create", data)
+
+    def _make(self, operation: Operation, creation: Creation, pool: Pool, desc: VolumeCreateDesc) -> str:
+        def send(name: str) -> str:
+            return pool.client.volume_create(msgspec.structs.replace(desc, name=name)).global_id
+
+        try:
+            return creation.make(send, "made")
+        except Unknown:
+            raise
+        except Error as error:
+            try:
+                self._undo(operation)
+            except Error as cleanup:
+                report_also(error, cleanup, operation)
+            if isinstance(error, ObjectDoesNotExist):
+                raise _missing(pool, desc) from error
+            raise
+
+    def _finish(self, operation: Operation, creation: Creation, client: StorPoolClient) -> None:
+        if creation.unanswered:
+            operation.advance("settle")
+            return
+        try:
+            client.volume_update(f"~{creation.global_id}", VolumeUpdateDesc(rename=""))
+        except Error as error:
+            log.warning("%s: keeps its name for now: %s", operation, error)
+            operation.advance("settle")
+        else:
+            operation.done()
+
+    def _settle(self, operation: Operation) -> str:
+        client = self._pools.get(int(operation.data["pool"])).client
+        creation = Creation(self._operations, operation, "volume", client)
+        if not creation.settled:
+            return f"{operation}: open until a lost create can no longer arrive"
+        try:
+            client.volume_update(f"~{creation.global_id}", VolumeUpdateDesc(rename=""))
+        except ObjectDoesNotExist:
+            # Deleted since, so its name did not turn a late create away.
+            late = creation.find()
+            if late is not None:
+                remover(client, "volume")(f"~{late}")
+        operation.done()
+        return f"{operation}: done"
+
+    def _undo(self, operation: Operation) -> bool:
+        client = self._pools.get(int(operation.data["pool"])).client
+        if not Creation(self._operations, operation, "volume", client).unmake(remover(client, "volume")):
+            return False
+        operation.undone()
+        return True
+
+
+def _whole_sectors(volume: VolumeObject) -> int:
+    if volume.size <= 0:
+        raise InvalidParameter(f"volume {volume.name} ({volume.uuid}): size {volume.size} is not a size in bytes")
+    return -(-volume.size // SECTOR) * SECTOR
+
+
+def _missing(pool: Pool, desc: VolumeCreateDesc) -> Error:
+    """Which of the objects that a create names does not exist."""
+    if isinstance(desc.parent, str):
+        try:
+            pool.client.snapshot(desc.parent)
+        except ObjectDoesNotExist:
+            return NotFound(f"StorPool snapshot {desc.parent} is gone; seed the template, or copy the snapshot, again")
+        except Error as error:
+            return NotFound(f"StorPool has no snapshot {desc.parent} or no template {desc.template} ({error})")
+    return InvalidParameter(f"StorPool has no template {desc.template}; check SP_TEMPLATE of offering and pool")
