@@ -28,6 +28,8 @@ class SimulatedRuntime:
         self.generator = generator
         self.dead = False
         self.tasks: list[SimulatedTask] = []
+        self.at_death: dict[object, Callable[[], None]] = {}
+        """Called when the process has been killed: how others see its connections end. They must not wait."""
         self._name = name
         self._spawned = 0
         self._transaction = _Transaction(self)

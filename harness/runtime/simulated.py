@@ -279,6 +279,8 @@ class Simulation:
                 self.current = task
                 task.greenlet.throw(Dead(f"process {process.process} was killed"))
         self.current, self.transaction = before, transaction
+        for notice in process.at_death.values():
+            notice()
 
     def _conclude(self, main: SimulatedTask, result: list[T]) -> T:
         own = [error for label, error in self._errors if label == main.label]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 
@@ -11,15 +12,16 @@ from harness.agent.config import AgentConfig
 from harness.agent.domain_xml import AttachedDisk, attached_disk_xml, disk_xml, domain_xml, read_disks
 from harness.runtime.process import SimulatedRuntime
 from harness.runtime.simulated import Simulation
+from harness.spi.commands import AnyAnswer, DeleteCommand, DownloadAnswer, DownloadCommand, PingCommand
 from harness.spi.errors import Conflict, Dead, InvalidParameter, NotFound, Unavailable
-from harness.spi.objects import DataStore, Disk, Nic, StoreRole, VirtualMachine, VolumeType
+from harness.spi.objects import DataStore, Disk, ImageFormat, Nic, StoreRole, TemplateObject, VirtualMachine, VolumeType
 from harness.spi.ports import DomainState
 from harness.worlds.memory.image import BOOT_MAGIC, guest_image
 from harness.worlds.memory.machine import Machine
 from harness.worlds.memory.model_guest import ModelGuest
 from harness.worlds.memory.model_host import ModelHost
 from harness.worlds.memory.model_hypervisor import ModelHypervisor
-from harness.worlds.memory.model_secondary import ModelExport, ModelSecondary
+from harness.worlds.memory.model_secondary import ModelExport, ModelSecondaryRole
 from simulator.blocks.memory import MemoryBlocks
 from simulator.ports import DeviceBusy, Links
 
@@ -362,19 +364,48 @@ def test_a_guest_powers_off_when_it_is_up_and_asked_and_a_booting_one_does_not_h
     bench.run(work)
 
 
-def test_an_image_store_gives_only_what_lies_in_it() -> None:
+def test_the_secondary_role_registers_only_what_is_there_and_of_the_right_format_and_deletes_it() -> None:
     bench = Bench()
-    secondary = ModelSecondary(bench.agent, bench.export)
+    image = guest_image().qcow2()
+    export = ModelExport(EXPORT)
+    export.served["http://images/a.qcow2"] = image
+    role = ModelSecondaryRole(bench.agent, export)
     store = DataStore(id=1, uuid="s", name="sec", role=StoreRole.IMAGE, provider="NFS", url=EXPORT)
+    digest = hashlib.sha256(image).hexdigest()
+
+    def download(
+        url: str = "http://images/a.qcow2", path: str = "a/b", image_format: str = "QCOW2", sum: str = ""
+    ) -> AnyAnswer:
+        template = TemplateObject(
+            id=1, uuid="t", name="t", format=ImageFormat(image_format), size=0, store=store, path=path
+        )
+        return role.handle(DownloadCommand(template=template, url=url, checksum=sum or None))
 
     def work() -> None:
-        with secondary.file(store, "template/tmpl/1/2/image.qcow2") as name:
-            assert name == QCOW2
-        for path in ("../etc/passwd", "/etc/passwd", "a/../../b", "", "a//b", "."):
-            with pytest.raises(InvalidParameter), secondary.file(store, path):
-                raise AssertionError(f"{path} was let through")
-        bench.export.reachable = False
-        with pytest.raises(Unavailable), secondary.file(store, "x"):
-            raise AssertionError("reached a store that is down")
+        for answer, reason in (
+            (download(url="http://images/b.qcow2"), "404"),
+            (download(path="../etc/passwd"), "leaves the image store"),
+            (download(path="/etc/passwd"), "leaves the image store"),
+            (download(sum="{SHA-256}" + "0" * 64), "expected"),
+            (download(sum="0" * 64), "expected"),
+            (role.handle(DeleteCommand(store=store, path="a/../..")), "leaves the image store"),
+            (role.handle(PingCommand()), "not for the secondary storage role"),
+        ):
+            assert not answer.result
+            assert reason in answer.details
+        assert export.files == {}
+        export.served["http://images/raw"] = guest_image().raw()
+        assert "not in qcow2 format" in download(url="http://images/raw").details
+        answer = download(sum="{SHA-256}" + digest)
+        assert answer == DownloadAnswer(
+            result=True, install_path="a/b", virtual_size=guest_image().size, physical_size=len(image)
+        )
+        assert export.read(f"{EXPORT}/a/b") == image
+        export.reachable = False
+        with pytest.raises(NotFound, match="timed out"):
+            export.read(f"{EXPORT}/a/b")
+        for _ in range(2):
+            assert role.handle(DeleteCommand(store=store, path="a/b")).result
+        assert export.files == {}
 
     bench.run(work)

@@ -1,16 +1,14 @@
-"""Image stores in memory, the web server that templates come from, and how a KVM host reaches a store's files."""
+"""The secondary storage machine: an NFS export in memory, the web server templates come from, and its role."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import hashlib
 from posixpath import normpath
 
-from harness.spi.errors import InvalidParameter, NotFound, Unavailable
-from harness.spi.objects import DataStore
+from harness.spi.commands import Answer, AnyAnswer, AnyCommand, DeleteCommand, DownloadAnswer, DownloadCommand
+from harness.spi.errors import Error, InvalidParameter, NotFound
 from harness.spi.runtime import Runtime
-
-SCHEME = "nfs://"
+from harness.worlds.memory.image import ImageError, read_image
 
 
 class ModelExport:
@@ -26,31 +24,67 @@ class ModelExport:
         self.reachable = True
 
     def read(self, name: str) -> bytes:
-        """Contents of the file with this NFS name; `NotFound` when there is none."""
+        """Contents of the file with this NFS name; `NotFound` when there is none or the server does not answer."""
+        if not self.reachable:
+            raise NotFound(f"{name}: Failed to mount NFS share: timed out")
         path = name.removeprefix(self.url + "/")
         if not name.startswith(self.url + "/") or path not in self.files:
             raise NotFound(f"{name}: No such file or directory")
         return self.files[path]
 
 
-class ModelSecondary:
-    """`harness.spi.ports.Secondary` of one agent, over exports by their URL."""
+class ModelSecondaryRole:
+    """Registers and deletes images beside the export, as the secondary storage VM does. One a process."""
 
-    def __init__(self, runtime: Runtime, *exports: ModelExport) -> None:
+    def __init__(self, runtime: Runtime, export: ModelExport) -> None:
         self._runtime = runtime
-        self._exports = {export.url: export for export in exports}
+        self._export = export
 
-    @contextmanager
-    def file(self, store: DataStore, path: str) -> Iterator[str]:
-        if store.provider != "NFS" or not store.url.startswith(SCHEME):
-            raise InvalidParameter(f"image store {store.name} is {store.provider} at {store.url}, not NFS")
-        if check_path(path) != path:
-            raise InvalidParameter(f"path {path!r} of image store {store.name} is not in its plain form")
-        self._runtime.point("effect-begin", f"open {store.url}")
-        export = self._exports.get(store.url.rstrip("/"))
-        if export is None or not export.reachable:
-            raise Unavailable(f"image store {store.name} at {store.url} cannot be reached; is its NFS server up?")
-        yield f"{export.url}/{path}"
+    def handle(self, command: AnyCommand) -> AnyAnswer:
+        """Carry out one command; every error is an answer."""
+        try:
+            if isinstance(command, DownloadCommand):
+                return self._download(command)
+            if isinstance(command, DeleteCommand):
+                return self._delete(command)
+            raise InvalidParameter(f"{type(command).__name__} is not for the secondary storage role")
+        except Error as error:
+            return Answer(result=False, details=str(error), error_class=error.error_class)
+
+    def _download(self, command: DownloadCommand) -> DownloadAnswer:
+        template = command.template
+        path = check_path(template.path or f"template/tmpl/{template.id}/{template.uuid}.{template.format.qemu}")
+        self._runtime.point("effect-begin", "secondary: download")
+        content = self._export.served.get(command.url)
+        if content is None:
+            raise NotFound(f"{command.url} answers 404 Not Found; check the template's URL")
+        _check_sum(content, command)
+        try:
+            image = read_image(content, template.format.qemu)
+        except ImageError as error:
+            raise InvalidParameter(f"{command.url} is not a {template.format} image: {error}") from error
+        self._export.files[path] = content
+        self._runtime.point("effect-end", "secondary: download")
+        return DownloadAnswer(result=True, install_path=path, virtual_size=image.size, physical_size=len(content))
+
+    def _delete(self, command: DeleteCommand) -> Answer:
+        path = check_path(command.path)
+        self._runtime.point("effect-begin", "secondary: delete")
+        self._export.files.pop(path, None)
+        return Answer(result=True)
+
+
+def _check_sum(content: bytes, command: DownloadCommand) -> None:
+    if not command.checksum:
+        return
+    method, _, wanted = command.checksum.rpartition("}")
+    kind = method.removeprefix("{").replace("-", "").lower() or {32: "md5", 64: "sha256"}.get(len(wanted), "sha1")
+    try:
+        seen = hashlib.new(kind, content, usedforsecurity=False).hexdigest()
+    except ValueError:
+        raise InvalidParameter(f"checksum {command.checksum} is of an unknown kind") from None
+    if seen != wanted.lower():
+        raise InvalidParameter(f"{command.url} has {kind} {seen}, expected {wanted}; was the image changed?")
 
 
 def check_path(path: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 import simulator.ports
-from harness.runtime.process import SimulatedRuntime
+from harness.runtime.process import SimulatedEvent, SimulatedRuntime
 from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.errors import Unavailable, Unknown
 from harness.storpool import AnswerLost, NotSent, Reply, Request, Secret
@@ -23,29 +23,48 @@ class StorPoolServer:
     """The simulator's process: its service while it lives, and a task that lets its time pass."""
 
     def __init__(self, runtime: SimulatedRuntime, service: simulator.ports.Service) -> None:
-        self._runtime = runtime
+        self.calls: dict[str, int] = {}
+        """Calls served, by name."""
+        self.runtime = runtime
         self._service = service
-        self._changed = runtime.event("changed")
+        self._changed = runtime.event("a call of the StorPool API")
         runtime.spawn("tick", self._tick)
 
-    @property
-    def alive(self) -> bool:
-        return not self._runtime.dead
+    def call(self, sender: SimulatedRuntime, name: str, request: simulator.ports.Request, timeout: float) -> Reply:
+        """Carry out a call in the sender's task; raises `NoAnswer`."""
+        replies: list[simulator.ports.Reply] = []
+        answered = sender.event(f"the answer to StorPool {name}")
 
-    def submit(self, request: simulator.ports.Request, reply: Callable[[simulator.ports.Reply], None]) -> int:
-        number = self._service.submit(request, reply)
+        def receive(reply: simulator.ports.Reply) -> None:
+            replies.append(reply)
+            answered.deliver()
+
+        self.calls[name] = self.calls.get(name, 0) + 1
+        number = self._service.submit(request, receive)
         self._changed.deliver()
-        return number
+        sender.point("answer", f"StorPool {name}")
+        if not replies:
+            in_time = self._await(answered, timeout)
+            if not replies and not self.runtime.dead:
+                self._service.cancel(number)
+            if not in_time:
+                raise NoAnswer(f"StorPool {name}: no answer in {timeout:g} s")
+        if not replies:
+            raise NoAnswer(f"StorPool {name}: the connection broke before the answer")
+        return Reply(replies[0].status, replies[0].body)
 
-    def cancel(self, number: int) -> None:
-        if self.alive:
-            self._service.cancel(number)
+    def _await(self, answered: SimulatedEvent, timeout: float) -> bool:
+        self.runtime.at_death[me := object()] = answered.deliver
+        try:
+            return answered.wait(timeout)
+        finally:
+            del self.runtime.at_death[me]
 
     def _tick(self) -> None:
         while True:
             seconds = self._service.tick()
             self._changed.wait(seconds)
-            self._changed = self._runtime.event("changed")
+            self._changed = self.runtime.event("a call of the StorPool API")
 
 
 class StorPoolTransport:
@@ -54,7 +73,7 @@ class StorPoolTransport:
     def __init__(
         self,
         runtime: SimulatedRuntime,
-        server: Callable[[], StorPoolServer | None],
+        server: Callable[[], StorPoolServer],
         token: Secret,
         reached: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -64,35 +83,65 @@ class StorPoolTransport:
         self._reached = reached
 
     def call(self, request: Request) -> Reply:
-        what = request.path.removeprefix("MultiCluster/").partition("/")[0]
-        self._runtime.point("send", f"StorPool {what}")
+        name = request.path.removeprefix("MultiCluster/").partition("/")[0]
+        self._runtime.point("send", f"StorPool {name}")
         server = self._server()
-        if server is None or not server.alive or not self._reached():
-            raise NotSent(f"{self._runtime.process}: connection to the StorPool API refused")
-        replies: list[simulator.ports.Reply] = []
-        answered = self._runtime.event(f"answer to {what}")
-
-        def receive(reply: simulator.ports.Reply) -> None:
-            replies.append(reply)
-            answered.deliver()
-
+        if server.runtime.dead or not self._reached():
+            raise NotSent(f"StorPool {name}: {self._runtime.process} cannot connect to the StorPool API")
         sent = simulator.ports.Request(
             verb=request.verb, path=_PREFIX + request.path, body=request.body or b"", token=self._token.reveal()
         )
-        number = server.submit(sent, receive)
-        self._runtime.point("answer", f"StorPool {what}")
-        if not replies and not answered.wait(request.timeout):
-            server.cancel(number)
-            raise AnswerLost(f"StorPool {request.path}: no answer in {request.timeout:g} s")
-        return Reply(replies[0].status, replies[0].body)
+        try:
+            return server.call(self._runtime, name, sent, request.timeout)
+        except NoAnswer as error:
+            raise AnswerLost(f"{error}; the request may have been carried out, or may be later") from error
+
+
+class NoAnswer(Exception):
+    """The request was delivered and no answer came; the text says why. It may be, or may have been, carried out."""
+
+
+def exchange(
+    sender: SimulatedRuntime, receiver: SimulatedRuntime, what: str, work: Callable[[], bytes], timeout: float
+) -> bytes:
+    """Have a task of `receiver` do `work` and wait for what it gives, at most `timeout` seconds.
+
+    Raises `NoAnswer`, and `ConnectionError` when the receiver is dead, so that nothing was done.
+    """
+    sender.point("send", what)
+    if receiver.dead:
+        raise ConnectionRefusedError(f"{what}: it was not delivered, {receiver.process} does not run")
+    answers: list[bytes] = []
+    answered = sender.event(f"the answer to {what}")
+
+    def serve() -> None:
+        try:
+            answers.append(work())
+        finally:
+            answered.deliver()
+
+    # A receiver that is killed is seen at once, as a connection that breaks.
+    receiver.at_death[me := object()] = answered.deliver
+    try:
+        receiver.spawn(what, serve)
+        in_time = answered.wait(timeout)
+    finally:
+        del receiver.at_death[me]
+    if not in_time:
+        raise NoAnswer(f"{what}: no answer in {timeout:g} s")
+    sender.point("answer", what)
+    if not answers:
+        raise NoAnswer(f"{what}: the connection broke before the answer")
+    return answers[0]
 
 
 _commands: msgspec.json.Decoder[AnyCommand] = msgspec.json.Decoder(AnyCommand)
 _answers: msgspec.json.Decoder[AnyAnswer] = msgspec.json.Decoder(AnyAnswer)
+_encoder = msgspec.json.Encoder()
 
 
 class Listener:
-    """A party that takes commands: a process and what it does with each; both are set anew when it is started again."""
+    """A party that takes commands: a process and what it does with each. Both are set anew when it starts again."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -103,27 +152,15 @@ class Listener:
         self.runtime = runtime
         self._handle = handle
 
-    def take(self, message: bytes, reply: Callable[[bytes | None], None]) -> bool:
-        """Work on the command in a task of the process; False when nobody listens. None means: connection broken."""
-        runtime, handle = self.runtime, self._handle
-        if runtime is None or handle is None or runtime.dead:
-            return False
-        command = _commands.decode(message)
-
-        def work() -> None:
-            answer: bytes | None = None
-            try:
-                answer = msgspec.json.encode(handle(command))
-            finally:
-                # Whoever waits sees the connection end, also when the process was killed.
-                reply(answer)
-
-        runtime.spawn(type(command).__name__, work)
-        return True
+    def work(self, message: bytes) -> bytes:
+        """Carry out one encoded command; for a task of the process."""
+        if self._handle is None:
+            raise ConnectionError(f"{self.name} does not listen yet")
+        return _encoder.encode(self._handle(_commands.decode(message)))
 
 
 class MemoryEndpoint:
-    """`harness.spi.ports.Endpoint` of one sender to one listener."""
+    """`harness.spi.ports.Endpoint` of one sender to one listener. Only what can go over a wire gets through."""
 
     def __init__(self, runtime: SimulatedRuntime, listener: Listener) -> None:
         self._runtime = runtime
@@ -135,21 +172,14 @@ class MemoryEndpoint:
 
     def send(self, command: AnyCommand, *, timeout: float) -> AnyAnswer:
         what = f"{type(command).__name__} to {self.name}"
-        message = msgspec.json.encode(command)
-        self._runtime.point("send", what)
-        answers: list[bytes | None] = []
-        answered = self._runtime.event(f"answer to {what}")
-
-        def receive(answer: bytes | None) -> None:
-            answers.append(answer)
-            answered.deliver()
-
-        if not self._listener.take(message, receive):
+        message = _encoder.encode(command)
+        listener = self._listener
+        if listener.runtime is None:
             raise Unavailable(f"{what}: it was not delivered, nobody listens there; is the agent running?")
-        if not answered.wait(timeout):
-            raise Unknown(f"{what}: no answer in {timeout:g} s; it may still be carried out")
-        self._runtime.point("answer", what)
-        answer = answers[0]
-        if answer is None:
-            raise Unknown(f"{what}: the connection broke before the answer; it may have been carried out")
+        try:
+            answer = exchange(self._runtime, listener.runtime, what, lambda: listener.work(message), timeout)
+        except ConnectionError as error:
+            raise Unavailable(f"{error}; is the agent running?") from error
+        except NoAnswer as error:
+            raise Unknown(f"{error}; the command may have been carried out, or may still be") from error
         return _answers.decode(answer)

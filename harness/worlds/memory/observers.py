@@ -1,0 +1,140 @@
+"""StorPool and the hosts as scenarios see them, over the simulated processes and the model machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import msgspec
+
+from harness.observers import DomainDisk, Json
+from harness.spi.ports import DomainState
+from harness.spi.runtime import Runtime
+from harness.storpool import Reply, Request, Transport
+from harness.worlds.memory.machine import Machine, ModelDisk, live_xml
+
+CALL_TIMEOUT = 60.0
+
+
+class MemoryStorPool:
+    """`harness.observers.StorPool` over the same transport that the driver uses, decoding nothing but JSON."""
+
+    def __init__(self, transport: Transport, calls: Callable[[], Mapping[str, int]]) -> None:
+        self._transport = transport
+        self._calls = calls
+
+    def volumes(self) -> list[Json]:
+        return self._list("VolumesList")
+
+    def volume(self, name: str) -> Json | None:
+        return self._one(f"Volume/{name}")
+
+    def snapshots(self) -> list[Json]:
+        return self._list("SnapshotsList")
+
+    def snapshot(self, name: str) -> Json | None:
+        return self._one(f"Snapshot/{name}")
+
+    def attachments(self) -> list[Json]:
+        return self._list("AttachmentsList")
+
+    def calls(self) -> Mapping[str, int]:
+        return self._calls()
+
+    def _list(self, path: str) -> list[Json]:
+        reply = self._get(path)
+        if reply.status != 200:
+            raise AssertionError(f"StorPool {path}: HTTP {reply.status}: {reply.body[:500]!r}")
+        return _data(reply)
+
+    def _one(self, path: str) -> Json | None:
+        reply = self._get(path)
+        if reply.status != 200:
+            answer = msgspec.json.decode(reply.body)
+            if answer.get("error", {}).get("name") == "objectDoesNotExist":
+                return None
+            raise AssertionError(f"StorPool {path}: HTTP {reply.status}: {answer}")
+        (found,) = _data(reply)
+        return found
+
+    def _get(self, path: str) -> Reply:
+        return self._transport.call(Request("GET", path, None, CALL_TIMEOUT))
+
+
+def _data(reply: Reply) -> list[Json]:
+    found: list[Json] = msgspec.json.decode(reply.body)["data"]
+    return found
+
+
+class MemoryHost:
+    """`harness.observers.Host` over a model machine; `runtime` is the observer's."""
+
+    def __init__(self, machine: Machine, runtime: Runtime) -> None:
+        self._machine = machine
+        self._runtime = runtime
+
+    @property
+    def name(self) -> str:
+        return self._machine.name
+
+    @property
+    def client_id(self) -> int:
+        return self._machine.client_id
+
+    def devices(self) -> Sequence[str]:
+        return sorted(self._machine.blocks.links_by_id(self._machine.client_id))
+
+    def device_size(self, path: str) -> int | None:
+        key = self._machine.key(path)
+        return None if key is None else self._machine.blocks.size(key)
+
+    def read_device(self, path: str, offset: int, length: int) -> bytes:
+        key = self._machine.key(path)
+        if key is None:
+            raise FileNotFoundError(f"host {self.name} has no device {path}")
+        return self._machine.blocks.read(key, offset, length)
+
+    def domains(self) -> Mapping[str, str]:
+        return {name: domain.state.value for name, domain in sorted(self._machine.domains.items())}
+
+    def domain_disks(self, name: str) -> Sequence[DomainDisk]:
+        domain = self._machine.domains.get(name)
+        return () if domain is None else tuple(_shown(disk) for disk in domain.disks)
+
+    def domain_xml(self, name: str) -> str:
+        return live_xml(self._machine.find(name))
+
+    def kill_qemu(self, name: str) -> None:
+        self._runtime.point("effect-begin", f"{self.name}: kill -9 the QEMU of {name}")
+        domain = self._machine.find(name)
+        if domain.state in (DomainState.RUNNING, DomainState.PAUSED):
+            self._machine.power_off(domain)
+
+    def suspend(self, name: str) -> None:
+        self._runtime.point("effect-begin", f"{self.name}: suspend {name}")
+        self._machine.suspend(self._machine.find(name))
+
+    def resume(self, name: str) -> None:
+        self._runtime.point("effect-begin", f"{self.name}: resume {name}")
+        self._machine.resume(self._machine.find(name))
+
+    @contextmanager
+    def storpool_api_cut(self) -> Iterator[None]:
+        self._machine.cuts += 1
+        try:
+            yield
+        finally:
+            self._machine.cuts -= 1
+
+
+def _shown(disk: ModelDisk) -> DomainDisk:
+    driver = disk.element.find("driver")
+    attributes = {} if driver is None else driver.attrib
+    return DomainDisk(
+        source=disk.source,
+        target=disk.target,
+        serial=disk.serial,
+        driver_type=attributes.get("type", ""),
+        discard=attributes.get("discard"),
+        cache=attributes.get("cache"),
+    )
