@@ -1,0 +1,275 @@
+"""`harness.spi.ports.Hypervisor` over libvirt-python.
+
+Every call opens a connection of its own (a few milliseconds on the local socket), so that a libvirtd that was restarted
+is met afresh, and runs in a task of its own, so that one that hangs costs the caller no more than `timeout`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar, cast
+
+from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable, Unknown
+from harness.spi.ports import DomainState
+from harness.spi.runtime import Runtime
+
+T = TypeVar("T")
+
+CALL_SECONDS = 30.0
+CREATE_SECONDS = 120.0
+"""Starting a domain includes QEMU's start, and on a fresh host a probe of what QEMU can do."""
+STUCK_LIMIT = 8
+"""Calls that libvirtd may leave hanging before no more are made."""
+
+_INTERNAL_ERROR = 1
+_XML_ERROR = 27
+_XML_DETAIL = 35
+_NO_DOMAIN = 42
+_OPERATION_INVALID = 55
+_CONFIG_UNSUPPORTED = 67
+_TIMED_OUT = 68
+_DEVICE_MISSING = 99
+_AFFECT_LIVE = 1
+_UNDEFINE_ALL = 1 | 2 | 4 | 16
+"""With managed save, snapshots' metadata, NVRAM, checkpoints' metadata: nothing of the domain stays."""
+
+STATES = {
+    0: DomainState.RUNNING,
+    1: DomainState.RUNNING,
+    2: DomainState.RUNNING,
+    3: DomainState.PAUSED,
+    4: DomainState.RUNNING,
+    5: DomainState.SHUT_OFF,
+    6: DomainState.CRASHED,
+    7: DomainState.PAUSED,
+}
+"""virDomainState; one that is being shut down still runs."""
+
+
+class Domain(Protocol):
+    """What is used of `libvirt.virDomain`."""
+
+    def name(self) -> str: ...
+    def state(self) -> Sequence[int]: ...
+    def isActive(self) -> int: ...
+    def XMLDesc(self, flags: int = 0) -> str: ...
+    def create(self) -> int: ...
+    def shutdown(self) -> int: ...
+    def destroy(self) -> int: ...
+    def undefineFlags(self, flags: int = 0) -> int: ...
+    def attachDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
+    def detachDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
+
+
+class Connection(Protocol):
+    """What is used of `libvirt.virConnect`."""
+
+    def listAllDomains(self, flags: int = 0) -> list[Domain]: ...
+    def lookupByName(self, name: str) -> Domain: ...
+    def defineXML(self, xml: str) -> Domain: ...
+    def isAlive(self) -> int: ...
+    def close(self) -> int: ...
+
+
+class LibvirtError(Protocol):
+    """What is used of `libvirt.libvirtError`."""
+
+    def get_error_code(self) -> int | None: ...
+    def get_error_message(self) -> str | None: ...
+
+
+class Library(Protocol):
+    """What is used of the module `libvirt`."""
+
+    @property
+    def libvirtError(self) -> type[Exception]: ...
+    def open(self, uri: str) -> Connection: ...
+    def registerErrorHandler(self, f: Callable[..., None], ctx: object) -> None: ...
+
+
+class HypervisorRefused(Error):
+    """libvirt or QEMU said no; the text is libvirt's."""
+
+
+_BY_CODE: dict[int, type[Error]] = {
+    _NO_DOMAIN: NotFound,
+    _XML_ERROR: InvalidParameter,
+    _XML_DETAIL: InvalidParameter,
+    _CONFIG_UNSUPPORTED: InvalidParameter,
+    _OPERATION_INVALID: Conflict,
+    _TIMED_OUT: Unavailable,
+}
+
+
+class LibvirtHypervisor:
+    """Domains of the libvirtd at `uri`."""
+
+    def __init__(self, runtime: Runtime, uri: str, timeout: float = CALL_SECONDS) -> None:
+        self._runtime = runtime
+        self._uri = uri
+        self._timeout = timeout
+        self._library = load_library()
+        self._guard = runtime.lock("libvirt-stuck")
+        self._running = 0
+
+    def domains(self) -> dict[str, DomainState]:
+        def read(connection: Connection) -> dict[str, DomainState]:
+            found = {}
+            for domain in connection.listAllDomains():
+                try:
+                    found[domain.name()] = STATES.get(domain.state()[0], DomainState.RUNNING)
+                except self._library.libvirtError as error:
+                    if _code(error) != _NO_DOMAIN:
+                        raise
+            return found
+
+        return self._call("list the domains", read)
+
+    def create(self, xml: str) -> None:
+        name = ET.fromstring(xml).findtext("name", "")
+
+        def start(connection: Connection) -> None:
+            old = self._find(connection, name)
+            if old is not None and old.isActive():
+                raise Conflict(f"domain {name} runs already")
+            if old is not None:
+                old.undefineFlags(_UNDEFINE_ALL)
+            connection.defineXML(xml).create()
+
+        self._call(f"start domain {name}", start, changes=True, timeout=max(self._timeout, CREATE_SECONDS))
+
+    def xml(self, name: str) -> str:
+        return self._call(f"read domain {name}", lambda connection: connection.lookupByName(name).XMLDesc())
+
+    def shutdown(self, name: str) -> None:
+        self._on(name, "shut down", lambda domain: domain.shutdown(), ignored=(_OPERATION_INVALID,))
+
+    def destroy(self, name: str) -> None:
+        self._on(name, "destroy", lambda domain: domain.destroy(), ignored=(_OPERATION_INVALID, _NO_DOMAIN))
+
+    def undefine(self, name: str) -> None:
+        self._on(name, "undefine", lambda domain: domain.undefineFlags(_UNDEFINE_ALL), ignored=(_NO_DOMAIN,))
+
+    def attach_device(self, name: str, xml: str) -> None:
+        """Live only: what a domain keeps when it is off is what it was started with."""
+        self._on(name, "attach a device to", lambda domain: domain.attachDeviceFlags(xml, _AFFECT_LIVE))
+
+    def detach_device(self, name: str, xml: str) -> None:
+        def detach(domain: Domain) -> int:
+            try:
+                return domain.detachDeviceFlags(xml, _AFFECT_LIVE)
+            except self._library.libvirtError as error:
+                # Asked before and the guest has not answered yet: the caller reads the XML anyway.
+                if "in the process of unplug" in _text(error):
+                    return 0
+                raise
+
+        self._on(name, "detach a device from", detach, ignored=(_DEVICE_MISSING,))
+
+    def _on(self, name: str, verb: str, action: Callable[[Domain], int], ignored: Sequence[int] = ()) -> None:
+        def act(connection: Connection) -> None:
+            try:
+                action(connection.lookupByName(name))
+            except self._library.libvirtError as error:
+                if _code(error) not in ignored:
+                    raise
+
+        self._call(f"{verb} domain {name}", act, changes=True)
+
+    def _find(self, connection: Connection, name: str) -> Domain | None:
+        try:
+            return connection.lookupByName(name)
+        except self._library.libvirtError as error:
+            if _code(error) == _NO_DOMAIN:
+                return None
+            raise
+
+    def _call(
+        self, what: str, action: Callable[[Connection], T], *, changes: bool = False, timeout: float | None = None
+    ) -> T:
+        """Make the call in a task of its own and wait for it no longer than `timeout`."""
+        outcome: _Outcome[T] = _Outcome()
+        done = self._runtime.event("libvirt-call")
+        with self._guard:
+            if self._running >= STUCK_LIMIT:
+                raise Unavailable(f"cannot {what}: libvirtd at {self._uri} leaves {self._running} calls unanswered")
+            self._running += 1
+
+        def work() -> None:
+            try:
+                outcome.value = self._exchange(what, action, changes)
+                outcome.good = True
+            except Error as error:
+                outcome.error = error
+            finally:
+                with self._guard:
+                    self._running -= 1
+                done.set()
+
+        self._runtime.spawn("libvirt", work)
+        limit = self._timeout if timeout is None else timeout
+        if not done.wait(limit):
+            text = f"cannot {what}: libvirtd at {self._uri} did not answer within {limit:g} s"
+            raise Unknown(f"{text}; it may do it later") if changes else Unavailable(text)
+        return outcome.get()
+
+    def _exchange(self, what: str, action: Callable[[Connection], T], changes: bool) -> T:
+        try:
+            connection = self._library.open(self._uri)
+        except self._library.libvirtError as error:
+            raise Unavailable(f"cannot {what}: libvirtd at {self._uri} is not reached: {_text(error)}") from error
+        try:
+            return action(connection)
+        except self._library.libvirtError as error:
+            if not connection.isAlive():
+                text = f"cannot {what}: the connection to libvirtd broke: {_text(error)}"
+                raise (Unknown(text) if changes else Unavailable(text)) from error
+            raise _translate(what, error) from error
+        finally:
+            try:
+                connection.close()
+            except self._library.libvirtError:
+                pass
+
+
+class _Outcome(Generic[T]):
+    """Result of a call that ran in another task."""
+
+    def __init__(self) -> None:
+        self.value: T | None = None
+        self.good = False
+        self.error: Error | None = None
+
+    def get(self) -> T:
+        if self.good:
+            return cast(T, self.value)
+        raise self.error or HypervisorRefused("libvirt call ended with an unexpected error; see the agent's log")
+
+
+def load_library() -> Library:
+    """The module `libvirt`; raises `Unavailable` that says how to get it. It stays silent on stderr from then on."""
+    try:
+        module = importlib.import_module("libvirt")
+    except ImportError as error:
+        raise Unavailable(
+            f"libvirt-python is missing ({error}): install splab with its extra `agent` (pip install 'splab[agent]'), "
+            "or the distribution's python3-libvirt"
+        ) from error
+    library = cast(Library, module)
+    library.registerErrorHandler(lambda *_: None, None)
+    return library
+
+
+def _code(error: Exception) -> int:
+    return cast(LibvirtError, error).get_error_code() or _INTERNAL_ERROR
+
+
+def _text(error: Exception) -> str:
+    return cast(LibvirtError, error).get_error_message() or str(error)
+
+
+def _translate(what: str, error: Exception) -> Error:
+    text = f"cannot {what}: {_text(error)} (libvirt error {_code(error)})"
+    return _BY_CODE.get(_code(error), HypervisorRefused)(text)

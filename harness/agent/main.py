@@ -1,0 +1,124 @@
+"""`splab-agent --config FILE`: puts the real ports together and serves commands until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from harness.agent.agent import Agent
+from harness.agent.config import AgentConfig, SecondaryAccess, load_config
+from harness.agent.libvirt_hypervisor import LibvirtHypervisor
+from harness.agent.real_host import RealHost
+from harness.agent.secondary import KernelMount, QemuNfs
+from harness.agent.server import CommandServer
+from harness.agent.storpool_conf import read_host_configuration
+from harness.runtime.threads import ThreadRuntime
+from harness.spi.errors import Error, InvalidParameter
+from harness.spi.ports import Host, Secondary
+from harness.spi.runtime import Runtime
+from harness.storpool import HttpTransport, RetryPolicy, StorPoolClient
+
+API_SECONDS = 30.0
+API_RETRY = RetryPolicy(attempts=4, deadline=15.0)
+"""Short: the management server tries again, and meanwhile waits for the answer."""
+DRAIN_SECONDS = 600.0
+"""How long SIGTERM waits for commands that run."""
+
+_log = logging.getLogger("harness.agent")
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: ts (Unix seconds), level, logger, host, message, and a traceback if there is one."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__()
+        self._host = host
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "ts": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "host": self._host,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0 after SIGTERM, 2 when it cannot start; the reason is one line on stderr."""
+    parser = argparse.ArgumentParser(prog="splab-agent", description="StorPool Lab's agent on a KVM host.")
+    parser.add_argument(
+        "--config", required=True, type=Path, metavar="FILE", help="JSON file with the agent's settings"
+    )
+    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    options = parser.parse_args(arguments)
+    try:
+        config = load_config(options.config)
+        set_up_logs(config.host_name, options.log_level)
+        return serve(config)
+    except Error as error:
+        print(f"splab-agent: {error}", file=sys.stderr)
+        return 2
+
+
+def set_up_logs(host: str, level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines(host))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def serve(config: AgentConfig) -> int:
+    """Serve commands until SIGTERM or SIGINT, then until those that run have ended."""
+    if config.tls is None:
+        raise InvalidParameter("agent configuration: `tls` with ca, certificate and key is missing")
+    runtime = ThreadRuntime(f"agent-{config.host_name}")
+    agent = build(runtime, config)
+    stopping = runtime.event("stop")
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        # A handler runs between two steps of the main thread, perhaps inside the event's own lock.
+        runtime.spawn("stop", stopping.set)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    server = CommandServer(runtime, agent.handle, config.listen, config.tls, config.max_commands)
+    server.start()
+    host, port = server.address
+    print(f"ready https://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    _log.info("serving commands on %s port %d", host, port)
+    while not stopping.wait(1.0):
+        pass
+    _log.info("stopping; no new commands are taken")
+    if not server.stop(DRAIN_SECONDS):
+        _log.error("commands still ran after %g s; they end with this process", DRAIN_SECONDS)
+    return 0
+
+
+def build(runtime: Runtime, config: AgentConfig) -> Agent:
+    """The agent of this machine. Raises `Error` when StorPool's configuration or libvirt-python is missing."""
+    host = RealHost(runtime)
+    settings = read_host_configuration(host, config)
+    transport = HttpTransport(settings.endpoints, settings.token, monotonic=runtime.monotonic)
+    client = StorPoolClient(transport, runtime, API_RETRY, API_SECONDS)
+    hypervisor = LibvirtHypervisor(runtime, config.libvirt_uri)
+    return Agent(runtime, host, hypervisor, build_secondary(runtime, host, config), client, config)
+
+
+def build_secondary(runtime: Runtime, host: Host, config: AgentConfig) -> Secondary:
+    if config.secondary_access is SecondaryAccess.QEMU_NFS:
+        return QemuNfs()
+    return KernelMount(runtime, host, config.mount_directory)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""How the management server reaches agents and the secondary storage role."""
