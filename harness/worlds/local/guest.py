@@ -1,0 +1,84 @@
+"""`harness.observers.Guest` over SSH into the guest; its tools are busybox's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from lab.file import GuestImage, Ssh
+from lab.shell import CommandFailed, Completed
+from lab.ssh import SshHost
+
+BOOT_SECONDS = 180.0
+POLL_SECONDS = 0.5
+SECTOR = 512
+_DISKS = """for disk in /sys/block/*; do
+[ -s "$disk/serial" ] && printf '%s %s %s\\n' "$(cat "$disk/serial")" "$(cat "$disk/size")" "${disk##*/}"
+done; true"""
+
+
+class SshGuest:
+    def __init__(self, image: GuestImage, address: Callable[[], str]) -> None:
+        """`address` looks the guest's IP up when it is needed; it may change when the VM starts again."""
+        self._image = image
+        self._address = address
+
+    def boot_id(self) -> str:
+        deadline = time.monotonic() + BOOT_SECONDS
+        while True:
+            try:
+                return self._run(["cat", "/proc/sys/kernel/random/boot_id"], timeout=20).text
+            except CommandFailed as error:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"the guest was not up within {BOOT_SECONDS:g} s: {error}") from error
+                time.sleep(POLL_SECONDS)
+
+    def disks(self) -> Mapping[str, int]:
+        return {serial: size for serial, (size, _) in self._found().items()}
+
+    def write(self, serial: str, offset: int, data: bytes) -> None:
+        block = self._block(offset, len(data))
+        place = [f"of=/dev/{self._device(serial)}", f"bs={block}", f"seek={offset // block}", "conv=notrunc,fsync"]
+        self._run(["dd", *place], stdin=data)
+
+    def read(self, serial: str, offset: int, length: int) -> bytes:
+        block = self._block(offset, length)
+        place = [
+            f"if=/dev/{self._device(serial)}",
+            f"bs={block}",
+            f"skip={offset // block}",
+            f"count={length // block}",
+        ]
+        data = self._run(["dd", *place]).stdout
+        if len(data) != length:
+            raise OSError(f"disk {serial} gave {len(data)} bytes at {offset}, {length} were asked for")
+        return data
+
+    def poweroff(self) -> None:
+        self._run(["sh", "-c", "setsid sh -c 'sleep 0.3; poweroff' </dev/null >/dev/null 2>&1 &"])
+
+    def _device(self, serial: str) -> str:
+        found = self._found()
+        if serial not in found:
+            raise OSError(f"the guest has no disk {serial}; it has {', '.join(found) or 'none'}")
+        return found[serial][1]
+
+    def _found(self) -> dict[str, tuple[int, str]]:
+        lines = (line.split() for line in self._run(["sh", "-c", _DISKS]).text.splitlines())
+        return {serial: (int(sectors) * SECTOR, name) for serial, sectors, name in lines}
+
+    def _block(self, offset: int, length: int) -> int:
+        """The largest of dd's block sizes that both are multiples of."""
+        for block in (1 << 20, 4096, SECTOR):
+            if (offset | length) % block == 0:
+                return block
+        raise ValueError(f"offset {offset} and length {length} must be multiples of {SECTOR}")
+
+    def _run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> Completed:
+        image = self._image
+        known = image.known_hosts_file
+        if known is None:
+            raise CommandFailed("the lab file's guest_image has no known_hosts_file; guests cannot be logged in to")
+        ssh = Ssh(address=self._address(), user=image.ssh_user, key_file=image.ssh_key_file, known_hosts_file=known)
+        # Not shared: a guest that dies would hold the connection until it times out.
+        return SshHost(ssh, shared=False).run(argv, stdin=stdin, timeout=timeout)

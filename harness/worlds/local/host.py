@@ -1,0 +1,118 @@
+"""`harness.observers.Host` over SSH and the host's own programs: virsh, blockdev, dd, ip."""
+
+from __future__ import annotations
+
+import shlex
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from harness.observers import DomainDisk
+from lab.file import KvmHost
+from lab.ssh import SshHost
+
+BY_ID = "/dev/storpool-byid"
+BLOCK = 4096
+VIRSH = ("virsh", "--connect", "qemu:///system")
+_STATES = """for name in $(virsh --connect qemu:///system list --all --name); do
+printf '%s\\t%s\\n' "$name" "$(virsh --connect qemu:///system domstate "$name")"
+done"""
+_KILL = """pid=$(cat "/run/libvirt/qemu/$0.pid") || exit 1
+kill -9 "$pid" || exit 1
+for i in $(seq 100); do
+[ -d "/proc/$pid" ] || exit 0
+grep -q '^State:.Z' "/proc/$pid/status" && exit 0
+sleep 0.1
+done
+exit 2"""
+
+
+class SshKvmHost:
+    def __init__(self, host: KvmHost, storpool_endpoints: Sequence[str]) -> None:
+        """`storpool_endpoints` are the addresses (`ip:port`) that a cut takes away from this host."""
+        self._host = host
+        self._ssh = SshHost(host.ssh)
+        self._endpoints = tuple(endpoint.rpartition(":")[::2] for endpoint in storpool_endpoints)
+
+    @property
+    def name(self) -> str:
+        return self._host.name
+
+    @property
+    def client_id(self) -> int:
+        return self._host.client_id
+
+    def devices(self) -> Sequence[str]:
+        return sorted(self._ssh.run(["ls", "-1", BY_ID]).text.split())
+
+    def device_size(self, path: str) -> int | None:
+        script = 'if [ -b "$0" ]; then exec blockdev --getsize64 "$0"; fi'
+        text = self._ssh.run(["sh", "-c", script, path]).text
+        return int(text) if text else None
+
+    def read_device(self, path: str, offset: int, length: int) -> bytes:
+        """Past the host's page cache where the range allows it: a guest writes past it too."""
+        flags = "skip_bytes,count_bytes" + ("" if (offset | length) % BLOCK else ",direct")
+        block = f"bs={1 << 20}"
+        place = [f"skip={offset}", f"count={length}", f"iflag={flags}"]
+        data = self._ssh.run(["dd", f"if={path}", block, *place, "status=none"], timeout=300).stdout
+        if len(data) != length:
+            raise OSError(f"{self.name}: {path} gave {len(data)} bytes at {offset}, {length} were asked for")
+        return data
+
+    def domains(self) -> Mapping[str, str]:
+        lines = self._ssh.run(["sh", "-c", _STATES]).text.splitlines()
+        pairs = (line.split("\t", 1) for line in lines if "\t" in line)
+        return {name: state.strip() for name, state in pairs if state.strip()}
+
+    def domain_disks(self, name: str) -> Sequence[DomainDisk]:
+        done = self._ssh.run([*VIRSH, "dumpxml", name], check=False)
+        return () if done.returncode else disks_of(done.text)
+
+    def domain_xml(self, name: str) -> str:
+        return self._ssh.run([*VIRSH, "dumpxml", name]).text
+
+    def kill_qemu(self, name: str) -> None:
+        self._ssh.run(["sh", "-c", _KILL, name])
+
+    def suspend(self, name: str) -> None:
+        self._ssh.run([*VIRSH, "suspend", name])
+
+    def resume(self, name: str) -> None:
+        self._ssh.run([*VIRSH, "resume", name])
+
+    @contextmanager
+    def storpool_api_cut(self) -> Iterator[None]:
+        """By a routing rule for the API's address and port: other traffic of the same machine must go on."""
+        rules = [shlex.join(["to", address, "ipproto", "tcp", "dport", port]) for address, port in self._endpoints]
+        add = " && ".join(f"ip rule add unreachable {rule} priority 77" for rule in rules)
+        remove = "; ".join(
+            f"while ip rule del unreachable {rule} priority 77 2>/dev/null; do :; done" for rule in rules
+        )
+        try:
+            self._ssh.run(["sh", "-c", f"{add} && ip route flush cache"])
+            yield
+        finally:
+            self._ssh.run(["sh", "-c", f"{remove}; ip route flush cache"])
+
+
+def disks_of(xml: str) -> tuple[DomainDisk, ...]:
+    """Disks (no CD-ROMs) in a domain's XML."""
+    return tuple(_disk(disk) for disk in ET.fromstring(xml).iterfind("devices/disk[@device='disk']"))
+
+
+def _disk(disk: ET.Element) -> DomainDisk:
+    source, target, driver = (_attributes(disk, name) for name in ("source", "target", "driver"))
+    return DomainDisk(
+        source=source.get("dev") or source.get("file") or "",
+        target=target.get("dev", ""),
+        serial=disk.findtext("serial") or "",
+        driver_type=driver.get("type", ""),
+        discard=driver.get("discard"),
+        cache=driver.get("cache"),
+    )
+
+
+def _attributes(disk: ET.Element, name: str) -> Mapping[str, str]:
+    found = disk.find(name)
+    return {} if found is None else found.attrib

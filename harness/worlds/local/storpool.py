@@ -1,0 +1,57 @@
+"""`harness.observers.StorPool` over the vendor's own bindings (PyPI `storpool`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import requests
+from storpool import spapi
+
+from harness.observers import Json
+
+CALL_SECONDS = 60
+
+
+class VendorStorPool:
+    def __init__(self, endpoint: str, token: str, *, simulator: bool) -> None:
+        """`endpoint` is `ip:port`; `simulator` says whether the cluster has the control API that tells of its calls."""
+        host, _, port = endpoint.rpartition(":")
+        self._api = spapi.Api(host=host, port=int(port), auth=token, timeout=CALL_SECONDS)
+        self._control = f"http://{endpoint}/_sim" if simulator else None
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def volumes(self) -> list[Json]:
+        return list(self._api.volumesList(returnRawAPIData=True))
+
+    def volume(self, name: str) -> Json | None:
+        return self._first(self._api.volumeList, name)
+
+    def snapshots(self) -> list[Json]:
+        return list(self._api.snapshotsList(returnRawAPIData=True))
+
+    def snapshot(self, name: str) -> Json | None:
+        return self._first(self._api.snapshotList, name)
+
+    def attachments(self) -> list[Json]:
+        return list(self._api.attachmentsList(returnRawAPIData=True))
+
+    def calls(self) -> Mapping[str, int]:
+        if self._control is None:
+            return {}
+        answer = self._session.get(f"{self._control}/calls", timeout=CALL_SECONDS)
+        if answer.status_code == requests.codes.not_found:
+            return {}
+        answer.raise_for_status()
+        return {str(name): int(count) for name, count in answer.json().items()}
+
+    def _first(self, look_up: object, name: str) -> Json | None:
+        assert callable(look_up)
+        try:
+            found = look_up(name, returnRawAPIData=True)
+        except spapi.ApiError as error:
+            if error.name == "objectDoesNotExist":
+                return None
+            raise
+        first: Json = found[0]
+        return first
