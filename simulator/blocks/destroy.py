@@ -16,7 +16,7 @@ _SETTLE_SECONDS = 5.0
 
 
 def destroy(state: Path) -> list[str]:
-    """Fence and take away devices, unmount and delete the pool, delete the links; one line for each thing removed.
+    """Fence and take away devices, delete the pool and the links; one line for each thing removed.
 
     May be repeated. Raises `BlocksError` naming who still holds something; what is held then stays and nothing that it
     needs is deleted.
@@ -26,10 +26,9 @@ def destroy(state: Path) -> list[str]:
     with explained(f"removing the blocks of {state}"):
         if loop.missing() is None:
             removed += _devices(state)
-            removed += _mount(state)
-        elif pool.mounted(pool.mount_point(state)):
+        elif pool.image(state).exists():
             raise BlocksError(f"removing the pool of {state} needs {loop.missing()}")
-        for path in (clients_directory(state), pool.mount_point(state)):
+        for path in (clients_directory(state), pool.plain_directory(state)):
             if path.exists():
                 shutil.rmtree(path)
                 removed.append(f"removed {path}")
@@ -42,33 +41,38 @@ def destroy(state: Path) -> list[str]:
 
 def _devices(state: Path) -> list[str]:
     removed = []
-    for status in loop.find(pool.mount_point(state), "splab:"):
+    of_volumes = [status for pool_id in _pool_ids(state) for status in pool.devices(pool_id)]
+    for status in of_volumes:
         if not loop.clear(status.number, status.tag, force=False):
             loop.fence(status.number, status.tag)
             loop.clear(status.number, status.tag, force=True)
         removed.append(f"took away {status.path} ({status.tag})")
-    _wait_for(state, pool.mount_point(state), "devices of its volumes are open")
+    _wait_until_gone(state)
     return removed
 
 
-def _mount(state: Path) -> list[str]:
-    if not pool.mounted(pool.mount_point(state)):
-        _wait_for(state, pool.image(state), "another mount namespace holds the pool")
-        return []
-    if not pool.unmount(state):
-        raise BlocksError(f"{pool.mount_point(state)} is in use (fuser -m shows by whom); stop that and repeat")
-    _wait_for(state, pool.image(state), "another mount namespace holds the pool")
-    return [f"unmounted {pool.mount_point(state)}"]
+def _pool_ids(state: Path) -> set[str]:
+    """From the description, and from the image's device if the description is lost."""
+    ids = {status.tag.split(":")[1] for status in pool.image_devices(state)}
+    try:
+        description = pool.describe(state)
+    except BlocksError:
+        return ids
+    return ids | {description.id} if description is not None else ids
 
 
-def _wait_for(state: Path, where: Path, why: str) -> None:
+def _wait_until_gone(state: Path) -> None:
+    """The image's device is the last to go: with it the file system is unmounted."""
     deadline = time.monotonic() + _SETTLE_SECONDS
-    while left := loop.find(where, "splab:"):
+    while True:
+        left = [status for pool_id in _pool_ids(state) for status in pool.devices(pool_id)]
+        if not left and not (left := pool.image_devices(state)):
+            return
         if time.monotonic() > deadline:
-            who = "; ".join(f"{status.path}: {_who(status.path)}" for status in left)
-            raise BlocksError(f"{state} cannot be removed yet, {why}: {who}. Stop them and repeat")
-        time.sleep(0.05)
+            who = "; ".join(f"{status.path} ({status.tag}): {_who(status.path)}" for status in left)
+            raise BlocksError(f"{state} cannot be removed yet, devices are in use: {who}. Stop the users and repeat")
+        time.sleep(0.02)
 
 
 def _who(device: str) -> str:
-    return ", ".join(str(opener) for opener in openers(device)) or "the kernel"
+    return ", ".join(str(opener) for opener in openers(device)) or "a mount or a driver of the kernel"

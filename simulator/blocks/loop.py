@@ -11,7 +11,7 @@ import fcntl
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -178,13 +178,13 @@ def _opened(number: int, tag: str | None) -> Iterator[tuple[int, Status] | None]
         os.close(device)
 
 
-def find(where: Path, tag: str) -> list[Status]:
-    """Devices whose backing file is `where` or below it and whose tag begins with `tag`, by number."""
+def find(tag: str, plausible: Callable[[Path], bool]) -> list[Status]:
+    """Devices whose tag begins with `tag`, by number; only those with a plausible backing file are opened to look."""
     found = []
     for entry in _SYS.glob("loop*"):
         number = int(entry.name.removeprefix("loop"))
         file = backing(number)
-        if file != where and where not in (file or Path("/")).parents:
+        if file is None or not plausible(file):
             continue
         with _opened(number, None) as ours:
             if ours is not None and ours[1].tag.startswith(tag):

@@ -58,6 +58,11 @@ class LoopBlocks:
         """btrfs, xfs or plain."""
         return self._pool.description.kind
 
+    @property
+    def root(self) -> Path:
+        """Where the objects' files can be seen, for this process only."""
+        return self._pool.root
+
     def devices(self) -> int:
         """How many loop devices are attached."""
         return len(self._attached)
@@ -106,7 +111,7 @@ class LoopBlocks:
             wanted = link_paths(self._state, links)
             place = (key, links.client)
             old = self._attached.get(place)
-            if old is not None and loop.backing(old.number) != self._store.path(key):
+            if old is not None and old.tag not in [status.tag for status in self._devices_of(key)]:
                 old = None  # somebody took the device away behind our back
             if old is not None and old.read_only == read_only:
                 return self._publish(place, old.number, wanted, read_only=read_only)
@@ -196,7 +201,7 @@ class LoopBlocks:
         mended = []
         rights = {self._tag(*place): (place, read_only) for place, (_, read_only) in wanted.items()}
         kept: dict[tuple[int, int], _Attachment] = {}
-        for status in loop.find(self._pool.root, self._tag_prefix()):
+        for status in self._pool.devices():
             place, read_only = rights.get(status.tag, ((0, 0), False))
             right = status.tag in rights and place not in kept and status.read_only == read_only
             if right and not status.fenced and self._backs(status, place[0]):
@@ -249,9 +254,8 @@ class LoopBlocks:
         return mended
 
     def close(self) -> None:
-        """Unmounts the pool unless a device or another user still needs it."""
-        if self.kind != "plain":
-            pool.unmount(self._state)
+        """The pool is unmounted as soon as no device needs it."""
+        self._pool.close()
 
     def _require(self, key: int) -> None:
         if not self._store.path(key).exists():
@@ -262,14 +266,11 @@ class LoopBlocks:
         if offset < 0 or length < 0 or offset + length > size:
             raise BlocksError(f"{length} bytes at {offset} do not lie within object {key} of {size} bytes")
 
-    def _tag_prefix(self) -> str:
-        return f"splab:{self._pool.description.id}:"
-
     def _tag(self, key: int, client: int) -> str:
-        return f"{self._tag_prefix()}{key}:{client}"
+        return f"splab:{self._pool.description.id}:{key}:{client}"
 
     def _devices_of(self, key: int) -> list[loop.Status]:
-        return loop.find(self._store.path(key), f"{self._tag_prefix()}{key}:")
+        return self._pool.devices(f"{key}:")
 
     def _snapshot(self) -> list[tuple[tuple[int, int], _Attachment]]:
         with self._guard:

@@ -1,18 +1,20 @@
-"""The pool: one sparse file with a file system of its own, mounted for the simulator alone below its state directory.
+"""The pool: one sparse file with a file system of its own, mounted for the simulator alone.
 
 STATE/pool.json     what the pool is; written last, so that without it nothing else counts
 STATE/pool.img      the file system's image
-STATE/pool/         where it is mounted (kind `plain`: an ordinary directory)
+STATE/pool/         the objects where the kind is `plain`, which has no file system of its own
 
-The image's own loop device goes with the mount. A crash leaves the mount, which the next start takes over.
+The mount is attached to no directory: it lives as long as this process or a device over one of its files does. So
+hosts' mount namespaces cannot inherit it and keep it alive, and a killed simulator leaves no mount to be found and
+removed. The image's own loop device goes with the mount.
 """
 
 from __future__ import annotations
 
 import ctypes
-import errno
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +30,12 @@ DEFAULT_SIZE = 64 << 30
 SMALLEST = 512 << 20
 """xfs refuses less than 300 MiB; below this no kind has room for its own tables and some volumes."""
 _FORMAT_SECONDS = 120
-_MOUNT_DATA = {"btrfs": b"nodatacow", "xfs": b""}
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOATIME = 2, 4, 8, 1024
+_OPTIONS = {"btrfs": (b"nodatacow",), "xfs": ()}
+
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+_CLOEXEC = 1
+_SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6
+_NOSUID, _NODEV, _NOEXEC, _NOATIME = 2, 4, 8, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +48,23 @@ class Description:
 
 
 class Pool:
-    """A pool that is mounted."""
+    """A pool that can be used until `close`."""
 
     def __init__(self, state: Path, description: Description) -> None:
-        self.root = mount_point(state)
         self.description = description
+        self._mount = None if description.kind == "plain" else _mount(state, description)
+        self.root = plain_directory(state) if self._mount is None else Path(f"/proc/self/fd/{self._mount}")
         self.store: Store = store(description.kind, self.root)
+
+    def close(self) -> None:
+        """Let go of the mount; devices over its files keep the file system."""
+        if self._mount is not None:
+            os.close(self._mount)
+            self._mount = None
+
+    def devices(self, tag: str = "") -> list[loop.Status]:
+        """Devices over this pool's files, of those whose tag goes on with `tag`."""
+        return devices(self.description.id, tag)
 
     def capacity(self) -> tuple[int, int]:
         """(all, free) bytes."""
@@ -60,7 +77,7 @@ class Pool:
         return self.description.size, max(0, min(free, self.description.size - used))
 
 
-def mount_point(state: Path) -> Path:
+def plain_directory(state: Path) -> Path:
     return state / "pool"
 
 
@@ -93,7 +110,6 @@ def open_pool(state: Path, *, kind: str | None, size: int | None) -> Pool:
         return _make(state, kind, size)
     if kind is not None and kind != description.kind:
         raise BlocksError(f"{state} holds a {description.kind} pool, not {kind}; remove it with --destroy first")
-    _mount(state, description)
     return Pool(state, description)
 
 
@@ -107,13 +123,13 @@ def _make(state: Path, kind: str | None, size: int | None) -> Pool:
         description = Description(kind=candidate, id=os.urandom(6).hex(), size=chosen)
         try:
             _format(state, description)
-            _mount(state, description)
+            made = Pool(state, description)
         except BlocksError as error:
             why.append(str(error))
             _forget_unfinished(state)
             continue
         _write_description(state, description)
-        return Pool(state, description)
+        return made
     raise BlocksError(f"no pool can be made in {state}: " + "; ".join(why))
 
 
@@ -123,13 +139,12 @@ def _default_size(state: Path) -> int:
 
 
 def _forget_unfinished(state: Path) -> None:
-    unmount(state)
     image(state).unlink(missing_ok=True)
 
 
 def _format(state: Path, description: Description) -> None:
-    mount_point(state).mkdir(mode=0o700, exist_ok=True)
     if description.kind == "plain":
+        plain_directory(state).mkdir(mode=0o700, exist_ok=True)
         return
     make = program(f"mkfs.{description.kind}")
     if make is None:
@@ -174,35 +189,43 @@ def tag(description: Description) -> str:
     return f"splab:{description.id}:pool"
 
 
-def mounted(point: Path) -> bool:
-    """Whether something is mounted exactly there, in this mount namespace."""
-    wanted = str(point)
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        # Spaces and the like come as octal escapes of their bytes.
-        if line.split(" ")[4].encode().decode("unicode_escape").encode("latin-1").decode() == wanted:
-            return True
-    return False
+_VOLUME_FILE = re.compile(r"(/.*/pool)?/[0-9]+(/data)?")
 
 
-def _mount(state: Path, description: Description) -> None:
-    if description.kind == "plain" or mounted(mount_point(state)):
-        return
-    mount_point(state).mkdir(mode=0o700, exist_ok=True)
-    with _image_device(state, description) as device:
-        arguments = (device.encode(), str(mount_point(state)).encode(), description.kind.encode())
-        flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME
-        _call(f"mounting {image(state)}", _libc.mount, *arguments, flags, _MOUNT_DATA[description.kind])
+def devices(pool_id: str, tag: str = "") -> list[loop.Status]:
+    """Devices of volumes of this pool. The path of a file on a mount without a place begins at the mount's root."""
+    found = loop.find(f"splab:{pool_id}:{tag}", lambda path: _VOLUME_FILE.fullmatch(str(path)) is not None)
+    return [status for status in found if not status.tag.endswith(":pool")]
+
+
+def image_devices(state: Path) -> list[loop.Status]:
+    """The device of the image; none when the file system is not in use."""
+    return loop.find("splab:", lambda path: path == image(state))
+
+
+def _mount(state: Path, description: Description) -> int:
+    """A descriptor of the root directory of the mounted file system."""
+    with explained(f"mounting {image(state)}"), _image_device(state, description) as device:
+        context = _syscall(_FSOPEN, description.kind.encode(), _CLOEXEC)
+        try:
+            _syscall(_FSCONFIG, context, _SET_STRING, b"source", device.encode(), 0)
+            for flag in _OPTIONS[description.kind]:
+                _syscall(_FSCONFIG, context, _SET_FLAG, flag, None, 0)
+            _syscall(_FSCONFIG, context, _CREATE, None, None, 0)
+            return _syscall(_FSMOUNT, context, _CLOEXEC, _NOSUID | _NODEV | _NOEXEC | _NOATIME)
+        finally:
+            os.close(context)
 
 
 @contextmanager
 def _image_device(state: Path, description: Description) -> Iterator[str]:
-    """The image's device, held open. A second device over one image would ruin the file system, so one that another
-    mount namespace keeps alive is taken again."""
-    for status in loop.find(image(state), tag(description)):
+    """The image's device, held open. A second device over one image would ruin the file system, so one that devices of
+    volumes, or a killed simulator's last breath, keep alive is taken again."""
+    for status in image_devices(state):
         descriptor = os.open(status.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             # Now that it is open it cannot go; before, it could.
-            if status in loop.find(image(state), tag(description)):
+            if status in image_devices(state):
                 yield status.path
                 return
         finally:
@@ -211,26 +234,14 @@ def _image_device(state: Path, description: Description) -> Iterator[str]:
         yield status.path
 
 
-def unmount(state: Path) -> bool:
-    """Unmount the pool; False when something still uses it."""
-    if not mounted(mount_point(state)):
-        return True
-    try:
-        _call(f"unmounting {mount_point(state)}", _libc.umount2, str(mount_point(state)).encode(), 0)
-    except BlocksError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EBUSY:
-            return False
-        raise
-    return True
-
-
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
-_libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 
 
-def _call(what: str, function: ctypes._NamedFuncPointer, *arguments: bytes | int) -> None:
-    with explained(what):
-        if function(*arguments) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+def _syscall(number: int, *arguments: int | bytes | None) -> int:
+    """The C library has had wrappers of these calls since 2022 only; their numbers are the same on every machine."""
+    words = [ctypes.c_long(word) if isinstance(word, int) else ctypes.c_char_p(word) for word in arguments]
+    result = int(_libc.syscall(ctypes.c_long(number), *words))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result

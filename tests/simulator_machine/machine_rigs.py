@@ -58,20 +58,37 @@ class LoopRig:
     def __init__(self, state: Path, kind: str) -> None:
         self.kind = kind
         self.state = state
-        self.blocks: Blocks = self.start()
+        self._running = self.start()
+        self.blocks: Blocks = self._running
         self.blocks.reconcile({}, {})
+        description = pool.describe(state)
+        assert description is not None
+        self.pool_id = description.id
 
     def start(self) -> LoopBlocks:
         return LoopBlocks(self.state, kind=self.kind, size=POOL)
 
     def restart(self) -> Blocks:
-        self.blocks = self.start()
+        self._running.close()  # what the kernel does with a dead process's descriptors
+        self._running = self.start()
+        self.blocks = self._running
         return self.blocks
+
+    def file(self, key: int) -> Path:
+        return self._running.root / str(key) / "data" if self.kind == "btrfs" else self._running.root / str(key)
+
+    def objects(self) -> list[int]:
+        """Every object that has a file, complete or not."""
+        return sorted(int(entry.name) for entry in self._running.root.iterdir())
 
     def device(self, key: int, client: int) -> str:
         """Path of the device that the client has of the object, from the kernel."""
-        tags = [status for status in loop.find(self.state, "splab:") if status.tag.endswith(f":{key}:{client}")]
-        return next(status.path for status in tags if not status.fenced)
+        mine = [status for status in self.devices() if status.tag.endswith(f":{key}:{client}")]
+        return next(status.path for status in mine if not status.fenced)
+
+    def devices(self) -> list[loop.Status]:
+        """Devices of this rig's volumes, from the kernel."""
+        return pool.devices(self.pool_id)
 
     @contextmanager
     def hold(self, key: int, client: int) -> Iterator[None]:
@@ -82,9 +99,10 @@ class LoopRig:
             os.close(descriptor)
 
     def left(self) -> list[str]:
-        """Loop devices and mounts of this rig."""
-        devices = [f"{status.path} {status.tag}" for status in loop.find(self.state, "")]
-        return devices + ([str(pool.mount_point(self.state))] if pool.mounted(pool.mount_point(self.state)) else [])
+        """What of this rig the machine has besides files: devices, and mounts."""
+        devices = [f"{status.path} {status.tag}" for status in self.devices() + pool.image_devices(self.state)]
+        mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.state) in line]
+        return devices + mounts
 
 
 @contextmanager
@@ -93,10 +111,13 @@ def loop_rig(state: Path, kind: str) -> Iterator[LoopRig]:
     lacking = loop.missing()
     if lacking is not None:
         pytest.skip(f"loop devices need {lacking}")
+    rig = None
     try:
         rig = LoopRig(state, kind)
         yield rig
     finally:
+        if rig is not None:
+            rig.blocks.close()
         destroy(state)
     assert rig.left() == []
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from simulator.blocks import loop
 from simulator.blocks.links import all_links
 from simulator.blocks.machine import LoopBlocks
 from simulator.ports import Blocks, Links
@@ -137,7 +136,7 @@ def journal_after_kill(done: int) -> Journalled:
 
 def assert_exactly(rig: LoopRig, blocks: Blocks, journal: Journalled) -> None:
     """Devices, links, sizes and contents are what the journal says, no more and no less."""
-    devices = loop.find(rig.state / "pool", "splab:")
+    devices = rig.devices()
     places = {tuple(map(int, status.tag.split(":")[2:])): status for status in devices}
     assert set(places) == set(journal.attached) and len(devices) == len(places)
     wanted: dict[Path, str] = {}
@@ -153,8 +152,7 @@ def assert_exactly(rig: LoopRig, blocks: Blocks, journal: Journalled) -> None:
         assert len(content) == size
         if key == 2:
             assert content[:7] == b"payload"
-    files = [entry.name for entry in (rig.state / "pool").iterdir()]
-    assert sorted(map(int, files)) == sorted(journal.sizes)
+    assert rig.objects() == sorted(journal.sizes)
 
 
 def test_a_kill_at_any_system_call_leaks_nothing_and_loses_nothing(loop_machine: LoopRig) -> None:
@@ -172,6 +170,7 @@ def test_a_kill_at_any_system_call_leaks_nothing_and_loses_nothing(loop_machine:
             step.act(loop_machine.blocks)
         assert_exactly(loop_machine, loop_machine.blocks, journal_after_kill(len(STEPS)))
         loop_machine.restart().reconcile({}, {})
+        loop_machine.blocks.close()
         if not killed:
             break
         kills += 1
@@ -192,6 +191,7 @@ def test_a_kill_while_the_pool_is_made_or_reconciled_is_mended_by_the_next_start
             link.unlink()
         extra = loop_machine.restart()
         extra.reconcile(journal.sizes, {1: [(HERE, False)]})
+        extra.close()
         run_until_killed(loop_machine.state, loop_machine.kind, 9, calls)
     blocks = loop_machine.restart()
     blocks.reconcile(journal.sizes, journal.grouped())

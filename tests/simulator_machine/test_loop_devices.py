@@ -95,7 +95,7 @@ def test_a_read_only_client_cannot_write_and_rights_change_with_the_next_attach(
         loop_machine.blocks.attach(1, HERE, read_only=True)
     os.close(descriptor)
     assert loop_machine.blocks.attach(1, HERE, read_only=True) != path
-    assert len(loop.find(loop_machine.state / "pool", "splab:")) == 1
+    assert len(loop_machine.devices()) == 1
 
 
 def test_links_follow_a_new_name_and_never_take_one_that_another_object_has_now(loop_machine: LoopRig) -> None:
@@ -116,7 +116,7 @@ def test_a_name_that_would_leave_the_clients_directory_is_refused(loop_machine: 
     loop_machine.blocks.create(1, MB)
     with pytest.raises(BlocksError, match="cannot be the name of a device"):
         loop_machine.blocks.attach(1, Links(1, (name,), ("l.c.1",)), read_only=False)
-    assert loop.find(loop_machine.state / "pool", "splab:") == []
+    assert loop_machine.devices() == []
 
 
 def test_a_busy_detach_changes_nothing_and_names_who_has_the_device_open(loop_machine: LoopRig) -> None:
@@ -182,7 +182,7 @@ def test_after_a_forced_detach_a_host_that_hung_can_no_longer_write(loop_machine
     finally:
         os.close(direct)
         os.close(buffered)
-    assert loop.find(loop_machine.state / "pool", "splab:") == []
+    assert loop_machine.devices() == []
 
 
 def test_a_device_that_somebody_else_took_away_is_made_again_and_never_mistaken(loop_machine: LoopRig) -> None:
@@ -196,7 +196,7 @@ def test_a_device_that_somebody_else_took_away_is_made_again_and_never_mistaken(
     mine = blocks.attach(1, HERE, read_only=False)
     assert mine != other
     blocks.detach(1, 1, force=True)
-    assert [status.path for status in loop.find(loop_machine.state / "pool", "splab:")] == [other]
+    assert [status.path for status in loop_machine.devices()] == [other]
 
 
 def test_a_clone_of_a_device_in_use_is_what_was_on_the_device_at_that_moment(loop_machine: LoopRig) -> None:
@@ -237,6 +237,33 @@ def test_closing_unmounts_the_pool_only_when_nothing_is_attached(loop_machine: L
     assert loop_machine.left() == []
 
 
+def test_a_start_keeps_a_device_that_a_killed_detach_had_marked_to_go(loop_machine: LoopRig) -> None:
+    blocks = loop_machine.blocks
+    blocks.create(1, MB)
+    path = blocks.attach(1, HERE, read_only=False)
+    with loop_machine.hold(1, 1):
+        marked = loop_machine.devices()[0]
+        loop.clear(marked.number, marked.tag, force=True)
+        blocks = loop_machine.restart()
+        assert blocks.reconcile({1: MB}, {1: [(HERE, False)]}) == []
+    assert loop_machine.device(1, 1) == path
+
+
+def test_a_start_replaces_a_device_over_a_file_that_is_no_longer_the_objects(loop_machine: LoopRig) -> None:
+    blocks = loop_machine.blocks
+    blocks.create(1, MB)
+    stale = blocks.attach(1, HERE, read_only=False)
+    loop_machine.file(1).rename(loop_machine.file(1).with_suffix(".old"))
+    loop_machine.file(1).write_bytes(b"restored".ljust(MB, b"\0"))
+    loop_machine.file(1).with_suffix(".old").unlink()
+    with loop_machine.hold(1, 1):
+        blocks = loop_machine.restart()
+        assert any(stale in line for line in blocks.reconcile({1: MB}, {1: [(HERE, False)]}))
+        assert loop_machine.device(1, 1) != stale
+    assert (client_directories(loop_machine.state, 1)[1] / "l.c.1").read_bytes()[:8] == b"restored"
+    assert len(loop_machine.devices()) == 1
+
+
 def test_destroy_names_who_keeps_it_from_removing_and_finishes_when_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +285,7 @@ def test_destroy_names_who_keeps_it_from_removing_and_finishes_when_repeated(
             assert (state / "pool.img").exists()
         finally:
             os.close(held)
+        blocks.close()
         assert len(destroy(state)) >= 3
         assert list(state.iterdir()) == []
         assert destroy(state) == []
