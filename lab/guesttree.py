@@ -42,7 +42,7 @@ mount -t tmpfs tmpfs /run
 hostname guest
 ip link set lo up
 dropbear -s -R -E -p 22 -P /run/dropbear.pid
-acpid
+acpid -l /run/acpid.log -p /run/acpid.pid
 echo "@READY@" > /dev/ttyS0
 [ -e /sys/class/net/eth0 ] && ip link set eth0 up && exec udhcpc -i eth0 -S -t 10 -T 1 -A 2 -p /run/udhcpc.pid -s /etc/udhcpc
 """
@@ -75,9 +75,10 @@ def write_initrd(initrd: Path, kernel: Kernel, uuid: str, tree: Path) -> None:
 
 def write_root(tree: Path, public_key: Path, host_key: Path, ready: str) -> None:
     """The root file system's tree: busybox, dropbear, and the few files that tie them together."""
-    for name in ("bin", "sbin", "usr/bin", "usr/sbin", "lib", "lib64", "dev", "proc", "sys", "run", "tmp", "mnt", "var", "etc/dropbear"):
+    for name in ("bin", "sbin", "usr/bin", "usr/sbin", "lib", "lib64", "dev", "proc", "sys", "run", "tmp", "mnt", "var/log", "etc/dropbear"):
         (tree / name).mkdir(parents=True)
     (tree / "tmp").chmod(0o1777)
+    (tree / "var/run").symlink_to("/run")
     shutil.copy2(BUSYBOX, tree / "bin/busybox")
     for applet in run([BUSYBOX, "--list-full"]).text.split():
         link = tree / applet

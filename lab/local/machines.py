@@ -172,7 +172,7 @@ def _machine(state: State, member: Member, cache: Path) -> Config:
         services += _kvm(state, member, cache, mounts)
     return {
         "hostname": member.name,
-        "sysctl": {"net/ipv4/tcp_syn_retries": "1", "net/ipv4/tcp_retries2": "8"},
+        "sysctl": {"net/ipv4/tcp_syn_retries": "1", "net/ipv4/tcp_retries2": "8", "net/ipv6/conf/all/disable_ipv6": "1"},
         "mounts": mounts,
         "directories": ["/run/sshd", "/run/lock"],
         "services": services,
