@@ -189,7 +189,7 @@ def tag(description: Description) -> str:
     return f"splab:{description.id}:pool"
 
 
-_VOLUME_FILE = re.compile(r"(/.*/pool)?/[0-9]+(/data)?")
+_VOLUME_FILE = re.compile(r"(/.*/pool)?/[0-9]+([./].*)?")
 
 
 def devices(pool_id: str, tag: str = "") -> list[loop.Status]:
