@@ -20,7 +20,8 @@ tries=0
 while [ $tries -lt 100 ]; do
   for device in /dev/vda2 /dev/sda2 /dev/vd[b-z]2 /dev/sd[b-z]2; do
     [ -b $device ] || continue
-    found=$(/bin/busybox dd if=$device bs=8 skip=141 count=2 2>/dev/null | /bin/busybox od -A n -t x1 | /bin/busybox tr -d ' \\n')
+    found=$(/bin/busybox dd if=$device bs=8 skip=141 count=2 2>/dev/null | /bin/busybox od -A n -t x1)
+    found=$(echo $found | /bin/busybox tr -d ' ')
     if [ "$found" = "@UUID@" ] && /bin/busybox mount -t ext4 -o rw $device /root; then
       /bin/busybox mount --move /dev /root/dev
       /bin/busybox mount --move /proc /root/proc
@@ -44,10 +45,17 @@ ip link set lo up
 dropbear -s -R -E -p 22 -P /run/dropbear.pid
 acpid -l /run/acpid.log -p /run/acpid.pid
 echo "@READY@" > /dev/ttyS0
-[ -e /sys/class/net/eth0 ] && ip link set eth0 up && exec udhcpc -i eth0 -S -t 10 -T 1 -A 2 -p /run/udhcpc.pid -s /etc/udhcpc
+[ -e /sys/class/net/eth0 ] || exit 0
+ip link set eth0 up
+exec udhcpc -i eth0 -S -t 10 -T 1 -A 2 -p /run/udhcpc.pid -s /etc/udhcpc
 """
 
-INITTAB = "::sysinit:/etc/start\n::respawn:/sbin/getty -L ttyS0 115200 vt100\n::ctrlaltdel:/sbin/reboot\n::shutdown:/bin/sync\n::shutdown:/bin/umount -a -r\n"
+INITTAB = """::sysinit:/etc/start
+::respawn:/sbin/getty -L ttyS0 115200 vt100
+::ctrlaltdel:/sbin/reboot
+::shutdown:/bin/sync
+::shutdown:/bin/umount -a -r
+"""
 
 UDHCPC = """#!/bin/sh
 case "$1" in
@@ -75,7 +83,22 @@ def write_initrd(initrd: Path, kernel: Kernel, uuid: str, tree: Path) -> None:
 
 def write_root(tree: Path, public_key: Path, host_key: Path, ready: str) -> None:
     """The root file system's tree: busybox, dropbear, and the few files that tie them together."""
-    for name in ("bin", "sbin", "usr/bin", "usr/sbin", "lib", "lib64", "dev", "proc", "sys", "run", "tmp", "mnt", "var/log", "etc/dropbear"):
+    for name in (
+        "bin",
+        "sbin",
+        "usr/bin",
+        "usr/sbin",
+        "lib",
+        "lib64",
+        "dev",
+        "proc",
+        "sys",
+        "run",
+        "tmp",
+        "mnt",
+        "var/log",
+        "etc/dropbear",
+    ):
         (tree / name).mkdir(parents=True)
     (tree / "tmp").chmod(0o1777)
     (tree / "var/run").symlink_to("/run")

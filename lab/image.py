@@ -1,7 +1,7 @@
 """The guest image: boots from its own disk, gets its address over DHCP, lets the lab's key in over SSH.
 
-MBR; a FAT partition with syslinux, kernel and initrd; an ext4 root. Written file by file into a sparse raw file, so neither a
-mount nor a loop device is needed. Kept in the cache under a hash of everything that goes into it.
+MBR; a FAT partition with syslinux, kernel and initrd; an ext4 root. Written file by file into a sparse raw file, so
+neither a mount nor a loop device is needed. Kept in the cache under a hash of everything that goes into it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,20 @@ ROOT_START = BOOT_START + BOOT_SIZE
 MBR = Path("/usr/lib/syslinux/mbr/mbr.bin")
 READY = "splab guest ready"
 """The line that a guest writes to its first serial port when its SSH server runs."""
-TOOLS = ("sfdisk", "mformat", "mcopy", "syslinux", "mke2fs", "cpio", "qemu-img", "dropbear", "dropbearkey", "ssh-keygen", "dpkg-deb", "modinfo")
+TOOLS = (
+    "sfdisk",
+    "mformat",
+    "mcopy",
+    "syslinux",
+    "mke2fs",
+    "cpio",
+    "qemu-img",
+    "dropbear",
+    "dropbearkey",
+    "ssh-keygen",
+    "dpkg-deb",
+    "modinfo",
+)
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -67,9 +80,13 @@ def cache_directory() -> Path:
 def build(cache: Path | None = None, progress: Progress = silent) -> Image:
     """The image from the cache, built first when something it is made of has changed. Takes about 5 s then."""
     cache = cache or cache_directory()
-    missing = [tool for tool in TOOLS if shutil.which(tool, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is None]
+    missing = [
+        tool for tool in TOOLS if shutil.which(tool, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is None
+    ]
     if missing or not MBR.exists():
-        raise MissingPrerequisite(f"cannot build the guest image without {', '.join(missing) or MBR}; run `make setup` as root")
+        raise MissingPrerequisite(
+            f"cannot build the guest image without {', '.join(missing) or MBR}; run `make setup` as root"
+        )
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "image.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -132,10 +149,8 @@ def _assemble(work: Path, directory: Path, debs: tuple[Path, ...], keys: Path) -
     _partition(raw)
     _boot_partition(raw, work, guest_kernel.vmlinuz, initrd)
     size_kib = (VIRTUAL_SIZE - ROOT_START) // 1024
-    run(
-        ["mke2fs", "-q", "-t", "ext4", "-U", uuid, "-L", "splab", "-d", work / "root.tree"]
-        + ["-E", f"offset={ROOT_START},root_owner=0:0", raw, f"{size_kib}k"]
-    )
+    options = ["-t", "ext4", "-U", uuid, "-L", "splab", "-E", f"offset={ROOT_START},root_owner=0:0"]
+    run(["mke2fs", "-q", *options, "-d", work / "root.tree", raw, f"{size_kib}k"])
     with raw.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     run(["qemu-img", "convert", "-q", "-c", "-f", "raw", "-O", "qcow2", raw, directory / "guest.qcow2"])
@@ -153,8 +168,9 @@ def _uuid(text: str) -> str:
 
 
 def _partition(raw: Path) -> None:
-    table = f"label: dos\nstart={BOOT_START // 512}, size={BOOT_SIZE // 512}, type=c, bootable\nstart={ROOT_START // 512}, type=83\n"
-    run(["sfdisk", "-q", raw], stdin=table.encode())
+    boot = f"start={BOOT_START // 512}, size={BOOT_SIZE // 512}, type=c, bootable"
+    root = f"start={ROOT_START // 512}, type=83"
+    run(["sfdisk", "-q", raw], stdin=f"label: dos\n{boot}\n{root}\n".encode())
     code = MBR.read_bytes()
     with raw.open("r+b") as file:
         file.write(code[:440])

@@ -1,4 +1,4 @@
-"""The guest's kernel: taken from a distribution package that is unpacked, never installed, so that this machine's own boot stays as it is."""
+"""The guest's kernel: from a distribution package that is unpacked, never installed: this machine boots as before."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Kernel:
 
 
 def packages(cache: Path, progress: Progress = silent) -> tuple[Path, ...]:
-    """The kernel's .deb files, downloaded once into `cache`. Raises `MissingPrerequisite` when apt cannot supply them."""
+    """The kernel's .deb files, downloaded once into `cache`. Raises `MissingPrerequisite` when apt has none."""
     directory = cache / "kernel"
     found = tuple(sorted(directory.glob("linux-*.deb")))
     if found:
@@ -80,7 +80,14 @@ def unpack(debs: Iterable[Path], directory: Path) -> Kernel:
     if not images:
         raise LabError(f"no kernel in the packages unpacked to {directory}; remove the cache's kernel folder")
     version = images[-1].name.removeprefix("vmlinuz-")
-    tree = next((path for path in (directory / "lib/modules" / version, directory / "usr/lib/modules" / version) if path.is_dir()), None)
+    tree = next(
+        (
+            path
+            for path in (directory / "lib/modules" / version, directory / "usr/lib/modules" / version)
+            if path.is_dir()
+        ),
+        None,
+    )
     if tree is None:
         raise LabError(f"kernel {version} has no modules in {directory}")
     return Kernel(version, images[-1], tuple(_load_order(tree)))

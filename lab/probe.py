@@ -27,7 +27,9 @@ def accelerator(cache: Path | None = None, progress: Progress = silent) -> Accel
     cache = cache or image.cache_directory()
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return Accelerator.TCG
-    name = hashlib.sha256(f"{os.uname().release} {run(['qemu-system-x86_64', '--version']).text}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{os.uname().release} {run(['qemu-system-x86_64', '--version']).text}".encode()).hexdigest()[
+        :16
+    ]
     answer = cache / f"accelerator.{name}"
     if answer.exists():
         return Accelerator(answer.read_text())
@@ -77,5 +79,7 @@ def _write_initrd(initrd: Path, tree: Path) -> None:
     lines = ["#!/bin/busybox sh", "/bin/busybox mount -t devtmpfs dev /dev", f"echo {LINE.decode()} > /dev/ttyS0"]
     (tree / "init").write_text("\n".join([*lines, "exec /bin/busybox poweroff -f", ""]))
     (tree / "init").chmod(0o755)
-    archive = run(["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"], cwd=tree, stdin=b"bin\nbin/busybox\ndev\ninit\n").stdout
+    archive = run(
+        ["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"], cwd=tree, stdin=b"bin\nbin/busybox\ndev\ninit\n"
+    ).stdout
     initrd.write_bytes(run(["gzip", "-1", "-n"], stdin=archive).stdout)

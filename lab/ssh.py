@@ -1,4 +1,4 @@
-"""SSH to a machine of the lab: OpenSSH with one shared connection, never asking, never learning a host key by itself."""
+"""SSH to a machine of the lab: OpenSSH with one shared connection, never asking, never learning a host key."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import testinfra
+import testinfra.host
 
 from lab.file import Ssh
 from lab.shell import Completed, run
@@ -24,7 +27,7 @@ def _control_directory() -> Path:
 
 @dataclass(frozen=True)
 class SshHost:
-    """A machine reached over SSH. The first command opens the connection, later ones share it for a minute after the last."""
+    """A machine reached over SSH. Commands share one connection, which closes a minute after the last."""
 
     ssh: Ssh
     shared: bool = True
@@ -57,7 +60,7 @@ class SshHost:
         return ["ssh", *self.options(), "-p", str(ssh.port), f"{ssh.user}@{ssh.address}", "--", shlex.join(command)]
 
     def run(self, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, check: bool = True) -> Completed:
-        """Run `command` there. Raises `lab.shell.CommandFailed` when it fails (with `check`) or does not end in time."""
+        """Run `command` there. Raises `lab.shell.CommandFailed` when it fails (with `check`) or takes too long."""
         return run(self.argv(command), stdin=stdin, timeout=timeout, check=check)
 
     def close(self) -> None:
@@ -65,3 +68,11 @@ class SshHost:
         if self.shared:
             target = f"{self.ssh.user}@{self.ssh.address}"
             run(["ssh", *self.options(), "-p", str(self.ssh.port), "-O", "exit", target], check=False, timeout=10)
+
+    def inspector(self) -> testinfra.host.Host:
+        """testinfra's view of the machine, over the same connection."""
+        ssh = self.ssh
+        options = " ".join(shlex.quote(word) for word in self.options())
+        return testinfra.get_host(
+            f"ssh://{ssh.user}@{ssh.address}:{ssh.port}", ssh_extra_args=options, controlpersist=0
+        )

@@ -1,4 +1,4 @@
-"""cgroup2 folders: everything of a lab machine runs in one, so that it can be killed, frozen and proved gone as a whole."""
+"""cgroup2 folders: a lab machine runs in one, so that it can be killed, frozen and proved gone as a whole."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ def mount_point() -> Path:
         fields = line.split()
         if fields[2] == "cgroup2":
             return Path(fields[1])
-    raise MissingPrerequisite("cgroup2 is not mounted: mkdir -p /sys/fs/cgroup/unified; mount -t cgroup2 none /sys/fs/cgroup/unified")
+    raise MissingPrerequisite(
+        "cgroup2 is not mounted: mkdir -p /sys/fs/cgroup/unified; mount -t cgroup2 none /sys/fs/cgroup/unified"
+    )
 
 
 def processes(folder: Path) -> list[int]:

@@ -15,11 +15,11 @@ from lab.shell import Progress, run, silent
 
 
 class LeftOver(LabError):
-    """Something of the lab could not be removed; the text lists all of it. The ledger stays, so `down` may be repeated."""
+    """Something of the lab could not be removed; the text lists all of it. The ledger stays, so it may be repeated."""
 
 
 def down(state_dir: Path | None = None, progress: Progress = silent) -> None:
-    """Remove everything that `up` made. Works after a crash, a kill of everything and a half-done `up`; twice is fine."""
+    """Remove everything that `up` made, also after a crash, a kill of everything or a half-done `up`; twice is fine."""
     state = State(state_dir or default_state())
     with machine_lock.exclusive():
         take_down(state, progress)
@@ -91,7 +91,9 @@ def _remove_tree(name: str) -> None:
     if inside:
         raise NotOurs(f"{', '.join(inside)} is still mounted below {path}, so nothing there is deleted")
     if loop_devices(path):
-        raise LabError(f"loop devices {', '.join(loop_devices(path))} still lead into {path}, so nothing there is deleted")
+        raise LabError(
+            f"loop devices {', '.join(loop_devices(path))} still lead into {path}, so nothing there is deleted"
+        )
     if path.is_dir():
         shutil.rmtree(path)
 

@@ -1,4 +1,4 @@
-"""The ledger: a line on disk for everything the lab makes, before it makes it. Taking the lab down walks it backwards."""
+"""The ledger: a line on disk for everything the lab makes, before it makes it. `down` walks it backwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One local lab a machine: its names and addresses are the machine's, so a second one would take them from the first."""
+"""One local lab a machine: its names and addresses are the machine's, a second would take them from the first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each lab machine is made of: its own /etc, /run and libvirt folders, and its services (spec lab-facts sections 2, 8, 9)."""
+"""What each lab machine is made of: its own /etc, /run and libvirt folders, and services (spec lab-facts 2, 8, 9)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import sys
 import uuid
 from pathlib import Path
 
-from simulator.settings import Settings
-
 from lab.local import cgroup
 from lab.local.layout import (
     CGROUP,
-    KVM_HOSTS,
     MANAGEMENT,
     MEMBERS,
     NETWORK,
@@ -24,6 +21,7 @@ from lab.local.layout import (
     guest_addresses,
 )
 from lab.shell import run
+from simulator.settings import Settings
 
 DEVICE_DIRECTORIES = (Path("/dev/storpool"), Path("/dev/storpool-byid"))
 MOUNT_POINTS = (*DEVICE_DIRECTORIES, *(Path(name, "libvirt") for name in ("/var/lib", "/var/log", "/var/cache")))
@@ -112,11 +110,24 @@ def start(state: State, member: Member, config: Path, folder: Path) -> None:
     own_mounts = [] if member == MANAGEMENT else ["unshare", "--mount", "--uts", "--propagation", "slave", "--"]
     enter = 'echo $$ > "$0"/cgroup.procs && exec "$@" >>"$LOG" 2>&1 </dev/null'
     init = str(Path(__file__).with_name("hostinit.py"))
+    machine = [
+        "nsenter",
+        f"--net=/run/netns/{member.netns}",
+        "--",
+        *own_mounts,
+        sys.executable,
+        "-I",
+        init,
+        str(config),
+    ]
     run(
-        ["setsid", "--fork", "/bin/sh", "-c", enter, folder, "nsenter", f"--net=/run/netns/{member.netns}", "--"]
-        + [*own_mounts, sys.executable, "-I", init, str(config)],
-        env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-        | {"HOME": "/root", "LOG": str(state.member(member) / "log/init.log")},
+        ["setsid", "--fork", "/bin/sh", "-c", enter, str(folder), *machine],
+        env={
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_ALL": "C.UTF-8",
+            "HOME": "/root",
+            "LOG": str(state.member(member) / "log/init.log"),
+        },
     )
 
 
@@ -164,7 +175,11 @@ def _machine(state: State, member: Member, cache: Path) -> Config:
     shutil.copyfile(state.login_key.with_suffix(".pub"), authorized)
     sshd = directory / "sshd_config"
     sshd.write_text(_SSHD.format(ip=member.ip, host_key=directory / "ssh_host_ed25519_key", authorized=authorized))
-    mounts = [["-t", "sysfs", "sysfs", "/sys"], ["-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"], ["--bind", str(etc), "/etc"]]
+    mounts = [
+        ["-t", "sysfs", "sysfs", "/sys"],
+        ["-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"],
+        ["--bind", str(etc), "/etc"],
+    ]
     services = [_service(directory, "sshd", ["/usr/sbin/sshd", "-D", "-e", "-f", str(sshd)], restart=True)]
     if member == SECONDARY:
         services += _nfs(state, directory, mounts)
@@ -172,7 +187,11 @@ def _machine(state: State, member: Member, cache: Path) -> Config:
         services += _kvm(state, member, cache, mounts)
     return {
         "hostname": member.name,
-        "sysctl": {"net/ipv4/tcp_syn_retries": "1", "net/ipv4/tcp_retries2": "8", "net/ipv6/conf/all/disable_ipv6": "1"},
+        "sysctl": {
+            "net/ipv4/tcp_syn_retries": "1",
+            "net/ipv4/tcp_retries2": "8",
+            "net/ipv6/conf/all/disable_ipv6": "1",
+        },
         "mounts": mounts,
         "directories": ["/run/sshd", "/run/lock"],
         "services": services,

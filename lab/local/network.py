@@ -38,7 +38,9 @@ def refuse_conflict() -> None:
         if destination == "default" or route.get("dev") in (CLIENT_LINK, "lo"):
             continue
         if ipaddress.ip_network(destination, strict=False).overlaps(lab):
-            raise LabError(f"this machine already has a route to {destination} over {route.get('dev')}; the local lab needs {NETWORK}")
+            raise LabError(
+                f"this machine routes {destination} over {route.get('dev')}; the local lab needs {NETWORK} for itself"
+            )
 
 
 def namespaces() -> list[str]:

@@ -1,4 +1,4 @@
-"""Bring the local lab up: a StorPool cluster, two KVM hosts and an NFS host in namespaces of this machine, and a lab file for them."""
+"""Bring the local lab up: StorPool, two KVM hosts and an NFS host in namespaces, and a lab file for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import requests
-from simulator.settings import Settings
 
 from lab import image, probe
 from lab.errors import LabError, MissingPrerequisite
@@ -29,7 +28,7 @@ from lab.file import (
     dump,
     load,
 )
-from lab.local import cgroup, machine_lock, network, secrets
+from lab.local import cgroup, credentials, machine_lock, network
 from lab.local.down import take_down
 from lab.local.layout import (
     AGENT_PORT,
@@ -52,6 +51,7 @@ from lab.local.ledger import Kind, Ledger
 from lab.local.machines import MOUNT_POINTS, configure, folder_of, start
 from lab.shell import CommandFailed, Progress, silent
 from lab.ssh import SshHost
+from simulator.settings import Settings
 
 
 def up(state_dir: Path | None = None, progress: Progress = silent) -> Lab:
@@ -99,7 +99,7 @@ def _bring_up(state: State, progress: Progress) -> Lab:
     ledger.record(Kind.FILE, machine_lock.OWNER)
     machine_lock.OWNER.write_text(str(state.root))
     _directories(state, ledger)
-    secrets.make(state)
+    credentials.make(state)
     shutil.copyfile(guest.qcow2, state.images / "guest.qcow2")
     for directory in MOUNT_POINTS:
         if not directory.exists():
@@ -125,7 +125,15 @@ def _bring_up(state: State, progress: Progress) -> Lab:
 
 
 def _directories(state: State, ledger: Ledger) -> None:
-    for directory in (state.keys, state.tls, state.root / "members", state.storpool, state.export, state.images, state.management):
+    for directory in (
+        state.keys,
+        state.tls,
+        state.root / "members",
+        state.storpool,
+        state.export,
+        state.images,
+        state.management,
+    ):
         ledger.record(Kind.TREE, directory)
     ledger.record(Kind.FILE, state.lab_file.with_suffix(".partial"))
     ledger.record(Kind.FILE, state.lab_file)
@@ -139,7 +147,9 @@ def _wait(state: State, member: Member, what: str, condition: Callable[[], bool]
     while not condition():
         waited = time.monotonic() - begun
         if waited > 3 and not cgroup.processes(folder_of(member.name)):
-            raise LabError(f"{member.name} did not start: {log.read_text()[-1000:] if log.exists() else 'it said nothing'}")
+            raise LabError(
+                f"{member.name} did not start: {log.read_text()[-1000:] if log.exists() else 'it said nothing'}"
+            )
         if waited > seconds:
             raise LabError(f"{what} did not answer within {seconds:.0f} s")
         time.sleep(0.1)
@@ -165,7 +175,9 @@ def _storpool_answers(state: State) -> bool:
 
 
 def _storpool_ready(state: State) -> None:
-    _wait(state, MANAGEMENT, f"the StorPool API at {MANAGEMENT.ip}:{STORPOOL_PORT}", lambda: _storpool_answers(state), 30)
+    _wait(
+        state, MANAGEMENT, f"the StorPool API at {MANAGEMENT.ip}:{STORPOOL_PORT}", lambda: _storpool_answers(state), 30
+    )
     for name in TEMPLATES:
         made = _storpool(state, "VolumeTemplateCreate", {"name": name, "placeAll": name, "replication": 3})
         if not made.ok:
@@ -183,12 +195,14 @@ def _answers(state: State, member: Member, command: list[str]) -> bool:
         return False
 
 
-def _machine_ready(state: State, member: Member) -> None:
+def _sign_of_life(member: Member) -> list[str]:
     if member == SECONDARY:
-        command = ["/bin/sh", "-c", f"/usr/sbin/rpcinfo -t {member.ip} mountd 3 && /usr/sbin/rpcinfo -t {member.ip} nfs 3"]
-    else:
-        command = ["virsh", "--connect", "qemu:///system", "version"]
-    _wait(state, member, f"{member.name} over SSH", lambda: _answers(state, member, command), 60)
+        return ["/bin/sh", "-c", f"/usr/sbin/rpcinfo -t {member.ip} mountd 3 && /usr/sbin/rpcinfo -t {member.ip} nfs 3"]
+    return ["virsh", "--connect", "qemu:///system", "version"]
+
+
+def _machine_ready(state: State, member: Member) -> None:
+    _wait(state, member, f"{member.name} over SSH", lambda: _answers(state, member, _sign_of_life(member)), 60)
 
 
 def _healthy(state: State) -> Lab | None:
@@ -200,10 +214,26 @@ def _healthy(state: State) -> Lab | None:
     if not _storpool_answers(state):
         return None
     for member in SSH_MEMBERS:
-        command = ["true"] if member == SECONDARY else ["virsh", "--connect", "qemu:///system", "version"]
-        if not _answers(state, member, command):
+        if not _answers(state, member, _sign_of_life(member)):
             return None
     return load(state.lab_file)
+
+
+def status(state_dir: Path | None = None) -> list[tuple[str, str, bool]]:
+    """(machine, what it shows, whether it is in order) of the local lab; one row that says so when there is none."""
+    state = State((state_dir or default_state()).resolve())
+    owner = machine_lock.owner()
+    if owner is None:
+        return [("local lab", "not up; bring it up with: splab lab up", False)]
+    machine_lock.refuse_other(state.root)
+    rows = [("storpool", f"API at {MANAGEMENT.ip}:{STORPOOL_PORT}", _storpool_answers(state))]
+    for member in MEMBERS:
+        count = len(cgroup.processes(folder_of(member.name)))
+        answers = member == MANAGEMENT or (count > 0 and _answers(state, member, _sign_of_life(member)))
+        text = f"{member.ip}, {count} processes{'' if answers else ', does not answer over SSH'}"
+        rows.append((member.name, text, count > 0 and answers))
+    rows.append(("lab file", str(state.lab_file), state.lab_file.exists()))
+    return rows
 
 
 def _describe(state: State, guest: image.Image, accelerator: Accelerator) -> Lab:

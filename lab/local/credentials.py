@@ -1,4 +1,4 @@
-"""Keys, token and certificates of one lab, made when it comes up and gone with it. None of them leaves the state directory."""
+"""Keys, token and certificates of one lab, made when it comes up and gone with it; none leaves its directory."""
 
 from __future__ import annotations
 
