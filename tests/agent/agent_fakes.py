@@ -338,7 +338,7 @@ class FakeSecondary:
     def file(self, store: DataStore, path: str) -> Iterator[str]:
         assert store.role is StoreRole.IMAGE
         with self._rig.step("mount"):
-            pass
+            self._rig.steps.append("mounted")
         try:
             yield f"/mnt/store/{path}"
         finally:

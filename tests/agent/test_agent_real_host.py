@@ -1,0 +1,143 @@
+"""The agent's way to the OS: programs that hang, flood or leave children, and block devices that are none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.agent.real_host import OUTPUT_LIMIT, RealHost
+from harness.runtime.threads import ThreadRuntime
+from harness.spi.errors import InvalidParameter, NotFound, Unavailable, Unknown
+
+PYTHON = sys.executable
+
+
+@pytest.fixture
+def host() -> RealHost:
+    return RealHost(ThreadRuntime("agent"))
+
+
+@pytest.fixture
+def loop_device(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0 or shutil.which("losetup") is None:
+        pytest.skip("needs root and losetup (package mount)")
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(3 * 1024 * 1024)
+    device = subprocess.run(
+        ["losetup", "--find", "--show", str(image)], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    try:
+        yield Path(device)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def test_output_exit_status_and_input_of_a_program_are_kept_apart(host: RealHost) -> None:
+    script = "import sys; sys.stdout.write(sys.stdin.read().upper()); sys.stderr.write('oops'); sys.exit(3)"
+    result = host.run([PYTHON, "-c", script], stdin=b"secret", timeout=20)
+    assert (result.rc, result.stdout, result.stderr) == (3, b"SECRET", b"oops")
+
+
+def test_no_shell_reads_the_arguments(host: RealHost) -> None:
+    assert host.run(["echo", "$HOME; id `id`"], timeout=20).stdout == b"$HOME; id `id`\n"
+
+
+def test_a_program_that_floods_is_read_to_its_end_and_kept_to_the_limit(host: RealHost) -> None:
+    script = f"import sys; sys.stdout.write('x' * {3 * OUTPUT_LIMIT}); sys.stderr.write('end')"
+    result = host.run([PYTHON, "-c", script], timeout=30)
+    assert len(result.stdout) == OUTPUT_LIMIT
+    assert result.stderr == b"end"
+
+
+def test_a_program_that_hangs_is_killed_with_its_children(host: RealHost, tmp_path: Path) -> None:
+    pid_file = tmp_path / "child"
+    script = f"sleep 600 & echo $! > {pid_file}; wait"
+    with pytest.raises(Unknown, match="killed"):
+        host.run(["sh", "-c", script], timeout=1.0)
+    assert_gone(int(pid_file.read_text()))
+
+
+def test_a_child_left_behind_neither_delays_the_answer_nor_lives_on(host: RealHost, tmp_path: Path) -> None:
+    pid_file = tmp_path / "child"
+    result = host.run(["sh", "-c", f"sleep 600 & echo $! > {pid_file}; echo done"], timeout=20)
+    assert (result.rc, result.stdout) == (0, b"done\n")
+    assert_gone(int(pid_file.read_text()))
+
+
+def assert_gone(pid: int) -> None:
+    """Dead, or a zombie that its new parent has not collected yet."""
+    runtime = ThreadRuntime("test")
+    deadline = runtime.monotonic() + 10
+    while runtime.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if state == "Z":
+            return
+        runtime.sleep(0.05)
+    raise AssertionError(f"process {pid} lives on")
+
+
+def test_a_program_that_closes_its_outputs_is_still_waited_for(host: RealHost) -> None:
+    script = "import os, time; os.close(1); os.close(2); time.sleep(0.3); os._exit(7)"
+    assert host.run([PYTHON, "-c", script], timeout=20).rc == 7
+
+
+def test_a_program_that_is_not_there_was_not_started(host: RealHost) -> None:
+    with pytest.raises(Unavailable, match="no-such-program"):
+        host.run(["no-such-program"], timeout=5)
+
+
+def test_what_is_no_block_device_has_no_size(host: RealHost, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 512)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for path in (file, fifo, tmp_path, tmp_path / "dangling", tmp_path / "missing", Path("/dev/null")):
+        assert host.block_device_size(str(path)) is None
+
+
+@pytest.mark.local
+def test_a_block_device_is_measured_through_a_link_and_after_it_has_grown(
+    host: RealHost, loop_device: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "d.n.1"
+    link.symlink_to(loop_device)
+    assert host.block_device_size(str(link)) == 3 * 1024 * 1024
+    with (tmp_path / "image").open("r+b") as file:
+        file.truncate(5 * 1024 * 1024)
+    subprocess.run(["losetup", "--set-capacity", str(loop_device)], check=True)
+    assert host.block_device_size(str(link)) == 5 * 1024 * 1024
+
+
+@pytest.mark.local
+def test_a_device_without_a_medium_has_no_size(host: RealHost, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make a device node")
+    # Major 240 is left to experiments: no driver answers for it.
+    node = tmp_path / "stale"
+    os.mknod(node, 0o600 | 0o060000, os.makedev(240, 77))
+    assert host.block_device_size(str(node)) is None
+
+
+def test_text_files_are_read_up_to_a_limit(host: RealHost, tmp_path: Path) -> None:
+    file = tmp_path / "storpool.conf"
+    file.write_text("SP_OURID=1\n")
+    assert host.read_text(str(file)) == "SP_OURID=1\n"
+    with pytest.raises(NotFound):
+        host.read_text(str(tmp_path / "missing"))
+    with pytest.raises(Unavailable):
+        host.read_text(str(tmp_path))
+    with file.open("wb") as big:
+        big.truncate(2 * 1024 * 1024)
+    with pytest.raises(InvalidParameter):
+        host.read_text(str(file))
