@@ -213,6 +213,7 @@ VM_STATES = StateMachine(
         (VmState.STOPPED, VmEvent.STOP_REQUESTED): VmState.STOPPED,
         (VmState.STOPPED, VmEvent.DESTROY_REQUESTED): VmState.DESTROYED,
         (VmState.STOPPED, VmEvent.EXPUNGE_OPERATION): VmState.EXPUNGING,
+        (VmState.STOPPED, VmEvent.OPERATION_FAILED_TO_ERROR): VmState.ERROR,
         (VmState.STARTING, VmEvent.OPERATION_SUCCEEDED): VmState.RUNNING,
         (VmState.STARTING, VmEvent.OPERATION_FAILED): VmState.STOPPED,
         (VmState.STARTING, VmEvent.OPERATION_FAILED_TO_ERROR): VmState.ERROR,

@@ -1,0 +1,1 @@
+"""CloudStack's signed HTTP API (spec/cloudstack-api.md)."""

@@ -1,0 +1,51 @@
+"""Signatures of API requests, version 1 and 3, in every variant that real clients send (spec/cloudstack-api.md 6)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import itertools
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from urllib.parse import quote
+
+Query = Sequence[tuple[str, str]]
+
+
+def is_signed(query: Query, signature: str, secret: str) -> bool:
+    """Whether `signature` is the query's with this secret, in any of the variants."""
+    given = signature.encode()
+    return any(hmac.compare_digest(given, candidate) for candidate in _candidates(query, secret))
+
+
+def sign(query: Query, secret: str) -> str:
+    """The signature as `cs` and the Java server make it: names sorted as sent."""
+    return next(_candidates(query, secret)).decode()
+
+
+def expired(query: Query, now: float) -> str | None:
+    """Why the request's time limit refuses it, or None. Only signature version 3 has one."""
+    values = {name.lower(): value for name, value in query}
+    if values.get("signatureversion") != "3":
+        return None
+    try:
+        limit = datetime.strptime(values.get("expires", ""), "%Y-%m-%dT%H:%M:%S%z").timestamp()
+    except ValueError:
+        return "expires must look like 2026-01-31T12:00:00+0000 with signatureversion 3"
+    return "the request's expires has passed" if limit < now else None
+
+
+def _candidates(query: Query, secret: str) -> Iterator[bytes]:
+    pairs = [(name, value) for name, value in query if name.lower() != "signature"]
+    by_name = sorted(pairs, key=lambda pair: pair[0])
+    by_lower_name = sorted(pairs, key=lambda pair: pair[0].lower())
+    # Java escapes "~", Python does not; libcloud leaves brackets alone, and names may or may not be escaped.
+    for ordered, safe, tilde, names in itertools.product(
+        (by_name, by_lower_name), ("*", "*[]"), ("~", "%7E"), (False, True)
+    ):
+        text = "&".join(
+            f"{quote(name, safe=safe) if names else name}={quote(value, safe=safe).replace('~', tilde)}"
+            for name, value in ordered
+        ).lower()
+        yield base64.b64encode(hmac.new(secret.encode(), text.encode(), hashlib.sha1).digest())

@@ -1,0 +1,161 @@
+"""Volume snapshots."""
+
+from __future__ import annotations
+
+from harness.cloudstack import settings
+from harness.cloudstack.api.command import Command, Created, Json, job, listing, object_job
+from harness.cloudstack.api.errors import INTERNAL, PARAMETER, ApiError
+from harness.cloudstack.api.lookup import clean, entity, matching, named, owner, tags_of, time, zone
+from harness.cloudstack.api.parameters import OWNED, Request
+from harness.cloudstack.records import Transaction
+from harness.cloudstack.records.rows import Snapshot, SnapshotStore, StoragePool, Vm, Volume
+from harness.cloudstack.services import Services
+from harness.spi.objects import StoreRole
+from harness.spi.states import SnapshotState, StoreRefState, VolumeState
+
+
+def create_snapshot(services: Services, request: Request) -> Created:
+    uuids = services.runtime.uuid(), services.runtime.uuid()
+    with services.records.transaction("snapshot allocated") as tx:
+        volume = entity(tx, Volume, request, "volumeid")
+        if volume.state is not VolumeState.READY or volume.pool_id is None:
+            raise ApiError(
+                PARAMETER,
+                f"VolumeId: {volume.uuid} is not in Ready state but {volume.state.value}. Cannot take snapshot.",
+            )
+        if settings.flag(tx, settings.BACKUP):
+            raise ApiError(
+                INTERNAL,
+                f"backing snapshots up to secondary storage is not built yet; set {settings.BACKUP} to false"
+                f" (or {settings.BYPASS} to true) to keep them on primary storage",
+            )
+        vm = None if volume.instance_id is None else tx.find(Vm, id=volume.instance_id)
+        name = (
+            named(request) if request.text("name") else f"{vm.name if vm else 'detached'}_{volume.name}_{uuids[0][:8]}"
+        )
+        row = tx.insert(
+            Snapshot(
+                uuid=uuids[1],
+                name=name,
+                volume_id=volume.id,
+                state=SnapshotState.ALLOCATED,
+                size=volume.size,
+                data_center_id=volume.data_center_id,
+                disk_offering_id=volume.disk_offering_id,
+                created=tx.now,
+            )
+        )
+        tx.insert(
+            SnapshotStore(
+                store_id=volume.pool_id,
+                store_role=StoreRole.PRIMARY,
+                snapshot_id=row.id,
+                volume_id=volume.id,
+                state=StoreRefState.ALLOCATED,
+                size=volume.size,
+                physical_size=0,
+                install_path=None,
+            )
+        )
+    return Created(row.id, row.uuid, "Snapshot")
+
+
+def take_snapshot(services: Services, request: Request) -> Json:
+    row = services.snapshots.take(request.created)
+    with services.records.read() as tx:
+        return snapshot(tx, row, owner(tx))
+
+
+def delete_snapshot(services: Services, request: Request) -> None:
+    services.snapshots.delete(_deletable(services, request))
+
+
+def list_snapshots(services: Services, request: Request) -> list[Json]:
+    with services.records.read() as tx:
+        common = owner(tx)
+        rows = [snapshot(tx, row, common) for row in tx.all(Snapshot, removed=None)]
+    ids = request.items("ids")
+    rows = [row for row in rows if not ids or row["id"] in ids]
+    return matching(rows, request, "id", "name", "volumeid", "zoneid", "snapshottype", "locationtype")
+
+
+def get_volume_snapshot_details(services: Services, request: Request) -> list[Json]:
+    with services.records.read() as tx:
+        row = entity(tx, Snapshot, request, "snapshotid")
+        details = tx.details("snapshot_details", row.id)
+    return [{"snapshotDetailsName": name, "snapshotDetailsValue": value} for name, value in details.items()]
+
+
+def snapshot(tx: Transaction, row: Snapshot, common: Json) -> Json:
+    volume = tx.get(Volume, row.volume_id)
+    ref = tx.find(SnapshotStore, snapshot_id=row.id)
+    pool = None if ref is None else tx.find(StoragePool, id=ref.store_id)
+    place = zone(tx)
+    return common | clean(
+        id=row.uuid,
+        name=row.name,
+        state=row.state.value,
+        volumeid=volume.uuid,
+        volumename=volume.name,
+        volumetype=volume.volume_type.value,
+        virtualsize=row.size,
+        physicalsize=ref.physical_size if ref else None,
+        snapshottype=row.snapshot_type,
+        intervaltype=row.snapshot_type,
+        locationtype=row.location_type,
+        revertable=row.state is SnapshotState.BACKED_UP,
+        datastoreid=pool and pool.uuid,
+        datastorename=pool and pool.name,
+        datastoretype=pool and "Primary",
+        datastorestate=ref and ref.state.value,
+        zoneid=place.uuid,
+        zonename=place.name,
+        created=time(row.created),
+        tags=tags_of(tx, "Snapshot", row.uuid),
+    )
+
+
+def _deletable(services: Services, request: Request) -> int:
+    with services.records.read() as tx:
+        row = entity(tx, Snapshot, request, "id")
+    if row.state not in (SnapshotState.BACKED_UP, SnapshotState.ERROR, SnapshotState.DESTROYING):
+        raise ApiError(
+            PARAMETER, f"Can't delete snapshot {row.name} due to it is in {row.state.value} Status, not BackedUp"
+        )
+    return row.id
+
+
+_FIELDS = (
+    "id:string name:string state:string volumeid:string volumename:string volumetype:string virtualsize:long"
+    " physicalsize:long snapshottype:string intervaltype:string locationtype:string revertable:boolean"
+    " datastoreid:string datastorename:string datastoretype:string datastorestate:string zoneid:string"
+    " zonename:string created:date account:string domain:string domainid:string tags:set"
+)
+
+COMMANDS: tuple[Command, ...] = (
+    object_job(
+        "createSnapshot",
+        "snapshot",
+        "volumeid:uuid* name:string account:string domainid:uuid policyid:uuid quiescevm:boolean locationtype:string"
+        " asyncbackup:boolean tags:map zoneids:list storageids:list usestoragereplication:boolean",
+        _FIELDS,
+        take_snapshot,
+        create_snapshot,
+    ),
+    job("deleteSnapshot", "id:uuid* zoneid:uuid", delete_snapshot, check=_deletable),
+    listing(
+        "listSnapshots",
+        "snapshot",
+        f"{OWNED} id:uuid ids:list name:string volumeid:uuid zoneid:uuid showunique:boolean snapshottype:string"
+        " locationtype:string intervaltype:string",
+        _FIELDS,
+        list_snapshots,
+    ),
+    listing(
+        "getVolumeSnapshotDetails",
+        "apivolumesnapshotdetails",
+        "snapshotid:string*",
+        "id:string snapshotDetailsName:string snapshotDetailsValue:string",
+        get_volume_snapshot_details,
+    ),
+)

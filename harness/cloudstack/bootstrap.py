@@ -1,0 +1,74 @@
+"""What exists before anybody asks: zone, pod, cluster, hosts, image store, OS types, the admin and his keys."""
+
+from __future__ import annotations
+
+from harness.cloudstack import settings
+from harness.cloudstack.config import CloudConfig
+from harness.cloudstack.records import Records, Transaction
+from harness.cloudstack.records.rows import Account, Cluster, Domain, GuestOs, HostRow, ImageStore, Pod, User, Zone
+from harness.spi.errors import InvalidParameter
+from harness.spi.runtime import Runtime
+
+OS_TYPES = (("Other Linux (64-bit)", "Other"), ("CentOS 7", "CentOS"), ("Debian GNU/Linux 12 (64-bit)", "Debian"))
+
+
+def bootstrap(runtime: Runtime, records: Records, config: CloudConfig) -> None:
+    """Make what is missing; rows of an earlier start stay as they are, keys follow the configuration."""
+    unknown = set(config.settings) - settings.SETTINGS.keys()
+    if unknown:
+        raise InvalidParameter(f"the configuration names settings that do not exist: {', '.join(sorted(unknown))}")
+    uuids = [runtime.uuid() for _ in range(8 + len(OS_TYPES) + len(config.hosts))]
+    with records.transaction("bootstrap") as tx:
+        if tx.find(Zone, id=1) is None:
+            _make_all(tx, config, uuids)
+        _hosts(tx, config, uuids)
+        user = tx.get(User, 1)
+        tx.update(user, api_key=config.api_key, secret_key=config.secret_key)
+        tx.update(tx.get(ImageStore, 1), url=config.image_store_url)
+        # Who was Up when the last server died must answer first.
+        tx.execute("UPDATE host SET status = 'Connecting'")
+
+
+def _make_all(tx: Transaction, config: CloudConfig, uuids: list[str]) -> None:
+    zone = tx.insert(Zone(uuid=uuids.pop(), name=config.zone))
+    pod = tx.insert(Pod(uuid=uuids.pop(), name=config.pod, data_center_id=zone.id))
+    cluster = tx.insert(Cluster(uuid=uuids.pop(), name=config.cluster, pod_id=pod.id, data_center_id=zone.id))
+    if config.storpool_cluster_id is not None:
+        tx.set_detail("cluster_details", cluster.id, "sp.cluster.id", config.storpool_cluster_id)
+    tx.insert(ImageStore(uuid=uuids.pop(), name="secondary1", url=config.image_store_url, data_center_id=zone.id))
+    domain = tx.insert(Domain(uuid=uuids.pop(), name="ROOT", path="/"))
+    account = tx.insert(Account(uuid=uuids.pop(), account_name="admin", domain_id=domain.id, type=1))
+    tx.insert(
+        User(
+            uuid=uuids.pop(),
+            username="admin",
+            account_id=account.id,
+            firstname="admin",
+            lastname="cloud",
+            email="admin@localhost",
+            created=tx.now,
+        )
+    )
+    for name, category in OS_TYPES:
+        tx.insert(GuestOs(uuid=uuids.pop(), display_name=name, category=category))
+    for name, value in config.settings.items():
+        settings.set_value(tx, name, value)
+
+
+def _hosts(tx: Transaction, config: CloudConfig, uuids: list[str]) -> None:
+    cluster = tx.get(Cluster, 1)
+    for name in config.hosts:
+        if tx.find(HostRow, name=name) is None:
+            tx.insert(
+                HostRow(
+                    uuid=uuids.pop(),
+                    name=name,
+                    status="Connecting",
+                    resource_state="Enabled",
+                    data_center_id=cluster.data_center_id,
+                    pod_id=cluster.pod_id,
+                    cluster_id=cluster.id,
+                    last_ping=0.0,
+                    created=tx.now,
+                )
+            )

@@ -1,0 +1,70 @@
+"""Agents of the KVM hosts, and the framework's choice among them (spec/cloudstack-plugin.md section 1.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from harness.cloudstack.orchestration.errors import checked
+from harness.cloudstack.records import Records
+from harness.cloudstack.records.rows import HostRow
+from harness.spi.commands import AnyAnswer, AnyCommand
+from harness.spi.errors import InsufficientCapacity, NotFound, Unavailable
+from harness.spi.objects import DataStore
+from harness.spi.ports import Endpoint
+from harness.spi.runtime import Runtime
+
+USABLE = "status = 'Up' AND resource_state = 'Enabled'"
+ANSWER_GRACE = 15.0
+"""Seconds an answer may take beyond the time that the agent may work."""
+
+
+class Agents:
+    """Implements `harness.spi.driver.HostEndpoints`."""
+
+    def __init__(self, runtime: Runtime, records: Records, endpoints: Mapping[str, Endpoint]) -> None:
+        self._runtime = runtime
+        self._records = records
+        self._endpoints = dict(endpoints)
+
+    def select(self, pool: DataStore) -> Endpoint:
+        """An agent of any usable host that has the pool connected, as CloudStack in no fixed order."""
+        with self._records.read() as tx:
+            hosts = tx.select(
+                HostRow,
+                f"{USABLE} AND id IN (SELECT host_id FROM storage_pool_host_ref WHERE pool_id = ?) ORDER BY id",
+                (pool.id,),
+            )
+        if not hosts:
+            raise InsufficientCapacity(
+                f"no host that is Up and Enabled has storage pool {pool.name} connected; see listHosts and the agents"
+            )
+        return self._endpoint(hosts[int(self._runtime.random() * len(hosts))])
+
+    def host(self, host_id: int) -> Endpoint:
+        """The agent of a host that is Up and Enabled."""
+        with self._records.read() as tx:
+            row = tx.find(HostRow, id=host_id)
+        if row is None:
+            raise NotFound(f"there is no host {host_id}")
+        if row.status != "Up" or row.resource_state != "Enabled":
+            raise Unavailable(f"host {row.name} is {row.status} and {row.resource_state}; its agent gets no commands")
+        return self._endpoint(row)
+
+    def named(self, name: str) -> Endpoint | None:
+        """The agent of a host whatever its state, or None when the host has none."""
+        return self._endpoints.get(name)
+
+    def send(self, host_id: int, command: AnyCommand) -> AnyAnswer:
+        """Deliver a command to a host; raises what a negative answer stands for (`checked`)."""
+        return ask(self.host(host_id), command)
+
+    def _endpoint(self, host: HostRow) -> Endpoint:
+        found = self._endpoints.get(host.name)
+        if found is None:
+            raise Unavailable(f"host {host.name} has no agent in the configuration")
+        return found
+
+
+def ask(endpoint: Endpoint, command: AnyCommand) -> AnyAnswer:
+    """Send and check."""
+    return checked(endpoint.send(command, timeout=command.wait + ANSWER_GRACE), endpoint.name)

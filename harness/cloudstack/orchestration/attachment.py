@@ -1,0 +1,193 @@
+"""Attaching volumes to VMs and detaching them (spec/cloudstack-plugin.md 4.4 and 4.5)."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from harness.cloudstack.orchestration import objects
+from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
+from harness.cloudstack.orchestration.errors import reworded
+from harness.cloudstack.orchestration.volume import VolumeManager
+from harness.cloudstack.records import Transaction
+from harness.cloudstack.records.rows import Vm, Volume
+from harness.spi.commands import AttachCommand, DettachCommand
+from harness.spi.errors import Error, InvalidParameter, Unknown
+from harness.spi.objects import VolumeType
+from harness.spi.states import VmState, VolumeEvent, VolumeState
+
+_log = logging.getLogger("harness.cloudstack.attachment")
+
+MAX_DATA_VOLUMES = 64
+CDROM = 3
+"""Device id that CloudStack keeps for ISOs."""
+ATTACH_WAIT = 120.0
+UNDO_TRIES = 3
+UNDO_PAUSE = 5.0
+INTENT = "attach.intent"
+"""Volume detail while an attach is under way: `<vm row id>:<host row id>:<device id>`."""
+
+
+class AttachmentManager:
+    def __init__(self, context: Context, volumes: VolumeManager) -> None:
+        self._context = context
+        self._volumes = volumes
+
+    def attach(self, volume_id: int, vm_id: int, device_id: int | None = None) -> Volume:
+        """Attach to a Running VM through its agent, to a Stopped one in the records. Raises when nothing is attached.
+
+        A volume that was never used is created first, if the VM's ROOT volume is on a pool.
+        """
+        with self._context.vm_locks.hold(str(vm_id), LOCK_TIMEOUT):
+            with self._context.records.read() as tx:
+                vm, row = tx.get(Vm, vm_id), tx.get(Volume, volume_id)
+                check_attachable(tx, vm, row, device_id)
+                root_ready = any(
+                    volume.volume_type is VolumeType.ROOT and volume.path for volume in objects.volumes_of(tx, vm_id)
+                )
+            if row.state is VolumeState.ALLOCATED and root_ready:
+                row = self._volumes.ensure_ready(volume_id, vm.host_id)
+            if vm.state is VmState.RUNNING:
+                row = self._plug(vm, row, device_id)
+            else:
+                with self._context.records.transaction("volume assign") as tx:
+                    row = _assign(tx, tx.get(Volume, volume_id), vm, device_id)
+            if row.path is not None:
+                self._volumes.tell_attached(vm.uuid, row)
+            return row
+
+    def detach(self, volume_id: int) -> Volume:
+        """Take the volume from its VM: through the agent when the VM runs. After an error it is still attached."""
+        with self._context.records.read() as tx:
+            row = tx.get(Volume, volume_id)
+            vm_id = check_detachable(tx, row).id
+        with self._context.vm_locks.hold(str(vm_id), LOCK_TIMEOUT):
+            with self._context.records.read() as tx:
+                row = tx.get(Volume, volume_id)
+                vm = check_detachable(tx, row)
+            if vm.state is VmState.RUNNING and vm.host_id is not None:
+                command = DettachCommand(vm_name=vm.instance_name, disk=objects.disk(row), wait=ATTACH_WAIT)
+                try:
+                    self._context.agents.send(vm.host_id, command)
+                except Error as error:
+                    text = f"Failed to detach volume {row.name} from VM {vm.display_name}; {error}"
+                    raise reworded(error, text) from error
+            return self.release(row)
+
+    def release(self, row: Volume) -> Volume:
+        """The records and tags of a volume that no VM has any more."""
+        with self._context.records.transaction("volume detached") as tx:
+            row = tx.update(row, instance_id=None, device_id=None, attached=None, updated=tx.now)
+        self._volumes.tell_detached(row)
+        return row
+
+    def resolve(self, volume_id: int) -> None:
+        """End an attach whose outcome is not known: detach there, then Attaching -> Ready. Raises while it cannot."""
+        with self._context.records.read() as tx:
+            row = tx.get(Volume, volume_id)
+            intent = tx.details("volume_details", volume_id).get(INTENT)
+            if row.state is not VolumeState.ATTACHING:
+                return
+            vm_id, host_id, device_id = (int(part) for part in (intent or "0:0:0").split(":"))
+            vm = tx.find(Vm, id=vm_id)
+        if vm is not None and intent is not None:
+            disk = objects.disk(msgspec.structs.replace(row, device_id=device_id))
+            self._context.agents.send(host_id, DettachCommand(vm_name=vm.instance_name, disk=disk, wait=ATTACH_WAIT))
+        self._not_plugged(row)
+
+    def _plug(self, vm: Vm, row: Volume, device_id: int | None) -> Volume:
+        with self._context.records.transaction("volume attach") as tx:
+            device_id = _device_id(tx, vm, row, device_id)
+            row = tx.transition(tx.get(Volume, row.id), VolumeEvent.ATTACH_REQUESTED)
+            tx.set_detail("volume_details", row.id, INTENT, f"{vm.id}:{vm.host_id}:{device_id}")
+        disk = objects.disk(msgspec.structs.replace(row, device_id=device_id))
+        try:
+            if vm.host_id is None:
+                raise InvalidParameter(f"VM {vm.instance_name} is Running on no host")
+            self._context.agents.send(vm.host_id, AttachCommand(vm_name=vm.instance_name, disk=disk, wait=ATTACH_WAIT))
+        except Error as error:
+            text = f"Failed to attach volume {row.name} to VM {vm.display_name}; {error}"
+            if isinstance(error, Unknown):
+                text += self._undo(row)
+            else:
+                self._not_plugged(row)
+            raise reworded(error, text) from error
+        with self._context.records.transaction("volume attached") as tx:
+            tx.set_detail("volume_details", row.id, INTENT, None)
+            return tx.transition(
+                row,
+                VolumeEvent.OPERATION_SUCCEEDED,
+                instance_id=vm.id,
+                device_id=device_id,
+                attached=tx.now,
+                updated=tx.now,
+            )
+
+    def _undo(self, row: Volume) -> str:
+        """After an attach without an answer; what to tell the caller of the outcome."""
+        for attempt in range(UNDO_TRIES):
+            if attempt:
+                self._context.runtime.sleep(UNDO_PAUSE)
+            try:
+                self.resolve(row.id)
+            except Error as error:
+                _log.warning("attach of volume %s cannot be undone yet: %s", row.uuid, error)
+            else:
+                return "; it was detached again"
+        return "; whether it is attached is not known, it stays Attaching until its host answers"
+
+    def _not_plugged(self, row: Volume) -> None:
+        with self._context.records.transaction("volume not attached") as tx:
+            tx.set_detail("volume_details", row.id, INTENT, None)
+            tx.transition(row, VolumeEvent.OPERATION_FAILED)
+
+
+def check_attachable(tx: Transaction, vm: Vm, row: Volume, device_id: int | None) -> None:
+    """CloudStack's own refusals, in its order and close to its words."""
+    if row.removed is not None or row.state not in (VolumeState.ALLOCATED, VolumeState.READY):
+        raise InvalidParameter(
+            f"Volume state must be in Allocated, Ready or in Uploaded state; {row.name} is {row.state.value}"
+        )
+    if row.instance_id is not None:
+        raise InvalidParameter(f"Please specify a volume that is not attached to any VM; {row.name} has one")
+    if vm.removed is not None or vm.state not in (VmState.RUNNING, VmState.STOPPED):
+        raise InvalidParameter(f"Please specify a VM that is either running or stopped; it is {vm.state.value}")
+    if row.data_center_id != vm.data_center_id:
+        raise InvalidParameter("Please specify a volume that is in the same zone as the VM")
+    if (device_id == 0) != (row.volume_type is VolumeType.ROOT):
+        raise InvalidParameter(f"Only a ROOT volume goes to device id 0, and {row.name} is {row.volume_type.value}")
+    if device_id == 0 and vm.state is not VmState.STOPPED:
+        raise InvalidParameter("A ROOT volume can be attached only to a VM that is stopped")
+    data = [volume for volume in objects.volumes_of(tx, vm.id) if volume.volume_type is VolumeType.DATADISK]
+    if len(data) >= MAX_DATA_VOLUMES:
+        raise InvalidParameter(f"The specified VM already has the maximum number of data disks ({MAX_DATA_VOLUMES})")
+    _device_id(tx, vm, row, device_id)
+
+
+def check_detachable(tx: Transaction, row: Volume) -> Vm:
+    """The VM that has the volume; raises `InvalidParameter` when there is none or it may not be detached."""
+    vm = None if row.instance_id is None else tx.find(Vm, id=row.instance_id)
+    if row.removed is not None or vm is None or vm.removed is not None:
+        raise InvalidParameter(f"The specified volume {row.name} is not attached to a VM")
+    if vm.state not in (VmState.RUNNING, VmState.STOPPED, VmState.DESTROYED):
+        raise InvalidParameter(f"Please specify a VM that is either running or stopped; it is {vm.state.value}")
+    if row.volume_type is VolumeType.ROOT and vm.state is VmState.RUNNING:
+        raise InvalidParameter("Please specify a VM that is stopped: ROOT volumes are not detached from a running one")
+    return vm
+
+
+def _device_id(tx: Transaction, vm: Vm, row: Volume, wanted: int | None) -> int:
+    used = {volume.device_id for volume in objects.volumes_of(tx, vm.id)}
+    if wanted is not None:
+        if wanted in used or wanted == CDROM or not 0 <= wanted <= MAX_DATA_VOLUMES + 1:
+            raise InvalidParameter(f"deviceId {wanted} is used by VM {vm.instance_name} or cannot be used")
+        return wanted
+    if row.volume_type is VolumeType.ROOT:
+        return 0
+    return next(number for number in range(1, MAX_DATA_VOLUMES + 2) if number not in used and number != CDROM)
+
+
+def _assign(tx: Transaction, row: Volume, vm: Vm, device_id: int | None) -> Volume:
+    number = _device_id(tx, vm, row, device_id)
+    return tx.update(row, instance_id=vm.id, device_id=number, attached=tx.now, updated=tx.now)

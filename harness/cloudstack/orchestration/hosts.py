@@ -1,0 +1,100 @@
+"""Hosts: connected with every pool, pinged, their power states read (spec/cloudstack-plugin.md 5.2)."""
+
+from __future__ import annotations
+
+import logging
+
+from harness.cloudstack.orchestration import objects
+from harness.cloudstack.orchestration.agents import ask
+from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.vm import VmManager
+from harness.cloudstack.records.rows import HostRow, StoragePool, StoragePoolHost
+from harness.spi.commands import PingAnswer, PingCommand
+from harness.spi.errors import Error
+from harness.spi.objects import Host
+
+_log = logging.getLogger("harness.cloudstack.hosts")
+
+PING_WAIT = 10.0
+
+
+class HostManager:
+    def __init__(self, context: Context, vms: VmManager, ping_timeout: float) -> None:
+        """A host is Down when it has not answered for `ping_timeout` seconds."""
+        self._context = context
+        self._vms = vms
+        self._ping_timeout = ping_timeout
+
+    def poll(self) -> None:
+        """Ping every host once; connect those that were away, and pools that were not usable before."""
+        with self._context.records.read() as tx:
+            hosts = tx.all(HostRow)
+        for host in hosts:
+            self.ping(host)
+
+    def ping(self, host: HostRow) -> None:
+        """Up or Down follows from the answer; so do the power states of the host's VMs."""
+        asked_at = self._context.runtime.now()
+        endpoint = self._context.agents.named(host.name)
+        try:
+            if endpoint is None:
+                raise Error(f"host {host.name} has no agent in the configuration")
+            answer = ask(endpoint, PingCommand(wait=PING_WAIT))
+            if not isinstance(answer, PingAnswer):
+                raise Error(f"{endpoint.name} answered a ping with {type(answer).__name__}")
+        except Error as error:
+            self._silent(host, error)
+            return
+        self._answered(host, answer)
+        self._connect_pools(host.id)
+        self._vms.power_report(host.id, answer.vms, asked_at)
+
+    def connect_pool(self, host_id: int, pool_id: int) -> None:
+        """The host listener's work for one host and pool; raises when the host cannot use the pool."""
+        with self._context.records.read() as tx:
+            row = tx.get(HostRow, host_id)
+            pool = objects.pool_store(tx, pool_id)
+        connected = self._context.provider.host_listener.host_connected(_host(row), pool)
+        with self._context.records.transaction("pool connected") as tx:
+            client = connected.storpool_client_id
+            tx.update(tx.get(HostRow, host_id), parent=None if client is None else str(client))
+            if tx.find(StoragePoolHost, pool_id=pool_id, host_id=host_id) is None:
+                tx.insert(
+                    StoragePoolHost(pool_id=pool_id, host_id=host_id, local_path=tx.get(StoragePool, pool_id).path)
+                )
+
+    def _connect_pools(self, host_id: int) -> None:
+        with self._context.records.read() as tx:
+            missing = tx.select(
+                StoragePool,
+                "removed IS NULL AND status = 'Up' AND storage_provider_name = ? AND id NOT IN"
+                " (SELECT pool_id FROM storage_pool_host_ref WHERE host_id = ?) ORDER BY id",
+                (self._context.provider.name, host_id),
+            )
+        for pool in missing:
+            try:
+                self.connect_pool(host_id, pool.id)
+            except Error as error:
+                _log.warning("host %s cannot use storage pool %s: %s", host_id, pool.name, error)
+
+    def _answered(self, host: HostRow, answer: PingAnswer) -> None:
+        with self._context.records.transaction("host answered") as tx:
+            row = tx.get(HostRow, host.id)
+            if row.status != "Up":
+                # What a host that was away still has connected is not known: its listener runs again.
+                tx.execute("DELETE FROM storage_pool_host_ref WHERE host_id = ?", (host.id,))
+            tx.update(row, status="Up", last_ping=tx.now, agent_uuid=answer.host_uuid)
+
+    def _silent(self, host: HostRow, error: Error) -> None:
+        with self._context.records.transaction("host silent") as tx:
+            row = tx.get(HostRow, host.id)
+            if row.status == "Up" and tx.now - row.last_ping < self._ping_timeout:
+                return
+            if row.status != "Down":
+                _log.warning("host %s is Down: %s", host.name, error)
+                tx.update(row, status="Down")
+
+
+def _host(row: HostRow) -> Host:
+    client = int(row.parent) if row.parent and row.parent.isdigit() else None
+    return Host(id=row.id, uuid=row.uuid, name=row.name, cluster_id=row.cluster_id, storpool_client_id=client)

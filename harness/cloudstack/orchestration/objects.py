@@ -1,0 +1,146 @@
+"""From rows to the data objects that drivers and agents are handed (spec/cloudstack-plugin.md section 2)."""
+
+from __future__ import annotations
+
+from harness.cloudstack.records import Transaction
+from harness.cloudstack.records.rows import (
+    ImageStore,
+    Nic,
+    ServiceOffering,
+    Snapshot,
+    SnapshotStore,
+    StoragePool,
+    Template,
+    TemplatePool,
+    TemplateStore,
+    Vm,
+    Volume,
+)
+from harness.spi import objects
+from harness.spi.errors import NotFound
+from harness.spi.objects import DataStore, Disk, ImageFormat, SnapshotObject, StoreRole, TemplateObject, VolumeObject
+from harness.spi.states import StoreRefState
+
+MIB = 1 << 20
+
+
+def pool_store(tx: Transaction, pool_id: int) -> DataStore:
+    pool = tx.get(StoragePool, pool_id)
+    template = tx.details("storage_pool_details", pool_id).get("SP_TEMPLATE", pool.name)
+    return DataStore(
+        id=pool.id,
+        uuid=pool.uuid,
+        name=pool.name,
+        role=StoreRole.PRIMARY,
+        provider=pool.storage_provider_name,
+        url=f"storpool:{template}",
+    )
+
+
+def image_store(tx: Transaction, store_id: int) -> DataStore:
+    store = tx.get(ImageStore, store_id)
+    return DataStore(
+        id=store.id,
+        uuid=store.uuid,
+        name=store.name,
+        role=StoreRole.IMAGE,
+        provider=store.image_provider_name,
+        url=store.url,
+    )
+
+
+def volume_object(tx: Transaction, row: Volume) -> VolumeObject:
+    vm_uuid = None if row.instance_id is None else tx.get(Vm, row.instance_id).uuid
+    return VolumeObject(
+        id=row.id,
+        uuid=row.uuid,
+        name=row.name,
+        type=row.volume_type,
+        size=row.size,
+        store=None if row.pool_id is None else pool_store(tx, row.pool_id),
+        path=row.path,
+        format=ImageFormat.RAW,
+        device_id=row.device_id,
+        vm_uuid=vm_uuid,
+        max_iops=row.max_iops,
+        disk_offering_id=row.disk_offering_id,
+        template_id=row.template_id,
+    )
+
+
+def template_on_image_store(tx: Transaction, template_id: int) -> TemplateObject:
+    """Raises `NotFound` when the template is not Ready on any image store."""
+    row = tx.get(Template, template_id)
+    ref = tx.find(TemplateStore, template_id=template_id, state=StoreRefState.READY)
+    if ref is None:
+        raise NotFound(f"template {row.name} is not on secondary storage; wait until it isready, or register it again")
+    return TemplateObject(
+        id=row.id,
+        uuid=row.uuid,
+        name=row.name,
+        format=row.format,
+        size=ref.size,
+        store=image_store(tx, ref.store_id),
+        path=ref.install_path,
+    )
+
+
+def template_on_pool(tx: Transaction, entry: TemplatePool) -> TemplateObject:
+    row = tx.get(Template, entry.template_id)
+    return TemplateObject(
+        id=row.id,
+        uuid=row.uuid,
+        name=row.name,
+        format=ImageFormat.RAW,
+        size=entry.template_size or row.size,
+        store=pool_store(tx, entry.pool_id),
+        path=entry.local_path,
+    )
+
+
+def snapshot_object(tx: Transaction, row: Snapshot, ref: SnapshotStore) -> SnapshotObject:
+    return SnapshotObject(
+        id=row.id,
+        uuid=row.uuid,
+        name=row.name,
+        volume=volume_object(tx, tx.get(Volume, row.volume_id)),
+        size=row.size,
+        store=pool_store(tx, ref.store_id),
+        path=ref.install_path,
+    )
+
+
+def disk(row: Volume) -> Disk:
+    """The disk as the agent must present it; the volume must be on a pool and have a device id."""
+    if row.path is None or row.device_id is None:
+        raise NotFound(f"volume {row.name} is not on primary storage yet")
+    return Disk(
+        path=row.path,
+        serial=objects.disk_serial(row.uuid),
+        device_id=row.device_id,
+        size=row.size,
+        type=row.volume_type,
+    )
+
+
+def volumes_of(tx: Transaction, vm_id: int) -> list[Volume]:
+    """Volumes of a VM that are not removed, by device id."""
+    return tx.select(Volume, "instance_id = ? AND removed IS NULL ORDER BY device_id, id", (vm_id,))
+
+
+def virtual_machine(tx: Transaction, row: Vm) -> objects.VirtualMachine:
+    offering = tx.get(ServiceOffering, row.service_offering_id)
+    nics = tx.all(Nic, instance_id=row.id, removed=None)
+    return objects.VirtualMachine(
+        uuid=row.uuid,
+        name=row.instance_name,
+        cpus=offering.cpu,
+        memory=offering.ram_size * MIB,
+        disks=tuple(disk(volume) for volume in volumes_of(tx, row.id)),
+        nics=tuple(objects.Nic(mac=nic.mac_address, ip=nic.ip4_address, bridge=nic.bridge) for nic in nics),
+    )
+
+
+def paths_of(tx: Transaction, vm_id: int) -> tuple[str, ...]:
+    """Device paths of a VM's volumes that are on a pool: what a host must let go when the VM is gone."""
+    return tuple(row.path for row in volumes_of(tx, vm_id) if row.path)

@@ -1,0 +1,173 @@
+"""Volumes: created at first use, attached, detached, destroyed and expunged (spec/cloudstack-plugin.md 4.1 to 4.8)."""
+
+from __future__ import annotations
+
+import logging
+
+from harness.cloudstack.orchestration import objects, placement
+from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
+from harness.cloudstack.orchestration.template import TemplateManager
+from harness.cloudstack.records import Transaction
+from harness.cloudstack.records.rows import Snapshot, SnapshotStore, Template, Vm, Volume
+from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound
+from harness.spi.objects import VolumeObject
+from harness.spi.states import StoreRefState, VolumeEvent, VolumeState
+
+_log = logging.getLogger("harness.cloudstack.volume")
+
+NO_POOL = (VolumeState.ALLOCATED,)
+
+
+class VolumeManager:
+    """Everything about one volume that is not about a running VM."""
+
+    def __init__(self, context: Context, templates: TemplateManager) -> None:
+        self._context = context
+        self._templates = templates
+
+    def ensure_ready(self, volume_id: int, host_id: int | None = None) -> Volume:
+        """Create the volume on a pool that `host_id` has connected, unless it is Ready there already.
+
+        Allocated -> Creating -> Ready; after an error Allocated again, without a pool.
+        """
+        with self._context.volume_locks.hold(str(volume_id), LOCK_TIMEOUT):
+            row = self._begin_create(volume_id, host_id)
+            return row if row.state is VolumeState.READY else self._create(row)
+
+    def finish_create(self, volume_id: int) -> None:
+        """After a restart: a volume that was being created is created, so that what the driver began has an owner."""
+        with self._context.volume_locks.hold(str(volume_id), LOCK_TIMEOUT):
+            with self._context.records.transaction("volume create again") as tx:
+                row = tx.get(Volume, volume_id)
+                if row.state is not VolumeState.CREATING:
+                    return
+                row = tx.transition(row, VolumeEvent.OPERATION_RETRY)
+            self._create(row)
+
+    def destroy(self, volume_id: int) -> None:
+        """To state Destroy; what is on the pool stays until it is expunged."""
+        with self._context.volume_locks.hold(str(volume_id), LOCK_TIMEOUT):
+            with self._context.records.transaction("volume destroy") as tx:
+                row = tx.get(Volume, volume_id)
+                check_unattached(tx, row)
+                if row.state is not VolumeState.DESTROY:
+                    tx.transition(row, VolumeEvent.DESTROY_REQUESTED, updated=tx.now)
+
+    def expunge(self, volume_id: int) -> None:
+        """Destroy -> Expunging -> Expunged and removed; after an error Destroy again."""
+        with self._context.volume_locks.hold(str(volume_id), LOCK_TIMEOUT):
+            with self._context.records.transaction("volume expunge") as tx:
+                row = tx.get(Volume, volume_id)
+                if row.removed is not None:
+                    return
+                row = tx.transition(row, VolumeEvent.EXPUNGING_REQUESTED)
+                item = objects.volume_object(tx, row)
+            try:
+                if row.path is not None:
+                    self._context.driver.delete(item)
+            except Error:
+                with self._context.records.transaction("volume not expunged") as tx:
+                    tx.transition(row, VolumeEvent.OPERATION_FAILED)
+                raise
+            with self._context.records.transaction("volume expunged") as tx:
+                tx.transition(
+                    row,
+                    VolumeEvent.OPERATION_SUCCEEDED,
+                    removed=tx.now,
+                    updated=tx.now,
+                    instance_id=None,
+                    device_id=None,
+                )
+                tx.execute(
+                    "DELETE FROM resource_tags WHERE resource_type = 'Volume' AND resource_uuid = ?", (row.uuid,)
+                )
+
+    def delete(self, volume_id: int) -> None:
+        """deleteVolume: destroy and expunge at once."""
+        self.destroy(volume_id)
+        self.expunge(volume_id)
+
+    def tell_attached(self, vm_uuid: str, row: Volume) -> None:
+        """Tags for the new VM; as in CloudStack an error does not undo the attach, it is logged and repaired later."""
+        with self._context.records.read() as tx:
+            item = objects.volume_object(tx, row)
+        try:
+            self._context.driver.provide_vm_info(vm_uuid, item)
+        except Error as error:
+            _log.warning("volume %s is attached to VM %s but its tags are not set: %s", row.uuid, vm_uuid, error)
+
+    def tell_detached(self, row: Volume) -> None:
+        """Clears the VM's tags; an error is logged, as above."""
+        if row.path is None:
+            return
+        with self._context.records.read() as tx:
+            item = objects.volume_object(tx, row)
+        try:
+            self._context.driver.revoke_access(item)
+        except Error as error:
+            _log.warning("volume %s is detached but still carries its VM's tags: %s", row.uuid, error)
+
+    def _begin_create(self, volume_id: int, host_id: int | None) -> Volume:
+        with self._context.records.transaction("volume create") as tx:
+            row = tx.get(Volume, volume_id)
+            if row.state is VolumeState.READY and row.path is not None:
+                return row
+            pool = placement.pool_for(tx, row, host_id)
+            return tx.transition(row, VolumeEvent.CREATE_REQUESTED, pool_id=pool.id)
+
+    def _create(self, row: Volume) -> Volume:
+        try:
+            made = self._make(row)
+        except Error:
+            with self._context.records.transaction("volume not created") as tx:
+                tx.transition(row, VolumeEvent.OPERATION_FAILED, pool_id=None, last_pool_id=row.pool_id)
+            raise
+        with self._context.records.transaction("volume created") as tx:
+            size = max(row.size, made.size)
+            return tx.transition(row, VolumeEvent.OPERATION_SUCCEEDED, path=made.path, size=size, updated=tx.now)
+
+    def _make(self, row: Volume) -> VolumeObject:
+        if row.template_id is not None:
+            made = self._templates.clone(row)
+        elif row.snapshot_id is not None:
+            made = self._from_snapshot(row, row.snapshot_id)
+        else:
+            with self._context.records.read() as tx:
+                item = objects.volume_object(tx, row)
+            made = self._context.driver.create(item)
+        if made.path is None:
+            raise Error(f"the driver created volume {row.uuid} but did not say where")
+        return made
+
+    def _from_snapshot(self, row: Volume, snapshot_id: int) -> VolumeObject:
+        with self._context.records.read() as tx:
+            snapshot = tx.get(Snapshot, snapshot_id)
+            ref = tx.find(SnapshotStore, snapshot_id=snapshot_id, state=StoreRefState.READY)
+            if ref is None:
+                raise NotFound(f"snapshot {snapshot.name} is not on primary storage any more")
+            source = objects.snapshot_object(tx, snapshot, ref)
+            destination = objects.volume_object(tx, row)
+        made = self._context.driver.copy(source, destination)
+        if not isinstance(made, VolumeObject):
+            raise Error(f"the driver answered a copy to volume {row.uuid} with something else")
+        return made
+
+
+def check_unattached(tx: Transaction, row: Volume) -> None:
+    """CloudStack refuses to delete a volume that a VM has."""
+    if row.removed is not None:
+        raise NotFound(f"unable to find volume {row.uuid}")
+    if row.instance_id is None:
+        return
+    vm = tx.get(Vm, row.instance_id)
+    if vm.removed is None:
+        raise InvalidParameter(
+            f"Please specify a volume that is not attached to any VM: {row.name} is attached to {vm.instance_name}"
+        )
+
+
+def check_template_usable(tx: Transaction, template_id: int) -> Template:
+    template = tx.get(Template, template_id)
+    if template.removed is not None or template.state != "Active":
+        raise Conflict(f"template {template.name} was deleted")
+    return template

@@ -1,0 +1,101 @@
+"""The records as a storage driver sees them (`harness.spi.driver.DriverRecords`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from harness.cloudstack import settings
+from harness.cloudstack.records.rows import Operation, ResourceTag, StoragePool, TemplatePool
+from harness.cloudstack.records.store import Records
+from harness.spi.driver import CachedTemplate, OperationRecord
+from harness.spi.errors import Conflict, NotFound
+from harness.spi.states import StoreRefState
+
+
+class RecordsOfDriver:
+    """Every call is one transaction."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def begin_operation(self, operation: OperationRecord) -> OperationRecord:
+        with self._records.transaction(f"begin {operation.kind}") as tx:
+            found = tx.find(Operation, kind=operation.kind, subject=operation.subject, outcome=None)
+            if found is None:
+                found = tx.insert(
+                    Operation(
+                        uuid=operation.id,
+                        kind=operation.kind,
+                        subject=operation.subject,
+                        step=operation.step,
+                        data=_text(operation.data),
+                        created_at=operation.created_at,
+                    )
+                )
+        return _operation(found)
+
+    def step_operation(self, operation_id: str, from_step: str, to_step: str, data: Mapping[str, str]) -> None:
+        with self._records.transaction(f"step {to_step}") as tx:
+            row = self._open(tx.find(Operation, uuid=operation_id), operation_id)
+            if row.step != from_step:
+                raise Conflict(f"operation {operation_id} is at {row.step}, not at {from_step}")
+            tx.update(row, step=to_step, data=_text(_operation(row).data | dict(data)))
+
+    def end_operation(self, operation_id: str, outcome: str) -> None:
+        with self._records.transaction(f"end {outcome}") as tx:
+            row = self._open(tx.find(Operation, uuid=operation_id), operation_id)
+            tx.update(row, outcome=outcome, ended_at=tx.now)
+
+    def open_operations(self) -> list[OperationRecord]:
+        with self._records.read() as tx:
+            return [_operation(row) for row in tx.all(Operation, outcome=None)]
+
+    def setting(self, name: str, *, pool_id: int | None = None, cluster_id: int | None = None) -> str | None:
+        with self._records.read() as tx:
+            pool = None if pool_id is None else tx.find(StoragePool, id=pool_id)
+            zone_id = pool.data_center_id if pool else None
+            return settings.value(tx, name, zone_id=zone_id, cluster_id=cluster_id, pool_id=pool_id)
+
+    def pool_details(self, pool_id: int) -> dict[str, str]:
+        with self._records.read() as tx:
+            return tx.details("storage_pool_details", pool_id)
+
+    def set_pool_detail(self, pool_id: int, key: str, value: str | None) -> None:
+        with self._records.transaction("pool detail") as tx:
+            tx.set_detail("storage_pool_details", pool_id, key, value)
+
+    def disk_offering_details(self, disk_offering_id: int) -> dict[str, str]:
+        with self._records.read() as tx:
+            return tx.details("disk_offering_details", disk_offering_id)
+
+    def vm_tag(self, vm_uuid: str, key: str) -> str | None:
+        with self._records.read() as tx:
+            tag = tx.find(ResourceTag, resource_type="UserVm", resource_uuid=vm_uuid, key=key)
+            return tag.value if tag else None
+
+    def cached_template(self, template_id: int, pool_id: int) -> CachedTemplate | None:
+        with self._records.read() as tx:
+            row = tx.find(TemplatePool, pool_id=pool_id, template_id=template_id, state=StoreRefState.READY)
+        path = row and (row.local_path or row.install_path)
+        return CachedTemplate(path=path, size=row.template_size) if row and path else None
+
+    @staticmethod
+    def _open(row: Operation | None, operation_id: str) -> Operation:
+        if row is None:
+            raise NotFound(f"there is no operation {operation_id}")
+        if row.outcome is not None:
+            raise Conflict(f"operation {operation_id} was ended as {row.outcome}")
+        return row
+
+
+def _operation(row: Operation) -> OperationRecord:
+    data = msgspec.json.decode(row.data, type=dict[str, str])
+    return OperationRecord(
+        id=row.uuid, kind=row.kind, subject=row.subject, step=row.step, data=data, created_at=row.created_at
+    )
+
+
+def _text(data: Mapping[str, str]) -> str:
+    return msgspec.json.encode(dict(sorted(data.items()))).decode()

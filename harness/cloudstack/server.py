@@ -1,0 +1,104 @@
+"""The management server: records, orchestration and API of one process, and its background tasks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from harness.cloudstack.api.dispatch import ApiReply, Dispatcher
+from harness.cloudstack.bootstrap import bootstrap
+from harness.cloudstack.config import CloudConfig
+from harness.cloudstack.orchestration.agents import Agents
+from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.records import Records, RecordsOfDriver
+from harness.cloudstack.services import Services, assemble
+from harness.spi.driver import DataStoreProvider, DriverRecords, HostEndpoints
+from harness.spi.errors import Error
+from harness.spi.locks import KeyedLocks
+from harness.spi.ports import Endpoint
+from harness.spi.runtime import Runtime, Task
+
+_log = logging.getLogger("harness.cloudstack")
+
+ProviderFactory = Callable[[DriverRecords, HostEndpoints], DataStoreProvider]
+
+
+class ManagementServer:
+    """Started once; after a kill a new one is made from the same records."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        records: Records,
+        provider_factory: ProviderFactory,
+        endpoints: Mapping[str, Endpoint],
+        secondary: Endpoint,
+        config: CloudConfig,
+    ) -> None:
+        agents = Agents(runtime, records, endpoints)
+        context = Context(
+            runtime=runtime,
+            records=records,
+            provider=provider_factory(RecordsOfDriver(records), agents),
+            agents=agents,
+            secondary=secondary,
+            vm_locks=KeyedLocks(runtime, "vm"),
+            volume_locks=KeyedLocks(runtime, "volume"),
+            template_locks=KeyedLocks(runtime, "template"),
+        )
+        self._services = assemble(config, context)
+        self._dispatcher = Dispatcher(self._services)
+        self._stopping = runtime.event("management server stopping")
+        self._tasks: list[Task] = []
+
+    @property
+    def services(self) -> Services:
+        return self._services
+
+    def start(self) -> None:
+        """Bootstrap, finish what the server before left, connect the hosts, start the background tasks.
+
+        Returns when the API may be used; hosts that do not answer are tried again by the ping task.
+        """
+        services = self._services
+        bootstrap(services.runtime, services.records, services.config)
+        services.jobs.fail_interrupted()
+        services.recovery.reset()
+        services.hosts.poll()
+        self._recover_driver()
+        services.recovery.settle_attachments()
+        services.recovery.resume()
+        self._spawn("ping", services.config.ping_interval, self._ping)
+        self._spawn("cleanup", services.config.cleanup_interval, services.recovery.clean_up)
+
+    def stop(self, timeout: float = 30.0) -> bool:
+        """End orderly: no new jobs, background tasks ended; False when something still ran after `timeout` seconds."""
+        self._stopping.set()
+        idle = self._services.jobs.stop(timeout)
+        ended = [task.join(timeout) for task in self._tasks]
+        return all(ended) and idle
+
+    def api(self, query: Sequence[tuple[str, str]]) -> ApiReply:
+        """Answer one API request; `query` holds the decoded names and values as sent."""
+        return self._dispatcher.handle(query)
+
+    def _recover_driver(self) -> None:
+        try:
+            for line in self._services.context.driver.recover():
+                _log.info("recovered: %s", line)
+        except Error as error:
+            _log.warning("the storage driver could not recover everything, it goes on as it is: %s", error)
+
+    def _ping(self) -> None:
+        self._services.hosts.poll()
+        self._services.recovery.settle()
+
+    def _spawn(self, name: str, interval: float, work: Callable[[], None]) -> None:
+        def loop() -> None:
+            while not self._stopping.wait(interval):
+                try:
+                    work()
+                except Error as error:
+                    _log.warning("background task %s: %s", name, error)
+
+        self._tasks.append(self._services.runtime.spawn(name, loop))

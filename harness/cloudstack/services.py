@@ -1,0 +1,65 @@
+"""The management server's parts, as the API's functions are handed them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.cloudstack.config import CloudConfig
+from harness.cloudstack.jobs import JobManager
+from harness.cloudstack.orchestration.attachment import AttachmentManager
+from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.hosts import HostManager
+from harness.cloudstack.orchestration.recovery import Recovery
+from harness.cloudstack.orchestration.snapshot import SnapshotManager
+from harness.cloudstack.orchestration.template import TemplateManager
+from harness.cloudstack.orchestration.vm import VmManager
+from harness.cloudstack.orchestration.volume import VolumeManager
+from harness.cloudstack.records import Records
+from harness.spi.locks import KeyedLocks
+from harness.spi.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    config: CloudConfig
+    context: Context
+    jobs: JobManager
+    templates: TemplateManager
+    volumes: VolumeManager
+    attachments: AttachmentManager
+    vms: VmManager
+    snapshots: SnapshotManager
+    hosts: HostManager
+    recovery: Recovery
+    pool_locks: KeyedLocks
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.context.runtime
+
+    @property
+    def records(self) -> Records:
+        return self.context.records
+
+
+def assemble(config: CloudConfig, context: Context) -> Services:
+    """Wire the managers together."""
+    runtime, records = context.runtime, context.records
+    templates = TemplateManager(context)
+    volumes = VolumeManager(context, templates)
+    attachments = AttachmentManager(context, volumes)
+    vms = VmManager(context, volumes, attachments)
+    snapshots = SnapshotManager(context)
+    return Services(
+        config=config,
+        context=context,
+        jobs=JobManager(runtime, records, config.workers),
+        templates=templates,
+        volumes=volumes,
+        attachments=attachments,
+        vms=vms,
+        snapshots=snapshots,
+        hosts=HostManager(context, vms, config.ping_interval * config.ping_timeout),
+        recovery=Recovery(context, volumes, attachments, vms, templates, snapshots),
+        pool_locks=KeyedLocks(runtime, "pool"),
+    )

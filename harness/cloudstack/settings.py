@@ -1,0 +1,115 @@
+"""Configuration keys: their defaults, scopes and what they mean (spec/cloudstack-plugin.md section 8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.cloudstack.records.rows import Configuration
+from harness.cloudstack.records.store import Transaction
+from harness.spi.errors import NotFound
+
+BYPASS = "sp.bypass.secondary.storage"
+BACKUP = "snapshot.backup.to.secondary"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """`scope` is the narrowest scope that may hold a value: Global, Zone, Cluster or StoragePool."""
+
+    name: str
+    default: str | None
+    description: str
+    scope: str = "Global"
+    dynamic: bool = True
+    category: str = "Storage"
+    kind: str = "String"
+
+
+_ALL = (
+    Setting(BYPASS, "false", "Keep snapshots on primary storage only", kind="Boolean"),
+    Setting(BACKUP, "true", "Back snapshots up to secondary storage", kind="Boolean", category="Snapshots"),
+    Setting("sp.cluster.id", "n/a", "StorPool cluster id of the hosts of this cluster", "Cluster"),
+    Setting("sp.enable.alternative.endpoint", "false", "Use sp.alternative.endpoint", "StoragePool", kind="Boolean"),
+    Setting("sp.alternative.endpoint", "", "Endpoint for disaster recovery", "StoragePool"),
+    Setting("sp.cluster.location", None, "StorPool location name of the pool", "StoragePool"),
+    Setting("sp.cluster.endpoint", None, "StorPool endpoint of this cluster, for exports", "Cluster"),
+    Setting("use.storage.replication", "false", "The pool may receive copied snapshots", "StoragePool", kind="Boolean"),
+    Setting("storpool.volumes.stats.interval", "3600", "Seconds between volume statistics; 0 is off", dynamic=False),
+    Setting("storpool.storage.stats.interval", "3600", "Seconds between pool statistics; 0 is off", dynamic=False),
+    Setting("storpool.delete.after.interval", "0", "Seconds a deleted volume leaves a snapshot", "StoragePool"),
+    Setting("storpool.list.snapshots.delete.after.interval", "360", "Seconds between expiry syncs", dynamic=False),
+    Setting("storpool.volume.tags.checkup", "86400", "Seconds between volume tag checks; 0 is off", dynamic=False),
+    Setting("storpool.snapshot.tags.checkup", "86400", "Seconds between snapshot tag checks; 0 is off", dynamic=False),
+    Setting("storpool.snapshot.recovery.from.remote.check", "300", "Seconds between checks; 0 is off", dynamic=False),
+    Setting("primary.storage.download.wait", "10800", "Seconds to wait for a download to primary storage"),
+    Setting("backup.snapshot.wait", "21600", "Seconds to wait for a snapshot backup", category="Snapshots"),
+    Setting("copy.volume.wait", "10800", "Seconds to wait for a volume copy"),
+    Setting("kvm.storage.online.migration.wait", "86400", "Seconds to wait for a live storage migration"),
+    Setting("kvm.auto.convergence", "false", "Slow a guest down so that its migration ends", kind="Boolean"),
+    Setting("storage.pool.max.waitseconds", "3600", "Seconds to wait for a template's lock on a pool"),
+    Setting("backup.retry", "3", "Tries of a snapshot backup", dynamic=False, category="Snapshots"),
+    Setting("backup.retry.interval", "300", "Seconds between tries of a backup", dynamic=False, category="Snapshots"),
+    Setting("storage.cleanup.enabled", "true", "Run the storage cleanup task", kind="Boolean"),
+    Setting("storage.cleanup.interval", "86400", "Seconds between storage cleanups", dynamic=False),
+    Setting("storage.cleanup.delay", "86400", "Seconds before a destroyed volume is expunged"),
+    Setting("storage.template.cleanup.enabled", "true", "Evict unused templates from primary storage", kind="Boolean"),
+    Setting("template.delete.from.primary.storage", "true", "Evict a template when it is deleted", kind="Boolean"),
+    Setting("wait.detach.device", "10000", "Milliseconds to wait for a device to leave a running guest"),
+    Setting("execute.in.sequence.hypervisor.commands", "false", "One command at a time on a host", kind="Boolean"),
+    Setting("pool.storage.allocated.capacity.disablethreshold", "0.85", "Allocated share that fills a pool", "Zone"),
+    Setting("storage.max.volume.size", "2000", "Largest volume in GB"),
+    Setting("ping.interval", "60", "Seconds between pings of an agent", dynamic=False, category="Advanced"),
+    Setting("ping.timeout", "2.5", "Ping intervals without an answer before a host is investigated", "Zone"),
+    Setting("wait", "1800", "Seconds to wait for control commands to return", category="Advanced"),
+    Setting("vm.destroy.forcestop", "false", "Power VMs off instead of asking them when destroyed", kind="Boolean"),
+)
+SETTINGS = {setting.name: setting for setting in _ALL}
+
+
+def value(
+    tx: Transaction, name: str, *, zone_id: int | None = None, cluster_id: int | None = None, pool_id: int | None = None
+) -> str | None:
+    """The narrowest scope that has a value, else the global one, else the default; raises `NotFound`."""
+    setting = SETTINGS.get(name)
+    if setting is None:
+        raise NotFound(f"there is no setting {name}")
+    if name == BYPASS:
+        return _inverse(value(tx, BACKUP))
+    for table, scope_id in (
+        ("storage_pool_details", pool_id),
+        ("cluster_details", cluster_id),
+        ("data_center_details", zone_id),
+    ):
+        if scope_id is not None:
+            found = tx.scalar(f"SELECT value FROM {table} WHERE resource_id = ? AND name = ?", (scope_id, name))
+            if found is not None:
+                return str(found)
+    row = tx.find(Configuration, name=name)
+    return row.value if row else setting.default
+
+
+def set_value(tx: Transaction, name: str, text: str, *, table: str | None = None, scope_id: int | None = None) -> None:
+    """Store a value globally, or for one resource in its details table. The two backup switches are one."""
+    if name == BYPASS:
+        name, text = BACKUP, _inverse(text) or "true"
+    if table is not None and scope_id is not None:
+        tx.set_detail(table, scope_id, name, text)
+        return
+    row = tx.find(Configuration, name=name)
+    if row is None:
+        tx.insert(Configuration(name=name, value=text))
+    else:
+        tx.update(row, value=text)
+
+
+def seconds(tx: Transaction, name: str) -> float:
+    """A global setting that is a number."""
+    return float(value(tx, name) or 0)
+
+
+def flag(tx: Transaction, name: str) -> bool:
+    return (value(tx, name) or "").lower() == "true"
+
+
+def _inverse(text: str | None) -> str | None:
+    return None if text is None else "false" if text.lower() == "true" else "true"
