@@ -1,0 +1,376 @@
+"""A driver on the in-process simulator, with faults at every StorPool call and every message to an agent."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+import simulator.ports
+from harness.driver import StorPoolProvider
+from harness.runtime.threads import ThreadRuntime
+from harness.spi.commands import (
+    AnyAnswer,
+    AnyCommand,
+    CopyCmdAnswer,
+    StorPoolDownloadTemplateCommand,
+    StorPoolModifyStoragePoolAnswer,
+)
+from harness.spi.driver import CachedTemplate, OperationRecord
+from harness.spi.errors import Conflict, Dead, Unavailable, Unknown
+from harness.spi.objects import (
+    DataStore,
+    ImageFormat,
+    SnapshotObject,
+    StoreRole,
+    TemplateObject,
+    VolumeObject,
+    VolumeType,
+)
+from harness.storpool import (
+    AnswerLost,
+    Connection,
+    NotSent,
+    Reply,
+    Request,
+    RetryPolicy,
+    StorPoolClient,
+    VolumeReassignDesc,
+)
+from simulator.blocks.memory import MemoryBlocks
+from simulator.journal.memory import MemoryJournal
+from simulator.service import Service
+from simulator.settings import Settings
+
+TOKEN = "1556129910218014736"
+SETTLE = 600.0
+MIB = 1 << 20
+POOL = DataStore(id=1, uuid="hdd;p", name="pool", role=StoreRole.PRIMARY, provider="StorPool", url="storpool:hdd")
+IMAGES = DataStore(id=2, uuid="i", name="images", role=StoreRole.IMAGE, provider="NFS", url="nfs://h/export")
+
+
+class Fault(enum.Enum):
+    """What befalls one exchange."""
+
+    NOT_SENT = "not sent"
+    TRANSIENT = "transient"
+    REQUEST_LOST = "request lost"
+    REQUEST_LATE = "request late"
+    """Its sender gives up; it arrives after the next calls."""
+    ANSWER_LOST = "answer lost"
+    ANSWER_CUT = "answer cut"
+    KILLED_BEFORE = "killed before"
+    KILLED_AFTER = "killed after"
+
+
+class Clock(ThreadRuntime):
+    """A process on virtual time: sleeping costs none."""
+
+    def __init__(self, name: str, time: list[float]) -> None:
+        super().__init__(name)
+        self._time = time
+
+    def now(self) -> float:
+        self.check_alive()
+        return self._time[0]
+
+    def monotonic(self) -> float:
+        return self.now()
+
+    def sleep(self, seconds: float) -> None:
+        self.check_alive()
+        self._time[0] += seconds
+
+
+class FakeRecords:
+    """`DriverRecords` in dictionaries; survives the processes that use it."""
+
+    def __init__(self) -> None:
+        self.operations: dict[str, OperationRecord] = {}
+        self.outcomes: dict[str, str] = {}
+        self.settings: dict[str, str] = {"primary.storage.download.wait": "10800"}
+        self.details: dict[int, dict[str, str]] = {
+            1: {"SP_API_HTTP_HOST": "sp:81", "SP_AUTH_TOKEN": TOKEN, "SP_TEMPLATE": "hdd"}
+        }
+        self.offerings: dict[int, dict[str, str]] = {}
+        self.vm_tags: dict[tuple[str, str], str] = {}
+        self.templates: dict[tuple[int, int], CachedTemplate] = {}
+
+    def begin_operation(self, operation: OperationRecord) -> OperationRecord:
+        for kept in self.operations.values():
+            if (kept.kind, kept.subject) == (operation.kind, operation.subject):
+                return kept
+        self.operations[operation.id] = operation
+        return operation
+
+    def step_operation(self, operation_id: str, from_step: str, to_step: str, data: Mapping[str, str]) -> None:
+        kept = self.operations[operation_id]
+        if kept.step != from_step:
+            raise Conflict(f"operation {operation_id} is at {kept.step}")
+        self.operations[operation_id] = msgspec.structs.replace(kept, step=to_step, data={**kept.data, **data})
+
+    def end_operation(self, operation_id: str, outcome: str) -> None:
+        del self.operations[operation_id]
+        self.outcomes[operation_id] = outcome
+
+    def open_operations(self) -> list[OperationRecord]:
+        return list(self.operations.values())
+
+    def setting(self, name: str, *, pool_id: int | None = None, cluster_id: int | None = None) -> str | None:
+        del pool_id, cluster_id
+        return self.settings.get(name)
+
+    def pool_details(self, pool_id: int) -> dict[str, str]:
+        return dict(self.details[pool_id])
+
+    def set_pool_detail(self, pool_id: int, key: str, value: str | None) -> None:
+        if value is None:
+            self.details[pool_id].pop(key, None)
+        else:
+            self.details[pool_id][key] = value
+
+    def disk_offering_details(self, disk_offering_id: int) -> dict[str, str]:
+        return self.offerings[disk_offering_id]
+
+    def vm_tag(self, vm_uuid: str, key: str) -> str | None:
+        return self.vm_tags.get((vm_uuid, key))
+
+    def cached_template(self, template_id: int, pool_id: int) -> CachedTemplate | None:
+        return self.templates.get((template_id, pool_id))
+
+
+@dataclass
+class Cluster:
+    """The simulator, and the wire to it."""
+
+    time: list[float]
+    faults: dict[int, Fault] = field(default_factory=dict)
+    """By number of the sending, from 0."""
+    calls: list[str] = field(default_factory=list)
+    late: list[tuple[int, Request]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.blocks = MemoryBlocks(1 << 40)
+        self.service = Service(self.blocks, MemoryJournal(), Settings(), lambda: self.time[0], TOKEN)
+        for template in ("hdd", "ssd"):
+            groups = dict.fromkeys(("placeAll", "placeTail", "placeHead"), "default")
+            desc = {"name": template, "replication": 3, **groups}
+            assert self.serve(Request("POST", "VolumeTemplateCreate", msgspec.json.encode(desc), 1)).status == 200
+
+    def serve(self, request: Request, token: str = TOKEN) -> Reply:
+        replies: list[simulator.ports.Reply] = []
+        path = f"/ctrl/1.0/{request.path}"
+        self.service.submit(simulator.ports.Request(request.verb, path, request.body or b"", token), replies.append)
+        while not replies:
+            due = self.service.tick()
+            assert due is not None, f"{request.path} never answers"
+            self.time[0] += max(due, 0.01)
+        return Reply(replies[0].status, replies[0].body)
+
+    def exchange(self, request: Request, runtime: ThreadRuntime) -> Reply:
+        runtime.check_alive()
+        number = len(self.calls)
+        self.calls.append(request.path)
+        for due, waiting in list(self.late):
+            if due <= number:
+                self.late.remove((due, waiting))
+                self.serve(waiting)
+        match self.faults.get(number):
+            case None:
+                return self.serve(request)
+            case Fault.NOT_SENT:
+                raise NotSent("sp:81: refused")
+            case Fault.TRANSIENT:
+                return Reply(503, b'{"error": {"name": "busyNow", "descr": "later", "transient": true}}')
+            case Fault.REQUEST_LOST:
+                raise AnswerLost("lost")
+            case Fault.REQUEST_LATE:
+                self.late.append((number + 4, request))
+                raise AnswerLost("late")
+            case Fault.ANSWER_LOST:
+                self.serve(request)
+                raise AnswerLost("lost")
+            case Fault.ANSWER_CUT:
+                return Reply(200, self.serve(request).body[:10])
+            case Fault.KILLED_BEFORE:
+                runtime.kill()
+                raise Dead("killed")
+            case Fault.KILLED_AFTER:
+                self.serve(request)
+                runtime.kill()
+                raise Dead("killed")
+
+
+@dataclass
+class Wire:
+    cluster: Cluster
+    runtime: ThreadRuntime
+    connection: Connection
+
+    def call(self, request: Request) -> Reply:
+        if self.connection.endpoints == ("down:81",):
+            raise NotSent("down:81: refused")
+        if self.connection.token.reveal() != TOKEN:
+            return self.cluster.serve(request, self.connection.token.reveal())
+        return self.cluster.exchange(request, self.runtime)
+
+
+@dataclass
+class Agent:
+    """Agent of one host, `select`ed for every pool. Copies write the template's name to the volume."""
+
+    rig: Rig
+    commands: list[AnyCommand] = field(default_factory=list)
+    answer: Callable[[AnyCommand], AnyAnswer] | None = None
+    """Instead of carrying commands out."""
+    faults: list[Fault] = field(default_factory=list)
+    """Of the next commands."""
+    name: str = "kvm-1"
+
+    def select(self, pool: DataStore) -> Agent:
+        del pool
+        return self
+
+    def host(self, host_id: int) -> Agent:
+        del host_id
+        return self
+
+    def send(self, command: AnyCommand, *, timeout: float) -> AnyAnswer:
+        assert timeout > command.wait
+        self.commands.append(command)
+        fault = self.faults.pop(0) if self.faults else None
+        if fault is Fault.NOT_SENT:
+            raise Unavailable("agent not connected")
+        if fault is Fault.REQUEST_LOST:
+            raise Unknown("no answer from the agent")
+        answer = self.answer(command) if self.answer else self.carry_out(command)
+        if fault is Fault.ANSWER_LOST:
+            raise Unknown("no answer from the agent")
+        return answer
+
+    def carry_out(self, command: AnyCommand) -> AnyAnswer:
+        if isinstance(command, StorPoolDownloadTemplateCommand):
+            assert command.destination.path is not None and command.source.store.role is StoreRole.IMAGE
+            self.rig.write(command.destination.path, command.source.name.encode())
+            return CopyCmdAnswer(result=True, path=command.destination.path, size=command.source.size)
+        return StorPoolModifyStoragePoolAnswer(result=True, client_node_id=7, cluster_id="splab.b")
+
+
+class Rig:
+    """Cluster, records and agent that outlive the management server, which `restart` replaces."""
+
+    def __init__(self) -> None:
+        self.time = [1_700_000_000.0]
+        self.cluster = Cluster(self.time)
+        self.records = FakeRecords()
+        self.agent = Agent(self)
+        self._starts = itertools.count()
+        # What the test itself looks with: no faults, not counted.
+        looker = Clock("looker", self.time)
+        self.look = StorPoolClient(_Direct(self.cluster), looker)
+        self.restart()
+
+    def restart(self) -> None:
+        runtime = Clock(f"management-{next(self._starts)}", self.time)
+        self.runtime = runtime
+
+        def connect(connection: Connection) -> StorPoolClient:
+            return StorPoolClient(Wire(self.cluster, runtime, connection), runtime, RetryPolicy(attempts=3))
+
+        self.provider = StorPoolProvider(runtime, self.records, self.agent, connect, SETTLE)
+        self.driver = self.provider.driver
+
+    def settle(self) -> list[str]:
+        """Let every late request arrive, and recover until nothing more happens."""
+        self.cluster.faults.clear()
+        lines: list[str] = []
+        for _ in range(4):
+            lines += self.driver.recover()
+            while self.cluster.late:
+                self.cluster.serve(self.cluster.late.pop(0)[1])
+            self.time[0] += 2 * SETTLE
+        self.time[0] += 20_000
+        lines += self.driver.recover()
+        self.cluster.service.tick()
+        return lines
+
+    def volumes(self) -> list[str]:
+        return [f"/dev/storpool-byid/{volume.global_id}" for volume in self.look.volumes_list()]
+
+    def snapshots(self) -> list[str]:
+        found = self.look.snapshots_list()
+        return [f"/dev/storpool-byid/{snapshot.global_id}" for snapshot in found if not snapshot.deleted]
+
+    def tags(self, path: str | None) -> dict[str, str]:
+        assert path is not None
+        return self.look.volume("~" + path.rpartition("/")[2]).tags
+
+    def write(self, path: str, data: bytes) -> None:
+        volume = VolumeReassign(path)
+        self.look.volumes_reassign_wait([volume.attach()])
+        self.blocks_of(path, lambda key: self.cluster.blocks.write(key, 0, data))
+        self.look.volumes_reassign_wait([volume.detach()])
+
+    def read(self, path: str, length: int) -> bytes:
+        """First bytes of a volume."""
+        got: list[bytes] = []
+        volume = VolumeReassign(path)
+        self.look.volumes_reassign_wait([volume.attach()])
+        self.blocks_of(path, lambda key: got.append(self.cluster.blocks.read(key, 0, length)))
+        self.look.volumes_reassign_wait([volume.detach()])
+        return got[0]
+
+    def blocks_of(self, path: str, use: Callable[[int], None]) -> None:
+        """Use the blocks of an object that client 1 has attached."""
+        use(self.cluster.blocks.links_by_id(1)[path.rpartition("/")[2]])
+
+
+class VolumeReassign:
+    """Attach and detach requests for the volume at a path."""
+
+    def __init__(self, path: str) -> None:
+        self.name = "~" + path.rpartition("/")[2]
+
+    def attach(self) -> VolumeReassignDesc:
+        return VolumeReassignDesc(volume=self.name, rw=(1,))
+
+    def detach(self) -> VolumeReassignDesc:
+        return VolumeReassignDesc(volume=self.name, detach=(1,), force=False)
+
+
+@dataclass
+class _Direct:
+    cluster: Cluster
+
+    def call(self, request: Request) -> Reply:
+        return self.cluster.serve(request)
+
+
+def volume(number: int = 1, size: int = 4 * MIB, **more: object) -> VolumeObject:
+    base = VolumeObject(
+        id=number, uuid=f"vol-{number}", name=f"DATA-{number}", type=VolumeType.DATADISK, size=size, store=POOL
+    )
+    return msgspec.structs.replace(base, **more)
+
+
+def image(number: int = 5, size: int = 8 * MIB) -> TemplateObject:
+    return TemplateObject(
+        id=number,
+        uuid=f"tmpl-{number}",
+        name=f"guest-{number}",
+        format=ImageFormat.QCOW2,
+        size=size,
+        store=IMAGES,
+        path="template/guest.qcow2",
+    )
+
+
+def on_pool(template: TemplateObject) -> TemplateObject:
+    return msgspec.structs.replace(template, store=POOL, path=None, format=ImageFormat.RAW)
+
+
+def snapshot_of(source: VolumeObject, number: int = 9) -> SnapshotObject:
+    return SnapshotObject(id=number, uuid=f"snap-{number}", name="s", volume=source, size=source.size, store=POOL)
