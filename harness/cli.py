@@ -55,7 +55,7 @@ def run(row: tuple[str, ...], world: str, lab: Path | None, seed: int, report: P
     console = Console(highlight=False)
     selection = _selection(row)
     report.mkdir(parents=True, exist_ok=True)
-    venues = _venues(world, lab, seed, report, console)
+    venues = _venues(world, lab, seed, console)
     stream = StreamWriter(report / STREAM_NAME)
     progress = Progress(console, len(selection.cases) * len(venues))
 
@@ -109,7 +109,7 @@ def _selection(words: tuple[str, ...]) -> Selection:
         ) from error
 
 
-def _venues(world: str, lab: Path | None, seed: int, report: Path, console: Console) -> list[Venue]:
+def _venues(world: str, lab: Path | None, seed: int, console: Console) -> list[Venue]:
     """The worlds to run in. Without root, one line says what is left out."""
     venues: list[Venue] = []
     if world in ("memory", "all"):
@@ -122,7 +122,7 @@ def _venues(world: str, lab: Path | None, seed: int, report: Path, console: Cons
 
     reason = why_not(lab)
     if reason is None:
-        venues.append(LocalVenue(lab, report))
+        venues.append(LocalVenue(lab))
     elif world == "local":
         raise click.ClickException(f"the local world cannot be run here: {reason}")
     else:

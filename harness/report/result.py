@@ -155,5 +155,6 @@ def _end(result: Result, case: CaseResult, event: CaseEnded) -> None:
     case.outcome, case.seconds = Outcome(event.outcome), event.seconds
     case.why, case.detail, case.reproduce = event.why, event.detail, event.reproduce
     case.violated = event.invariants_violated
+    case.timeline.sort(key=lambda entry: entry.at)
     result.invariants_checked += event.invariants_checked
     result.violated += [f"{case.world} {case.id}: {text}" for text in event.invariants_violated]

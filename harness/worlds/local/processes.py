@@ -1,0 +1,182 @@
+"""Which processes a lab runs, and how each is told what it must know."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+from harness.worlds.local.deploy import ROOMS, AgentProcess
+from lab.errors import LabError
+from lab.file import Accelerator, Access, KvmHost, Lab
+from lab.local import cgroup
+
+SECONDARY = "secondary"
+READY_SECONDS = 60.0
+STOP_SECONDS = 20.0
+PING_INTERVAL = 3.0
+"""Seconds; CloudStack's default of a minute would make every case wait for what its hosts know already."""
+REPOSITORY = Path(__file__).parents[3]
+
+
+def agents_of(lab: Lab) -> list[AgentProcess]:
+    """The agents of the KVM hosts, and the secondary storage role."""
+    found = [_kvm_agent(lab, host) for host in lab.hosts]
+    second = lab.secondary
+    config: dict[str, object] = {
+        "listen": second.agent_address,
+        "export_directory": str(second.export_directory),
+        "tls": _tls(second.agent_directory),
+    }
+    found.append(
+        AgentProcess(
+            name=SECONDARY,
+            ssh=second.ssh,
+            directory=second.agent_directory,
+            python=second.agent_python,
+            module="harness.cloudstack.secondary.main",
+            config=config,
+            rooms=(*ROOMS, "cloudstack/__init__.py", "cloudstack/secondary"),
+        )
+    )
+    return found
+
+
+def _kvm_agent(lab: Lab, host: KvmHost) -> AgentProcess:
+    config: dict[str, object] = {
+        "host_uuid": str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{host.name}.{lab.name}")),
+        "host_name": host.name,
+        "listen": host.agent_address,
+        "tls": _tls(host.agent_directory),
+        "bridge": host.bridge,
+        "accelerator": "kvm" if host.accelerator is Accelerator.KVM else "qemu",
+        "secondary_access": "qemu-nfs" if lab.secondary.access is Access.QEMU else "kernel-mount",
+        "log_directory": str(host.agent_directory / "consoles"),
+    }
+    return AgentProcess(
+        name=host.name,
+        ssh=host.ssh,
+        directory=host.agent_directory,
+        python=host.agent_python,
+        module="harness.agent.main",
+        config=config,
+    )
+
+
+def _tls(directory: Path) -> dict[str, str]:
+    return {
+        "ca": str(directory / "tls/ca.pem"),
+        "certificate": str(directory / "tls/certificate.pem"),
+        "key": str(directory / "tls/key.pem"),
+    }
+
+
+class ManagementProcess:
+    """The CloudStack stand-in, in the network namespace and cgroup that the lab gives it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._directory = lab.management.state_directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def keys(self) -> tuple[str, str]:
+        """API key and secret key of the admin; made once, then kept beside the records that know them."""
+        path = self._directory / "keys.json"
+        if not path.exists():
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._private(path, json.dumps([secrets.token_urlsafe(32), secrets.token_urlsafe(32)]))
+        api_key, secret_key = json.loads(path.read_text())
+        return str(api_key), str(secret_key)
+
+    def start(self) -> None:
+        """Start it; returns once it serves. Raises `LabError` with the end of its log."""
+        config = self._directory / "management.json"
+        self._private(config, json.dumps(self._config(), indent=1))
+        out = self._directory / "management.out"
+        with out.open("wb") as stdout, self._log.open("ab") as stderr:
+            self._process = subprocess.Popen(
+                self._argv(config),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + READY_SECONDS
+        while not out.read_text().startswith("ready "):
+            if self._process.poll() is not None:
+                raise LabError(f"the CloudStack stand-in ended as it started: {self._log.read_text()[-2000:]}")
+            if time.monotonic() > deadline:
+                raise LabError(f"the CloudStack stand-in was not ready in {READY_SECONDS:g} s; see {self._log}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End it, politely first; one that an earlier run left in the lab's cgroup is killed. Nothing if none runs."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(STOP_SECONDS)
+        self._process = None
+        folder = self._lab.management.cgroup
+        if folder is not None and folder.is_dir() and cgroup.processes(folder):
+            cgroup.kill(folder)
+            cgroup.wait_empty(folder)
+
+    def log(self, since: int) -> tuple[int, str]:
+        """What it logged after byte `since`, and where the log ends now."""
+        with self._log.open("rb") as file:
+            file.seek(since)
+            data = file.read()
+        return since + len(data), data.decode(errors="replace")
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / "management.log"
+
+    def _argv(self, config: Path) -> list[str]:
+        management = self._lab.management
+        argv = [sys.executable, "-m", "harness.worlds.management", "--config", str(config)]
+        if management.network_namespace is not None:
+            argv = ["nsenter", f"--net=/run/netns/{management.network_namespace}", "--", *argv]
+        if management.cgroup is not None:
+            argv = ["/bin/sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(management.cgroup), *argv]
+        return argv
+
+    def _config(self) -> dict[str, object]:
+        lab, tls = self._lab, self._lab.tls.directory
+        api_key, secret_key = self.keys()
+        return {
+            "listen": lab.management.api_address,
+            "database": str(self._directory / "cloud.db"),
+            "agents": {host.name: f"https://{host.agent_address}" for host in lab.hosts},
+            "secondary": f"https://{lab.secondary.agent_address}",
+            "tls": {
+                "ca": str(tls / "ca.pem"),
+                "certificate": str(tls / "management.pem"),
+                "key": str(tls / "management.key"),
+            },
+            "cloud": {
+                "hosts": [host.name for host in lab.hosts],
+                "image_store_url": lab.secondary.nfs_url,
+                "guest_addresses": [{"mac": guest.mac, "ip": guest.ip} for guest in lab.guest_addresses],
+                "bridge": lab.hosts[0].bridge,
+                "api_key": api_key,
+                "secret_key": secret_key,
+                "ping_interval": PING_INTERVAL,
+            },
+        }
+
+    def _private(self, path: Path, text: str) -> None:
+        """Write a file that only its owner reads."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)

@@ -1,0 +1,148 @@
+"""Runs cases on a lab: the local one, brought up when it is not there, or that of a lab file."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from harness.observers import Environment
+from harness.recording import Recorder
+from harness.run import Body
+from harness.worlds.local.cloud import CsCloud
+from harness.worlds.local.host import SshKvmHost
+from harness.worlds.local.processes import ManagementProcess, agents_of
+from harness.worlds.local.storpool import VendorStorPool
+from harness.worlds.local.timeline import Log, Logs
+from harness.worlds.local.world import LocalWorld
+from harness.worlds.local.zone import fill_zone
+from lab.file import Lab, load
+from lab.shell import CommandFailed
+from lab.ssh import SshHost
+from scenarios.registry import Case
+
+VERSIONS = (
+    ("kernel", ["uname", "-r"]),
+    ("libvirt", ["virsh", "--version"]),
+    ("QEMU", ["qemu-system-x86_64", "--version"]),
+)
+    ("kernel", ["uname", "-r"]),
+    ("libvirt", ["virsh", "--version"]),
+    ("QEMU", ["qemu-system-x86_64", "--version"]),
+)
+
+
+def why_not(lab_file: Path | None) -> str | None:
+    """Why this machine cannot run the local world, and what would help; None when it can."""
+    if lab_file is not None:
+        return None
+    if os.geteuid() != 0:
+        return "it makes namespaces, loop devices and guests, for which splab must be root (or give --lab FILE)"
+    return None
+
+
+class LocalVenue:
+    """One lab for all cases. Its processes are ours to start and stop; the lab itself only if we brought it up."""
+
+    def __init__(self, lab_file: Path | None) -> None:
+        self._lab_file = lab_file
+        self._lab: Lab | None = None
+        self._brought_up = False
+        self._processes: list[Callable[[], None]] = []
+        self._logs = Logs()
+        self._cloud: CsCloud | None = None
+        self._environment: Environment | None = None
+        self._unique = f"{int(time.time()):x}"
+        self._cases = 0
+
+    @property
+    def name(self) -> str:
+        return "local" if self._lab_file is None else "lab"
+
+    def open(self, say: Callable[[str], None]) -> dict[str, str]:
+        lab = self._lab = self._lab_of(say)
+        management = ManagementProcess(lab)
+        agents = agents_of(lab)
+        self._processes = [management.stop, *(agent.stop for agent in agents)]
+        management.stop()
+        say(f"putting the agent on {', '.join(agent.name for agent in agents)}")
+        with ThreadPoolExecutor(len(agents)) as pool:
+            list(pool.map(lambda agent: agent.put(lab.tls.directory), agents))
+            list(pool.map(lambda agent: agent.start(), agents))
+        say("starting the CloudStack stand-in")
+        management.start()
+        self._logs = Logs([Log("management", management.log), *(Log(agent.name, agent.log) for agent in agents)])
+        say("filling the zone: pools, offering, hosts")
+        self._cloud = CsCloud(lab.management.api_address, *management.keys())
+        self._environment = fill_zone(self._cloud, lab, lab.storpool.token_file.read_text().strip())
+        return self._properties(lab)
+
+    def run(self, case: Case, recorder: Recorder, body: Body) -> None:
+        del case
+        self._cases += 1
+        world = self.world(f"{self._unique}-{self._cases}")
+        self._logs.skip()
+        # The recorder counts from the start of the run, logs from the epoch.
+        epoch = time.time() - recorder.now()
+        try:
+            body(world)
+        finally:
+            for at, source, text in self._logs.entries():
+                recorder.timeline(source, text, max(0.0, at - epoch))
+
+    def world(self, unique: str) -> LocalWorld:
+        """A world for one case; `open` came before. Raises `RuntimeError` when it did not."""
+        lab, cloud, environment = self._lab, self._cloud, self._environment
+        if lab is None or cloud is None or environment is None:
+            raise RuntimeError("the lab is not open")
+        token = lab.storpool.token_file.read_text().strip()
+        return LocalWorld(
+            cloud=cloud,
+            storpool=VendorStorPool(lab.storpool.endpoints[0], token, simulator=lab.storpool.simulator),
+            hosts=[SshKvmHost(host, lab.storpool.endpoints) for host in lab.hosts],
+            environment=environment,
+            guest_image=lab.guest_image,
+            unique=unique,
+        )
+
+    def case_properties(self, case: Case) -> dict[str, str]:
+        del case
+        return {"hosts": ", ".join(host.name for host in self._lab.hosts)} if self._lab else {}
+
+    def reproduce(self, case: Case) -> str:
+        return f"splab run {case.id} " + (f"--lab {self._lab_file}" if self._lab_file else "--world local")
+
+    def close(self) -> None:
+        try:
+            for stop in self._processes:
+                stop()
+        finally:
+            if self._brought_up:
+                from lab.local.down import down
+
+                down()
+
+    def _lab_of(self, say: Callable[[str], None]) -> Lab:
+        if self._lab_file is not None:
+            return load(self._lab_file)
+        from lab.local.layout import State, default_state
+        from lab.local.up import up
+
+        self._brought_up = not State(default_state()).lab_file.exists()
+        return up(progress=say)
+
+    def _properties(self, lab: Lab) -> dict[str, str]:
+        found = {"lab": lab.name, "StorPool": "simulator" if lab.storpool.simulator else "cluster"}
+        for host in lab.hosts:
+            for name, command in VERSIONS:
+                found[f"{name} of {host.name}"] = _first_line(SshHost(host.ssh), command)
+        return found
+
+
+def _first_line(host: SshHost, command: Sequence[str]) -> str:
+    try:
+        return host.run(list(command)).text.splitlines()[0]
+    except (CommandFailed, IndexError):
+        return "not known"

@@ -1,0 +1,80 @@
+"""`harness.observers.World` on real hosts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from harness.observers import Cloud, Environment, Guest, Host, StorPool
+from harness.worlds.local.guest import SshGuest
+from lab.file import GuestImage
+
+POLL_SECONDS = 0.3
+
+
+class LocalWorld:
+    """One case's view of a lab that all cases share. `unique` makes its names differ from every other case's."""
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        storpool: StorPool,
+        hosts: Sequence[Host],
+        environment: Environment,
+        guest_image: GuestImage,
+        unique: str,
+    ) -> None:
+        self._cloud = cloud
+        self._storpool = storpool
+        self._hosts = tuple(hosts)
+        self._environment = environment
+        self._guest_image = guest_image
+        self._unique = unique
+        self._names = 0
+
+    @property
+    def cloud(self) -> Cloud:
+        return self._cloud
+
+    @property
+    def storpool(self) -> StorPool:
+        return self._storpool
+
+    @property
+    def hosts(self) -> Sequence[Host]:
+        return self._hosts
+
+    @property
+    def environment(self) -> Environment:
+        return self._environment
+
+    @property
+    def real(self) -> bool:
+        return True
+
+    def guest(self, vm_id: str) -> Guest:
+        return SshGuest(self._guest_image, lambda: self._address(vm_id))
+
+    def name(self, stem: str) -> str:
+        self._names += 1
+        return f"{stem}-{self._unique}-{self._names}"
+
+    @contextmanager
+    def check(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            error.add_note(f"check: {name}")
+            raise
+
+    def wait_until(self, what: str, condition: Callable[[], bool], timeout: float = 60) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{what}: not within {timeout:g} s")
+            time.sleep(POLL_SECONDS)
+
+    def _address(self, vm_id: str) -> str:
+        answer = self._cloud.call("listVirtualMachines", id=vm_id, listall=True)
+        return str(answer["virtualmachine"][0]["nic"][0]["ipaddress"])

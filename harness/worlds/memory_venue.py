@@ -1,0 +1,55 @@
+"""Runs cases in the memory world: a fresh cloud for each, all from one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.recording import Recorder
+from harness.run import Body
+from harness.runtime.journal import SCHEDULE
+from harness.worlds.memory.world import MemoryWorld
+from scenarios.registry import Case
+
+HIDDEN = frozenset({SCHEDULE, "commit"})
+"""Entries of the journal that say nothing of what was asked of whom."""
+JOURNAL_ENTRIES = 1000
+"""How many of the last entries of the simulation's journal become part of a case's timeline."""
+
+
+class MemoryVenue:
+    """Needs nothing of the machine."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    @property
+    def name(self) -> str:
+        return "memory"
+
+    def open(self, say: Callable[[str], None]) -> dict[str, str]:
+        say(f"model hosts in virtual time, seed {self._seed}")
+        return {}
+
+    def run(self, case: Case, recorder: Recorder, body: Body) -> None:
+        del case
+        world = MemoryWorld(self._seed)
+        simulation = world.simulation
+        began = recorder.now()
+        # Times of this case's timeline are virtual, so that they agree with the journal's.
+        recorder.now = lambda: began + simulation.elapsed
+        try:
+            world.run(body)
+        finally:
+            shown = [entry for entry in simulation.journal.entries if entry[2] not in HIDDEN]
+            for elapsed, process, kind, detail in shown[-JOURNAL_ENTRIES:]:
+                recorder.timeline(process, f"{kind}: {detail}", began + elapsed)
+
+    def case_properties(self, case: Case) -> dict[str, str]:
+        del case
+        return {"seed": str(self._seed), "hosts": "kvm1, kvm2 (models)"}
+
+    def reproduce(self, case: Case) -> str:
+        return f"splab run {case.id} --world memory --seed {self._seed}"
+
+    def close(self) -> None:
+        """Nothing outlives a case."""
