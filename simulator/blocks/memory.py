@@ -139,7 +139,7 @@ class MemoryBlocks:
         """Path of the object's device."""
         return f"/dev/sp-{key}"
 
-    def keys(self) -> list[int]:
+    def objects(self) -> list[int]:
         """Every object there is, in order of its making."""
         return list(self._objects)
 

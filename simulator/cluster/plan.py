@@ -55,7 +55,8 @@ class Plan:
     events: list[Event] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     touches: tuple[int | str, ...] = ()
-    """Objects and names that no other change may touch at the same time."""
+    """Objects and names that no other change may touch at the same time. New objects need no mention: until the commit
+    nobody knows them, and a parked call gets another serial in the end."""
     late: list[Delete] = field(default_factory=list)
     """Tried again until done; needs no record, for start-up removes what the journal does not know."""
     forward: bool = False

@@ -94,7 +94,7 @@ def snapshot_create(call: Call, body: VolumeSnapshotDesc | None) -> Plan:
         answer,
         [Put(snapshot), Put(msgspec.structs.replace(volume, parent=serial))],
         [Clone(volume.id, serial, volume.size)],
-        (volume.id, serial, name),
+        (volume.id, name),
         serials=1,
     )
 
@@ -176,7 +176,7 @@ def volume_revert(call: Call, body: VolumeRevertDesc) -> Plan:
         if state.clients[client].running
     ]
     events: list[Event] = [Drop("object", old.id), Put(new)]
-    return Plan(Ok(), events, effects, (old.id, serial, snapshot.id), late=[Delete(old.id)], serials=1)
+    return Plan(Ok(), events, effects, (old.id, snapshot.id), late=[Delete(old.id)], serials=1)
 
 
 def volume_freeze(call: Call, body: VolumeFreezeDesc | None) -> Plan:

@@ -62,7 +62,7 @@ def volume_create(call: Call, body: VolumeCreateDesc) -> Plan:
     policy.check_space(call)
     volume = _new_volume(call, body, state.next_serial, size, parent.id if parent else NO_PARENT, placement)
     effect: Effect = Clone(parent.id, volume.id, size) if parent else Create(volume.id, size)
-    touches = (volume.id, body.name or "") if parent is None else (volume.id, body.name or "", parent.id)
+    touches = (body.name or "",) if parent is None else (body.name or "", parent.id)
     return Plan(_created(volume), [Put(volume)], [effect], touches, serials=1)
 
 
@@ -99,7 +99,7 @@ def _create_copy(call: Call, body: VolumeCreateDesc, template: Template | None, 
         answer,
         [Put(middle), Put(msgspec.structs.replace(source, parent=middle.id)), Put(volume)],
         [Clone(source.id, middle.id, source.size), Clone(middle.id, volume.id, size)],
-        (volume.id, middle.id, source.id, body.name or ""),
+        (source.id, middle.name, body.name or ""),
         serials=2,
     )
 

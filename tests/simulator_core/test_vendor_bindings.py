@@ -1,0 +1,191 @@
+"""The vendor's own bindings, strict, as the judge of every implemented call's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from storpool import spapi
+
+from simulator.api.operations import NEWER, OPERATIONS
+from simulator.inprocess import TOKEN, InProcess
+from simulator.ports import Request
+
+MB = 1 << 20
+
+
+class FakeResponse:
+    def __init__(self, status: int, body: bytes) -> None:
+        self.status = status
+        self._body = body
+
+    def read(self) -> bytes:
+        return self._body
+
+
+class FakeConnection:
+    """Stands in for http.client.HTTPConnection and leads into the simulator of this process."""
+
+    simulator: InProcess
+    seen: set[str]
+
+    def __init__(self, *_args: object, **_options: object) -> None:
+        self._response: FakeResponse | None = None
+
+    def request(self, verb: str, path: str, body: str | None, headers: dict[str, str]) -> None:
+        scheme, _, token = headers["Authorization"].partition(":")
+        assert scheme == "Storpool v1"
+        path, _, query = path.partition("?json=")
+        json = unquote(query) if verb == "GET" else body or ""
+        replies: list[FakeResponse] = []
+        self.simulator.service.submit(
+            Request(verb, unquote(path), json.encode(), token),
+            lambda reply: replies.append(FakeResponse(reply.status, reply.body)),
+        )
+        [self._response] = replies
+
+    def getresponse(self) -> FakeResponse:
+        assert self._response is not None
+        return self._response
+
+    def close(self) -> None:
+        pass
+
+
+class Strict:
+    """The bindings, with every answer held to the declared type."""
+
+    def __init__(self, api: spapi.Api) -> None:
+        self._api = api
+        self.called: set[str] = set()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*args: object, **options: object) -> Any:
+            raw = getattr(self._api, name)(*args, returnRawAPIData=True, **options)
+            getattr(spapi.Api, name).__globals__["returns"](raw)
+            self.called.add(name)
+            return raw
+
+        return call
+
+
+@pytest.fixture
+def simulator() -> InProcess:
+    return InProcess()
+
+
+@pytest.fixture(params=[False, True], ids=["one-cluster", "multicluster"])
+def api(
+    request: pytest.FixtureRequest, simulator: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[spapi.Api, Strict]]:
+    FakeConnection.simulator = simulator
+    monkeypatch.setattr(spapi.http, "HTTPConnection", FakeConnection)
+    vendor = spapi.Api(auth=TOKEN, multiCluster=request.param)
+    yield vendor, Strict(vendor)
+
+
+def test_every_implemented_call_answers_what_the_bindings_declare(api: tuple[spapi.Api, Strict]) -> None:
+    _, strict = api
+    strict.volumeTemplateCreate({"name": "t", "placeAll": "hdd", "placeTail": "ssd", "replication": 3, "iops": 500})
+    strict.volumeTemplateUpdate("t", {"bw": "-", "propagate": True})
+    strict.volumeCreate({"name": "a", "size": MB, "template": "t", "tags": {"k": "v"}, "reuseServer": True})
+    strict.volumeCreate({"name": "b", "size": 40 * MB, "replication": 2, "bw": 100})
+    unnamed = strict.volumeCreate({"size": MB})["name"]
+    strict.volumeUpdate("a", {"rename": "a2", "sizeAdd": 512})
+    copy = strict.volumeCreate({"baseOn": "a2"})
+    assert copy["autoName"].startswith("a2@")
+    strict.volumeCreate({"baseOn": unnamed, "name": "c"})
+    strict.snapshotCreate("a2", {"name": "s", "bind": True, "deleteAfter": 3600, "tags": {"x": "y"}})
+    generated = strict.snapshotCreate("a2", {})
+    strict.snapshotCreate(unnamed, {})
+    strict.snapshotUpdate("s", {"rename": "s2", "targetDeleteDate": 0, "bind": False})
+    strict.volumeCreate({"name": "child", "parent": "s2"})
+    strict.volumeRevert("child", {"toSnapshot": "~" + generated["snapshotGlobalId"]})
+    strict.volumeRevert(unnamed, {"toSnapshot": "s2"})
+    assert unnamed in [volume["name"] for volume in strict.volumesList()]
+    strict.volumeRebase("child", {})
+    strict.snapshotRebase("~" + generated["snapshotGlobalId"], {"parentName": None})
+    items = [{"volume": "a2", "rw": [1], "ro": [2]}, {"volume": unnamed, "rw": [1]}, {"snapshot": "s2", "ro": [3]}]
+    strict.volumesReassign(items)
+    strict.volumesReassignWait({"reassign": items, "attachTimeout": 1})
+    strict.placementGroupUpdate("g", {"addDisks": [101, 202]})
+
+    for query in (
+        *("peersList", "tasksList", "servicesList", "serversListBlocked", "serversList", "clientsConfigDump"),
+        *("disksList", "volumesList", "volumesStatus", "volumesQuickStatus", "volumesSpace", "snapshotsList"),
+        *("snapshotsSpace", "attachmentsList", "placementGroupsList", "faultSetsList", "volumeTemplatesList"),
+        "volumeTemplatesStatus",
+    ):
+        strict.__getattr__(query)()
+    strict.serverDisksList(1)
+    strict.serverDiskDescribe(1, 101)
+    strict.diskDescribe(101)
+    strict.clientConfigWait(1)
+    strict.placementGroupDescribe("g")
+    strict.volumeTemplateDescribe("t")
+    for volume in ("a2", unnamed, "~" + copy["globalId"]):
+        assert len(strict.volumeList(volume)) == 1
+        strict.volumeDescribe(volume)
+        strict.volumeInfo(volume)
+        strict.volumeListSnapshots(volume)
+    for snapshot in ("s2", copy["autoName"]):
+        assert len(strict.snapshotList(snapshot)) == 1
+        strict.snapshotDescribe(snapshot)
+        strict.snapshotInfo(snapshot)
+
+    strict.volumesReassignWait(
+        {"reassign": [{"volume": "a2", "detach": "all"}, {"snapshot": "s2", "detach": [3], "force": True}]}
+    )
+    strict.snapshotDelete("s2")
+    strict.snapshotDeleteById(generated["snapshotGlobalId"])
+    assert [found["deleted"] for found in strict.snapshotsList() if found["name"].startswith("*")] == [True, True]
+    strict.volumeFreeze("b", {"deleteAfter": 60})
+    strict.volumeDelete("a2")
+    strict.placementGroupDelete("g")
+    strict.volumeTemplateCreate({"name": "unused"})
+    strict.volumeTemplateDelete("unused")
+
+    implemented = {operation.method for operation in OPERATIONS if operation.handler is not None}
+    assert strict.called == implemented - NEWER
+
+
+def test_the_bindings_have_exactly_the_declared_calls() -> None:
+    theirs = {
+        name: function.__doc__.split("\n")[0]
+        for name, function in vars(spapi.Api).items()
+        if (getattr(function, "__doc__", None) or "").startswith("HTTP: ")
+    }
+    assert len(theirs) == 122
+    ours = {
+        operation.method: f"HTTP: {operation.verb} /ctrl/1.0/{'MultiCluster/' * operation.multicluster}{operation.path}"
+        for operation in OPERATIONS
+        if operation.method not in NEWER
+    }
+    assert ours == theirs
+
+
+def test_errors_reach_the_bindings_with_name_text_and_status(api: tuple[spapi.Api, Strict]) -> None:
+    vendor, _ = api
+    with pytest.raises(spapi.ApiError) as missing:
+        vendor.volumeList("nothing")
+    assert (missing.value.name, missing.value.status) == ("objectDoesNotExist", 404)
+    with pytest.raises(spapi.ApiError) as unbuilt:
+        vendor.locationsList()
+    assert (unbuilt.value.name, unbuilt.value.status) == ("notImplemented", 501)
+
+
+def test_the_vendors_clone_test_ends(api: tuple[spapi.Api, Strict], simulator: InProcess) -> None:
+    """Fifteen copies, then polling until no snapshot is transient (spec 7.2)."""
+    vendor, _ = api
+    vendor.volumeCreate({"name": "origin", "size": MB})
+    for number in range(15):
+        vendor.volumeCreate({"name": f"clone{number}", "baseOn": "origin"})
+    assert sum(snapshot.transient for snapshot in vendor.snapshotsList()) == 15
+    for _ in range(10):
+        simulator.advance(1)
+        if not any(snapshot.transient for snapshot in vendor.snapshotsList()):
+            break
+    assert vendor.snapshotsList() == []
+    assert {volume.parentName for volume in vendor.volumesList()} == {""}
