@@ -1,0 +1,54 @@
+"""What `/metrics` shows, in Prometheus' text format."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+_NAME = re.compile(rb'"name":"([A-Za-z]+)"')
+
+
+class Metrics:
+    """Of one simulator. Labels come from fixed sets, so that no client can make them grow."""
+
+    def __init__(
+        self,
+        calls: Callable[[], Mapping[str, int]],
+        waiting: Callable[[], int],
+        effects: Callable[[], int],
+        devices: Callable[[], int],
+    ) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_Calls(calls))
+        self._answers = Counter("splab_answers", "HTTP answers by status", ["status"], registry=self._registry)
+        self._errors = Counter("splab_errors", "Error answers by StorPool's name", ["name"], registry=self._registry)
+        for name, text, value in (
+            ("splab_calls_waiting", "Calls without an answer yet", waiting),
+            ("splab_effects_in_flight", "Changes at work on the blocks", effects),
+            ("splab_loop_devices", "Loop devices of attachments", devices),
+        ):
+            Gauge(name, text, registry=self._registry).set_function(value)
+
+    def answered(self, status: int, body: bytes) -> None:
+        self._answers.labels(str(status)).inc()
+        if status != 200:
+            found = _NAME.search(body[:200])
+            self._errors.labels(found[1].decode() if found else "unknown").inc()
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+
+class _Calls(Collector):
+    def __init__(self, calls: Callable[[], Mapping[str, int]]) -> None:
+        self._calls = calls
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily("splab_calls", "API calls by name, errors included", labels=["call"])
+        for call, number in sorted(self._calls().items()):
+            family.add_metric([call], number)
+        yield family
