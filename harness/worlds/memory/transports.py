@@ -7,6 +7,7 @@ a fault plan does so, and where other tasks may go first.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -16,15 +17,19 @@ from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.errors import Unavailable, Unknown
 from harness.storpool import AnswerLost, NotSent, Reply, Request, Secret
 
+T = TypeVar("T")
+
 _PREFIX = "/ctrl/1.0/"
 
 
 class StorPoolServer:
     """The simulator's process: its service while it lives, and a task that lets its time pass."""
 
-    def __init__(self, runtime: SimulatedRuntime, service: simulator.ports.Service) -> None:
-        self.calls: dict[str, int] = {}
-        """Calls served, by name."""
+    def __init__(
+        self, runtime: SimulatedRuntime, service: simulator.ports.Service, calls: dict[str, int] | None = None
+    ) -> None:
+        self.calls = {} if calls is None else calls
+        """Calls served, by name; kept over a restart."""
         self.runtime = runtime
         self._service = service
         self._changed = runtime.event("a call of the StorPool API")
@@ -102,8 +107,8 @@ class NoAnswer(Exception):
 
 
 def exchange(
-    sender: SimulatedRuntime, receiver: SimulatedRuntime, what: str, work: Callable[[], bytes], timeout: float
-) -> bytes:
+    sender: SimulatedRuntime, receiver: SimulatedRuntime, what: str, work: Callable[[], T], timeout: float
+) -> T:
     """Have a task of `receiver` do `work` and wait for what it gives, at most `timeout` seconds.
 
     Raises `NoAnswer`, and `ConnectionError` when the receiver is dead, so that nothing was done.
@@ -111,7 +116,7 @@ def exchange(
     sender.point("send", what)
     if receiver.dead:
         raise ConnectionRefusedError(f"{what}: it was not delivered, {receiver.process} does not run")
-    answers: list[bytes] = []
+    answers: list[T] = []
     answered = sender.event(f"the answer to {what}")
 
     def serve() -> None:

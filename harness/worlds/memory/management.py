@@ -1,0 +1,90 @@
+"""The management server's process in the memory world: its records outlive it, everything else is made anew."""
+
+from __future__ import annotations
+
+from harness.cloudstack.config import CloudConfig, GuestAddress
+from harness.cloudstack.records import Records
+from harness.cloudstack.server import ManagementServer
+from harness.driver import StorPoolProvider
+from harness.runtime.process import SimulatedRuntime
+from harness.spi.ports import Endpoint
+from harness.worlds.memory.cloud import Query
+from harness.worlds.memory.processes import BRIDGE, EXPORT, HOSTS, MANAGEMENT, SECONDARY, Processes
+from harness.worlds.memory.transports import MemoryEndpoint, NoAnswer, exchange
+
+API_KEY = "memory-api-key"
+SECRET_KEY = "memory-secret-key"
+GUESTS = 64
+API_TIMEOUT = 300.0
+BOOT_TIMEOUT = 3600.0
+
+
+class Management:
+    """One management server at a time, over records in memory."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._records: Records | None = None
+        self._runtime: SimulatedRuntime | None = None
+        self._server: ManagementServer | None = None
+
+    def start(self) -> None:
+        """Start the server, from its records when there was one before; returns when its API may be used.
+
+        For the scenario's task.
+        """
+        simulation = self._processes.simulation
+        runtime = self._runtime = simulation.process(MANAGEMENT)
+        self._server = None
+        records = self._records = (
+            Records.open(None, runtime) if self._records is None else self._records.reopen(runtime)
+        )
+
+        def boot() -> ManagementServer:
+            server = ManagementServer(
+                runtime,
+                records,
+                lambda driver_records, endpoints: StorPoolProvider(
+                    runtime,
+                    driver_records,
+                    endpoints,
+                    lambda connection: self._processes.connect(runtime, connection),
+                ),
+                {name: self._endpoint(runtime, name) for name in HOSTS},
+                self._endpoint(runtime, SECONDARY),
+                configuration(),
+            )
+            server.start()
+            return server
+
+        self._server = exchange(simulation.main, runtime, "start of the management server", boot, BOOT_TIMEOUT)
+
+    def request(self, sender: SimulatedRuntime, query: Query) -> tuple[int, bytes]:
+        """Carry out one API request in the server's process; raises `ConnectionError` without an answer."""
+        runtime, server = self._runtime, self._server
+        if runtime is None or server is None:
+            raise ConnectionRefusedError("the management server does not run")
+        what = f"API request {dict(query).get('command', '')}"
+        try:
+            reply = exchange(sender, runtime, what, lambda: server.api(query), API_TIMEOUT)
+        except NoAnswer as error:
+            raise ConnectionResetError(str(error)) from error
+        return reply.status, reply.body
+
+    def _endpoint(self, runtime: SimulatedRuntime, name: str) -> Endpoint:
+        return MemoryEndpoint(runtime, self._processes.listeners[name])
+
+
+def configuration() -> CloudConfig:
+    """One zone with the two hosts, and addresses for `GUESTS` guests."""
+    addresses = tuple(
+        GuestAddress(mac=f"02:00:00:00:00:{number:02x}", ip=f"10.77.0.{number}") for number in range(1, GUESTS + 1)
+    )
+    return CloudConfig(
+        hosts=HOSTS,
+        image_store_url=EXPORT,
+        guest_addresses=addresses,
+        bridge=BRIDGE,
+        api_key=API_KEY,
+        secret_key=SECRET_KEY,
+    )

@@ -1,0 +1,108 @@
+"""The processes of the memory world, and how each is started from what is durable.
+
+A killed process is started again with the same function: StorPool from its journal, the management server from its
+records, an agent from nothing.
+"""
+
+from __future__ import annotations
+
+from harness.agent.agent import Agent
+from harness.agent.config import AgentConfig
+from harness.agent.secondary import QemuNfs
+from harness.runtime.generator import Generator
+from harness.runtime.process import SimulatedRuntime
+from harness.runtime.simulated import Simulation
+from harness.storpool import Connection, Secret, StorPoolClient
+from harness.worlds.memory.machine import Machine
+from harness.worlds.memory.model_host import ModelHost
+from harness.worlds.memory.model_hypervisor import ModelHypervisor
+from harness.worlds.memory.model_secondary import ModelExport, ModelSecondaryRole
+from harness.worlds.memory.transports import Listener, StorPoolServer, StorPoolTransport
+from simulator.blocks.memory import MemoryBlocks
+from simulator.journal.memory import MemoryJournal
+from simulator.service import Service
+from simulator.settings import Settings
+
+STORPOOL = "storpool"
+SECONDARY = "secondary"
+MANAGEMENT = "management"
+HOSTS = ("kvm1", "kvm2")
+ENDPOINT = "storpool-api:81"
+EXPORT = "nfs://secondary/export"
+STORPOOL_TOKEN = "1234567890"
+BRIDGE = "cloudbr0"
+POOL_BYTES = 4 << 40
+"""Of all disks of the StorPool cluster together."""
+STORPOOL_CONF = "/etc/storpool.conf"
+
+
+def agent_of(host: str) -> str:
+    """Name of the process that is the agent of this host."""
+    return f"agent-{host}"
+
+
+class Processes:
+    """Everything beside the management server: StorPool, hosts, agents and the secondary storage role."""
+
+    def __init__(self, simulation: Simulation, seed: int) -> None:
+        self.simulation = simulation
+        self.settings = Settings()
+        self.blocks = MemoryBlocks(POOL_BYTES)
+        self.journal = MemoryJournal()
+        self.export = ModelExport(EXPORT)
+        self.listeners = {name: Listener(name) for name in (*HOSTS, SECONDARY)}
+        self.machines = {name: self._machine(name, client) for client, name in enumerate(HOSTS, start=1)}
+        self._host_uuids = {name: Generator.of(seed, f"host:{name}").uuid() for name in HOSTS}
+        self._storpool: StorPoolServer | None = None
+
+    def start_storpool(self) -> None:
+        """From the journal."""
+        runtime = self.simulation.process(STORPOOL)
+        service = Service(self.blocks, self.journal, self.settings, lambda: self.simulation.now, STORPOOL_TOKEN)
+        calls = {} if self._storpool is None else self._storpool.calls
+        self._storpool = StorPoolServer(runtime, service, calls)
+
+    def start_agent(self, host: str) -> None:
+        runtime = self.simulation.process(agent_of(host))
+        machine = self.machines[host]
+        transport = StorPoolTransport(runtime, self.storpool, Secret(STORPOOL_TOKEN), lambda: machine.cuts == 0)
+        agent = Agent(
+            runtime,
+            ModelHost(machine, runtime, self.export.read),
+            ModelHypervisor(machine, runtime),
+            QemuNfs(),
+            StorPoolClient(transport, runtime),
+            self._agent_config(host),
+        )
+        self.listeners[host].listen(runtime, agent.handle)
+
+    def start_secondary(self) -> None:
+        runtime = self.simulation.process(SECONDARY)
+        self.listeners[SECONDARY].listen(runtime, ModelSecondaryRole(runtime, self.export).handle)
+
+    def storpool(self) -> StorPoolServer:
+        """The process of StorPool, dead or alive."""
+        if self._storpool is None:
+            raise RuntimeError("StorPool was never started")
+        return self._storpool
+
+    def connect(self, runtime: SimulatedRuntime, connection: Connection) -> StorPoolClient:
+        """A client of the API that a pool's connection names; any other endpoint does not answer."""
+        reached = ENDPOINT in connection.endpoints
+        return StorPoolClient(StorPoolTransport(runtime, self.storpool, connection.token, lambda: reached), runtime)
+
+    def _machine(self, name: str, client_id: int) -> Machine:
+        conf = (
+            f"SP_CLUSTER_ID={self.settings.cluster_id}\nSP_API_HTTP_HOST={ENDPOINT.partition(':')[0]}\n"
+            f"SP_API_HTTP_PORT=81\nSP_AUTH_TOKEN={STORPOOL_TOKEN}\n[{name}]\nSP_OURID={client_id}\n"
+        )
+        return Machine(self.simulation.process(name), name, client_id, self.blocks, {STORPOOL_CONF: conf})
+
+    def _agent_config(self, host: str) -> AgentConfig:
+        return AgentConfig(
+            host_uuid=self._host_uuids[host],
+            host_name=host,
+            storpool_conf=STORPOOL_CONF,
+            storpool_conf_directory=None,
+            bridge=BRIDGE,
+        )
