@@ -137,7 +137,7 @@ def load(path: Path) -> Lab:
     """Read and check a lab file; raises `LabFileError` and uses nothing of a file that is only half valid."""
     try:
         raw = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise LabFileError(f"cannot read lab file {path}: {error}") from error
     try:
         lab = msgspec.convert(raw, Lab, dec_hook=_decode)
@@ -147,6 +147,16 @@ def load(path: Path) -> Lab:
         raise LabFileError(f"lab file {path}: version {lab.version} is not known; this splab reads version 1")
     if len(lab.hosts) < 2:
         raise LabFileError(f"lab file {path}: {len(lab.hosts)} hosts; scenarios need two")
+    unique: tuple[tuple[str, list[str]], ...] = (
+        ("host name", [host.name for host in lab.hosts]),
+        ("client_id", [str(host.client_id) for host in lab.hosts]),
+        ("guest MAC", [guest.mac for guest in lab.guest_addresses]),
+        ("guest address", [guest.ip for guest in lab.guest_addresses]),
+    )
+    for what, values in unique:
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            raise LabFileError(f"lab file {path}: {what} {twice} is there twice")
     return lab
 
 
@@ -157,9 +167,13 @@ def dump(lab: Lab) -> str:
 
 
 def _decode(kind: type, value: object) -> object:
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    raise NotImplementedError(kind)
+    if kind is not Path:
+        raise NotImplementedError(kind)
+    if not isinstance(value, str):
+        raise ValueError(f"expected a path, got {value!r}")
+    if not Path(value).is_absolute():
+        raise ValueError(f"expected an absolute path, got {value!r}")
+    return Path(value)
 
 
 def _encode(value: object) -> object:
