@@ -166,3 +166,7 @@ def _show(console: Console, result: Result, directory: Path) -> None:
     for violated in result.violated:
         console.print(f"invariant violated: {violated}", style="bold red", markup=False)
     console.print(f"report: {(directory / PAGE_NAME).resolve()}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -33,9 +33,9 @@ from scenarios.steps import (
     one,
     root_volume,
     running_vm,
+    shared_template,
     start,
     stop,
-    template,
 )
 
 
@@ -193,7 +193,7 @@ def cut_hosts_start(world: World) -> None:
 
 @scenario(4, "two-vms-one-volume", "two VMs ask for one volume at once: one gets it, the other a clear error")
 def two_vms_one_volume(world: World) -> None:
-    template_id = str(template(world)["id"])
+    template_id = shared_template(world)
     vms = [deploy(world, template_id) for _ in range(2)]
     data = data_volume(world)
     outcomes: list[CloudApiError | None] = []
@@ -240,7 +240,7 @@ def keeps_bytes(world: World) -> None:
 
 @scenario(4, "refusals", "what cannot be attached is refused with a reason, and nothing changes")
 def refusals(world: World) -> None:
-    template_id = str(template(world)["id"])
+    template_id = shared_template(world)
     vm, other = deploy(world, template_id), deploy(world, template_id)
     data = attach(world, data_volume(world), vm)
     call = world.cloud.call

@@ -31,9 +31,9 @@ from scenarios.steps import (
     host_of,
     root_volume,
     running_vm,
+    shared_template,
     start,
     stop,
-    template,
 )
 
 
@@ -148,7 +148,7 @@ def detach_from_stopped(world: World) -> None:
 
 @scenario(5, "other-vm", "a volume moves to another VM with its bytes")
 def moves_to_other_vm(world: World) -> None:
-    template_id = str(template(world)["id"])
+    template_id = shared_template(world)
     first, second = deploy(world, template_id), deploy(world, template_id)
     data = attach(world, data_volume(world), first)
     mark = b"from the first VM".ljust(4096, b"$")

@@ -17,8 +17,8 @@ from scenarios.steps import (
     root_volume,
     running_vm,
     setting,
+    shared_template,
     stop,
-    template,
     vm_by_id,
     vm_exists,
     volume_exists,
@@ -42,7 +42,7 @@ def expunge_running(world: World) -> None:
 
 @scenario(7, "stopped", "expunging a stopped VM deletes its ROOT volume and no other's")
 def expunge_stopped(world: World) -> None:
-    template_id = str(template(world)["id"])
+    template_id = shared_template(world)
     vm, other = deploy(world, template_id), deploy(world, template_id)
     root = root_volume(world, str(vm["id"]))
     stop(world, vm)
@@ -67,7 +67,7 @@ def destroy_then_expunge(world: World) -> None:
 
 @scenario(7, "data-survives", "DATA volumes survive the VM, with their bytes and without its tags")
 def data_survives(world: World) -> None:
-    template_id = str(template(world)["id"])
+    template_id = shared_template(world)
     vm = deploy(world, template_id)
     guest = world.guest(str(vm["id"]))
     guest.boot_id()

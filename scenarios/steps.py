@@ -28,10 +28,10 @@ def many(answer: Json, key: str) -> list[Json]:
     return list(answer.get(key, []))
 
 
-def template(world: World) -> Json:
-    """Register the guest image as a template and wait until secondary storage has it."""
+def template(world: World, name: str = "") -> Json:
+    """Register the guest image as a new template and wait until secondary storage has it."""
     env = world.environment
-    name = world.name("template")
+    name = name or world.name("template")
     answer = world.cloud.call(
         "registerTemplate",
         name=name,
@@ -45,6 +45,18 @@ def template(world: World) -> Json:
     template_id = str(one(answer, "template")["id"])
     world.wait_until(f"template {name} is ready", lambda: bool(template_by_id(world, template_id).get("isready")), 120)
     return template_by_id(world, template_id)
+
+
+SHARED_TEMPLATE = "splab-guest"
+
+
+def shared_template(world: World) -> str:
+    """Id of a template of the guest image that cases share: the one that is there already, else a new one."""
+    answer = world.cloud.call(
+        "listTemplates", templatefilter="all", name=SHARED_TEMPLATE, zoneid=world.environment.zone_id, listall=True
+    )
+    ready = [item for item in many(answer, "template") if item.get("isready")]
+    return str(ready[0]["id"] if ready else template(world, SHARED_TEMPLATE)["id"])
 
 
 def template_by_id(world: World, template_id: str) -> Json:
@@ -78,8 +90,8 @@ def deploy_parameters(
 
 
 def running_vm(world: World) -> Json:
-    """A running VM from a fresh template, its guest booted."""
-    vm = deploy(world, str(template(world)["id"]))
+    """A running VM, its guest booted."""
+    vm = deploy(world, shared_template(world))
     world.guest(str(vm["id"])).boot_id()
     return vm
 

@@ -52,7 +52,7 @@ def action_table(result: Result) -> Table:
     """Row, title, world, outcome, seconds; rows that are not built come as one line each, in no world."""
     table = Table(title="Action table", title_justify="left")
     for name in ("row", "title", "world", "outcome"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name != "title")
     table.add_column("seconds", justify="right")
     shown_unbuilt: set[object] = set()
     for row in result.rows():

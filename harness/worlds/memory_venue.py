@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from harness.recording import Recorder
 from harness.run import Body
@@ -38,7 +40,8 @@ class MemoryVenue:
         # Times of this case's timeline are virtual, so that they agree with the journal's.
         recorder.now = lambda: began + simulation.elapsed
         try:
-            world.run(body)
+            with logs_into(recorder):
+                world.run(body)
         finally:
             shown = [entry for entry in simulation.journal.entries if entry[2] not in HIDDEN]
             for elapsed, process, kind, detail in shown[-JOURNAL_ENTRIES:]:
@@ -53,3 +56,25 @@ class MemoryVenue:
 
     def close(self) -> None:
         """Nothing outlives a case."""
+
+
+class _Handler(logging.Handler):
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__(logging.INFO)
+        self._recorder = recorder
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._recorder.timeline(f"log {record.name.rpartition('.')[2]}", record.getMessage())
+
+
+@contextmanager
+def logs_into(recorder: Recorder) -> Iterator[None]:
+    """What production code logs meanwhile becomes part of the case's timeline, and nothing reaches the terminal."""
+    logger, handler = logging.getLogger("harness"), _Handler(recorder)
+    propagates, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagates

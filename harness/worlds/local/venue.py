@@ -28,10 +28,6 @@ VERSIONS = (
     ("libvirt", ["virsh", "--version"]),
     ("QEMU", ["qemu-system-x86_64", "--version"]),
 )
-    ("kernel", ["uname", "-r"]),
-    ("libvirt", ["virsh", "--version"]),
-    ("QEMU", ["qemu-system-x86_64", "--version"]),
-)
 
 
 def why_not(lab_file: Path | None) -> str | None:

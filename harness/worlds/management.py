@@ -1,0 +1,192 @@
+"""The process of the CloudStack stand-in on real hosts: `python -m harness.worlds.management --config FILE`.
+
+Prints `ready http://HOST:PORT` once it serves; SIGTERM ends it. Logs are JSON lines on standard error; they hold no
+key, no token and no pool URL.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from harness.cloudstack import http
+from harness.cloudstack.agents.https import HttpsEndpoint
+from harness.cloudstack.config import CloudConfig
+from harness.cloudstack.records import Records
+from harness.cloudstack.server import ManagementServer
+from harness.driver import StorPoolProvider
+from harness.runtime.threads import ThreadRuntime
+from harness.spi.commands import AnyAnswer, AnyCommand
+from harness.spi.driver import DriverRecords, HostEndpoints
+from harness.spi.errors import Error, InvalidParameter
+from harness.spi.ports import Endpoint
+from harness.spi.runtime import Runtime
+from harness.storpool import Connection, HttpTransport, Reply, Request, StorPoolClient, Transport
+
+SETTLE_SECONDS = 30.0
+BODY_SHOWN = 300
+"""Characters of a request's body in the log."""
+
+_calls = logging.getLogger("harness.worlds.StorPool")
+_commands = logging.getLogger("harness.worlds.agents")
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """PEM files; the certificate shows this process to be `management`."""
+
+    ca: str
+    certificate: str
+    key: str
+
+
+class ManagementConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    listen: str
+    """`ip:port`; port 0 takes a free one, which the ready line shows."""
+    database: str
+    """File of the records; made when it is missing."""
+    agents: dict[str, str]
+    """`https://ip:port` of every host's agent by the host's name."""
+    secondary: str
+    """`https://ip:port` of the secondary storage role."""
+    tls: Tls
+    cloud: CloudConfig
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: ts (Unix seconds), level, logger, message, and a traceback if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "ts": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()
+
+
+class LoggedTransport:
+    """Writes every StorPool call and its outcome into the log."""
+
+    def __init__(self, inner: Transport, runtime: Runtime) -> None:
+        self._inner = inner
+        self._runtime = runtime
+
+    def call(self, request: Request) -> Reply:
+        body = "" if request.body is None else request.body.decode(errors="replace")[:BODY_SHOWN]
+        began = self._runtime.monotonic()
+        try:
+            reply = self._inner.call(request)
+        except Error as error:
+            _calls.info("%s %s %s: %s", request.verb, request.path, body, error)
+            raise
+        seconds = self._runtime.monotonic() - began
+        shown = reply.body.decode(errors="replace")[:BODY_SHOWN] if reply.status != 200 else ""
+        _calls.info("%s %s %s: %d %s in %.3f s", request.verb, request.path, body, reply.status, shown, seconds)
+        return reply
+
+
+class LoggedEndpoint:
+    """Writes every command to an agent and its answer into the log, but for pings."""
+
+    def __init__(self, inner: Endpoint, runtime: Runtime) -> None:
+        self._inner = inner
+        self._runtime = runtime
+
+    @property
+    def name(self) -> str:
+        return self._inner.name
+
+    def send(self, command: AnyCommand, *, timeout: float) -> AnyAnswer:
+        kind = type(command).__name__
+        if kind == "PingCommand":
+            return self._inner.send(command, timeout=timeout)
+        _commands.info("to %s: %s", self.name, command)
+        began = self._runtime.monotonic()
+        try:
+            answer = self._inner.send(command, timeout=timeout)
+        except Error as error:
+            _commands.info("from %s: %s: %s", self.name, kind, error)
+            raise
+        _commands.info("from %s after %.2f s: %s", self.name, self._runtime.monotonic() - began, answer)
+        return answer
+
+
+def load_config(path: Path) -> ManagementConfig:
+    """Raises `InvalidParameter` naming the file and the key, and showing no value."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ManagementConfig)
+    except OSError as error:
+        raise InvalidParameter(f"cannot read {path}: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise InvalidParameter(f"{path}: {error}") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0 after SIGTERM, 2 when it cannot start; the reason is one line on standard error."""
+    parser = argparse.ArgumentParser(description="The CloudStack stand-in of StorPool Lab.")
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE")
+    options = parser.parse_args(arguments)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    try:
+        return serve(load_config(options.config))
+    except Error as error:
+        print(f"management server: {error}", file=sys.stderr)
+        return 2
+
+
+def build(runtime: Runtime, records: Records, config: ManagementConfig) -> ManagementServer:
+    """The management server over real transports."""
+
+    def connect(connection: Connection) -> StorPoolClient:
+        transport = HttpTransport(connection.endpoints, connection.token, monotonic=runtime.monotonic)
+        return StorPoolClient(LoggedTransport(transport, runtime), runtime)
+
+    def provider(driver_records: DriverRecords, endpoints: HostEndpoints) -> StorPoolProvider:
+        return StorPoolProvider(runtime, driver_records, endpoints, connect)
+
+    def endpoint(name: str, url: str) -> Endpoint:
+        tls = config.tls
+        return LoggedEndpoint(HttpsEndpoint(name, url, tls.ca, tls.certificate, tls.key, new_id=runtime.uuid), runtime)
+
+    agents = {name: endpoint(name, url) for name, url in config.agents.items()}
+    secondary = endpoint("secondary", config.secondary)
+    return ManagementServer(runtime, records, provider, agents, secondary, config.cloud)
+
+
+def serve(config: ManagementConfig) -> int:
+    """Serve until SIGTERM or SIGINT."""
+    listening = _listen(config.listen)
+    runtime = ThreadRuntime("management")
+    records = Records.open(Path(config.database), runtime)
+    server = build(runtime, records, config)
+    server.start()
+    host, port = listening.getsockname()[:2]
+    shell = http.server(server.api, host, port)
+    print(f"ready http://{host}:{port}", flush=True)
+    shell.run(sockets=[listening])
+    stopped = server.stop(SETTLE_SECONDS)
+    records.close()
+    return 0 if stopped else 1
+
+
+def _listen(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    try:
+        return socket.create_server((host, int(port)), backlog=128)
+    except (OSError, ValueError) as error:
+        raise InvalidParameter(f"cannot listen on {address}: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
