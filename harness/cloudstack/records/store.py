@@ -156,22 +156,10 @@ class Records:
     @contextmanager
     def transaction(self, what: str) -> Iterator[Transaction]:
         """All or nothing; `what` names the change at the runtime's commit point, without ids that differ by run."""
-        with self._exclusive("BEGIN IMMEDIATE") as transaction:
-            yield transaction
-        self._runtime.point("commit", what)
-
-    @contextmanager
-    def read(self) -> Iterator[Transaction]:
-        """A consistent view; must not change anything."""
-        with self._exclusive("BEGIN") as transaction:
-            yield transaction
-
-    @contextmanager
-    def _exclusive(self, begin: str) -> Iterator[Transaction]:
         with self._lock:
             with self._runtime.transaction():
                 connection = self._connection
-                connection.execute(begin)
+                connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield Transaction(connection, self._runtime.now())
                     self._runtime.now()  # raises Dead: a process that was killed meanwhile must not commit
@@ -179,6 +167,14 @@ class Records:
                     connection.execute("ROLLBACK")
                     raise
                 connection.execute("COMMIT")
+        self._runtime.point("commit", what)
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A consistent view; must not change anything. Nobody writes while it is open, so it needs no BEGIN."""
+        with self._lock:
+            with self._runtime.transaction():
+                yield Transaction(self._connection, self._runtime.now())
 
 
 def _prepare_file(connection: sqlite3.Connection, path: Path) -> None:

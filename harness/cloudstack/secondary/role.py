@@ -1,0 +1,95 @@
+"""DownloadCommand and DeleteCommand, carried out on the export."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from harness.agent import qemu_img
+from harness.cloudstack.secondary.config import SecondaryConfig
+from harness.cloudstack.secondary.export import Export
+from harness.cloudstack.secondary.fetch import check_sum, fetch, shown
+from harness.spi.commands import (
+    Answer,
+    AnyAnswer,
+    AnyCommand,
+    DeleteCommand,
+    DownloadAnswer,
+    DownloadCommand,
+    PingAnswer,
+    PingCommand,
+)
+from harness.spi.errors import Error, InvalidParameter, MisuseError
+from harness.spi.locks import KeyedLocks
+from harness.spi.objects import ImageFormat
+from harness.spi.ports import Host
+from harness.spi.runtime import Runtime
+
+_log = logging.getLogger("harness.cloudstack.secondary")
+
+INFO_SECONDS = 30.0
+
+
+class SecondaryRole:
+    """Safe for many tasks: one command at a time works on a path. Keeps nothing but the export's files."""
+
+    def __init__(self, runtime: Runtime, host: Host, config: SecondaryConfig) -> None:
+        self._runtime = runtime
+        self._host = host
+        self._config = config
+        self._export = Export(Path(config.export_directory))
+        self._locks = KeyedLocks(runtime, "image")
+
+    def handle(self, command: AnyCommand) -> AnyAnswer:
+        """Carry out one command; errors are answers, after which nothing new is on the export."""
+        try:
+            if isinstance(command, DownloadCommand):
+                return self._download(command)
+            if isinstance(command, DeleteCommand):
+                return self._delete(command)
+            if isinstance(command, PingCommand):
+                return PingAnswer(result=True, host_uuid="secondary", vms={})
+            raise InvalidParameter(f"{type(command).__name__} is not for the secondary storage role")
+        except MisuseError:
+            raise
+        except Error as error:
+            _log.warning("%s failed: %s", type(command).__name__, error)
+            return Answer(result=False, details=str(error), error_class=error.error_class)
+
+    def _download(self, command: DownloadCommand) -> DownloadAnswer:
+        template = command.template
+        if template.format is not ImageFormat.QCOW2:
+            raise InvalidParameter(f"templates of format {template.format} are not registered here, only QCOW2")
+        path = template.path or f"template/tmpl/{template.id}/{template.uuid}.qcow2"
+        target = self._export.locate(path)
+        deadline = self._runtime.monotonic() + command.wait
+        with self._locks.hold(path, command.wait):
+            # The file's name holds the template's uuid: if it is there, an earlier try of this command made it.
+            if not target.is_file():
+                with self._export.writing(target) as (part, file):
+                    fetch(command.url, file, self._config, lambda: self._runtime.monotonic() > deadline)
+                    file.flush()
+                    self._check(part, command)
+            size = self._check(target, command)
+            physical = target.stat().st_size
+        _log.info("template %s: %s is at %s", template.uuid, shown(command.url), path)
+        return DownloadAnswer(result=True, install_path=path, virtual_size=size, physical_size=physical)
+
+    def _check(self, file: Path, command: DownloadCommand) -> int:
+        """Virtual size of the image; raises `InvalidParameter` when it is not what it must be."""
+        if command.checksum:
+            check_sum(file, command.checksum, command.url)
+        image = qemu_img.info(self._host, str(file), command.template.format, INFO_SECONDS)
+        qemu_img.check_guest_image(image, shown(command.url))
+        if not 0 < image.virtual_size <= self._config.max_virtual_bytes:
+            raise InvalidParameter(
+                f"{shown(command.url)} has a virtual size of {image.virtual_size} bytes;"
+                f" 1 to {self._config.max_virtual_bytes} are allowed"
+            )
+        return image.virtual_size
+
+    def _delete(self, command: DeleteCommand) -> Answer:
+        target = self._export.locate(command.path)
+        with self._locks.hold(command.path, command.wait):
+            self._export.delete(target)
+        return Answer(result=True)
