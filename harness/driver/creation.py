@@ -59,10 +59,6 @@ class Creation:
         if self.global_id is not None:
             self._operation.advance(made_step)
             return self.global_id
-        if self.unanswered:
-            found = self.find()
-            if found is not None:
-                return self._made(found, self.unanswered - 1, made_step)
         for left in reversed(range(SENDINGS)):
             before = self.unanswered
             self._count(before + 1)

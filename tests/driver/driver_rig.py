@@ -64,6 +64,19 @@ class Fault(enum.Enum):
     ANSWER_CUT = "answer cut"
     KILLED_BEFORE = "killed before"
     KILLED_AFTER = "killed after"
+    KILLED_LATE = "killed late"
+    """Its sender dies; it arrives after the next calls."""
+
+
+DEATHS = (Fault.KILLED_BEFORE, Fault.KILLED_AFTER, Fault.KILLED_LATE)
+UNSERVED = (
+    Fault.NOT_SENT,
+    Fault.TRANSIENT,
+    Fault.REQUEST_LOST,
+    Fault.REQUEST_LATE,
+    Fault.KILLED_BEFORE,
+    Fault.KILLED_LATE,
+)
 
 
 class Clock(ThreadRuntime):
@@ -151,6 +164,9 @@ class Cluster:
     """By number of the sending, from 0."""
     calls: list[str] = field(default_factory=list)
     late: list[tuple[int, Request]] = field(default_factory=list)
+    """Number of the call before which each arrives."""
+    lateness: list[int] = field(default_factory=list)
+    """By how many calls the next late requests are late; then 4."""
 
     def __post_init__(self) -> None:
         self.blocks = MemoryBlocks(1 << 40)
@@ -170,6 +186,10 @@ class Cluster:
             self.time[0] += max(due, 0.01)
         return Reply(replies[0].status, replies[0].body)
 
+    def strike(self, *faults: Fault, after: int = 0) -> None:
+        """The next calls suffer these faults, but for the first `after` of them."""
+        self.faults = {len(self.calls) + after + index: fault for index, fault in enumerate(faults)}
+
     def exchange(self, request: Request, runtime: ThreadRuntime) -> Reply:
         runtime.check_alive()
         number = len(self.calls)
@@ -178,30 +198,25 @@ class Cluster:
             if due <= number:
                 self.late.remove((due, waiting))
                 self.serve(waiting)
-        match self.faults.get(number):
-            case None:
-                return self.serve(request)
-            case Fault.NOT_SENT:
-                raise NotSent("sp:81: refused")
-            case Fault.TRANSIENT:
-                return Reply(503, b'{"error": {"name": "busyNow", "descr": "later", "transient": true}}')
-            case Fault.REQUEST_LOST:
-                raise AnswerLost("lost")
-            case Fault.REQUEST_LATE:
-                self.late.append((number + 4, request))
-                raise AnswerLost("late")
-            case Fault.ANSWER_LOST:
-                self.serve(request)
-                raise AnswerLost("lost")
-            case Fault.ANSWER_CUT:
-                return Reply(200, self.serve(request).body[:10])
-            case Fault.KILLED_BEFORE:
-                runtime.kill()
-                raise Dead("killed")
-            case Fault.KILLED_AFTER:
-                self.serve(request)
-                runtime.kill()
-                raise Dead("killed")
+        fault = self.faults.get(number)
+        if fault in DEATHS:
+            runtime.kill()
+        if fault in (Fault.REQUEST_LATE, Fault.KILLED_LATE):
+            self.late.append((number + (self.lateness.pop(0) if self.lateness else 4), request))
+        reply = None if fault in UNSERVED else self.serve(request)
+        if fault in DEATHS:
+            raise Dead("killed")
+        return self._deliver(fault, reply)
+
+    @staticmethod
+    def _deliver(fault: Fault | None, reply: Reply | None) -> Reply:
+        if fault is Fault.NOT_SENT:
+            raise NotSent("sp:81: refused")
+        if fault is Fault.TRANSIENT:
+            return Reply(503, b'{"error": {"name": "busyNow", "descr": "later", "transient": true}}')
+        if reply is None or fault is Fault.ANSWER_LOST:
+            raise AnswerLost("lost")
+        return Reply(200, reply.body[:10]) if fault is Fault.ANSWER_CUT else reply
 
 
 @dataclass

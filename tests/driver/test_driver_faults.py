@@ -68,7 +68,6 @@ CASES = {
     "delete": Case(existing, delete, None, 6),
     "delete with backup": Case(expiring, delete, None, 10),
 }
-DEATHS = (Fault.KILLED_BEFORE, Fault.KILLED_AFTER)
 
 
 def objects(rig: Rig) -> dict[str, set[str]]:
@@ -86,12 +85,13 @@ def start(rig: Rig) -> None:
             continue
 
 
-def run(name: str, faults: dict[int, Fault], *, retries: int, settle_first: bool) -> None:
+def run(name: str, faults: dict[int, Fault], *, retries: int, settle_first: bool, lateness: list[int]) -> None:
     case, rig = CASES[name], Rig()
     target = case.prepare(rig)
     before = objects(rig)
     rig.cluster.calls.clear()
     rig.cluster.faults = dict(faults)
+    rig.cluster.lateness = list(lateness)
     answer: DataObject | None = None
     answered = False
     for _ in range(retries + 1):
@@ -128,8 +128,8 @@ def run(name: str, faults: dict[int, Fault], *, retries: int, settle_first: bool
 @pytest.mark.parametrize("name", list(CASES))
 def test_any_single_fault_leaves_one_object_or_none(name: str, fault: Fault, settle_first: bool) -> None:
     for call in range(CASES[name].longest):
-        run(name, {call: fault}, retries=2, settle_first=settle_first)
-        run(name, {call: fault}, retries=0, settle_first=settle_first)
+        run(name, {call: fault}, retries=2, settle_first=settle_first, lateness=[])
+        run(name, {call: fault}, retries=0, settle_first=settle_first, lateness=[])
 
 
 @settings(max_examples=150, deadline=None)
@@ -138,11 +138,12 @@ def test_any_single_fault_leaves_one_object_or_none(name: str, fault: Fault, set
     st.dictionaries(st.integers(0, 24), st.sampled_from(sorted(Fault, key=str)), max_size=6),
     st.integers(0, 3),
     st.booleans(),
+    st.lists(st.integers(1, 12), max_size=6),
 )
 def test_any_faults_leave_one_object_or_none(
-    name: str, faults: dict[int, Fault], retries: int, settle_first: bool
+    name: str, faults: dict[int, Fault], retries: int, settle_first: bool, lateness: list[int]
 ) -> None:
-    run(name, faults, retries=retries, settle_first=settle_first)
+    run(name, faults, retries=retries, settle_first=settle_first, lateness=lateness)
 
 
 @settings(max_examples=100, deadline=None)

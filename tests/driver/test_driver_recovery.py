@@ -1,0 +1,220 @@
+"""Operations that a fault left open: what a later call, a restart or a late request makes of them."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from driver_rig import MIB, Fault, Rig, image, on_pool, volume
+
+from harness.spi.commands import AnyAnswer, AnyCommand
+from harness.spi.errors import Conflict, Dead, Error, Unavailable, Unknown
+from harness.spi.objects import TemplateObject, VolumeObject
+from harness.storpool import VolumeReassignDesc
+
+LATE, LOST, CUT_OFF = Fault.REQUEST_LATE, Fault.ANSWER_LOST, Fault.NOT_SENT
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def seed(rig: Rig) -> TemplateObject:
+    made = rig.driver.copy(image(), on_pool(image()))
+    assert isinstance(made, TemplateObject)
+    return made
+
+
+def steps(rig: Rig) -> list[tuple[str, str]]:
+    return [(operation.kind, operation.step) for operation in rig.records.open_operations()]
+
+
+def keeps_its_name(rig: Rig) -> VolumeObject:
+    """A volume whose creation is still open, because the name could not be taken away."""
+    rig.cluster.strike(*[CUT_OFF] * 3, after=1)
+    made = rig.driver.create(volume())
+    assert steps(rig) == [("create-volume", "settle")]
+    return made
+
+
+def test_a_create_that_may_still_arrive_twice_keeps_the_name_taken(rig: Rig) -> None:
+    rig.cluster.lateness = [4, 30]
+    rig.cluster.strike(LATE)
+    rig.cluster.faults[2] = LATE  # call 1 looks for the volume
+    made = rig.driver.create(volume())
+    assert rig.look.volumes_list()[0].name.startswith("cs-")
+    assert steps(rig) == [("create-volume", "settle")]
+    assert "can no longer arrive" in rig.driver.recover()[0]
+    rig.settle()
+    assert rig.volumes() == [made.path]
+    assert rig.look.volumes_list()[0].name.startswith("~")
+
+
+def test_a_second_create_of_an_open_operation_gives_the_same_volume_and_risks_nothing(rig: Rig) -> None:
+    made = keeps_its_name(rig)
+    rig.cluster.strike(Fault.KILLED_BEFORE, after=1)
+    assert rig.driver.create(volume()).path == made.path
+    rig.restart()
+    rig.settle()
+    assert rig.volumes() == [made.path]
+
+
+def test_a_second_create_after_the_volume_was_lost_makes_it_again(rig: Rig) -> None:
+    made = keeps_its_name(rig)
+    assert made.path is not None
+    rig.look.volume_delete("~" + made.path.rpartition("/")[2])
+    again = rig.driver.create(volume())
+    assert again.path != made.path
+    rig.settle()
+    assert rig.volumes() == [again.path]
+
+
+def test_a_volume_that_is_there_is_not_replaced_by_a_create_with_other_attributes(rig: Rig) -> None:
+    made = keeps_its_name(rig)
+    with pytest.raises(Conflict, match="other attributes"):
+        rig.driver.create(volume(size=64 * MIB))
+    assert rig.volumes() == [made.path]
+
+
+def test_a_retry_with_another_size_replaces_what_the_first_try_left(rig: Rig) -> None:
+    rig.cluster.strike(*[LOST] * 2)
+    rig.cluster.faults |= dict.fromkeys(range(2, 20), CUT_OFF)
+    with pytest.raises(Unknown):
+        rig.driver.create(volume(size=4 * MIB))
+    rig.cluster.faults.clear()
+    assert len(rig.volumes()) == 1
+    made = rig.driver.create(volume(size=8 * MIB))
+    assert [v.size for v in rig.look.volumes_list()] == [8 * MIB]
+    assert rig.volumes() == [made.path]
+    rig.settle()
+    assert (rig.volumes(), rig.records.open_operations()) == ([made.path], [])
+
+
+def test_a_create_that_arrives_after_its_volume_was_deleted_is_cleaned_up(rig: Rig) -> None:
+    rig.cluster.lateness = [50]
+    rig.cluster.strike(LATE)
+    made = rig.driver.create(volume())
+    rig.driver.delete(made)
+    rig.settle()
+    assert (rig.volumes(), rig.records.open_operations()) == ([], [])
+
+
+def test_an_operation_in_progress_is_not_recovered(rig: Rig) -> None:
+    lines: list[str] = []
+
+    def copy(command: AnyCommand) -> AnyAnswer:
+        assert rig.runtime.spawn("recover", lambda: lines.extend(rig.driver.recover())).join(10)
+        return rig.agent.carry_out(command)
+
+    rig.agent.answer = copy
+    made = seed(rig)
+    assert lines == []
+    assert rig.snapshots() == [made.path]
+
+
+def test_clean_up_that_fails_too_is_told_beside_the_first_error_and_made_good_later(rig: Rig) -> None:
+    # create, snapshot, 3 x look at it, delete volume, 3 x delete snapshot
+    faults = [CUT_OFF] * 3
+    rig.cluster.strike(*faults, after=2)
+    rig.cluster.faults |= dict.fromkeys((6, 7, 8), CUT_OFF)
+    with pytest.raises(Unavailable, match="refused; cleaning up after it failed too"):
+        seed(rig)
+    assert steps(rig) == [("seed-template", "undo")]
+    made = seed(rig)
+    assert rig.snapshots() == [made.path]
+    assert (rig.volumes(), rig.records.open_operations()) == ([], [])
+
+
+def test_the_backup_of_a_volume_whose_deletion_was_cut_off_is_kept(rig: Rig) -> None:
+    rig.records.settings["storpool.delete.after.interval"] = "300"
+    made = rig.driver.create(volume())
+    rig.cluster.strike(Fault.KILLED_AFTER, after=3)  # look, snapshot, look at it, delete
+    with pytest.raises(Dead):
+        rig.driver.delete(made)
+    rig.restart()
+    assert "done" in rig.driver.recover()[0]
+    assert (rig.volumes(), len(rig.snapshots())) == ([], 1)
+
+
+def test_a_deletion_that_is_asked_for_again_makes_a_backup_of_the_volume_as_it_is_then(rig: Rig) -> None:
+    rig.records.settings["storpool.delete.after.interval"] = "300"
+    made = rig.driver.create(volume())
+    rig.cluster.strike(*[Fault.REQUEST_LOST] * 30, after=3)
+    with pytest.raises(Unknown):
+        rig.driver.delete(made)
+    rig.cluster.faults.clear()
+    assert rig.volumes() == [made.path]
+    rig.driver.delete(made)
+    assert (rig.volumes(), len(rig.snapshots())) == ([], 2)
+
+
+def test_a_deletion_that_was_refused_takes_its_backup_back(rig: Rig) -> None:
+    rig.records.settings["storpool.delete.after.interval"] = "300"
+    made = rig.driver.create(volume())
+    assert made.path is not None
+    rig.look.volumes_reassign_wait([VolumeReassignDesc(volume="~" + made.path.rpartition("/")[2], rw=(1,))])
+    rig.blocks_of(made.path, rig.cluster.blocks.open)
+    with pytest.raises(Conflict):
+        rig.driver.delete(made)
+    assert (rig.volumes(), rig.snapshots()) == ([made.path], [])
+
+
+def test_recovery_never_deletes_a_volume_that_a_dead_process_wanted_to_delete(rig: Rig) -> None:
+    made = rig.driver.create(volume())
+    rig.cluster.strike(Fault.KILLED_BEFORE)
+    with pytest.raises(Dead):
+        rig.driver.delete(made)
+    rig.restart()
+    assert "not carried out" in rig.driver.recover()[0]
+    assert (rig.volumes(), rig.records.open_operations()) == ([made.path], [])
+
+
+def test_tags_of_a_dead_process_that_arrive_late_are_put_right(rig: Rig) -> None:
+    made = rig.driver.create(volume())
+    rig.cluster.lateness = [50]
+    rig.cluster.strike(Fault.KILLED_LATE)
+    with pytest.raises(Dead):
+        rig.driver.provide_vm_info("vm-1", msgspec.structs.replace(made, device_id=1))
+    rig.restart()
+    rig.driver.recover()
+    rig.driver.revoke_access(made)
+    assert rig.cluster.late
+    rig.settle()
+    assert rig.tags(made.path) == {"uuid": "vol-1", "cs": "volume"}
+
+
+def test_a_tag_update_does_not_forget_what_an_unfinished_one_wanted(rig: Rig) -> None:
+    made = rig.driver.create(volume())
+    attached = msgspec.structs.replace(made, device_id=1)
+    rig.cluster.strike(*[Fault.REQUEST_LOST] * 3)
+    with pytest.raises(Unknown):
+        rig.driver.provide_vm_info("vm-1", attached)
+    rig.records.vm_tags["vm-1", "vc-policy"] = "daily"
+    rig.driver.provide_vm_tags("vm-1", attached, "vc-policy")
+    expected = {"uuid": "vol-1", "cs": "volume", "cvm": "vm-1", "disk": "1", "vc-policy": "daily"}
+    assert rig.tags(made.path) == expected
+    rig.settle()
+    assert rig.tags(made.path) == expected
+
+
+def test_recovery_that_cannot_reach_storpool_keeps_the_operation_and_says_so(rig: Rig) -> None:
+    rig.cluster.strike(Fault.KILLED_AFTER)
+    with pytest.raises(Dead):
+        rig.driver.create(volume())
+    rig.restart()
+    rig.cluster.strike(*[CUT_OFF] * 30)
+    assert "still open" in rig.driver.recover()[0]
+    rig.settle()
+    assert (rig.volumes(), rig.records.open_operations()) == ([], [])
+
+
+def test_the_token_is_in_no_record_error_or_log(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    token = rig.records.details[1]["SP_AUTH_TOKEN"]
+    rig.cluster.strike(*[LOST] * 30)
+    with pytest.raises(Error) as caught:
+        rig.driver.create(volume())
+    rig.cluster.faults.clear()
+    rig.settle()
+    assert rig.records.outcomes
+    assert token not in f"{caught.value!r}{rig.records.operations}{caplog.text}{vars(rig.driver)}"
