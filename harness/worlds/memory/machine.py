@@ -77,6 +77,8 @@ class ModelDomain:
     """When the guest answers, in seconds of the virtual wall clock."""
     unplugging: list[str] = field(default_factory=list)
     """Targets that a suspended guest was asked to let go."""
+    xml: str | None = None
+    """Live XML, if it was asked for since the disks changed."""
 
 
 class Machine:
@@ -147,6 +149,7 @@ class Machine:
             self.close(disk)
         # What was hot-plugged, or taken away, since the start is forgotten: libvirt changed the live domain only.
         domain.disks = read_disks(domain.defined)
+        domain.xml = None
         domain.state = DomainState.SHUT_OFF
         domain.boot_id = ""
         domain.unplugging.clear()
@@ -179,6 +182,7 @@ class Machine:
             raise Conflict(f"internal error: No more available PCI slots in domain {domain.name}")
         self.open(disk)
         domain.disks.append(disk)
+        domain.xml = None
 
     def unplug(self, domain: ModelDomain, target: str) -> bool:
         """Ask the guest to let a disk go; whether it did."""
@@ -188,6 +192,7 @@ class Machine:
         if self.up(domain):
             self.close(disk)
             domain.disks.remove(disk)
+            domain.xml = None
             return True
         if domain.state is DomainState.PAUSED and target not in domain.unplugging:
             domain.unplugging.append(target)
@@ -271,6 +276,12 @@ def refuse_duplicates(disks: list[ModelDisk]) -> None:
 
 def live_xml(domain: ModelDomain) -> str:
     """The domain with the disks it has now."""
+    if domain.xml is None:
+        domain.xml = _render(domain)
+    return domain.xml
+
+
+def _render(domain: ModelDomain) -> str:
     root = ET.Element(domain.defined.tag, domain.defined.attrib)
     for child in domain.defined:
         if child.tag != "devices":

@@ -84,7 +84,8 @@ class ModelHost:
             raise _Failed("error while converting raw: Device too small")
         machine.blocks.open(key, machine.client_id)
         try:
-            for half in _halves(image):
+            blank = machine.blocks.stored(key) == 0
+            for half in _halves(image, zeroes=not blank):
                 # A kill between the halves leaves part of the image, as it would.
                 self._runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
                 for offset, data in half:
@@ -141,16 +142,16 @@ def _parse(arguments: Sequence[str], known: dict[str, bool]) -> _Call:
     return call
 
 
-def _halves(image: Image) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
-    """What is written, zeroes included: an existing device may hold other bytes where the image has none."""
+def _halves(image: Image, *, zeroes: bool) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+    """What is written. Zeroes are left out on a device that is blank anyway; on any other they must be written too."""
     pieces: list[tuple[int, bytes]] = []
     end = 0
     for offset, data in sorted(image.extents):
-        if offset > end:
+        if offset > end and zeroes:
             pieces.append((end, bytes(offset - end)))
         pieces.append((offset, data))
         end = offset + len(data)
-    if end < image.size:
+    if end < image.size and zeroes:
         pieces.append((end, bytes(image.size - end)))
     middle = len(pieces) // 2
     return pieces[:middle], pieces[middle:]

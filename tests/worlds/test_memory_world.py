@@ -1,0 +1,213 @@
+"""The memory world as a whole: one seed one run, many schedules, processes that die, and what its observers show."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import checks
+from harness.observers import CloudApiError, Json, World
+from harness.worlds.memory.processes import MANAGEMENT, STORPOOL, agent_of
+from harness.worlds.memory.world import MemoryWorld
+
+MARK = b"written by the guest".ljust(4096, b".")
+
+
+def template(world: World) -> str:
+    env = world.environment
+    answer = world.cloud.call(
+        "registerTemplate",
+        name=world.name("template"),
+        displaytext="t",
+        format="QCOW2",
+        hypervisor="KVM",
+        url=env.image_url,
+        zoneid=env.zone_id,
+        ostypeid=env.os_type_id,
+    )
+    template_id = str(answer["template"][0]["id"])
+
+    def ready() -> bool:
+        listed = world.cloud.call("listTemplates", templatefilter="all", id=template_id)
+        return bool(listed["template"][0]["isready"])
+
+    world.wait_until("the template is ready", ready)
+    return template_id
+
+
+def deployment(world: World, template_id: str) -> dict[str, str | int | bool]:
+    env = world.environment
+    return {
+        "serviceofferingid": env.service_offering_id,
+        "zoneid": env.zone_id,
+        "templateid": template_id,
+        "name": world.name("vm"),
+        "hypervisor": "KVM",
+    }
+
+
+def vm_of(world: World, vm_id: str) -> Json:
+    found: Json = world.cloud.call("listVirtualMachines", id=vm_id, listall=True)["virtualmachine"][0]
+    return found
+
+
+def violations(world: World) -> list[str]:
+    """What is wrong with the cloud, but for check volumes, which the agent detaches once they have served."""
+    found = [str(violation) for violation in checks.violations(checks.take(world))]
+    return [text for text in found if "check volume" not in text]
+
+
+def two_at_once(world: World) -> list[str]:
+    """Deploy two VMs at once, write, and give back what the guests read."""
+    template_id = template(world)
+    jobs = [world.cloud.start("deployVirtualMachine", **deployment(world, template_id)) for _ in range(2)]
+    vms = [world.cloud.wait(job)["virtualmachine"] for job in jobs]
+    seen = []
+    for vm in vms:
+        guest = world.guest(str(vm["id"]))
+        (serial,) = guest.disks()
+        guest.write(serial, 1 << 19, MARK)
+        seen.append(guest.boot_id())
+        assert guest.read(serial, 1 << 19, len(MARK)) == MARK
+    assert violations(world) == []
+    return seen
+
+
+PROGRAM = """
+import importlib.util, logging, sys
+sys.path.insert(0, {root!r})
+logging.disable(logging.CRITICAL)
+spec = importlib.util.spec_from_file_location("claims", {file!r})
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+for seed in range(6):
+    world = module.MemoryWorld(seed)
+    boots = world.run(module.two_at_once)
+    print(world.simulation.digest(), world.simulation.schedule_digest(), boots)
+"""
+
+
+def test_one_seed_gives_one_run_whatever_the_hash_seed_and_other_seeds_give_others() -> None:
+    program = PROGRAM.format(root=str(Path.cwd()), file=__file__)
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        ).stdout
+        for hash_seed in ("1", "2")
+    ]
+    assert outputs[0] == outputs[1]
+    assert len({line.split()[1] for line in outputs[0].splitlines()}) == 6
+
+
+def test_a_run_in_the_same_process_after_others_is_still_the_same_run() -> None:
+    digests = []
+    for seed in (3, 4, 3):
+        world = MemoryWorld(seed)
+        world.run(two_at_once)
+        digests.append(world.simulation.digest())
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_the_world_comes_up_with_what_scenarios_count_on() -> None:
+    def look(world: World) -> None:
+        env = world.environment
+        assert len({pool.tag for pool in env.pools}) == 2
+        assert len({pool.storpool_template for pool in env.pools}) == 2
+        assert [host.client_id for host in world.hosts] == [1, 2]
+        assert not world.real
+        hosts = world.cloud.call("listHosts", type="Routing")["host"]
+        assert sorted(host["name"] for host in hosts) == sorted(host.name for host in world.hosts)
+        assert len({world.name("x") for _ in range(5)}) == 5
+        assert world.storpool.volume("nobody") is None
+        assert world.storpool.snapshot("~splab.b.zz") is None
+        assert all(volume["tags"]["cs"] == "check-volume-is-on-host" for volume in world.storpool.volumes())
+        assert world.storpool.calls()["VolumeTemplateDescribe"] == 2
+        with pytest.raises(TimeoutError, match="the moon"):
+            world.wait_until("the moon", lambda: False, 5)
+        with pytest.raises(CloudApiError) as refused:
+            world.cloud.call("listNothing")
+        assert refused.value.code == 432
+        with pytest.raises(ValueError, match="inside") as noted, world.check("a check"):
+            raise ValueError("inside")
+        assert noted.value.__notes__ == ["check: a check"]
+
+    MemoryWorld(1).run(look)
+
+
+def test_hosts_show_devices_and_domains_and_what_befalls_them() -> None:
+    def look(world: World) -> None:
+        vm = world.cloud.call("deployVirtualMachine", **deployment(world, template(world)))["virtualmachine"]
+        name = str(vm_of(world, vm["id"])["instancename"])
+        (volume,) = world.cloud.call("listVolumes", virtualmachineid=vm["id"])["volume"]
+        host = next(host for host in world.hosts if name in host.domains())
+        path = str(volume["path"])
+        assert path.rpartition("/")[2] in host.devices()
+        assert host.device_size(path) == volume["size"]
+        assert host.device_size("/dev/storpool-byid/nothing") is None
+        guest = world.guest(str(vm["id"]))
+        guest.write(host.domain_disks(name)[0].serial, 4096, MARK)
+        assert host.read_device(path, 4096, len(MARK)) == MARK
+        with pytest.raises(FileNotFoundError):
+            host.read_device("/dev/storpool-byid/nothing", 0, 1)
+        (disk,) = host.domain_disks(name)
+        assert (disk.source, disk.driver_type, disk.cache, disk.discard) == (path, "raw", "none", "unmap")
+        assert path in host.domain_xml(name)
+        assert host.domain_disks("nobody") == ()
+        host.suspend(name)
+        assert host.domains()[name] == "paused"
+        with pytest.raises(TimeoutError, match="paused"):
+            guest.boot_id()
+        host.resume(name)
+        boot = guest.boot_id()
+        host.kill_qemu(name)
+        assert host.domains()[name] == "shut off"
+        with pytest.raises(TimeoutError, match="did not answer"):
+            guest.boot_id()
+        world.wait_until("CloudStack sees it", lambda: vm_of(world, vm["id"])["state"] == "Stopped", 300)
+        world.cloud.call("startVirtualMachine", id=vm["id"])
+        assert guest.boot_id() != boot
+
+    MemoryWorld(2).run(look)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_process_can_be_killed_and_started_again_with_what_is_durable(seed: int) -> None:
+    def live_on(world: MemoryWorld) -> None:
+        template_id = template(world)
+        vm = world.cloud.call("deployVirtualMachine", **deployment(world, template_id))["virtualmachine"]
+        boot = world.guest(str(vm["id"])).boot_id()
+        simulation, processes = world.simulation, world.processes
+        for name in (MANAGEMENT, STORPOOL, *(agent_of(host.name) for host in world.hosts)):
+            simulation.kill(name)
+        with pytest.raises(ConnectionError):
+            world.cloud.call("listZones")
+        processes.start_storpool()
+        for host in world.hosts:
+            processes.start_agent(host.name)
+        world.management.start()
+        assert world.guest(str(vm["id"])).boot_id() == boot
+        world.wait_until("the cloud is at rest", lambda: violations(world) == [])
+        world.cloud.call("deployVirtualMachine", **deployment(world, template_id))
+        assert violations(world) == []
+
+    MemoryWorld(seed).run(live_on)
+
+
+def test_a_dead_agent_is_an_error_of_the_job_and_not_of_the_run() -> None:
+    def attach(world: MemoryWorld) -> None:
+        template_id = template(world)
+        for host in world.hosts:
+            world.simulation.kill(agent_of(host.name))
+        with pytest.raises(CloudApiError):
+            world.cloud.call("deployVirtualMachine", **deployment(world, template_id))
+
+    MemoryWorld(1).run(attach)
