@@ -22,7 +22,7 @@ from simulator.cluster.plan import Call, Handler
 from simulator.cluster.records import Applied, JournalRecord
 from simulator.cluster.state import State
 from simulator.effects import Effects, Inline, carry_out
-from simulator.ports import Blocks, Journal, JournalError, Reply, Request
+from simulator.ports import Blocks, BlocksError, Journal, JournalError, Reply, Request
 from simulator.settings import Settings
 
 _encode_record = msgspec.msgpack.Encoder().encode
@@ -102,7 +102,11 @@ class Service:
             return number
         self._callers[number] = caller
         self._catch_up()
-        call = self._call(found.args, operation, multicluster=found.multicluster)
+        try:
+            call = self._call(found.args, operation, multicluster=found.multicluster)
+        except (BlocksError, OSError) as error:
+            self._reply(number, Refused("internalError", f"{operation.call}: {error}"))
+            return number
         if operation.request is None:
             self._settle(self._cluster.call(number, operation.handler, call))
         else:
@@ -117,11 +121,15 @@ class Service:
         if self._broken is not None:
             return None
         self._catch_up()
-        return None if self._due is None else max(0.0, self._due - self._now())
+        return self.due_in()
 
     def close(self) -> None:
         self._blocks.close()
         self._journal.close()
+
+    def due_in(self) -> float | None:
+        """Seconds until `tick` has something to do; any call may bring that nearer."""
+        return None if self._due is None else max(0.0, self._due - self._now())
 
     # For observers and for the control API.
 
@@ -146,9 +154,12 @@ class Service:
         """Reply to a call of the control API: its data or `Refused`."""
         self._reply(number, data)
 
-    def reset(self) -> None:
-        """Back to the small cluster that an empty state starts with. Refused while changes are under way."""
-        if not self._cluster.quiet:
+    def reset(self, number: int) -> None:
+        """Back to the small cluster that an empty state starts with. Refused while changes are under way.
+
+        Calls that wait for something, other than this one, are answered `unavailable`.
+        """
+        if not self._cluster.idle:
             raise Refused("busy", "Changes are under way; reset again when they are answered")
         state = State()
         state.commit(seed.events())
@@ -157,6 +168,8 @@ class Service:
         self._blocks.reconcile({}, {})
         self._calls.clear()
         self._due = None
+        for waiting in [waiting for waiting in self._callers if waiting != number]:
+            self._reply(waiting, Refused("unavailable", "The simulator was reset"))
 
     # Inside.
 

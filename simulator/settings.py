@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
@@ -43,3 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Name of the error `'NAME' is open at client N`; older releases said invalidParam."""
     error_statuses: dict[str, int] = {}
     """Not known (1): HTTP status by error name, over `simulator.api.errors.STATUS`."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9]+\.[a-z0-9]+", self.cluster_id):
+            raise ValueError(f"cluster id '{self.cluster_id}' is not <location>.<sub-cluster>, each of a-z and 0-9")

@@ -32,7 +32,7 @@ class Controlled(Protocol):
     @property
     def calls(self) -> Mapping[str, int]: ...
 
-    def reset(self) -> None: ...
+    def reset(self, number: int) -> None: ...
 
     def tick(self) -> float | None: ...
 
@@ -56,7 +56,7 @@ def serve(service: Controlled, number: int, request: Request) -> None:
         case ("GET", "calls"):
             service.answer(number, {"calls": dict(service.calls)})
         case ("POST", "reset"):
-            service.reset()
+            service.reset(number)
             service.answer(number, {"ok": True})
         case ("POST", "clock"):
             _advance(service, number, request)

@@ -130,7 +130,7 @@ def _apply_item(
         now = after.get(client) or found.attachments.get(client)
         pos = now.pos if now is not None else -1
         used = taken.setdefault(client, dict(call.state.positions.get(client, ())))
-        if pos < 0 or used.get(pos, found.id) != found.id:
+        if pos < 0:
             pos = _free_position(client, used)
         used[pos] = found.id
         after[client] = Attachment(pos, right)

@@ -92,6 +92,7 @@ class Cluster:
         self._pending: dict[int, _Pending] = {}
         self._late: dict[int, _Late] = {}
         self._held: dict[int | str, int] = {}
+        self._used: dict[int | str, int] = {}
         self._parked: list[_Asked] = []
         self._holding: dict[int, _Asked] = {}
         self._waiting: dict[int, _Waiting] = {}
@@ -100,6 +101,11 @@ class Cluster:
     def quiet(self) -> bool:
         """Whether no prepared change is open, so that the journal may be compacted."""
         return not self._pending
+
+    @property
+    def idle(self) -> bool:
+        """Whether no work is under way, not even a late deletion."""
+        return not self._pending and all(late.again_at is not None for late in self._late.values())
 
     # Inputs.
 
@@ -124,6 +130,10 @@ class Cluster:
             if pending.number:
                 output.answers.append((pending.number, self._refusal(failure)))
         self._release(change)
+        for use in pending.plan.uses:
+            self._used[use] -= 1
+            if not self._used[use]:
+                del self._used[use]
         self._unpark(output)
         return output
 
@@ -131,7 +141,7 @@ class Cluster:
         """Whatever is due at `call.now`."""
         output = Output()
         for plan in background.due_plans(call):
-            if not any(touched in self._held for touched in plan.touches):
+            if not self._is_held_up(plan):
                 self._carry_out(0, plan, call.now, output)
         for change, late in self._late.items():
             if late.again_at is not None and late.again_at <= call.now:
@@ -169,13 +179,21 @@ class Cluster:
             self._holding[asked.number] = asked
         elif not isinstance(outcome, Plan):
             output.answers.append((asked.number, outcome))
-        elif self._held and any(touched in self._held for touched in outcome.touches):
+        elif self._is_held_up(outcome):
             self._parked.append(asked)
             for touched in outcome.touches:
                 if touched != "":
                     self._held.setdefault(touched, PARKED)
         else:
             self._carry_out(asked.number, outcome, asked.now, output)
+
+    def _is_held_up(self, plan: Plan) -> bool:
+        held, used = self._held, self._used
+        if not held and not used:
+            return False
+        return any(touched in held or touched in used for touched in plan.touches) or any(
+            use in held for use in plan.uses
+        )
 
     def _carry_out(self, number: int, plan: Plan, now: float, output: Output) -> None:
         if not plan.effects:
@@ -189,6 +207,8 @@ class Cluster:
         for touched in plan.touches:
             if touched != "":
                 self._held[touched] = change
+        for use in plan.uses:
+            self._used[use] = self._used.get(use, 0) + 1
         self._pending[change] = _Pending(number, plan, now)
         output.records.append(Prepared(change, plan.events, self.state.next_serial, plan.forward))
         output.work.append(Work(change, tuple(plan.effects)))

@@ -40,7 +40,7 @@ def group_update(call: Call, body: GroupUpdateDesc) -> Plan:
         raise errors.exists(new_name)
     disks = tuple(sorted((set(old.disks) | set(body.addDisks)) - set(body.rmDisks)))
     new = msgspec.structs.replace(old, name=new_name, disks=disks)
-    return Plan(Ok(), [] if found is not None and new == old else [Put(new)], touches=("groups",))
+    return Plan(Ok(), [] if found is not None and new == old else [Put(new)])
 
 
 def group_delete(call: Call) -> Plan:
@@ -51,7 +51,7 @@ def group_delete(call: Call) -> Plan:
     used = [user for user in users if old.id in (user.place_all, user.place_tail, user.place_head)]
     if used:
         raise errors.busy(f"Placement group '{old.name}' is used by {len(used)} volumes, snapshots and templates")
-    return Plan(Ok(), [Drop("group", old.id)], touches=("groups",))
+    return Plan(Ok(), [Drop("group", old.id)], touches=(f"group {old.id}",))
 
 
 def fault_sets_list(_call: Call) -> dict[str, FaultSet]:

@@ -57,6 +57,8 @@ class Plan:
     touches: tuple[int | str, ...] = ()
     """Objects and names that no other change may touch at the same time. New objects need no mention: until the commit
     nobody knows them, and a parked call gets another serial in the end."""
+    uses: tuple[int | str, ...] = ()
+    """What others may use at the same time but nobody may touch: parents to clone from, templates, groups."""
     late: list[Delete] = field(default_factory=list)
     """Tried again until done; needs no record, for start-up removes what the journal does not know."""
     forward: bool = False

@@ -137,6 +137,12 @@ def check_servers(call: Call, placement: Placement) -> None:
         raise errors.scarce(text)
 
 
+def uses(placement: Placement) -> tuple[str, ...]:
+    """Names, for `Plan.uses`, of what must not be deleted before the object is there."""
+    groups = {placement["place_all"]: None, placement["place_tail"]: None, placement["place_head"]: None}
+    return (f"template {placement['template']}", *(f"group {group}" for group in groups))
+
+
 def check_space(call: Call) -> None:
     """Refused when the pool is full."""
     free = call.capacity[1]

@@ -95,6 +95,7 @@ def snapshot_create(call: Call, body: VolumeSnapshotDesc | None) -> Plan:
         [Put(snapshot), Put(msgspec.structs.replace(volume, parent=serial))],
         [Clone(volume.id, serial, volume.size)],
         (volume.id, name),
+        policy.uses(placement),
         serials=1,
     )
 
@@ -122,7 +123,7 @@ def snapshot_update(call: Call, body: SnapshotUpdateDesc | None) -> Plan:
     if not changed:
         return Plan(Ok(), touches=touches)
     new = msgspec.structs.replace(old, **changed)
-    return Plan(Ok(), [Put(new)], relink(call, old, new), touches)
+    return Plan(Ok(), [Put(new)], relink(call, old, new), touches, policy.uses(policy.of_source(new)))
 
 
 def snapshot_delete(call: Call) -> Plan:
@@ -176,7 +177,7 @@ def volume_revert(call: Call, body: VolumeRevertDesc) -> Plan:
         if state.clients[client].running
     ]
     events: list[Event] = [Drop("object", old.id), Put(new)]
-    return Plan(Ok(), events, effects, (old.id, snapshot.id), late=[Delete(old.id)], serials=1)
+    return Plan(Ok(), events, effects, (old.id,), (snapshot.id,), [Delete(old.id)], serials=1)
 
 
 def volume_freeze(call: Call, body: VolumeFreezeDesc | None) -> Plan:

@@ -53,7 +53,7 @@ def template_create(call: Call, body: TemplateCreateDesc) -> Plan:
     chosen.setdefault("place_tail", everywhere)
     chosen.setdefault("place_head", everywhere)
     template = Template(id=state.next_id["template"], name=body.name, **chosen)
-    return Plan(Ok(), [Put(template)], touches=("templates",))
+    return Plan(Ok(), [Put(template)])
 
 
 def _chosen(call: Call, body: TemplateFields) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def template_update(call: Call, body: TemplateUpdateDesc) -> Plan:
         changed["name"] = body.rename
     new = msgspec.structs.replace(old, **changed)
     events: list[Event] = [] if new == old else [Put(new)]
-    touches: list[int | str] = ["templates"]
+    touches: list[int | str] = [f"template {old.id}"]
     if body.propagate:
         taken: dict[str, Any] = policy.of_template(new)
         for found in _users(call, old.id):
@@ -97,7 +97,9 @@ def template_delete(call: Call) -> Plan:
     if users and call.settings.template_in_use == "refuse":
         raise errors.busy(f"Template '{old.name}' is used by {len(users)} volumes and snapshots")
     events: list[Event] = [Put(msgspec.structs.replace(found, template=0)) for found in users]
-    return Plan(Ok(), [*events, Drop("template", old.id)], touches=("templates", *(found.id for found in users)))
+    return Plan(
+        Ok(), [*events, Drop("template", old.id)], touches=(f"template {old.id}", *(found.id for found in users))
+    )
 
 
 def _users(call: Call, template: int) -> list[Object]:

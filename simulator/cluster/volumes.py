@@ -62,8 +62,10 @@ def volume_create(call: Call, body: VolumeCreateDesc) -> Plan:
     policy.check_space(call)
     volume = _new_volume(call, body, state.next_serial, size, parent.id if parent else NO_PARENT, placement)
     effect: Effect = Clone(parent.id, volume.id, size) if parent else Create(volume.id, size)
-    touches = (body.name or "",) if parent is None else (body.name or "", parent.id)
-    return Plan(_created(volume), [Put(volume)], [effect], touches, serials=1)
+    uses: tuple[int | str, ...] = policy.uses(placement)
+    if parent is not None:
+        uses = (parent.id, *uses)
+    return Plan(_created(volume), [Put(volume)], [effect], (body.name or "",), uses, serials=1)
 
 
 def check_not_transient(found: Object) -> None:
@@ -100,6 +102,7 @@ def _create_copy(call: Call, body: VolumeCreateDesc, template: Template | None, 
         [Put(middle), Put(msgspec.structs.replace(source, parent=middle.id)), Put(volume)],
         [Clone(source.id, middle.id, source.size), Clone(middle.id, volume.id, size)],
         (source.id, middle.name, body.name or ""),
+        policy.uses(placement),
         serials=2,
     )
 
@@ -167,7 +170,8 @@ def volume_update(call: Call, body: VolumeUpdateDesc) -> Plan:
     if "replication" in changed or "place_all" in changed or "place_tail" in changed or "place_head" in changed:
         policy.check_servers(call, policy.of_source(new))
     effects.extend(relink(call, old, new))
-    return Plan(Ok(), [Put(new)], effects, touches, forward=new_size < old.size)
+    uses = policy.uses(policy.of_source(new))
+    return Plan(Ok(), [Put(new)], effects, touches, uses, forward=new_size < old.size)
 
 
 def _resized(body: VolumeUpdateDesc, old: Object) -> int:

@@ -334,13 +334,15 @@ def test_waiting_for_a_missing_client_ends_with_it_or_with_its_time(simulator: I
     assert simulator.blocks.links(2) == {}
     simulator.restart()
     assert simulator.blocks.links(2) == {}
+    simulator.post("VolumeUpdate/a", {"rename": "renamed"})
+    assert simulator.blocks.links(2) == {}
     forever = simulator.ask("POST", "VolumesReassignWait", b'[{"volume": "d", "rw": [2]}]')
     config = simulator.ask("GET", "ClientConfigWait/2")
     simulator.post("/_sim/client/2", {"running": True})
     assert forever.data["ok"] is True
     [status] = config.data
     assert (status["configStatus"], status["clientGeneration"]) == ("ok", status["generation"])
-    assert sorted(simulator.blocks.links(2)) == ["a", "b", "c", "d"]
+    assert sorted(simulator.blocks.links(2)) == ["b", "c", "d", "renamed"]
     assert gone.reply is None
 
 

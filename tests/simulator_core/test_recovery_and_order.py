@@ -89,6 +89,58 @@ def test_calls_for_one_object_wait_their_turn_and_others_pass(simulator: InProce
     assert simulator.blocks.objects() == [2, 3]
 
 
+def test_a_name_that_a_waiting_call_wants_is_not_given_to_a_later_one(simulator: InProcess, effects: ByHand) -> None:
+    simulator.ask("POST", "VolumeCreate", b'{"name": "v", "size": 512}')
+    effects.finish()
+    simulator.ask("POST", "VolumeSnapshot/v", b'{"name": "s"}')
+    renamed = simulator.ask("POST", "VolumeUpdate/v", b'{"rename": "w"}')
+    created = simulator.ask("POST", "VolumeCreate", b'{"name": "w", "size": 1024}')
+    effects.finish_all()
+    assert renamed.data["ok"]
+    with pytest.raises(ApiError, match="objectExists"):
+        created.envelope()
+    assert names(simulator) == ["w"]
+
+
+def test_clones_of_one_snapshot_run_together_and_its_deletion_waits(simulator: InProcess, effects: ByHand) -> None:
+    simulator.post("PlacementGroupUpdate/g", {"addDisks": [101, 201, 301]})
+    simulator.post("VolumeTemplateCreate", {"name": "t", "placeAll": "g"})
+    simulator.ask("POST", "VolumeCreate", b'{"name": "v", "size": 512}')
+    effects.finish()
+    simulator.ask("POST", "VolumeSnapshot/v", b'{"name": "s"}')
+    effects.finish()
+    for name in (b"one", b"two"):
+        simulator.ask("POST", "VolumeCreate", b'{"name": "%s", "parent": "s", "template": "t"}' % name)
+    assert len(effects.waiting) == 2
+    held_up = [
+        simulator.ask("POST", path) for path in ("SnapshotDelete/s", "VolumeTemplateDelete/t", "PlacementGroupDelete/g")
+    ]
+    third = simulator.ask("POST", "VolumeCreate", b'{"name": "three", "parent": "s"}')
+    assert len(effects.waiting) == 2
+    effects.finish_all()
+    assert held_up[0].data["ok"]
+    for asked in held_up[1:]:
+        with pytest.raises(ApiError, match="busy"):
+            asked.envelope()
+    with pytest.raises(ApiError, match="objectDoesNotExist"):
+        third.envelope()
+
+
+def test_a_reset_answers_those_who_wait_and_is_refused_while_work_is_under_way(
+    simulator: InProcess, effects: ByHand
+) -> None:
+    simulator.ask("POST", "VolumeCreate", b'{"name": "v", "size": 512}')
+    with pytest.raises(ApiError, match="busy"):
+        simulator.post("/_sim/reset")
+    effects.finish()
+    simulator.ask("POST", "/_sim/client/1", b'{"running": false}')
+    waiting = simulator.ask("GET", "ClientConfigWait/1")
+    simulator.post("/_sim/reset")
+    with pytest.raises(ApiError, match="unavailable"):
+        waiting.envelope()
+    assert names(simulator) == []
+
+
 def test_a_caller_that_goes_away_does_not_stop_its_change(simulator: InProcess, effects: ByHand) -> None:
     made = simulator.ask("POST", "VolumeCreate", b'{"name": "v", "size": 512}')
     simulator.service.cancel(made.number)
@@ -157,6 +209,8 @@ def test_a_kill_between_intent_and_commit_leaves_before_or_after_and_no_litter(c
         work, _ = effects.waiting[0]
         assert work() is None
     acknowledged = asked.reply is not None
+    decode = msgspec.msgpack.Decoder(JournalRecord).decode
+    intents = [record for record in map(decode, simulator.journal.replay()) if isinstance(record, Prepared)]
     simulator._effects = None
     simulator.restart()
     sizes = {entry["id"]: entry["size"] for entry in simulator.get("VolumesAndSnapshotsList")["volumes"]}
@@ -174,9 +228,8 @@ def test_a_kill_between_intent_and_commit_leaves_before_or_after_and_no_litter(c
         busy_client(plain)
         assert shown == [plain.get(query) for query in ("VolumesList", "SnapshotsList", "AttachmentsList")]
     # A new object never gets a number that the interrupted change may have used.
-    numbers = set(sizes)
-    made = simulator.post("VolumeCreate", {"name": "afterwards", "size": 512})
-    assert simulator.get("Volume/afterwards")[0]["id"] not in numbers and made["ok"]
+    simulator.post("VolumeCreate", {"name": "afterwards", "size": 512})
+    assert simulator.get("Volume/afterwards")[0]["id"] >= intents[-1].next_serial
     simulator.restart()
     assert simulator.service.mended == []
 

@@ -166,6 +166,12 @@ def test_a_change_answers_ok_and_one_generation_more_in_both_places(simulator: I
     assert simulator.ask("GET", "VolumesList").envelope()["generation"] == second["generation"]
 
 
+def test_json_encoded_twice_is_told_so(simulator: InProcess) -> None:
+    """What os-brick sends on its second try (spec 10.3)."""
+    with pytest.raises(ApiError, match="encoded twice"):
+        simulator.post("VolumeCreate", '{"name": "x", "size": 512}')
+
+
 def test_numbers_may_be_strings_and_nulls_are_ignored(simulator: InProcess) -> None:
     simulator.post("VolumeCreate", {"name": "n", "size": "1048576", "iops": "250", "bw": None, "tags": {"a": None}})
     [volume] = simulator.get("Volume/n")
