@@ -14,10 +14,7 @@ nightly: setup  # the same suites with full counts, and the set-up in an empty D
 	@SPLAB_COUNTS=full .venv/bin/python tests/run_suites.py --nightly
 
 check: setup  # lint, format, types, import rules
-	@.venv/bin/ruff check .
-	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy
-	@.venv/bin/lint-imports
+	@.venv/bin/python tests/run_suites.py check
 
 fresh:  # make setup and the memory rows in an empty Debian of its own (root)
 	@lab/fresh

@@ -1,0 +1,179 @@
+"""Every suite with its time budget: `python tests/run_suites.py [--nightly] [SUITE ...]`.
+
+Suites: check (lint, format, types, import rules), unit, property, memory (the action table in the memory world), local
+(tests and the action table on real hosts; needs root). Exit 1 when one fails, or when root could not run the local
+world.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+LOGS = ROOT / "build" / "suites"
+PATIENCE = 4
+"""A suite is ended, and has failed, at this many times its budget."""
+NIGHTLY_FACTOR = 8
+"""Budgets with full counts are so much longer."""
+
+
+@dataclass(frozen=True)
+class Count:
+    passed: int
+    failed: int
+    skipped: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+
+
+NONE = Count(0, 0)
+
+
+def execute(name: str, argv: Sequence[str | Path], limit: float) -> bool:
+    """Run with the output in the suite's log. Whether it ended well and in time."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    with (LOGS / f"{name}.log").open("a") as log:
+        log.write(f"$ {' '.join(str(word) for word in argv)}\n")
+        log.flush()
+        try:
+            done = subprocess.run(
+                argv,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                timeout=limit,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            log.write(f"ended after {limit:.0f} s\n")
+            return False
+    return done.returncode == 0
+
+
+def check(limit: float) -> Count:
+    commands: list[list[str | Path]] = [
+        [BIN / "ruff", "check", "."],
+        [BIN / "ruff", "format", "--check", "."],
+        [BIN / "mypy"],
+        [BIN / "lint-imports"],
+    ]
+    # One folder at a time: the folders are no packages, and several have a conftest.py.
+    folders = sorted({path.parent for path in (ROOT / "tests").rglob("*.py")})
+    commands += [[BIN / "mypy", *sorted(folder.glob("*.py"))] for folder in folders]
+    good = [execute("check", argv, limit) for argv in commands]
+    return Count(good.count(True), good.count(False))
+
+
+def pytest(name: str, expression: str, limit: float) -> Count:
+    """Counts from JUnit XML; a suite without a single test, or one that did not end by itself, counts as a failure."""
+    xml = LOGS / f"{name}.xml"
+    xml.unlink(missing_ok=True)
+    argv = [sys.executable, "-m", "pytest", "-q", "-m", expression, f"--junitxml={xml}", "--durations=10"]
+    ended_well = execute(name, argv, limit)
+    if not xml.exists():
+        return Count(0, 1)
+    suite = ElementTree.parse(xml).getroot().find("testsuite")
+    if suite is None:
+        return Count(0, 1)
+    tests, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
+    failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+    if failed == 0 and (not ended_well or tests == 0):
+        failed = 1
+    return Count(max(0, tests - skipped - failed), failed, skipped)
+
+
+def scenarios(name: str, world: str, limit: float) -> Count:
+    """Rows of the action table in one world. A skipped row has failed, and so has a world in which none passed."""
+    result = LOGS / f"{name}.json"
+    result.unlink(missing_ok=True)
+    report = LOGS / f"report-{world}"
+    argv: list[str | Path] = [BIN / "splab", "run", "--world", world, "--json", result, "--report", report]
+    ended_well = execute(name, argv, limit)
+    try:
+        rows = [row for row in json.loads(result.read_text())["rows"] if row["world"] == world]
+    except (OSError, ValueError, KeyError, TypeError):
+        return Count(0, 1)
+    outcomes = [row["outcome"] for row in rows if row["outcome"] != "not built"]
+    passed = outcomes.count("passed")
+    failed = len(outcomes) - passed
+    if failed == 0 and (not ended_well or passed == 0):
+        failed = 1
+    return Count(passed, failed)
+
+
+def local(limit: float) -> Count:
+    if os.geteuid() != 0:
+        print("  local: left out, it needs root")
+        return NONE
+    tests = pytest("local", "local", limit)
+    if tests.skipped:
+        # Root on Linux can run all of it; what was skipped was not tested.
+        tests = Count(tests.passed, tests.failed + tests.skipped)
+    return tests + scenarios("local-rows", "local", limit)
+
+
+def fresh(limit: float) -> Count:
+    return Count(1, 0) if execute("fresh", ["make", "fresh"], limit) else Count(0, 1)
+
+
+SUITES: dict[str, tuple[int, Callable[[float], Count]]] = {
+    "check": (150, check),
+    "unit": (240, lambda limit: pytest("unit", "not local and not hypothesis", limit)),
+    "property": (120, lambda limit: pytest("property", "hypothesis and not local", limit)),
+    "memory": (120, lambda limit: scenarios("memory", "memory", limit)),
+    "local": (600, local),
+}
+NIGHTLY = {"fresh": (600, fresh)}
+
+
+def tail(name: str) -> str:
+    logs = sorted(LOGS.glob(f"{name}*.log"))
+    return "\n".join(f"--- {log}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-60:]) for log in logs)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suite", nargs="*", choices=[[], *SUITES, *NIGHTLY], metavar="SUITE")
+    parser.add_argument("--nightly", action="store_true", help="full counts, and the set-up in an empty Debian")
+    options = parser.parse_args()
+    suites = SUITES | NIGHTLY if options.nightly or set(options.suite) & set(NIGHTLY) else SUITES
+    if options.nightly:
+        os.environ["SPLAB_COUNTS"] = "full"
+    for log in LOGS.glob("*.log"):
+        log.unlink()
+    total = NONE
+    begun = time.monotonic()
+    for name in options.suite or suites:
+        budget, run = suites[name]
+        if options.nightly:
+            budget *= NIGHTLY_FACTOR
+        print(f"{name} ...", flush=True)
+        start = time.monotonic()
+        count = run(budget * PATIENCE)
+        seconds = time.monotonic() - start
+        over = "  OVER ITS BUDGET" if seconds > budget else ""
+        skipped = f", {count.skipped} skipped" if count.skipped else ""
+        figures = f"{count.passed:5} passed, {count.failed} failed{skipped}"
+        print(f"  {name:10}{seconds:6.0f} s of {budget} s  {figures}{over}", flush=True)
+        if count.failed:
+            print(tail(name), flush=True)
+        total += count
+    print(f"total {time.monotonic() - begun:.0f} s")
+    print(f"{total.passed} passed, {total.failed} failed")
+    return 1 if total.failed or not total.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
