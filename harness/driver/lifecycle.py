@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from harness.driver.pools import Connect
-from harness.spi.driver import PoolDescription, PoolRequest
+from harness.spi.driver import DriverRecords, PoolDescription, PoolRecords, PoolRequest
 from harness.spi.errors import Error, InvalidParameter, Unavailable, Unknown
 from harness.spi.runtime import Runtime
-from harness.storpool import AuthenticationFailed, Connection, ObjectDoesNotExist, Template, parse_url
+from harness.storpool import AuthenticationFailed, Connection, ObjectDoesNotExist, Template, from_details, parse_url
 
 SCOPE = "ZONE"
 PATH = "/dev/storpool"
@@ -15,8 +15,9 @@ PATH = "/dev/storpool"
 class StorPoolLifeCycle:
     """Checks what is asked for against StorPool before CloudStack records the pool."""
 
-    def __init__(self, runtime: Runtime, connect: Connect) -> None:
+    def __init__(self, runtime: Runtime, records: DriverRecords, connect: Connect) -> None:
         self._runtime = runtime
+        self._records = records
         self._connect = connect
 
     def initialize(self, request: PoolRequest) -> PoolDescription:
@@ -27,6 +28,7 @@ class StorPoolLifeCycle:
         if request.capacity_bytes is None or request.capacity_bytes <= 0:
             raise InvalidParameter(f"pool {request.name}: capacitybytes is required and must be positive")
         connection = parse_url(request.url)
+        self._refuse_second(request.name, connection)
         self._check(request.name, connection)
         return PoolDescription(
             uuid=f"{connection.template};{self._runtime.uuid()}",
@@ -34,6 +36,18 @@ class StorPoolLifeCycle:
             tags=request.tags or (request.name,),
             details=connection.details(),
         )
+
+    def _refuse_second(self, name: str, connection: Connection) -> None:
+        """Two pools of one template would count its space, and clean up its objects, twice."""
+        if not isinstance(self._records, PoolRecords):
+            return
+        for pool_id in self._records.pool_ids():
+            other = from_details(self._records.pool_details(pool_id))
+            if other.template == connection.template and set(other.endpoints) & set(connection.endpoints):
+                raise InvalidParameter(
+                    f"pool {name}: StorPool template {connection.template} serves pool {pool_id} already; "
+                    "use another template"
+                )
 
     def _check(self, name: str, connection: Connection) -> None:
         where = f"pool {name}: StorPool API {', '.join(connection.endpoints)}"

@@ -30,7 +30,7 @@ class StorPoolProvider:
         pools = Pools(records, connect)
         check_volumes = CheckVolumes(operations, pools, records)
         self._driver = StorPoolDriver(operations, pools, records, endpoints, check_volumes)
-        self._life_cycle = StorPoolLifeCycle(runtime, connect)
+        self._life_cycle = StorPoolLifeCycle(runtime, records, connect)
         self._host_listener = StorPoolHostListener(endpoints, check_volumes)
 
     @property

@@ -136,6 +136,9 @@ class FakeRecords:
         del pool_id, cluster_id
         return self.settings.get(name)
 
+    def pool_ids(self) -> list[int]:
+        return sorted(self.details)
+
     def pool_details(self, pool_id: int) -> dict[str, str]:
         return dict(self.details[pool_id])
 

@@ -20,6 +20,13 @@ def rig() -> Rig:
     return Rig()
 
 
+@pytest.fixture
+def empty(rig: Rig) -> Rig:
+    """Without the pool that other tests work on."""
+    rig.records.details.clear()
+    return rig
+
+
 def request(url: str = f"storpool://{TOKEN}@sp:81/hdd", **more: object) -> PoolRequest:
     base = PoolRequest(name="fast", url=url, scope="ZONE", capacity_bytes=1 << 40)
     return msgspec.structs.replace(base, **more)
@@ -28,7 +35,8 @@ def request(url: str = f"storpool://{TOKEN}@sp:81/hdd", **more: object) -> PoolR
 @pytest.mark.parametrize(
     "url", [f"storpool://{TOKEN}@sp:81/hdd", f"SP_API_HTTP=sp:81;SP_AUTH_TOKEN={TOKEN};SP_TEMPLATE=hdd"]
 )
-def test_a_pool_is_described_from_either_form_of_url(rig: Rig, url: str) -> None:
+def test_a_pool_is_described_from_either_form_of_url(empty: Rig, url: str) -> None:
+    rig = empty
     made = rig.provider.life_cycle.initialize(request(url))
     assert made.details == {"SP_API_HTTP_HOST": "sp:81", "SP_AUTH_TOKEN": TOKEN, "SP_TEMPLATE": "hdd"}
     assert (made.tags, made.path) == (("fast",), "/dev/storpool")
@@ -47,7 +55,8 @@ def test_a_pool_is_described_from_either_form_of_url(rig: Rig, url: str) -> None
         (request("nfs://sp/hdd"), "expected"),
     ],
 )
-def test_a_pool_that_cannot_be_is_refused_with_the_reason(rig: Rig, bad: PoolRequest, says: str) -> None:
+def test_a_pool_that_cannot_be_is_refused_with_the_reason(empty: Rig, bad: PoolRequest, says: str) -> None:
+    rig = empty
     with pytest.raises(InvalidParameter, match=says) as caught:
         rig.provider.life_cycle.initialize(bad)
     assert TOKEN not in str(caught.value) and "wr0ngsecret" not in str(caught.value)
@@ -61,7 +70,14 @@ def test_a_template_without_placement_or_replication_is_refused(rig: Rig) -> Non
         rig.provider.life_cycle.initialize(request(f"storpool://{TOKEN}@sp:81/bare"))
 
 
-def test_an_api_that_is_not_reached_or_not_storpools_is_unavailable(rig: Rig) -> None:
+def test_a_template_that_serves_another_pool_is_refused_whichever_address_it_is_given_by(rig: Rig) -> None:
+    with pytest.raises(InvalidParameter, match="serves pool 1 already"):
+        rig.provider.life_cycle.initialize(request(f"storpool://{TOKEN}@other:81,sp:81/hdd"))
+    assert rig.provider.life_cycle.initialize(request(f"storpool://{TOKEN}@sp:81/ssd")).details["SP_TEMPLATE"] == "ssd"
+
+
+def test_an_api_that_is_not_reached_or_not_storpools_is_unavailable(empty: Rig) -> None:
+    rig = empty
     with pytest.raises(Unavailable, match="down:81 cannot be reached"):
         rig.provider.life_cycle.initialize(request(f"storpool://{TOKEN}@down:81/hdd"))
     rig.cluster.faults = dict.fromkeys(range(9), Fault.ANSWER_CUT)
