@@ -34,6 +34,12 @@ class SshHost:
     """Whether to share one connection; false for what must notice at once that the machine went away."""
     _control: Path = field(default_factory=_control_directory)
 
+    @property
+    def _socket(self) -> Path:
+        ssh = self.ssh
+        peer = f"{ssh.user}@{ssh.address}:{ssh.port} {ssh.key_file}"
+        return self._control / hashlib.sha256(peer.encode()).hexdigest()[:16]
+
     def options(self) -> list[str]:
         """OpenSSH's options, for `ssh`, `scp` and others of the family."""
         ssh = self.ssh
@@ -50,8 +56,7 @@ class SshHost:
             ("LogLevel", "ERROR"),
         ]
         if self.shared:
-            name = hashlib.sha256(f"{ssh.user}@{ssh.address}:{ssh.port} {ssh.key_file}".encode()).hexdigest()[:16]
-            pairs += [("ControlMaster", "auto"), ("ControlPath", str(self._control / name)), ("ControlPersist", "60")]
+            pairs += [("ControlMaster", "auto"), ("ControlPath", str(self._socket)), ("ControlPersist", "60")]
         return ["-F", "none", *(word for key, value in pairs for word in ("-o", f"{key}={value}"))]
 
     def argv(self, command: Sequence[str]) -> list[str]:
@@ -65,7 +70,7 @@ class SshHost:
 
     def close(self) -> None:
         """End the shared connection, if there is one."""
-        if self.shared:
+        if self.shared and self._socket.exists():
             target = f"{self.ssh.user}@{self.ssh.address}"
             run(["ssh", *self.options(), "-p", str(self.ssh.port), "-O", "exit", target], check=False, timeout=10)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from lab.errors import LabError, NotOurs
 from lab.local import cgroup, machine_lock, network
-from lab.local.layout import CLIENT_LINK, State, default_state
+from lab.local.layout import CLIENT_LINK, SSH_MEMBERS, State, default_state, login
 from lab.local.ledger import Entry, Kind, Ledger
 from lab.local.machines import SIMULATOR, folder_of
 from lab.shell import Progress, run, silent
+from lab.ssh import SshHost
 
 
 class LeftOver(LabError):
@@ -34,6 +35,8 @@ def take_down(state: State, progress: Progress = silent) -> None:
     if not entries:
         return
     progress("taking the local lab down")
+    for member in SSH_MEMBERS:
+        SshHost(login(state, member)).close()
     _stop(entries)
     left = []
     for entry in reversed(entries):
@@ -68,8 +71,10 @@ def _stop(entries: list[Entry]) -> None:
     folders = [Path(entry.name) for entry in entries if entry.kind is Kind.CGROUP]
     for folder in folders:
         cgroup.kill(folder)
-    for folder in folders:
-        cgroup.wait_empty(folder, seconds=5)
+    if not all(cgroup.wait_empty(folder, seconds=5) for folder in folders):
+        for entry in entries:
+            if entry.kind is Kind.SIMULATOR:
+                _remove_simulator(entry.name)
 
 
 def _remove_cgroup(name: str) -> None:

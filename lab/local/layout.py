@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.file import Ssh
+
 NETWORK = "10.77.0.0/24"
 PREFIX_LENGTH = 24
 CLIENT_ADDRESS = "10.77.0.1"
@@ -102,6 +104,10 @@ class State:
 
     def member(self, member: Member) -> Path:
         return self.root / "members" / member.name
+
+
+def login(state: State, member: Member) -> Ssh:
+    return Ssh(address=member.ip, key_file=state.login_key, known_hosts_file=state.known_hosts)
 
 
 def default_state() -> Path:

@@ -22,7 +22,6 @@ from lab.file import (
     Lab,
     Management,
     SecondaryStorage,
-    Ssh,
     StorPoolCluster,
     Tls,
     dump,
@@ -46,6 +45,7 @@ from lab.local.layout import (
     State,
     default_state,
     guest_addresses,
+    login,
 )
 from lab.local.ledger import Kind, Ledger
 from lab.local.machines import MOUNT_POINTS, configure, folder_of, start
@@ -184,13 +184,9 @@ def _storpool_ready(state: State) -> None:
             raise LabError(f"StorPool refused to make template {name}: {made.status_code} {made.text[:500]}")
 
 
-def _ssh(state: State, member: Member) -> Ssh:
-    return Ssh(address=member.ip, key_file=state.login_key, known_hosts_file=state.known_hosts)
-
-
 def _answers(state: State, member: Member, command: list[str]) -> bool:
     try:
-        return SshHost(_ssh(state, member), shared=False).run(command, check=False, timeout=15).returncode == 0
+        return SshHost(login(state, member), shared=False).run(command, check=False, timeout=15).returncode == 0
     except CommandFailed:
         return False
 
@@ -251,7 +247,7 @@ def _describe(state: State, guest: image.Image, accelerator: Accelerator) -> Lab
         hosts=tuple(
             KvmHost(
                 name=host.name,
-                ssh=_ssh(state, host),
+                ssh=login(state, host),
                 client_id=host.client_id,
                 agent_address=f"{host.ip}:{AGENT_PORT}",
                 agent_directory=state.member(host) / "agent",
@@ -263,7 +259,7 @@ def _describe(state: State, guest: image.Image, accelerator: Accelerator) -> Lab
             for host in KVM_HOSTS
         ),
         secondary=SecondaryStorage(
-            ssh=_ssh(state, SECONDARY),
+            ssh=login(state, SECONDARY),
             nfs_url=f"nfs://{SECONDARY.ip}/export",
             export_directory=state.export,
             agent_address=f"{SECONDARY.ip}:{AGENT_PORT}",
