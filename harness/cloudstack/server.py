@@ -66,7 +66,6 @@ class ManagementServer:
         services.recovery.reset()
         services.hosts.poll()
         self._recover_driver()
-        services.recovery.settle_attachments()
         services.recovery.resume()
         self._spawn("ping", services.config.ping_interval, self._ping)
         self._spawn("cleanup", services.config.cleanup_interval, services.recovery.clean_up)

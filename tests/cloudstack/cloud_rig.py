@@ -12,7 +12,7 @@ from harness.cloudstack.api.dispatch import ApiReply
 from harness.cloudstack.api.signature import sign
 from harness.cloudstack.config import CloudConfig, GuestAddress
 from harness.cloudstack.records import Records
-from harness.cloudstack.records.rows import Row
+from harness.cloudstack.records.rows import Row, SnapshotStore, TemplatePool, Vm, Volume
 from harness.cloudstack.server import ManagementServer
 from harness.spi.commands import (
     Answer,
@@ -72,6 +72,8 @@ class Scripted:
         self._faults += [(call, error, after)] * times
 
     def struck(self, call: str, *, after: bool = False) -> None:
+        if after:
+            self.runtime.point("answer", call)
         for index, (name, error, late) in enumerate(self._faults):
             if name == call and late is after:
                 del self._faults[index]
@@ -222,7 +224,6 @@ class FakeHost(Scripted):
         except Error as error:
             return Answer(result=False, details=str(error), error_class=error.error_class)
         answer = self._do(command)
-        self.runtime.point("answer", kind)
         self.struck(kind, after=True)
         return answer
 
@@ -295,7 +296,7 @@ def configuration(**changes: Any) -> CloudConfig:
 
 
 class Rig:
-    """One management server; `restart` makes the next one from the same records and the same StorPool."""
+    """One management server; `reborn` makes the next one from the same records and the same StorPool."""
 
     def __init__(
         self,
@@ -316,13 +317,6 @@ class Rig:
     def _provider(self, records: DriverRecords, endpoints: HostEndpoints) -> FakeStorPool:  # noqa: ARG002
         self.storpool.records = records
         return self.storpool
-
-    def restart(self, runtime: Runtime) -> Rig:
-        for party in (self.storpool, *self.hosts.values()):
-            party.runtime = runtime
-        rig = Rig(runtime, self.records.reopen(runtime), self.config, self.storpool, self.hosts)
-        rig.server.start()
-        return rig
 
     def request(self, command: str, /, **parameters: Any) -> ApiReply:
         query = [("command", command), ("apiKey", API_KEY), ("response", "json")]
@@ -348,6 +342,7 @@ class Rig:
         (body,) = answer.values()
         if reply.status != 200:
             assert body["errorcode"] == reply.status
+            assert "internal error" not in body["errortext"], body
             raise CloudError(reply.status, body["errortext"])
         return body
 
@@ -358,6 +353,7 @@ class Rig:
             if job["jobstatus"] == 1:
                 return job["jobresult"]
             if job["jobstatus"] == 2:
+                assert "internal error" not in job["jobresult"]["errortext"], job
                 raise CloudError(job["jobresult"]["errorcode"], job["jobresult"]["errortext"])
             self.runtime.sleep(0.002)
         raise TimeoutError(job_id)
@@ -440,3 +436,31 @@ class Rig:
 
     def host_calls(self) -> Counter[str]:
         return Counter(call for host in self.hosts.values() for call in host.calls)
+
+    def check_at_rest(self) -> None:
+        """Records, StorPool, hosts and domains agree, and nothing is in transition."""
+        volumes = self.rows(Volume, removed=None)
+        vms = {vm.id: vm for vm in self.rows(Vm, removed=None)}
+        assert all(row.state in ("Allocated", "Ready", "Destroy") for row in volumes), volumes
+        assert all(vm.state in ("Running", "Stopped", "Destroyed", "Error") for vm in vms.values()), vms
+        assert {row.path for row in volumes if row.path} == set(self.storpool.volumes)
+        expected: dict[str, set[str]] = {}
+        for row in volumes:
+            vm = vms.get(row.instance_id)
+            if vm is not None and vm.state == "Running":
+                host = HOSTS[vm.host_id - 1]
+                expected[row.path] = {host}
+                assert row.path in self.hosts[host].domains[vm.instance_name]
+        assert {path: held for path, held in self.storpool.attached.items() if held} == expected
+        running = {vm.instance_name for vm in vms.values() if vm.state == "Running"}
+        assert {name for host in self.hosts.values() for name in host.domains} == running
+        refs = [row.local_path for row in self.rows(TemplatePool)] + [
+            row.install_path for row in self.rows(SnapshotStore) if row.state != "Allocated"
+        ]
+        assert sorted(path or "" for path in refs) == sorted(self.storpool.snapshots)
+
+    def reborn(self, runtime: Runtime) -> Rig:
+        """The next management server, not started yet, with the same records, StorPool and hosts."""
+        for party in (self.storpool, *self.hosts.values()):
+            party.runtime = runtime
+        return Rig(runtime, self.records.reopen(runtime), self.config, self.storpool, self.hosts)

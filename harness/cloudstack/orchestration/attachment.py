@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 
@@ -13,7 +14,7 @@ from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import Vm, Volume
 from harness.spi.commands import AttachCommand, DettachCommand
-from harness.spi.errors import Error, InvalidParameter, Unknown
+from harness.spi.errors import Error, InvalidParameter, Unavailable, Unknown
 from harness.spi.objects import VolumeType
 from harness.spi.states import VmState, VolumeEvent, VolumeState
 
@@ -23,10 +24,11 @@ MAX_DATA_VOLUMES = 64
 CDROM = 3
 """Device id that CloudStack keeps for ISOs."""
 ATTACH_WAIT = 120.0
-UNDO_TRIES = 3
-UNDO_PAUSE = 5.0
-INTENT = "attach.intent"
-"""Volume detail while an attach is under way: `<vm row id>:<host row id>:<device id>`."""
+TRIES = 3
+PAUSE = 5.0
+ATTACHING = "attach.intent"
+DETACHING = "detach.intent"
+"""Volume details while an attach or detach through an agent is under way: `<vm row id>:<host row id>:<device id>`."""
 
 
 class AttachmentManager:
@@ -67,40 +69,79 @@ class AttachmentManager:
                 row = tx.get(Volume, volume_id)
                 vm = check_detachable(tx, row)
             if vm.state is VmState.RUNNING and vm.host_id is not None:
-                command = DettachCommand(vm_name=vm.instance_name, disk=objects.disk(row), wait=ATTACH_WAIT)
-                try:
-                    self._context.agents.send(vm.host_id, command)
-                except Error as error:
-                    text = f"Failed to detach volume {row.name} from VM {vm.display_name}; {error}"
-                    raise reworded(error, text) from error
+                self._unplug(vm, row)
             return self.release(row)
 
     def release(self, row: Volume) -> Volume:
         """The records and tags of a volume that no VM has any more."""
         with self._context.records.transaction("volume detached") as tx:
+            tx.set_detail("volume_details", row.id, DETACHING, None)
             row = tx.update(row, instance_id=None, device_id=None, attached=None, updated=tx.now)
         self._volumes.tell_detached(row)
         return row
 
-    def resolve(self, volume_id: int) -> None:
-        """End an attach whose outcome is not known: detach there, then Attaching -> Ready. Raises while it cannot."""
+    def settle(self, volume_id: int) -> None:
+        """End an attach or detach that nobody works on any more: either way the volume ends detached.
+
+        Raises while the host does not answer. `Conflict` when an operation is under way on the VM.
+        """
         with self._context.records.read() as tx:
-            row = tx.get(Volume, volume_id)
-            intent = tx.details("volume_details", volume_id).get(INTENT)
-            if row.state is not VolumeState.ATTACHING:
-                return
-            vm_id, host_id, device_id = (int(part) for part in (intent or "0:0:0").split(":"))
+            intent = _intent(tx, volume_id)
+        with self._context.vm_locks.hold(str(intent[0] if intent else 0), 0.0):
+            with self._context.records.read() as tx:
+                row, now = tx.get(Volume, volume_id), _intent(tx, volume_id)
+            if row.state is VolumeState.ATTACHING:
+                self._take_back(row)
+            elif now is not None and now == intent:
+                self._ask_to_detach(row, now)
+                self.release(row)
+
+    def _unplug(self, vm: Vm, row: Volume) -> None:
+        """Have the agent detach. Where its answer is lost it is asked again, for asking twice does no harm."""
+        intent = (vm.id, vm.host_id or 0, row.device_id or 0)
+        with self._context.records.transaction("volume detach") as tx:
+            tx.set_detail("volume_details", row.id, DETACHING, ":".join(map(str, intent)))
+        try:
+            self._insist(lambda: self._ask_to_detach(row, intent))
+        except Error as error:
+            text = f"Failed to detach volume {row.name} from VM {vm.display_name}; {error}"
+            if isinstance(error, Unknown):
+                text += "; it will be detached when its host answers"
+            else:
+                with self._context.records.transaction("volume not detached") as tx:
+                    tx.set_detail("volume_details", row.id, DETACHING, None)
+            raise reworded(error, text) from error
+
+    def _ask_to_detach(self, row: Volume, intent: tuple[int, int, int]) -> None:
+        vm_id, host_id, device_id = intent
+        with self._context.records.read() as tx:
             vm = tx.find(Vm, id=vm_id)
-        if vm is not None and intent is not None:
+        if vm is not None:
             disk = objects.disk(msgspec.structs.replace(row, device_id=device_id))
             self._context.agents.send(host_id, DettachCommand(vm_name=vm.instance_name, disk=disk, wait=ATTACH_WAIT))
-        self._not_plugged(row)
+
+    def _insist(self, ask: Callable[[], None]) -> None:
+        """Ask again after an answer that was lost; the last error is `Unknown` unless it came at once."""
+        lost: Unknown | None = None
+        for _ in range(TRIES):
+            if lost is not None:
+                self._context.runtime.sleep(PAUSE)
+            try:
+                ask()
+                return
+            except Unknown as error:
+                lost = error
+            except Unavailable:
+                if lost is None:
+                    raise
+        if lost is not None:
+            raise lost
 
     def _plug(self, vm: Vm, row: Volume, device_id: int | None) -> Volume:
         with self._context.records.transaction("volume attach") as tx:
             device_id = _device_id(tx, vm, row, device_id)
             row = tx.transition(tx.get(Volume, row.id), VolumeEvent.ATTACH_REQUESTED)
-            tx.set_detail("volume_details", row.id, INTENT, f"{vm.id}:{vm.host_id}:{device_id}")
+            tx.set_detail("volume_details", row.id, ATTACHING, f"{vm.id}:{vm.host_id}:{device_id}")
         disk = objects.disk(msgspec.structs.replace(row, device_id=device_id))
         try:
             if vm.host_id is None:
@@ -114,7 +155,7 @@ class AttachmentManager:
                 self._not_plugged(row)
             raise reworded(error, text) from error
         with self._context.records.transaction("volume attached") as tx:
-            tx.set_detail("volume_details", row.id, INTENT, None)
+            tx.set_detail("volume_details", row.id, ATTACHING, None)
             return tx.transition(
                 row,
                 VolumeEvent.OPERATION_SUCCEEDED,
@@ -126,20 +167,28 @@ class AttachmentManager:
 
     def _undo(self, row: Volume) -> str:
         """After an attach without an answer; what to tell the caller of the outcome."""
-        for attempt in range(UNDO_TRIES):
+        for attempt in range(TRIES):
             if attempt:
-                self._context.runtime.sleep(UNDO_PAUSE)
+                self._context.runtime.sleep(PAUSE)
             try:
-                self.resolve(row.id)
+                self._take_back(row)
             except Error as error:
                 _log.warning("attach of volume %s cannot be undone yet: %s", row.uuid, error)
             else:
                 return "; it was detached again"
         return "; whether it is attached is not known, it stays Attaching until its host answers"
 
+    def _take_back(self, row: Volume) -> None:
+        """Attaching -> Ready, once the host has detached it."""
+        with self._context.records.read() as tx:
+            intent = _intent(tx, row.id)
+        if intent is not None:
+            self._ask_to_detach(row, intent)
+        self._not_plugged(row)
+
     def _not_plugged(self, row: Volume) -> None:
         with self._context.records.transaction("volume not attached") as tx:
-            tx.set_detail("volume_details", row.id, INTENT, None)
+            tx.set_detail("volume_details", row.id, ATTACHING, None)
             tx.transition(row, VolumeEvent.OPERATION_FAILED)
 
 
@@ -191,3 +240,12 @@ def _device_id(tx: Transaction, vm: Vm, row: Volume, wanted: int | None) -> int:
 def _assign(tx: Transaction, row: Volume, vm: Vm, device_id: int | None) -> Volume:
     number = _device_id(tx, vm, row, device_id)
     return tx.update(row, instance_id=vm.id, device_id=number, attached=tx.now, updated=tx.now)
+
+
+def _intent(tx: Transaction, volume_id: int) -> tuple[int, int, int] | None:
+    details = tx.details("volume_details", volume_id)
+    text = details.get(ATTACHING) or details.get(DETACHING)
+    if text is None:
+        return None
+    vm_id, host_id, device_id = (int(part) for part in text.split(":"))
+    return vm_id, host_id, device_id

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from harness.cloudstack import settings
-from harness.cloudstack.orchestration.attachment import AttachmentManager
+from harness.cloudstack.orchestration.attachment import DETACHING, AttachmentManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
 from harness.cloudstack.orchestration.template import TemplateManager
@@ -40,7 +40,9 @@ class Recovery:
         with self.context.records.read() as tx:
             volumes = tx.select(Volume, "removed IS NULL AND state IN ('Creating', 'Expunging') ORDER BY id")
             vms = tx.select(Vm, "removed IS NULL AND state IN ('Starting', 'Stopping', 'Expunging') ORDER BY id")
-            snapshots = tx.select(Snapshot, "removed IS NULL AND state IN ('Creating', 'Destroying') ORDER BY id")
+            snapshots = tx.select(
+                Snapshot, "removed IS NULL AND state IN ('Allocated', 'Creating', 'Destroying') ORDER BY id"
+            )
             refs = tx.select(TemplateStore, "state IN ('Allocated', 'Creating') ORDER BY id")
         for volume in volumes:
             finish = self.volumes.finish_create if volume.state is VolumeState.CREATING else self.volumes.expunge
@@ -48,30 +50,31 @@ class Recovery:
         for vm in vms:
             repair = self.vms.expunge if vm.state is VmState.EXPUNGING else self.vms.reset_interrupted
             _try(f"VM {vm.instance_name}", repair, vm.id)
+        take_up = {
+            SnapshotState.ALLOCATED: self.snapshots.fail_unbegun,
+            SnapshotState.CREATING: self.snapshots.finish_take,
+            SnapshotState.DESTROYING: self.snapshots.delete,
+        }
         for snapshot in snapshots:
-            taking = snapshot.state is SnapshotState.CREATING
-            _try(
-                f"snapshot {snapshot.uuid}",
-                self.snapshots.finish_take if taking else self.snapshots.delete,
-                snapshot.id,
-            )
+            _try(f"snapshot {snapshot.uuid}", take_up[snapshot.state], snapshot.id)
         for ref in refs:
             _try(f"template {ref.template_id}", self.templates.fetch, ref.template_id)
         self.settle()
 
     def settle(self) -> None:
-        """Now and then: stops that no host has confirmed yet."""
+        """Now and then: stops, attaches and detaches that no host has confirmed yet."""
         with self.context.records.read() as tx:
             waiting = {work.instance_id for work in tx.all(HaWork)}
+            rows = tx.select(
+                Volume,
+                "removed IS NULL AND (state = 'Attaching' OR id IN"
+                " (SELECT resource_id FROM volume_details WHERE name = ?)) ORDER BY id",
+                (DETACHING,),
+            )
+        for row in rows:
+            _try(f"attachment of volume {row.uuid}", self.attachments.settle, row.id)
         for vm_id in sorted(waiting):
             _try(f"stop of VM {vm_id}", self.vms.confirm_stopped, vm_id)
-
-    def settle_attachments(self) -> None:
-        """At the start: attaches whose outcome nobody knows are undone."""
-        with self.context.records.read() as tx:
-            rows = tx.all(Volume, state=VolumeState.ATTACHING, removed=None)
-        for row in rows:
-            _try(f"attach of volume {row.uuid}", self.attachments.resolve, row.id)
 
     def clean_up(self) -> None:
         """The storage cleanup task: expunges volumes that were destroyed `storage.cleanup.delay` seconds ago."""

@@ -27,7 +27,7 @@ class SnapshotManager:
                     ref = tx.transition(self._ref(tx, snapshot_id), StoreRefEvent.CREATE_ONLY_REQUESTED)
                     item = objects.snapshot_object(tx, row, ref)
             except Error as error:
-                self._not_begun(snapshot_id)
+                self.fail_unbegun(snapshot_id)
                 raise reworded(error, f"Failed to create snapshot of volume {volume_id}; {error}") from error
             return self._take(row, ref, volume, item)
 
@@ -41,6 +41,15 @@ class SnapshotManager:
                 item = objects.snapshot_object(tx, row, ref)
             if row.state is SnapshotState.CREATING and volume.state is VolumeState.SNAPSHOTTING:
                 self._take(row, ref, volume, item)
+
+    def fail_unbegun(self, snapshot_id: int) -> None:
+        """Allocated -> Error: nothing was asked of the driver yet, and nobody will."""
+        with self._context.records.transaction("snapshot not begun") as tx:
+            row = tx.get(Snapshot, snapshot_id)
+            if row.state is SnapshotState.ALLOCATED:
+                row = tx.transition(row, SnapshotEvent.CREATE_REQUESTED)
+                tx.transition(row, SnapshotEvent.OPERATION_FAILED)
+                tx.execute("DELETE FROM snapshot_store_ref WHERE snapshot_id = ?", (snapshot_id,))
 
     def delete(self, snapshot_id: int) -> None:
         """BackedUp -> Destroying -> Destroyed and removed; after an error BackedUp again, its store row Destroying.
@@ -93,14 +102,6 @@ class SnapshotManager:
             tx.set_detail("snapshot_details", row.id, "spStoragePoolId", str(ref.store_id))
             row = tx.transition(row, SnapshotEvent.OPERATION_SUCCEEDED)
             return tx.transition(row, SnapshotEvent.OPERATION_NOT_PERFORMED)
-
-    def _not_begun(self, snapshot_id: int) -> None:
-        with self._context.records.transaction("snapshot not begun") as tx:
-            row = tx.get(Snapshot, snapshot_id)
-            if row.state is SnapshotState.ALLOCATED:
-                row = tx.transition(row, SnapshotEvent.CREATE_REQUESTED)
-                tx.transition(row, SnapshotEvent.OPERATION_FAILED)
-                tx.execute("DELETE FROM snapshot_store_ref WHERE snapshot_id = ?", (snapshot_id,))
 
     def _volume_of(self, snapshot_id: int) -> int:
         with self._context.records.read() as tx:
