@@ -32,7 +32,7 @@ def destroy(state: Path) -> list[str]:
             if path.exists():
                 shutil.rmtree(path)
                 removed.append(f"removed {path}")
-        for path in (pool.image(state), state / "pool.json.new", state / "pool.json"):
+        for path in (*pool.unfinished(state), state / "pool.json"):
             if path.exists():
                 path.unlink()
                 removed.append(f"removed {path}")

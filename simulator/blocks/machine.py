@@ -22,6 +22,8 @@ from simulator.ports import BlocksError, DeviceBusy, Links
 
 _SETTLE_TRIES = 8
 _SETTLE_SECONDS = 0.025
+_ONLOOKERS = {"(udev-worker)", "systemd-udevd", "udevd", "blkid"}
+"""Programs that open every new or changed device for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +272,7 @@ class LoopBlocks:
         return f"splab:{self._pool.description.id}:{key}:{client}"
 
     def _devices_of(self, key: int) -> list[loop.Status]:
-        return self._pool.devices(f"{key}:")
+        return self._pool.devices(key)
 
     def _snapshot(self) -> list[tuple[tuple[int, int], _Attachment]]:
         with self._guard:
@@ -281,11 +283,19 @@ class LoopBlocks:
             self._attached.pop(place, None)
 
     def _open(self, number: int) -> bool:
-        return bool(openers(loop.device_path(number))) or loop.exclusive(number)
+        """Whether somebody uses the device; those who only look at every new device are waited for."""
+        device = loop.device_path(number)
+        for _ in range(_SETTLE_TRIES):
+            who = {opener.name for opener in openers(device)}
+            if who - _ONLOOKERS:
+                return True
+            if not who:
+                return loop.exclusive(number)
+            time.sleep(_SETTLE_SECONDS)
+        return True
 
     def _cleared(self, number: int, tag: str) -> bool:
-        """Take the device away unless it is in use; udev and the like, which look at a device only briefly, are waited
-        for."""
+        """Take the device away unless it is in use."""
         for _ in range(_SETTLE_TRIES):
             if loop.clear(number, tag, force=False):
                 return True

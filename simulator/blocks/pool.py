@@ -62,9 +62,9 @@ class Pool:
             os.close(self._mount)
             self._mount = None
 
-    def devices(self, tag: str = "") -> list[loop.Status]:
-        """Devices over this pool's files, of those whose tag goes on with `tag`."""
-        return devices(self.description.id, tag)
+    def devices(self, key: int | None = None) -> list[loop.Status]:
+        """Devices of one object, or of all."""
+        return devices(self.description.id, key)
 
     def capacity(self) -> tuple[int, int]:
         """(all, free) bytes."""
@@ -83,6 +83,11 @@ def plain_directory(state: Path) -> Path:
 
 def image(state: Path) -> Path:
     return state / "pool.img"
+
+
+def unfinished(state: Path) -> list[Path]:
+    """What a start leaves that was killed before the pool was described."""
+    return [image(state), state / "pool.json.new", *state.glob("pool-*.img")]
 
 
 def describe(state: Path) -> Description | None:
@@ -139,7 +144,8 @@ def _default_size(state: Path) -> int:
 
 
 def _forget_unfinished(state: Path) -> None:
-    image(state).unlink(missing_ok=True)
+    for path in unfinished(state):
+        path.unlink(missing_ok=True)
 
 
 def _format(state: Path, description: Description) -> None:
@@ -150,7 +156,8 @@ def _format(state: Path, description: Description) -> None:
     if make is None:
         package = {"btrfs": "btrfs-progs", "xfs": "xfsprogs"}[description.kind]
         raise BlocksError(f"mkfs.{description.kind} is missing (apt install {package})")
-    path = image(state)
+    # A killed start may leave its mkfs running, so each writes to a file of its own until the file is whole.
+    path = state / f"pool-{description.id}.img"
     with explained(f"making {path} of {description.size} bytes"):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -171,6 +178,7 @@ def _format(state: Path, description: Description) -> None:
         raise BlocksError(f"{make} on {path}: {error.stderr.strip()}") from error
     except subprocess.TimeoutExpired as error:
         raise BlocksError(f"{make} on {path} did not end in {_FORMAT_SECONDS} s") from error
+    path.rename(image(state))
 
 
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
@@ -189,12 +197,12 @@ def tag(description: Description) -> str:
     return f"splab:{description.id}:pool"
 
 
-_VOLUME_FILE = re.compile(r"(/.*/pool)?/[0-9]+([./].*)?")
-
-
-def devices(pool_id: str, tag: str = "") -> list[loop.Status]:
-    """Devices of volumes of this pool. The path of a file on a mount without a place begins at the mount's root."""
-    found = loop.find(f"splab:{pool_id}:{tag}", lambda path: _VOLUME_FILE.fullmatch(str(path)) is not None)
+def devices(pool_id: str, key: int | None = None) -> list[loop.Status]:
+    """Devices of one object, or of all, of this pool."""
+    # The path of a file on a mount without a place begins at the mount's root.
+    file = re.compile(rf"(/.*/pool)?/{'[0-9]+' if key is None else key}([./].*)?")
+    tag = f"splab:{pool_id}:" if key is None else f"splab:{pool_id}:{key}:"
+    found = loop.find(tag, lambda path: file.fullmatch(str(path)) is not None)
     return [status for status in found if not status.tag.endswith(":pool")]
 
 

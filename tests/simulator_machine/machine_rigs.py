@@ -58,15 +58,17 @@ class LoopRig:
     def __init__(self, state: Path, kind: str) -> None:
         self.kind = kind
         self.state = state
+        self.pool_ids: set[str] = set()
         self._running = self.start()
         self.blocks: Blocks = self._running
         self.blocks.reconcile({}, {})
-        description = pool.describe(state)
-        assert description is not None
-        self.pool_id = description.id
 
     def start(self) -> LoopBlocks:
-        return LoopBlocks(self.state, kind=self.kind, size=POOL)
+        made = LoopBlocks(self.state, kind=self.kind, size=POOL)
+        description = pool.describe(self.state)
+        assert description is not None
+        self.pool_ids.add(description.id)
+        return made
 
     def restart(self) -> Blocks:
         self._running.close()  # what the kernel does with a dead process's descriptors
@@ -88,7 +90,7 @@ class LoopRig:
 
     def devices(self) -> list[loop.Status]:
         """Devices of this rig's volumes, from the kernel."""
-        return pool.devices(self.pool_id)
+        return [status for pool_id in sorted(self.pool_ids) for status in pool.devices(pool_id)]
 
     @contextmanager
     def hold(self, key: int, client: int) -> Iterator[None]:

@@ -264,6 +264,36 @@ def test_a_start_replaces_a_device_over_a_file_that_is_no_longer_the_objects(loo
     assert len(loop_machine.devices()) == 1
 
 
+def test_after_a_reboot_everything_is_attached_again(loop_machine: LoopRig) -> None:
+    blocks = loop_machine.blocks
+    blocks.create(1, MB)
+    blocks.write(1, 0, b"kept")
+    blocks.attach(1, HERE, read_only=False)
+    blocks.attach(1, THERE, read_only=True)
+    for status in loop_machine.devices():
+        subprocess.run(["losetup", "-d", status.path], check=True, timeout=10)
+    wanted = {1: [(HERE, False), (THERE, True)]}
+    assert len(loop_machine.restart().reconcile({1: MB}, wanted)) == 2
+    for client in (1, 2):
+        assert (client_directories(loop_machine.state, client)[1] / "l.c.1").read_bytes()[:4] == b"kept"
+    assert loop_machine.restart().reconcile({1: MB}, wanted) == []
+
+
+def test_a_mount_namespace_made_meanwhile_does_not_keep_the_pool(loop_machine: LoopRig) -> None:
+    """Hosts of a lab are such namespaces, and they outlive the simulator."""
+    with subprocess.Popen(
+        ["unshare", "--mount", sys.executable, "-c", "print('there', flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as namespace:
+        assert namespace.stdout is not None and namespace.stdout.readline() == "there\n"
+        loop_machine.blocks.create(1, MB)
+        loop_machine.blocks.close()
+        assert loop_machine.left() == []
+        namespace.kill()
+
+
 def test_destroy_names_who_keeps_it_from_removing_and_finishes_when_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
