@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -174,7 +174,7 @@ class Service:
     # Inside.
 
     def _load(self) -> Cluster:
-        state, settling = replay(_record_decoder.decode(record) for record in self._journal.replay())
+        state, settling = replay(self._records_of_journal())
         if not state.generation:
             first = Applied(seed.events())
             state.commit(first.events)
@@ -185,6 +185,14 @@ class Service:
             self._journal.sync()
         self.mended = self._blocks.reconcile(*contents(state))
         return Cluster(state, self._settings)
+
+    def _records_of_journal(self) -> Iterator[JournalRecord]:
+        for at, record in enumerate(self._journal.replay()):
+            try:
+                yield _record_decoder.decode(record)
+            except msgspec.DecodeError as error:
+                text = f"record {at} of the journal is not one of this simulator's version: {error}"
+                raise JournalError(text) from error
 
     def _authorise(self, request: Request) -> None:
         if request.token is None or not hmac.compare_digest(request.token.encode(), self._token):

@@ -92,6 +92,9 @@ class Cluster:
         self._pending: dict[int, _Pending] = {}
         self._late: dict[int, _Late] = {}
         self._held: dict[int | str, int] = {}
+        self._earliest: float | None = None
+        self._earliest_as_of = -1
+        """`State.watch_changes` when `_earliest` was found."""
         self._used: dict[int | str, int] = {}
         self._parked: list[_Asked] = []
         self._holding: dict[int, _Asked] = {}
@@ -162,9 +165,11 @@ class Cluster:
         """Unix seconds at which `tick` has something to do."""
         times = [late.again_at for late in self._late.values() if late.again_at is not None]
         times += [waiting.wait.deadline for waiting in self._waiting.values() if waiting.wait.deadline is not None]
-        earliest = background.earliest(self.state, self._settings)
-        if earliest is not None:
-            times.append(earliest)
+        if self._earliest_as_of != self.state.watch_changes:
+            self._earliest = background.earliest(self.state, self._settings)
+            self._earliest_as_of = self.state.watch_changes
+        if self._earliest is not None:
+            times.append(self._earliest)
         return min(times, default=None)
 
     # Plans.

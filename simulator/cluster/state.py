@@ -44,6 +44,8 @@ class State:
         """By client: object by position."""
         self.watched: dict[int, None] = {}
         """Snapshots that the passing of time concerns: deleted, transient, bound or with a delete date."""
+        self.watch_changes = 0
+        """Grows whenever something may have changed when the watched snapshots are due."""
         self.templates_by_name: dict[str, int] = {}
         self.groups_by_name: dict[str, int] = {}
 
@@ -106,7 +108,10 @@ class State:
             self.volumes_by_visible_id[new.visible_id] = new.id
         elif new.gone_at or new.transient or new.bound or new.delete_date:
             self.watched[new.id] = None
+            self.watch_changes += 1
         if new.parent:
+            if new.parent in self.watched:
+                self.watch_changes += 1
             self.children.setdefault(new.parent, {})[new.id] = None
         for client, attachment in new.attachments.items():
             self.positions.setdefault(client, {})[attachment.pos] = new.id
@@ -118,9 +123,12 @@ class State:
             del self.global_ids[old.global_id]
         if not old.snapshot:
             del self.volumes_by_visible_id[old.visible_id]
-        else:
-            self.watched.pop(old.id, None)
+        elif old.id in self.watched:
+            del self.watched[old.id]
+            self.watch_changes += 1
         if old.parent:
+            if old.parent in self.watched:
+                self.watch_changes += 1
             siblings = self.children[old.parent]
             del siblings[old.id]
             if not siblings:

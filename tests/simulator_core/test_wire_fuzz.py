@@ -1,0 +1,126 @@
+"""Whatever is sent, the answer is JSON with a known error name or data, and a restart knows it all again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import hypothesis.strategies as st
+import msgspec
+from hypothesis import given, settings
+
+from simulator.api.errors import STATUS
+from simulator.api.operations import OPERATIONS
+from simulator.inprocess import InProcess
+
+IMPLEMENTED = [operation for operation in OPERATIONS if operation.handler is not None]
+VOLUMES = ["a", "b", "new", "~splab.b.1"]
+SNAPSHOTS = ["s", "~splab.b.3", "*splab.b.3"]
+ARGUMENTS = {
+    "volumeName": VOLUMES,
+    "snapshotName": SNAPSHOTS,
+    "globalVolumeId": ["splab.b.3"],
+    "templateName": ["t", "u"],
+    "placementGroupName": ["hdd", "g"],
+    "clientId": ["1", "9"],
+    "serverId": ["1", "9"],
+    "diskId": ["101", "999"],
+}
+NUMBERS = [0, 1, 2, 3, 512, 1000, 1024, 4096, 1 << 20, 1 << 21, -1, 1 << 62, 1 << 70]
+ABSURD = ["", "list", "x" * 200, "~splab.b.zz", *NUMBERS, *map(str, NUMBERS), True, False, None, "all", "-", 1.5]
+SCALARS = st.sampled_from(ABSURD)
+ITEMS = st.fixed_dictionaries(
+    {},
+    optional={
+        "volume": st.sampled_from(VOLUMES),
+        "snapshot": st.sampled_from(SNAPSHOTS),
+        "rw": st.lists(st.sampled_from([1, 2, "3", 4]), max_size=3),
+        "ro": st.lists(st.sampled_from([1, 2, "3", 4]), max_size=3),
+        "detach": st.just("all") | st.lists(st.sampled_from([1, 2]), max_size=2),
+        "force": st.booleans(),
+    },
+)
+TAGS = st.dictionaries(st.sampled_from(["k", "l", "m n"]), st.sampled_from(["", "v", "w x"]), max_size=2)
+PLAUSIBLE: dict[str, st.SearchStrategy[Any]] = {
+    "name": st.sampled_from(["", "new", "u", "a"]),
+    "rename": st.sampled_from(["", "new", "u", "b"]),
+    "tags": TAGS,
+    "reassign": st.lists(ITEMS, max_size=3),
+    "addDisks": st.sets(st.sampled_from([101, 202, 303])).map(list),
+    "rmDisks": st.sets(st.sampled_from([101, 202])).map(list),
+    **{field: st.sampled_from(SNAPSHOTS) for field in ("parent", "parentName", "toSnapshot")},
+    **{field: st.sampled_from(["default", "hdd", "none"]) for field in ("placeAll", "placeTail", "placeHead")},
+    **{field: st.booleans() for field in ("shrinkOk", "bind", "propagate", "reuseServer", "revertSize")},
+    **{field: st.sampled_from([512, 4096, 1 << 20, 1 << 21, 1000]) for field in ("size", "sizeAdd")},
+    "baseOn": st.sampled_from(VOLUMES),
+    "template": st.sampled_from(["t", "u"]),
+    "onAttached": st.sampled_from(["detach", "detachForce", "fail"]),
+}
+ANYTHING = st.recursive(
+    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner), max_leaves=6
+)
+
+
+def fields(wanted: object) -> list[str]:
+    """Names of the fields of a struct, or of the structs in a union."""
+    parts = (wanted, *getattr(wanted, "__args__", ()))
+    structs = [part for part in parts if isinstance(part, type) and issubclass(part, msgspec.Struct)]
+    return sorted({field.encode_name for struct in structs for field in msgspec.structs.fields(struct)})
+
+
+@st.composite
+def one_call(draw: st.DrawFn) -> tuple[str, str, object]:
+    """Verb, path and JSON; about every second call could succeed."""
+    operation = draw(st.sampled_from(IMPLEMENTED))
+    path = draw(st.sampled_from(["", "", "MultiCluster/", "RemoteCommand/splab/", "MultiCluster/AllClusters/"]))
+    path += operation.path
+    for parameter in operation.parameters:
+        path = path.replace("{" + parameter + "}", draw(st.sampled_from([*ARGUMENTS[parameter], "9999"])))
+    known = fields(operation.request)
+    kind = draw(st.sampled_from(["plausible", "plausible", "plausible", "anything", "none"]))
+    if kind == "anything":
+        return operation.verb, path, draw(ANYTHING)
+    if kind == "none" or operation.request is None:
+        return operation.verb, path, None
+    if not known or draw(st.integers(0, 3)) == 0:
+        return operation.verb, path, draw(st.lists(ITEMS, max_size=3))
+    chosen = draw(st.sets(st.sampled_from(known), max_size=4))
+    return operation.verb, path, {field: draw(PLAUSIBLE.get(field, SCALARS)) for field in sorted(chosen)}
+
+
+def check(answer: dict[str, Any], status: int) -> None:
+    if "error" in answer:
+        assert set(answer["error"]) <= {"name", "descr", "transient"} and answer["error"]["descr"]
+        assert status == STATUS[answer["error"]["name"]] != 500
+    else:
+        assert status == 200 and isinstance(answer["generation"], int) and "data" in answer
+
+
+@settings(max_examples=100, deadline=None)
+@given(calls=st.lists(one_call(), min_size=12, max_size=30))
+def test_any_sequence_of_plausible_and_absurd_calls(calls: list[Any]) -> None:
+    simulator = InProcess()
+    for name in ("a", "b"):
+        simulator.post("VolumeCreate", {"name": name, "size": 1 << 20})
+    simulator.post("VolumeSnapshot/a", {"name": "s"})
+    simulator.post("VolumeTemplateCreate", {"name": "t", "size": 512})
+    for verb, path, body in calls:
+        asked = simulator.ask(verb, path, b"" if body is None else json.dumps(body).encode())
+        assert asked.reply is not None
+        check(json.loads(asked.reply.body), asked.reply.status)
+        simulator.advance(0.3)
+    simulator.service.tick()
+    state = simulator.service.encoded_state()
+    simulator.restart()
+    assert simulator.service.encoded_state() == state
+    assert simulator.service.mended == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(verb=st.sampled_from(["GET", "POST", "PUT"]), path=st.text(max_size=30), body=st.binary(max_size=30))
+def test_noise_is_refused_in_json(verb: str, path: str, body: bytes) -> None:
+    simulator = InProcess()
+    for start in ("/", "/ctrl/1.0/", "/ctrl/1.0/KV/", "/ctrl/1.0/VolumeCreate/", "/_sim/", "/ctrl/1.0/RemoteCommand/"):
+        asked = simulator.ask(verb, start + path, body)
+        assert asked.reply is not None
+        check(json.loads(asked.reply.body), asked.reply.status)
