@@ -226,7 +226,11 @@ def run(options: Options) -> int:
             stack.enter_context(locked(options.state.resolve()))
         process = _Process(options, listener)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(process.serve())
+            status = runner.run(process.serve())
+        if process.stuck:
+            sys.stderr.flush()
+            os._exit(1)  # an ordinary end would wait for the threads
+        return status
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -252,6 +256,8 @@ class _Process:
         self._options = options
         self._listener = listener
         self._status = 0
+        self.stuck = False
+        """Threads still work on the blocks although it was time to end."""
         self._clock = Clock()
 
     async def serve(self) -> int:
@@ -289,7 +295,8 @@ class _Process:
         ticker.cancel()
         if not await workers.drain(_DRAIN_SECONDS):
             _log.error("effects did not end", seconds=_DRAIN_SECONDS, in_flight=workers.in_flight)
-            self._status = 1
+            self.stuck = True
+            return 1
         workers.close()
         service.close()
         return self._status

@@ -8,9 +8,11 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -298,3 +300,82 @@ def test_many_clients_at_once_each_get_their_volume_and_its_device(state: Path) 
             assert list(pool_of_clients.map(one, range(24))) == [MB * (number + 1) for number in range(24)]
         assert running.stop() == (0, "")
     assert left(state, pool_id(state)) == []
+
+
+class Load:
+    """One client that changes its own volumes for as long as the simulator answers, and remembers what it was told."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.turn = 0
+        self.attached: dict[str, bool] = {}
+        """Every volume that is acknowledged, and whether it is attached to client 1."""
+        self.doubtful: str | None = None
+        """The volume of the call that was not answered."""
+
+    def run(self, port: int) -> None:
+        api = Api(host="127.0.0.1", port=port, auth=TOKEN, transientRetries=0, timeout=SECONDS)
+        while True:
+            self.turn += 1
+            volume = f"{self.name}-{self.turn}"
+            oldest = next(iter(self.attached), volume)
+            try:
+                self.doubtful = volume
+                api.volumeCreate({"name": volume, "size": MB})
+                self.attached[volume] = False
+                api.volumesReassignWait({"reassign": [{"volume": volume, "rw": [1]}]})
+                self.attached[volume] = True
+                if len(self.attached) > 3:
+                    self.doubtful = oldest
+                    api.volumesReassignWait({"reassign": [{"volume": oldest, "detach": "all"}]})
+                    self.attached[oldest] = False
+                    api.volumeDelete(oldest)
+                    del self.attached[oldest]
+            except (OSError, HTTPException, ValueError):
+                return
+
+
+@pytest.mark.local
+def test_killed_under_load_it_keeps_all_that_it_acknowledged_and_nothing_else(state: Path) -> None:
+    clients = [Load(name) for name in "abc"]
+    for kill in range(4):
+        with simulator("--state", str(state), "--pool-size", "1G") as running:
+            check_against(running, state, clients)
+            with ThreadPoolExecutor(len(clients)) as threads:
+                working = [threads.submit(client.run, running.port) for client in clients]
+                target = max(client.turn for client in clients) + 3 + kill
+                wait_until_turn(clients, target)
+                running.kill()
+            for done in working:
+                done.result()
+    with simulator("--state", str(state), "--pool-size", "1G") as running:
+        check_against(running, state, clients)
+
+
+def wait_until_turn(clients: list[Load], target: int) -> None:
+    deadline = time.monotonic() + SECONDS
+    while max(client.turn for client in clients) < target:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def check_against(running: Simulator, state: Path, clients: list[Load]) -> None:
+    """The API shows what the clients were told, and the machine has what the API shows."""
+    there = {volume.name for volume in running.api.volumesList()}
+    attached = {attachment.volume for attachment in running.api.attachmentsList()}
+    for client in clients:
+        doubtful = {client.doubtful} if client.doubtful is not None else set()
+        mine = {name for name in there if name.startswith(client.name)}
+        assert mine - doubtful == set(client.attached) - doubtful
+        assert {name for name in attached if name.startswith(client.name)} - doubtful == {
+            name for name, yes in client.attached.items() if yes
+        } - doubtful
+        client.attached = {name: name in attached for name in sorted(mine, key=lambda name: int(name.split("-")[1]))}
+        client.doubtful = None
+    links = state / "clients/1/storpool"
+    assert {link.name for link in links.iterdir()} == attached
+    devices = {str(link.resolve()) for link in links.iterdir()}
+    assert devices == {status.path for status in pool.devices(pool_id(state))} and len(devices) == len(attached)
+    for link in links.iterdir():
+        with link.open("rb", buffering=0) as device:
+            assert os.lseek(device.fileno(), 0, os.SEEK_END) == MB
