@@ -96,8 +96,7 @@ def serve(config: AgentConfig) -> int:
     host, port = server.address
     print(f"ready https://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     _log.info("serving commands on %s port %d", host, port)
-    while not stopping.wait(1.0):
-        pass
+    stopping.wait()
     _log.info("stopping; no new commands are taken")
     if not server.stop(DRAIN_SECONDS):
         _log.error("commands still ran after %g s; they end with this process", DRAIN_SECONDS)

@@ -77,6 +77,7 @@ def test_a_template_is_copied_with_explicit_formats_onto_an_attached_device() ->
     assert info[info.index("-f") + 1] == "qcow2"
     assert convert[convert.index("-f") + 1] == "qcow2"
     assert convert[convert.index("-O") + 1] == "raw"
+    assert convert[convert.index("-t") + 1] == "none", "with another cache mode qemu-img would not flush"
     assert "-n" in convert
     assert convert[-2:] == (f"/mnt/store/{IMAGE}", "/dev/storpool-byid/d.n.1")
 

@@ -129,6 +129,14 @@ def test_disks_stay_attached_when_nobody_can_say_whether_the_domain_runs() -> No
     assert rig.attached == {"d.n.1"}
 
 
+def test_an_attach_whose_answer_was_lost_is_asked_for_again() -> None:
+    rig = Rig()
+    rig.fail("attach d.n.1", Unknown("lost"), late=True, times=2)
+    ok(rig.agent().handle(StartCommand(vm=rig.vm(2))))
+    assert rig.steps.count("attach d.n.1") == 3
+    assert rig.attached == set(rig.volumes)
+
+
 def test_a_device_that_comes_late_is_waited_for() -> None:
     rig = Rig(device_delay=5.0)
     ok(rig.agent().handle(StartCommand(vm=rig.vm(2))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.agent import real_host
+from harness.agent.config import AgentConfig
 from harness.agent.real_host import OUTPUT_LIMIT, RealHost
+from harness.agent.storpool_conf import read_host_configuration
 from harness.runtime.threads import ThreadRuntime
 from harness.spi.errors import InvalidParameter, NotFound, Unavailable, Unknown
 
@@ -91,6 +95,16 @@ def test_a_program_that_closes_its_outputs_is_still_waited_for(host: RealHost) -
     assert host.run([PYTHON, "-c", script], timeout=20).rc == 7
 
 
+def test_what_a_program_printed_last_is_not_lost(host: RealHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(process: subprocess.Popen[bytes]) -> bool:
+        # The slowest look there can be: it is over by now, and nothing of this was read.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        return True
+
+    monkeypatch.setattr(real_host, "_ended", ended)
+    assert host.run(["sh", "-c", "printf first; sleep 0.2; printf last"], timeout=20).stdout == b"firstlast"
+
+
 def test_a_program_that_is_not_there_was_not_started(host: RealHost) -> None:
     with pytest.raises(Unavailable, match="no-such-program"):
         host.run(["no-such-program"], timeout=5)
@@ -129,6 +143,21 @@ def test_a_device_without_a_medium_has_no_size(host: RealHost, tmp_path: Path) -
     assert host.block_device_size(str(node)) is None
 
 
+@pytest.mark.local
+def test_a_loop_device_without_a_file_has_no_size(host: RealHost) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make a loop device")
+    number = 700_000 + os.getpid() % 100_000
+    add, remove = 0x4C80, 0x4C81  # LOOP_CTL_ADD, LOOP_CTL_REMOVE of linux/loop.h
+    with open("/dev/loop-control", "rb") as control:  # noqa: PTH123 - a device, not a path to work with
+        fcntl.ioctl(control, add, number)
+        try:
+            assert Path(f"/dev/loop{number}").is_block_device()
+            assert host.block_device_size(f"/dev/loop{number}") is None
+        finally:
+            fcntl.ioctl(control, remove, number)
+
+
 def test_text_files_are_read_up_to_a_limit(host: RealHost, tmp_path: Path) -> None:
     file = tmp_path / "storpool.conf"
     file.write_text("SP_OURID=1\n")
@@ -141,3 +170,21 @@ def test_text_files_are_read_up_to_a_limit(host: RealHost, tmp_path: Path) -> No
         big.truncate(2 * 1024 * 1024)
     with pytest.raises(InvalidParameter):
         host.read_text(str(file))
+
+
+def test_storpools_configuration_is_read_as_storpool_reads_it(host: RealHost, tmp_path: Path) -> None:
+    main = tmp_path / "storpool.conf"
+    main.write_text("SP_OURID=1\nSP_CLUSTER_ID=a.b\nSP_AUTH_TOKEN=x\n[kvm2]\nSP_OURID=2\n")
+    directory = tmp_path / "storpool.conf.d"
+    config = AgentConfig(
+        host_uuid="h", host_name="kvm2", storpool_conf=str(main), storpool_conf_directory=str(directory)
+    )
+    assert read_host_configuration(host, config).client_id == 2
+    directory.mkdir()
+    for name, cluster in (("20.conf", "c.c"), ("10.conf", "b.b"), (".30.conf", "d.d"), ("40.conf.bak", "e.e")):
+        (directory / name).write_text(f"SP_CLUSTER_ID={cluster}\n")
+    assert read_host_configuration(host, config).cluster_id == "c.c"
+    (directory / "50.conf").write_text("no setting: secret-token\n")
+    with pytest.raises(InvalidParameter, match="kvm2") as raised:
+        read_host_configuration(host, config)
+    assert "secret-token" not in str(raised.value)

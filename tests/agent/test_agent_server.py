@@ -101,7 +101,10 @@ def raw(certificates: Certificates, url: str, method: str, path: str, body: byte
         connection.close()
 
 
-def test_a_command_and_its_answer_arrive_as_they_were_sent(certificates: Certificates, errors: list[str]) -> None:
+def test_a_command_and_its_answer_arrive_as_they_were_sent_and_through_no_proxy(
+    certificates: Certificates, errors: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     seen: list[AnyCommand] = []
 
     def handler(command: AnyCommand) -> AnyAnswer:
