@@ -181,7 +181,7 @@ class FakeStorPool(Scripted):
     def _seed(self, source: DataObject, destination: TemplateObject) -> TemplateObject:
         assert isinstance(source, TemplateObject) and source.store.role is StoreRole.IMAGE
         self.step("seed")
-        path = self._path(destination.uuid + destination.store.uuid)
+        path = self._path(destination.uuid[:13] + destination.store.uuid[-13:])
         self.snapshots[path] = destination.uuid
         self.struck("seed", after=True)
         return msgspec.structs.replace(destination, path=path, size=source.size)

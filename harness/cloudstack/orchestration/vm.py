@@ -48,13 +48,13 @@ class VmManager:
             failed: dict[int, Error] = {}
             while True:
                 vm = self._begin_start(vm_id, host_id, failed)
-                try:
-                    return self._start_on(vm)
-                except Error as error:
-                    self._not_started(vm, error)
-                    failed[vm.host_id or 0] = error
-                    if not _worth_another_host(error) or len(failed) >= START_TRIES or host_id is not None:
-                        raise reworded(error, f"Unable to start VM {vm.display_name}; {error}") from error
+                error = self._start_on(vm)
+                if error is None:
+                    return self._started(vm)
+                self._not_started(vm, error)
+                failed[vm.host_id or 0] = error
+                if not _worth_another_host(error) or len(failed) >= START_TRIES or host_id is not None:
+                    raise reworded(error, f"Unable to start VM {vm.display_name}; {error}") from error
 
     def stop(self, vm_id: int, forced: bool = False) -> Vm:
         """Running -> Stopping -> Stopped. After an error Running again, unless `forced`: then Stopped, and the host
@@ -152,27 +152,38 @@ class VmManager:
                 raise reworded(cause, f"Unable to start VM {vm.display_name}; {cause}") from error
             return tx.transition(vm, VmEvent.START_REQUESTED, host_id=host.id, update_time=tx.now)
 
-    def _start_on(self, vm: Vm) -> Vm:
+    def _start_on(self, vm: Vm) -> Error | None:
+        """Volumes, then the StartCommand. An error of the host is given back: another one may do better."""
         host_id = vm.host_id
         if host_id is None:
             raise InvalidParameter(f"VM {vm.instance_name} has no host to start on")
-        with self._context.records.read() as tx:
-            volumes = objects.volumes_of(tx, vm.id)
-        for volume in volumes:
-            self._volumes.ensure_ready(volume.id, host_id)
+        try:
+            with self._context.records.read() as tx:
+                volumes = objects.volumes_of(tx, vm.id)
+            for volume in volumes:
+                self._volumes.ensure_ready(volume.id, host_id)
+        except Error as error:
+            self._not_started(vm, None)
+            raise reworded(error, f"Unable to start VM {vm.display_name}; {error}") from error
         with self._context.records.read() as tx:
             command = StartCommand(vm=objects.virtual_machine(tx, vm), wait=START_WAIT)
-        self._context.agents.send(host_id, command)
+        try:
+            self._context.agents.send(host_id, command)
+        except Error as error:
+            return error
+        return None
+
+    def _started(self, vm: Vm) -> Vm:
         with self._context.records.transaction("vm started") as tx:
             return tx.transition(
                 vm,
                 VmEvent.OPERATION_SUCCEEDED,
-                last_host_id=host_id,
+                last_host_id=vm.host_id,
                 power_state=VmPower.ON,
                 update_time=tx.now,
             )
 
-    def _not_started(self, vm: Vm, error: Error) -> None:
+    def _not_started(self, vm: Vm, error: Error | None) -> None:
         """Starting -> Stopped. Where the outcome is not known, the host must confirm that the VM is not there."""
         with self._context.records.transaction("vm not started") as tx:
             if isinstance(error, Unknown) and vm.host_id is not None:
