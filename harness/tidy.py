@@ -58,6 +58,8 @@ def _remove(world: World, kind: Kind, item_id: str, item: Json) -> list[str]:
     try:
         if kind.noun == "volume" and "virtualmachineid" in item:
             world.cloud.call("detachVolume", id=item_id)
+        if kind.noun == "VM" and item["state"] == "Running":
+            world.cloud.call("stopVirtualMachine", id=item_id, forced=True)
         world.cloud.call(kind.remove, id=item_id, **dict(kind.parameters))
     except CloudApiError as error:
         if error.code == UNSUPPORTED and not kind.must_go:

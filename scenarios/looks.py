@@ -94,8 +94,9 @@ def disk_not_in_domain(host: Host, vm: Json, volume: Json) -> None:
 
 
 def guest_sees(world: World, vm: Json, volume: Json) -> None:
-    """The guest has, or within a minute gets, a disk of the volume's serial and size."""
+    """The guest, once it is up, has or within a minute gets a disk of the volume's serial and size."""
     guest = world.guest(str(vm["id"]))
+    guest.boot_id()
     name = serial(volume)
     world.wait_until(f"the guest of {vm['instancename']} sees disk {name}", lambda: name in guest.disks())
     size = guest.disks()[name]

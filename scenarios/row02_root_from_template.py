@@ -21,6 +21,7 @@ from scenarios.registry import scenario
 from scenarios.steps import (
     GIB,
     MISSING,
+    booted_vm,
     deploy,
     deploy_parameters,
     detach,
@@ -76,8 +77,8 @@ def first_use_seeds(world: World) -> None:
 
 def suspended_at_birth(world: World, template_id: str) -> tuple[Json, Host]:
     """A VM whose guest was stopped in its firmware, seconds before it could write to its disk."""
-    job = world.cloud.start("deployVirtualMachine", **deploy_parameters(world, template_id))
     before = {(host.name, name) for host in world.hosts for name in host.domains()}
+    job = world.cloud.start("deployVirtualMachine", **deploy_parameters(world, template_id))
     found: list[tuple[Host, str]] = []
 
     def appeared() -> bool:
@@ -180,7 +181,7 @@ def override_offering(world: World) -> None:
 
 @scenario(2, "from-volume", "deploy a VM from an existing volume")
 def from_volume(world: World) -> None:
-    old = running_vm(world)
+    old = booted_vm(world)
     stop(world, old)
     root = root_volume(world, str(old["id"]))
     detach(world, root)

@@ -25,6 +25,7 @@ from scenarios.steps import (
     GIB,
     MISSING,
     attach,
+    booted_vm,
     data_volume,
     deploy,
     disk_offering,
@@ -47,7 +48,7 @@ def start_attaches_root(world: World) -> None:
 
 @scenario(4, "start-with-data", "starting a VM attaches every disk it has")
 def start_with_data(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     data = attach(world, data_volume(world), stop(world, vm))
     with world.check("attached to a stopped VM: no host has it"):
         attached_nowhere(world, data)
@@ -172,7 +173,7 @@ def cut_host_attach(world: World) -> None:
 
 @scenario(4, "cut-start", "start when no host reaches the StorPool API: a clear error, nothing left")
 def cut_hosts_start(world: World) -> None:
-    vm = stop(world, running_vm(world))
+    vm = stop(world, booted_vm(world))
     root = root_volume(world, str(vm["id"]))
     with ExitStack() as cut:
         for host in world.hosts:
@@ -222,7 +223,7 @@ def two_vms_one_volume(world: World) -> None:
 
 @scenario(4, "keeps-bytes", "stop and start keep what the guest wrote, also on the other host's device")
 def keeps_bytes(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     data = attach(world, data_volume(world), vm)
     mark = b"must survive".ljust(4096, b"#")
     world.guest(str(vm["id"])).write(serial(data), 8 << 20, mark)

@@ -24,6 +24,7 @@ from scenarios.registry import scenario
 from scenarios.steps import (
     MISSING,
     attach,
+    booted_vm,
     data_volume,
     deploy,
     detach,
@@ -54,7 +55,7 @@ def stopped_after(world: World, vm: Json) -> None:
 
 @scenario(5, "stop", "stopping a VM detaches its disks and keeps their tags")
 def stop_keeps_tags(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     root, data = root_volume(world, str(vm["id"])), attach(world, data_volume(world), vm)
     host = host_of(world, vm)
     stop(world, vm)
@@ -107,7 +108,7 @@ def hot_detach(world: World) -> None:
 
 @scenario(5, "keeps-tier", "detaching clears the VM's policy and keeps the volume's tier")
 def keeps_tier(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     world.cloud.call(
         "createTags",
         **{"resourcetype": "UserVm", "resourceids": vm["id"], "tags[0].key": "vc-policy", "tags[0].value": "daily"},
@@ -132,7 +133,7 @@ def keeps_tier(world: World) -> None:
 
 @scenario(5, "from-stopped", "detaching from a stopped VM clears the tags")
 def detach_from_stopped(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     data = attach(world, data_volume(world), vm)
     stop(world, vm)
     after = detach(world, data)
@@ -166,7 +167,7 @@ def moves_to_other_vm(world: World) -> None:
 
 @scenario(5, "guest-off", "after a guest shut itself down nothing stays attached")
 def guest_shut_down(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     host = host_of(world, vm)
     root, data = root_volume(world, str(vm["id"])), attach(world, data_volume(world), vm)
     world.guest(str(vm["id"])).poweroff()
@@ -198,7 +199,7 @@ def qemu_died(world: World) -> None:
 
 @scenario(5, "guest-holds-on", "a guest that does not let go: a clear error, and nothing changed")
 def guest_holds_on(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     host = host_of(world, vm)
     data = attach(world, data_volume(world), vm)
     before = tags(world, data)
@@ -228,7 +229,7 @@ def guest_holds_on(world: World) -> None:
 
 @scenario(5, "refusals", "what cannot be detached is refused with a reason, and nothing changes")
 def refusals(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     data = data_volume(world)
     with refused(world, "a volume that was never attached", 431, 530):
         world.cloud.call("detachVolume", id=data["id"])

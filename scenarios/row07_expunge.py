@@ -9,6 +9,7 @@ from scenarios.registry import scenario
 from scenarios.steps import (
     MISSING,
     attach,
+    booted_vm,
     data_volume,
     deploy,
     expunge,
@@ -29,7 +30,7 @@ DELETE_AFTER = "storpool.delete.after.interval"
 
 @scenario(7, "running", "expunging a running VM deletes its ROOT volume")
 def expunge_running(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     root, host = root_volume(world, str(vm["id"])), host_of(world, vm)
     expunge(world, vm)
     gone(world, root)
@@ -45,6 +46,7 @@ def expunge_stopped(world: World) -> None:
     template_id = shared_template(world)
     vm, other = deploy(world, template_id), deploy(world, template_id)
     root = root_volume(world, str(vm["id"]))
+    world.guest(str(vm["id"])).boot_id()
     stop(world, vm)
     expunge(world, vm)
     gone(world, root)
@@ -54,7 +56,7 @@ def expunge_stopped(world: World) -> None:
 
 @scenario(7, "destroy-then-expunge", "a destroyed VM keeps its ROOT volume until it is expunged")
 def destroy_then_expunge(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     root = root_volume(world, str(vm["id"]))
     world.cloud.call("destroyVirtualMachine", id=vm["id"])
     with world.check("Destroyed, its volume still on StorPool but attached nowhere"):
@@ -92,7 +94,7 @@ def data_survives(world: World) -> None:
 
 @scenario(7, "delayed", "with a delete-after interval, a snapshot of the ROOT volume stays until it expires")
 def delayed_delete(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     root = root_volume(world, str(vm["id"]))
     with setting(world, DELETE_AFTER, "12", "0", storageid=pool_of(world, root).id):
         before = {str(s["globalId"]) for s in delayed_snapshots(world)}

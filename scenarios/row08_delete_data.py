@@ -9,6 +9,7 @@ from scenarios.registry import scenario
 from scenarios.steps import (
     MISSING,
     attach,
+    booted_vm,
     data_volume,
     detach,
     host_of,
@@ -24,7 +25,7 @@ DELETE_AFTER = "storpool.delete.after.interval"
 
 @scenario(8, "detached", "deleting a detached DATA volume")
 def delete_detached(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     kept = attach(world, data_volume(world), vm)
     data = attach(world, data_volume(world), vm)
     detach(world, data)
@@ -61,7 +62,7 @@ def attached_is_refused(world: World) -> None:
 
 @scenario(8, "delayed", "with a delete-after interval, a snapshot of the volume stays until it expires")
 def delayed_delete(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     data = attach(world, data_volume(world), vm)
     detach(world, data)
     with setting(world, DELETE_AFTER, "12", "0", storageid=pool_of(world, data).id):
@@ -73,7 +74,7 @@ def delayed_delete(world: World) -> None:
 
 @scenario(8, "destroy", "destroyVolume with expunge deletes as well")
 def destroy_volume(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     data = attach(world, data_volume(world), vm)
     detach(world, data)
     world.cloud.call("destroyVolume", id=data["id"], expunge=True)

@@ -90,8 +90,13 @@ def deploy_parameters(
 
 
 def running_vm(world: World) -> Json:
-    """A running VM, its guest booted."""
-    vm = deploy(world, shared_template(world))
+    """A running VM, whose guest may still be booting: it lets no disk go and hears no power button yet."""
+    return deploy(world, shared_template(world))
+
+
+def booted_vm(world: World) -> Json:
+    """A running VM whose guest is up."""
+    vm = running_vm(world)
     world.guest(str(vm["id"])).boot_id()
     return vm
 

@@ -54,7 +54,7 @@ class AgentProcess:
     def put(self, tls: Path) -> None:
         """Copy code, certificates and configuration there, over what an earlier run left; key files only root reads."""
         directory = str(self.directory)
-        prepare = 'umask 077; mkdir -p "$0" && rm -rf "$0/code" "$0/tls" && tar -x -m -C "$0"'
+        prepare = 'umask 077; mkdir -p "$0/consoles" && rm -rf "$0/code" "$0/tls" && tar -x -m -C "$0"'
         self._host.run(["sh", "-c", prepare, directory], stdin=self._bundle(tls), timeout=120)
 
     def start(self) -> None:

@@ -20,6 +20,7 @@ class VendorStorPool:
         self._control = f"http://{endpoint}/_sim" if simulator else None
         self._session = requests.Session()
         self._session.trust_env = False
+        self._session.headers["Authorization"] = f"Storpool v1:{token}"
 
     def volumes(self) -> list[Json]:
         return list(self._api.volumesList(returnRawAPIData=True))
@@ -40,10 +41,8 @@ class VendorStorPool:
         if self._control is None:
             return {}
         answer = self._session.get(f"{self._control}/calls", timeout=CALL_SECONDS)
-        if answer.status_code == requests.codes.not_found:
-            return {}
         answer.raise_for_status()
-        return {str(name): int(count) for name, count in answer.json().items()}
+        return {str(name): int(count) for name, count in answer.json()["data"]["calls"].items()}
 
     def _first(self, look_up: object, name: str) -> Json | None:
         assert callable(look_up)

@@ -52,12 +52,6 @@ class Logs:
 
     logs: list[Log] = field(default_factory=list)
 
-    def skip(self) -> None:
-        """Forget what was logged until now."""
-        for log in self.logs:
-            for _ in log.lines():
-                pass
-
     def entries(self) -> list[tuple[float, str, str]]:
         """(Unix seconds, source, text) of everything logged since the last call, in order of time."""
         found = [(line.ts, _source(log.name, line), line.message) for log in self.logs for line in log.lines()]

@@ -18,6 +18,7 @@ from harness.worlds.local.storpool import VendorStorPool
 from harness.worlds.local.timeline import Log, Logs
 from harness.worlds.local.world import LocalWorld
 from harness.worlds.local.zone import fill_zone
+from lab.errors import LabError
 from lab.file import Lab, load
 from lab.shell import CommandFailed
 from lab.ssh import SshHost
@@ -79,13 +80,13 @@ class LocalVenue:
         del case
         self._cases += 1
         world = self.world(f"{self._unique}-{self._cases}")
-        self._logs.skip()
+        self._read_logs()
         # The recorder counts from the start of the run, logs from the epoch.
         epoch = time.time() - recorder.now()
         try:
             body(world)
         finally:
-            for at, source, text in self._logs.entries():
+            for at, source, text in self._read_logs():
                 recorder.timeline(source, text, max(0.0, at - epoch))
 
     def world(self, unique: str) -> LocalWorld:
@@ -111,14 +112,26 @@ class LocalVenue:
         return f"splab run {case.id} " + (f"--lab {self._lab_file}" if self._lab_file else "--world local")
 
     def close(self) -> None:
-        try:
-            for stop in self._processes:
+        """Every process is tried, whatever became of the one before."""
+        failed: list[Exception] = []
+        for stop in self._processes:
+            try:
                 stop()
-        finally:
-            if self._brought_up:
-                from lab.local.down import down
+            except (LabError, OSError) as error:
+                failed.append(error)
+        if self._brought_up:
+            from lab.local.down import down
 
-                down()
+            down()
+        elif failed:
+            raise LabError(f"{len(failed)} processes were perhaps not stopped: {failed[0]}")
+
+    def _read_logs(self) -> list[tuple[float, str, str]]:
+        """New entries; a host that cannot be asked is one entry that says so: it must not hide why the case failed."""
+        try:
+            return self._logs.entries()
+        except (LabError, OSError) as error:
+            return [(time.time(), "splab", f"logs could not be read: {error}")]
 
     def _lab_of(self, say: Callable[[str], None]) -> Lab:
         if self._lab_file is not None:
