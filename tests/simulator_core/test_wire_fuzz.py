@@ -11,7 +11,8 @@ from hypothesis import given, settings
 
 from simulator.api.errors import STATUS
 from simulator.api.operations import OPERATIONS
-from simulator.inprocess import InProcess
+from simulator.effects import Done, Work
+from simulator.inprocess import Asked, InProcess
 
 IMPLEMENTED = [operation for operation in OPERATIONS if operation.handler is not None]
 VOLUMES = ["a", "b", "new", "~splab.b.1"]
@@ -110,6 +111,50 @@ def test_any_sequence_of_plausible_and_absurd_calls(calls: list[Any]) -> None:
         check(json.loads(asked.reply.body), asked.reply.status)
         simulator.advance(0.3)
     simulator.service.tick()
+    state = simulator.service.encoded_state()
+    simulator.restart()
+    assert simulator.service.encoded_state() == state
+    assert simulator.service.mended == []
+
+
+class InAnyOrder:
+    """Effects that end when Hypothesis says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Work, Done]] = []
+
+    def start(self, work: Work, done: Done) -> None:
+        self.waiting.append((work, done))
+
+    def finish(self, at: int) -> None:
+        work, done = self.waiting.pop(at % len(self.waiting))
+        done(work())
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps=st.lists(one_call() | st.integers(0, 5) | st.just("kill"), min_size=15, max_size=40))
+def test_effects_that_end_in_any_order_leave_blocks_and_journal_agreed(steps: list[Any]) -> None:
+    effects = InAnyOrder()
+    simulator = InProcess(effects=effects)
+    answered: list[Asked] = []
+    for name in ("a", "b"):
+        simulator.ask("POST", "VolumeCreate", b'{"name": "%s", "size": 1048576}' % name.encode())
+        effects.finish(0)
+    for step in steps:
+        simulator.advance(0.2)
+        if step == "kill":
+            simulator.restart()
+            effects.waiting.clear()
+            answered.clear()
+        elif isinstance(step, int):
+            if effects.waiting:
+                effects.finish(step)
+        else:
+            verb, path, body = step
+            answered.append(simulator.ask(verb, path, b"" if body is None else json.dumps(body).encode()))
+    while effects.waiting:
+        effects.finish(-1)
+    assert all(asked.reply is not None for asked in answered)
     state = simulator.service.encoded_state()
     simulator.restart()
     assert simulator.service.encoded_state() == state
