@@ -71,6 +71,11 @@ class Management:
             raise ConnectionResetError(str(error)) from error
         return reply.status, reply.body
 
+    def close(self) -> None:
+        """Forget the records; after the run."""
+        if self._records is not None:
+            self._records.close()
+
     def _endpoint(self, runtime: SimulatedRuntime, name: str) -> Endpoint:
         return MemoryEndpoint(runtime, self._processes.listeners[name])
 

@@ -49,7 +49,10 @@ class MemoryWorld:
 
         Raises what `body` raised, or what `Simulation.run` raises. Faults strike only while `body` runs.
         """
-        return self.simulation.run(lambda: self._main(body))
+        try:
+            return self.simulation.run(lambda: self._main(body))
+        finally:
+            self.management.close()
 
     @property
     def cloud(self) -> Cloud:
