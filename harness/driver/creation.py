@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.driver.operations import Operation, Operations
+from harness.driver.operations import ANSWERED, Operation, Operations
 from harness.spi.errors import Error, Unknown
 from harness.storpool import ObjectDoesNotExist, ObjectExists, StorPoolClient
 
@@ -57,7 +57,8 @@ class Creation:
         will exist: the operation must stay open. After any other error nothing was made by this call.
         """
         if self.global_id is not None:
-            self._operation.advance(made_step)
+            if self._operation.step != ANSWERED:
+                self._operation.advance(made_step)
             return self.global_id
         for left in reversed(range(SENDINGS)):
             before = self.unanswered

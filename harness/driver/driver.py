@@ -12,6 +12,7 @@ from harness.driver.motion import Motion
 from harness.driver.operations import Operation, Operations, log
 from harness.driver.pools import Pools
 from harness.driver.seeding import TemplateSeeding
+from harness.driver.settling import Settler
 from harness.driver.snapshots import SnapshotTaking
 from harness.driver.volumes import VolumeCreation
 from harness.spi.driver import DriverRecords, HostEndpoints
@@ -38,15 +39,17 @@ class StorPoolDriver:
         records: DriverRecords,
         endpoints: HostEndpoints,
         check_volumes: CheckVolumes,
+        settler: Settler,
     ) -> None:
         self._operations = operations
         self._records = records
         discards = Discards(operations, pools)
-        self._volumes = VolumeCreation(operations, pools, records, discards)
-        self._snapshots = SnapshotTaking(operations, pools)
+        self._volumes = VolumeCreation(operations, pools, records, discards, settler)
+        self._snapshots = SnapshotTaking(operations, pools, settler)
         self._deletion = Deletion(operations, pools, records, discards)
         self._tags = tags.TagUpdates(operations, pools)
-        seeding = TemplateSeeding(operations, pools, records, endpoints, discards)
+        seeding = TemplateSeeding(operations, pools, records, endpoints, discards, settler)
+        settler.add(self._volumes, self._snapshots, seeding)
         self._motion = Motion(pools, records, seeding, self._volumes)
         works: tuple[_Work, ...] = (
             seeding,

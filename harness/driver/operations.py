@@ -23,6 +23,12 @@ SETTLE_TIME = 600.0
 """Seconds after which a request that was never answered is taken to be dead: twice what StorPool's own client waits."""
 
 
+ANSWER_TIME = 60.0
+"""Seconds after which CloudStack has surely recorded an answer, or is dead."""
+ANSWERED = "answered"
+"""The step of an operation that is over, and whose answer may not have been recorded yet."""
+
+
 class Operation:
     """One open operation. Every change of it is a transaction of its own."""
 
@@ -71,11 +77,19 @@ class Operation:
 class Operations:
     """Begins, resumes and finds operations; one at a time for each subject within this process."""
 
-    def __init__(self, runtime: Runtime, records: DriverRecords, settle_time: float = SETTLE_TIME) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        records: DriverRecords,
+        settle_time: float = SETTLE_TIME,
+        answer_time: float = ANSWER_TIME,
+    ) -> None:
         self._runtime = runtime
         self._records = records
         self._locks = KeyedLocks(runtime, "storpool")
         self.settle_time = settle_time
+        self.answer_time = answer_time
+        self._incarnation = runtime.uuid()
 
     def now(self) -> float:
         return self._runtime.now()
@@ -108,6 +122,17 @@ class Operations:
 
     def open(self) -> list[Operation]:
         return [Operation(self._records, record, resumed=True) for record in self._records.open_operations()]
+
+    def answer(self, operation: Operation) -> None:
+        """The answer is about to be given by this process."""
+        operation.advance(ANSWERED, {"answered": str(self._runtime.now()), "process": self._incarnation})
+
+    def answered_here(self, operation: Operation) -> bool:
+        """Whether the answer was given by this process, and not by one that died since."""
+        return operation.data.get("process") == self._incarnation
+
+    def surely_recorded(self, operation: Operation) -> bool:
+        return self._runtime.now() >= float(operation.data["answered"]) + self.answer_time
 
     @contextmanager
     def recovering(self, operation: Operation) -> Iterator[Operation | None]:

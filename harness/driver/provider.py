@@ -6,8 +6,9 @@ from harness.driver.check_volume import CheckVolumes
 from harness.driver.driver import StorPoolDriver
 from harness.driver.lifecycle import StorPoolLifeCycle
 from harness.driver.listener import StorPoolHostListener
-from harness.driver.operations import SETTLE_TIME, Operations
+from harness.driver.operations import ANSWER_TIME, SETTLE_TIME, Operations
 from harness.driver.pools import PROVIDER, Connect, Pools
+from harness.driver.settling import Settler
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.runtime import Runtime
 
@@ -15,7 +16,8 @@ from harness.spi.runtime import Runtime
 class StorPoolProvider:
     """`StorPool` in CloudStack's provider list. `connect` gives the API client of a connection.
 
-    `settle_time`: seconds after which a request whose answer was lost is taken to be dead.
+    `settle_time`: seconds after which a request whose answer was lost is taken to be dead. `answer_time`: seconds after
+    which CloudStack has surely recorded an answer of the driver, or is dead.
     """
 
     def __init__(
@@ -25,11 +27,14 @@ class StorPoolProvider:
         endpoints: HostEndpoints,
         connect: Connect,
         settle_time: float = SETTLE_TIME,
+        answer_time: float = ANSWER_TIME,
     ) -> None:
-        operations = Operations(runtime, records, settle_time)
+        operations = Operations(runtime, records, settle_time, answer_time)
         pools = Pools(records, connect)
         check_volumes = CheckVolumes(operations, pools, records)
-        self._driver = StorPoolDriver(operations, pools, records, endpoints, check_volumes)
+        self._driver = StorPoolDriver(
+            operations, pools, records, endpoints, check_volumes, Settler(runtime, operations)
+        )
         self._life_cycle = StorPoolLifeCycle(runtime, records, connect)
         self._host_listener = StorPoolHostListener(endpoints, check_volumes)
 

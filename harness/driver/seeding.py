@@ -9,9 +9,10 @@ import msgspec
 from harness.driver import tags
 from harness.driver.creation import Creation
 from harness.driver.discard import Discards
-from harness.driver.operations import Operation, Operations, report_also
+from harness.driver.operations import ANSWERED, Operation, Operations, report_also
 from harness.driver.pools import Pool, Pools
 from harness.driver.removal import remover
+from harness.driver.settling import Settler
 from harness.spi.commands import AnyAnswer, StorPoolDownloadTemplateCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.errors import (
@@ -35,9 +36,9 @@ ANSWER_MARGIN = 60.0
 class TemplateSeeding:
     """Copies an image onto a volume, snapshots it, and deletes the volume.
 
-    Steps: create, made, copy (the agent was asked), copied, snapped; undo. A copy whose end is unknown is never trusted
-    or repeated on the same volume: qemu-img may still be writing there. The volume is discarded once nobody uses it,
-    and the next call starts with a new one.
+    Steps: create, made, copy (the agent was asked), copied, snapped, answered; undo. A copy whose end is unknown is
+    never trusted or repeated on the same volume: qemu-img may still be writing there. The volume is discarded once
+    nobody uses it, and the next call starts with a new one.
     """
 
     kind = "seed-template"
@@ -49,7 +50,9 @@ class TemplateSeeding:
         records: DriverRecords,
         endpoints: HostEndpoints,
         discards: Discards,
+        settler: Settler,
     ) -> None:
+        self._settler = settler
         self._operations = operations
         self._pools = pools
         self._records = records
@@ -62,15 +65,20 @@ class TemplateSeeding:
         wait = float(self._records.setting(DOWNLOAD_WAIT) or 10800)
         subject = f"template:{destination.uuid}@pool:{pool.id}"
         with self._operations.exclusive(subject, wait):
-            operation = self._begin(subject, pool)
+            operation = self._begin(subject, pool, destination)
+            if operation.step == ANSWERED and not self._snapshot(operation, pool).exists():
+                operation.done()
+                operation = self._begin(subject, pool, destination)
             if operation.step in ("copy", "undo"):
                 self._undo(operation)
-                operation = self._begin(subject, pool)
+                operation = self._begin(subject, pool, destination)
             try:
                 return self._run(operation, pool, source, destination, wait)
             except Unknown:
                 raise
             except Error as error:
+                if operation.step == ANSWERED:
+                    raise
                 try:
                     self._undo(operation)
                 except Error as cleanup:
@@ -78,12 +86,30 @@ class TemplateSeeding:
                 raise
 
     def recover(self, operation: Operation) -> str:
-        """Undo it: whoever asked is gone, and asks again."""
+        """Keep what the records know; else undo it: whoever asked is gone, and asks again."""
+        if operation.step == ANSWERED:
+            if self._operations.answered_here(operation):
+                return f"{operation}: {'done' if self.settle(operation) else 'open until it is surely recorded'}"
+            pool = self._pools.get(int(operation.data["pool"]))
+            cached = self._records.cached_template(int(operation.data["template"]), pool.id)
+            if cached is not None and cached.path == device_path(self._snapshot(operation, pool).global_id or ""):
+                operation.done()
+                return f"{operation}: done"
         self._undo(operation)
         return f"{operation}: undone"
 
-    def _begin(self, subject: str, pool: Pool) -> Operation:
-        return self._operations.begin(self.kind, subject, "create", {"pool": str(pool.id)})
+    def settle(self, operation: Operation) -> bool:
+        if not self._operations.surely_recorded(operation):
+            return False
+        operation.done()
+        return True
+
+    def _begin(self, subject: str, pool: Pool, template: TemplateObject) -> Operation:
+        data = {"pool": str(pool.id), "template": str(template.id)}
+        return self._operations.begin(self.kind, subject, "create", data)
+
+    def _snapshot(self, operation: Operation, pool: Pool) -> Creation:
+        return Creation(self._operations, operation, "snapshot", pool.client)
 
     def _run(
         self,
@@ -94,7 +120,7 @@ class TemplateSeeding:
         wait: float,
     ) -> TemplateObject:
         volume = Creation(self._operations, operation, "volume", pool.client)
-        snapshot = Creation(self._operations, operation, "snapshot", pool.client)
+        snapshot = self._snapshot(operation, pool)
         if operation.step == "create":
             volume.make(self._volume_sender(pool, source), "made")
         on_volume = msgspec.structs.replace(destination, path=device_path(str(volume.global_id)))
@@ -109,8 +135,10 @@ class TemplateSeeding:
             snapshot.make(snap, "snapped")
         made = pool.client.snapshot(f"~{snapshot.global_id}")
         # The snapshot keeps its name, so a lost request for it cannot make a second one.
-        self._discards.take_over(volume, pool.id)
-        operation.done()
+        if operation.step != ANSWERED:
+            self._discards.take_over(volume, pool.id)
+        self._operations.answer(operation)
+        self._settler.wake()
         return msgspec.structs.replace(destination, path=device_path(str(snapshot.global_id)), size=made.size)
 
     def _volume_sender(self, pool: Pool, source: TemplateObject) -> Callable[[str], str]:

@@ -6,20 +6,25 @@ import msgspec
 
 from harness.driver import tags
 from harness.driver.creation import Creation
-from harness.driver.operations import Operation, Operations, report_also
+from harness.driver.operations import ANSWERED, Operation, Operations, report_also
 from harness.driver.pools import Pools
 from harness.driver.removal import remover
+from harness.driver.settling import Settler
 from harness.spi.errors import Error, InvalidParameter, NotFound, Unknown
 from harness.spi.objects import SnapshotObject, device_path, storpool_id
 from harness.storpool import ObjectDoesNotExist, VolumeSnapshotDesc
 
 
 class SnapshotTaking:
-    """Takes a snapshot. Steps: create, made. It keeps its name, which turns a lost request away that arrives later."""
+    """Takes a snapshot. Steps: create, made, answered.
+
+    The snapshot keeps its name, which turns a lost request away that arrives later.
+    """
 
     kind = "take-snapshot"
 
-    def __init__(self, operations: Operations, pools: Pools) -> None:
+    def __init__(self, operations: Operations, pools: Pools, settler: Settler) -> None:
+        self._settler = settler
         self._operations = operations
         self._pools = pools
 
@@ -38,12 +43,16 @@ class SnapshotTaking:
         with self._operations.exclusive(subject):
             operation = self._operations.begin(self.kind, subject, "create", {"pool": str(pool.id)})
             creation = Creation(self._operations, operation, "snapshot", pool.client)
+            if operation.step == ANSWERED and not creation.exists():
+                operation.advance("create", {"snapshot.id": ""})
             try:
                 global_id = creation.make(send, "made")
                 size = pool.client.snapshot(f"~{global_id}").size
             except Unknown:
                 raise
             except Error as error:
+                if operation.step == ANSWERED:
+                    raise
                 try:
                     self._undo(operation)
                 except Error as cleanup:
@@ -51,13 +60,33 @@ class SnapshotTaking:
                 if isinstance(error, ObjectDoesNotExist):
                     raise NotFound(f"StorPool has no volume {source}, of volume {volume.uuid}") from error
                 raise
-            operation.done()
+            self._operations.answer(operation)
+        self._settler.wake()
         return msgspec.structs.replace(snapshot, path=device_path(global_id), size=size)
 
     def recover(self, operation: Operation) -> str:
+        if operation.step == ANSWERED:
+            if not self._operations.answered_here(operation):
+                self._operations.answer(operation)
+                self._settler.wake()
+                return f"{operation}: taken; open until CloudStack asks for it again or has it"
+            return f"{operation}: {'done' if self.settle(operation) else 'taken; open until it is surely recorded'}"
         if self._undo(operation):
             return f"{operation}: undone"
         return f"{operation}: nothing there; open until a lost request can no longer arrive"
+
+    def settle(self, operation: Operation) -> bool:
+        client = self._pools.get(int(operation.data["pool"])).client
+        creation = Creation(self._operations, operation, "snapshot", client)
+        if not (creation.settled and self._operations.surely_recorded(operation)):
+            return False
+        if not creation.exists():
+            # Deleted since, so its name did not turn a late request away.
+            late = creation.find()
+            if late is not None:
+                remover(client, "snapshot")(f"~{late}")
+        operation.done()
+        return True
 
     def _undo(self, operation: Operation) -> bool:
         client = self._pools.get(int(operation.data["pool"])).client

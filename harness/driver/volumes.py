@@ -7,28 +7,32 @@ import msgspec
 from harness.driver import tags
 from harness.driver.creation import Creation
 from harness.driver.discard import Discards
-from harness.driver.operations import Operation, Operations, log, report_also
+from harness.driver.operations import ANSWERED, Operation, Operations, report_also
 from harness.driver.pools import Pool, Pools
 from harness.driver.removal import remover
+from harness.driver.settling import Settler
 from harness.driver.tiers import placement
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unknown
 from harness.spi.objects import VolumeObject, device_path
-from harness.storpool import ObjectDoesNotExist, StorPoolClient, VolumeCreateDesc, VolumeUpdateDesc
+from harness.storpool import ObjectDoesNotExist, VolumeCreateDesc, VolumeUpdateDesc
 
 SECTOR = 512
 
 
 class VolumeCreation:
-    """Creates a volume. Steps: create, made, and settle while its name must stay taken.
+    """Creates a volume. Steps: create, made, answered.
 
-    The name is taken away at the end, because a revert breaks the `~globalId` of a volume that has one; but not while
-    a lost create could still arrive, which a taken name turns away.
+    At the end the name is taken away, because a revert breaks the `~globalId` of a volume that has one; but not while a
+    lost create could still arrive, which a taken name turns away.
     """
 
     kind = "create-volume"
 
-    def __init__(self, operations: Operations, pools: Pools, records: DriverRecords, discards: Discards) -> None:
+    def __init__(
+        self, operations: Operations, pools: Pools, records: DriverRecords, discards: Discards, settler: Settler
+    ) -> None:
+        self._settler = settler
         self._operations = operations
         self._pools = pools
         self._records = records
@@ -47,12 +51,12 @@ class VolumeCreation:
         with self._operations.exclusive(subject):
             operation = self._begin(subject, {"pool": str(pool.id), "request": request})
             creation = Creation(self._operations, operation, "volume", pool.client)
-            if operation.step == "settle" and creation.global_id is not None:
-                # An earlier call has given the answer already; the volume may be in use.
+            if operation.step == ANSWERED and creation.global_id is not None:
                 global_id = creation.global_id
             else:
                 global_id = self._make(operation, creation, pool, desc)
-                self._finish(operation, creation, pool.client)
+            self._operations.answer(operation)
+        self._settler.wake()
         return msgspec.structs.replace(volume, path=device_path(global_id), size=size)
 
     def forget(self, volume: VolumeObject) -> None:
@@ -64,11 +68,30 @@ class VolumeCreation:
                 self._undo(operation)
 
     def recover(self, operation: Operation) -> str:
-        if operation.step == "settle":
-            return self._settle(operation)
+        if operation.step == ANSWERED:
+            if not self._operations.answered_here(operation):
+                self._operations.answer(operation)
+                self._settler.wake()
+                return f"{operation}: made; open until CloudStack asks for it again or has it"
+            return f"{operation}: {'done' if self.settle(operation) else 'made; open until it is surely recorded'}"
         if self._undo(operation):
             return f"{operation}: undone"
         return f"{operation}: nothing there; open until a lost create can no longer arrive"
+
+    def settle(self, operation: Operation) -> bool:
+        client = self._pools.get(int(operation.data["pool"])).client
+        creation = Creation(self._operations, operation, "volume", client)
+        if not (creation.settled and self._operations.surely_recorded(operation)):
+            return False
+        try:
+            client.volume_update(f"~{creation.global_id}", VolumeUpdateDesc(rename=""))
+        except ObjectDoesNotExist:
+            # Deleted since, so its name did not turn a late create away.
+            late = creation.find()
+            if late is not None:
+                remover(client, "volume")(f"~{late}")
+        operation.done()
+        return True
 
     def _request(self, pool: Pool, volume: VolumeObject, parent: str | None, size: int) -> VolumeCreateDesc:
         return VolumeCreateDesc(
@@ -90,7 +113,7 @@ class VolumeCreation:
             operation.advance("create", {"volume.id": ""})
         if all(operation.data[key] == value for key, value in data.items()):
             return operation
-        if operation.step == "settle":
+        if operation.step == ANSWERED and creation.global_id and self._operations.answered_here(operation):
             raise Conflict(f"{operation}: the volume was made before with other attributes, and is there")
         self._discards.take_over(creation, pool.id)
         operation.undone()
@@ -112,33 +135,6 @@ class VolumeCreation:
             if isinstance(error, ObjectDoesNotExist):
                 raise _missing(pool, desc) from error
             raise
-
-    def _finish(self, operation: Operation, creation: Creation, client: StorPoolClient) -> None:
-        if creation.unanswered:
-            operation.advance("settle")
-            return
-        try:
-            client.volume_update(f"~{creation.global_id}", VolumeUpdateDesc(rename=""))
-        except Error as error:
-            log.warning("%s: keeps its name for now: %s", operation, error)
-            operation.advance("settle")
-        else:
-            operation.done()
-
-    def _settle(self, operation: Operation) -> str:
-        client = self._pools.get(int(operation.data["pool"])).client
-        creation = Creation(self._operations, operation, "volume", client)
-        if not creation.settled:
-            return f"{operation}: open until a lost create can no longer arrive"
-        try:
-            client.volume_update(f"~{creation.global_id}", VolumeUpdateDesc(rename=""))
-        except ObjectDoesNotExist:
-            # Deleted since, so its name did not turn a late create away.
-            late = creation.find()
-            if late is not None:
-                remover(client, "volume")(f"~{late}")
-        operation.done()
-        return f"{operation}: done"
 
     def _undo(self, operation: Operation) -> bool:
         client = self._pools.get(int(operation.data["pool"])).client

@@ -11,7 +11,7 @@ import msgspec
 
 import simulator.ports
 from harness.driver import StorPoolProvider
-from harness.runtime.threads import ThreadRuntime
+from harness.runtime.threads import ThreadRuntime, ThreadTask
 from harness.spi.commands import (
     AnyAnswer,
     AnyCommand,
@@ -92,6 +92,10 @@ class Clock(ThreadRuntime):
 
     def monotonic(self) -> float:
         return self.now()
+
+    def spawn(self, name: str, function: Callable[[], None]) -> ThreadTask:
+        # Time passes only when a test says so: `Rig.settle` does by hand what this task does by itself.
+        return super().spawn(name, (lambda: None) if name == "storpool-settle" else function)
 
     def sleep(self, seconds: float) -> None:
         self.check_alive()
@@ -314,6 +318,10 @@ class Rig:
         lines += self.driver.recover()
         self.cluster.service.tick()
         return lines
+
+    def unfinished(self) -> list[OperationRecord]:
+        """Open operations whose answer was not given."""
+        return [operation for operation in self.records.open_operations() if operation.step != "answered"]
 
     def volumes(self) -> list[str]:
         return [f"/dev/storpool-byid/{volume.global_id}" for volume in self.look.volumes_list()]

@@ -11,7 +11,7 @@ from driver_rig import MIB, Fault, Rig, image, on_pool, snapshot_of, volume
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.spi.driver import OperationRecord
+from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Dead, Error
 from harness.spi.objects import DataObject, VolumeObject
 
@@ -34,6 +34,12 @@ def nothing(rig: Rig) -> None:
 
 def cached(rig: Rig) -> DataObject:
     return rig.driver.copy(image(), on_pool(image()))
+
+
+def recorded(rig: Rig) -> DataObject:
+    made = cached(rig)
+    rig.records.templates[5, 1] = CachedTemplate(path=str(made.path), size=image().size)
+    return made
 
 
 def existing(rig: Rig) -> VolumeObject:
@@ -63,7 +69,7 @@ def expiring(rig: Rig) -> VolumeObject:
 CASES = {
     "create": Case(nothing, lambda rig, _: rig.driver.create(volume()), "volumes", 8),
     "seed": Case(nothing, lambda rig, _: cached(rig), "snapshots", 12),
-    "clone": Case(cached, clone, "volumes", 8),
+    "clone": Case(recorded, clone, "volumes", 8),
     "snapshot": Case(existing, take_snapshot, "snapshots", 8),
     "delete": Case(existing, delete, None, 6),
     "delete with backup": Case(expiring, delete, None, 10),

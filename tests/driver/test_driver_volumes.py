@@ -42,6 +42,7 @@ def test_a_data_volume_has_size_template_limits_and_tags_and_no_name(rig: Rig) -
     made = rig.driver.create(volume(size=4 * MIB, vm_uuid="vm-1", device_id=2, max_iops=500, disk_offering_id=3))
 
     assert made.path is not None
+    rig.settle()
     shown = rig.look.volume("~" + made.path.rpartition("/")[2])
     assert rig.volumes() == [made.path]
     assert (shown.name, shown.size, shown.iops) == (f"~{shown.global_id}", made.size, 500)
@@ -49,7 +50,7 @@ def test_a_data_volume_has_size_template_limits_and_tags_and_no_name(rig: Rig) -
     assert shown.tags == {
         "uuid": "vol-1", "cs": "volume", "cvm": "vm-1", "disk": "2", "vc-policy": "daily", "qc": "gold",
     }  # fmt: skip
-    assert rig.records.open_operations() == []
+    assert rig.unfinished() == []
 
 
 def test_an_offering_may_place_a_volume_by_its_own_template(rig: Rig) -> None:
@@ -68,7 +69,7 @@ def test_a_definite_refusal_leaves_nothing_open(rig: Rig) -> None:
     rig.records.offerings[3] = {"SP_TEMPLATE": "nowhere"}
     with pytest.raises(InvalidParameter, match="no template nowhere"):
         rig.driver.create(volume(disk_offering_id=3))
-    assert (rig.volumes(), rig.records.open_operations()) == ([], [])
+    assert (rig.volumes(), rig.unfinished()) == ([], [])
 
 
 def test_seeding_makes_one_snapshot_with_the_images_bytes_and_nothing_else(rig: Rig) -> None:
@@ -117,7 +118,7 @@ def test_a_template_that_storpool_lost_says_that_it_must_be_copied_again(rig: Ri
     rig.look.snapshot_delete("~" + template.path.rpartition("/")[2])
     with pytest.raises(NotFound, match="again"):
         cloned(rig, template, volume(1))
-    assert (rig.volumes(), rig.records.open_operations()) == ([], [])
+    assert (rig.volumes(), rig.unfinished()) == ([], [])
 
     again = cloned(rig, seeded(rig), volume(1))
     assert rig.volumes() == [again.path]
@@ -158,7 +159,7 @@ def test_a_copy_that_failed_on_the_host_leaves_nothing_and_can_be_tried_again(
     rig.agent.answer = fail
     with pytest.raises(expected, match="qemu-img: no such file"):
         seeded(rig)
-    assert (rig.volumes(), rig.snapshots(), rig.records.open_operations()) == ([], [], [])
+    assert (rig.volumes(), rig.snapshots(), rig.unfinished()) == ([], [], [])
 
     rig.agent.answer = None
     assert seeded(rig).path in rig.snapshots()
@@ -168,7 +169,7 @@ def test_an_agent_that_was_not_reached_leaves_nothing(rig: Rig) -> None:
     rig.agent.faults = [Fault.NOT_SENT]
     with pytest.raises(Unavailable):
         seeded(rig)
-    assert (rig.volumes(), rig.snapshots(), rig.records.open_operations()) == ([], [], [])
+    assert (rig.volumes(), rig.snapshots(), rig.unfinished()) == ([], [], [])
 
 
 def test_a_copy_of_unknown_outcome_keeps_its_volume_until_nobody_uses_it(rig: Rig) -> None:
@@ -188,7 +189,7 @@ def test_a_copy_of_unknown_outcome_keeps_its_volume_until_nobody_uses_it(rig: Ri
     assert rig.volumes() == [doubtful]
     rig.look.volumes_reassign_wait([VolumeReassignDesc(volume="~" + doubtful.rpartition("/")[2], detach=(1,))])
     rig.driver.recover()
-    assert (rig.volumes(), rig.records.open_operations()) == ([], [])
+    assert (rig.volumes(), rig.unfinished()) == ([], [])
 
 
 def test_a_temporary_volume_that_stays_does_not_replace_the_result(rig: Rig) -> None:
@@ -201,7 +202,7 @@ def test_a_temporary_volume_that_stays_does_not_replace_the_result(rig: Rig) -> 
     made = seeded(rig)
     assert made.path in rig.snapshots()
     rig.settle()
-    assert (rig.volumes(), rig.records.open_operations()) == ([], [])
+    assert (rig.volumes(), rig.unfinished()) == ([], [])
 
 
 def test_delete_takes_an_unused_attachment_away_and_is_done_when_the_volume_is_gone(rig: Rig) -> None:
@@ -211,7 +212,7 @@ def test_delete_takes_an_unused_attachment_away_and_is_done_when_the_volume_is_g
     assert rig.volumes() == []
     rig.driver.delete(made)
     rig.driver.delete(volume(7))
-    assert rig.records.open_operations() == []
+    assert rig.unfinished() == []
 
 
 def test_delete_of_a_volume_in_use_names_the_client_and_changes_nothing(rig: Rig) -> None:
@@ -225,7 +226,7 @@ def test_delete_of_a_volume_in_use_names_the_client_and_changes_nothing(rig: Rig
 
     assert rig.volumes() == [made.path]
     assert len(rig.look.attachments("~" + made.path.rpartition("/")[2])) == 1
-    assert rig.records.open_operations() == []
+    assert rig.unfinished() == []
 
 
 def test_deleted_volumes_leave_a_snapshot_that_expires_when_the_pool_says_so(rig: Rig) -> None:
@@ -248,7 +249,7 @@ def test_without_its_backup_a_volume_is_not_deleted(rig: Rig) -> None:
     with pytest.raises(Unavailable):
         rig.driver.delete(made)
     assert rig.cluster.calls[1].startswith("MultiCluster/VolumeSnapshot")
-    assert (rig.volumes(), rig.snapshots(), rig.records.open_operations()) == ([made.path], [], [])
+    assert (rig.volumes(), rig.snapshots(), rig.unfinished()) == ([made.path], [], [])
 
 
 def test_deleting_a_volume_that_was_never_finished_undoes_its_creation(rig: Rig) -> None:
@@ -259,7 +260,7 @@ def test_deleting_a_volume_that_was_never_finished_undoes_its_creation(rig: Rig)
     rig.cluster.faults.clear()
     rig.driver.delete(volume())
     rig.settle()
-    assert (rig.volumes(), rig.records.open_operations()) == ([], [])
+    assert (rig.volumes(), rig.unfinished()) == ([], [])
 
 
 def test_a_cached_template_and_a_snapshot_can_be_deleted_twice(rig: Rig) -> None:
@@ -304,7 +305,7 @@ def test_tags_of_a_volume_that_is_gone(rig: Rig) -> None:
         rig.driver.provide_vm_info("vm-1", made)
     rig.driver.revoke_access(made)
     rig.driver.provide_vm_tags("vm-1", volume(3), "vc-policy")
-    assert rig.records.open_operations() == []
+    assert rig.unfinished() == []
 
 
 def test_a_late_attach_update_does_not_outlive_the_detach(rig: Rig) -> None:
@@ -316,7 +317,7 @@ def test_a_late_attach_update_does_not_outlive_the_detach(rig: Rig) -> None:
     assert rig.cluster.late
     rig.settle()
     assert rig.tags(made.path) == {"uuid": "vol-1", "cs": "volume"}
-    assert rig.records.open_operations() == []
+    assert rig.unfinished() == []
 
 
 def test_objects_of_other_providers_are_refused(rig: Rig) -> None:
