@@ -139,8 +139,10 @@ class LocalVenue:
         from lab.local.layout import State, default_state
         from lab.local.up import up
 
-        self._brought_up = not State(default_state()).lab_file.exists()
-        return up(progress=say)
+        there = State(default_state()).lab_file.exists()
+        lab = up(progress=say)
+        self._brought_up = not there
+        return lab
 
     def _properties(self, lab: Lab) -> dict[str, str]:
         found = {"lab": lab.name, "StorPool": "simulator" if lab.storpool.simulator else "cluster"}
