@@ -88,7 +88,7 @@ class Service:
                 raise Refused("unavailable", self._broken)
             if self._control and request.path.startswith(control.BASE):
                 self._callers[number] = caller
-                control.serve(self, number, request)
+                self._serve_control(number, request)
                 return number
             found = caller.route = route(request.verb, request.path, self._settings)
             operation = found.operation
@@ -173,6 +173,12 @@ class Service:
 
     # Inside.
 
+    def _serve_control(self, number: int, request: Request) -> None:
+        try:
+            control.serve(self, number, request)
+        except (BlocksError, OSError) as error:
+            raise Refused("internalError", f"{request.path}: {error}") from error
+
     def _load(self) -> Cluster:
         state, settling = replay(self._records_of_journal())
         if not state.generation:
@@ -195,7 +201,7 @@ class Service:
                 raise JournalError(text) from error
 
     def _authorise(self, request: Request) -> None:
-        if request.token is None or not hmac.compare_digest(request.token.encode(), self._token):
+        if request.token is None or not hmac.compare_digest(request.token.encode(errors="replace"), self._token):
             raise Refused("accessDenied", "Wrong or missing token: send 'Authorization: Storpool v1:<SP_AUTH_TOKEN>'")
 
     def _call(
@@ -234,7 +240,7 @@ class Service:
                 self._emit(self._cluster.done(*self._outcomes.popleft()))
         finally:
             self._settling = False
-        if changed or self._last_number in self._callers:
+        if changed:
             self._due = self._cluster.due_at()
         if self._records >= self._settings.compact_every and self._cluster.quiet and self._broken is None:
             self._records = 0

@@ -64,7 +64,7 @@ def serve(service: Controlled, number: int, request: Request) -> None:
             running = _decode(request.body, _ClientStatus).running
             service.control_call(number, services.client_up if running else services.client_down, (tail,))
         case _:
-            raise Refused("unknownCall", f"There is no control call {request.verb} {request.path}")
+            raise Refused("unknownCall", f"There is no control call {request.verb} {request.path[:100]}")
 
 
 def _advance(service: Controlled, number: int, request: Request) -> None:

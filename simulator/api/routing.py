@@ -35,7 +35,7 @@ _TABLE = _table()
 def route(verb: str, path: str, settings: Settings) -> Route:
     """Raises `Refused` when no operation is meant or an argument cannot be one."""
     if not path.startswith(BASE):
-        raise Refused("unknownCall", f"'{path}' is not under {BASE}")
+        raise Refused("unknownCall", f"'{path[:100]}' is not under {BASE}")
     rest = path[len(BASE) :]
     multicluster = everywhere = False
     if rest.startswith("RemoteCommand/"):
@@ -61,7 +61,7 @@ def _own_cluster(rest: str, settings: Settings) -> str:
     """Only this cluster is known, by name or by `~id`."""
     _, name, *tail = rest.split("/", 2)
     if name not in (settings.cluster_name, f"~{settings.cluster_id}"):
-        raise missing("Cluster", name)
+        raise missing("Cluster", name[:100])
     return tail[0] if tail else ""
 
 
@@ -69,7 +69,7 @@ def _unknown(verb: str, name: str) -> Refused:
     for (other, known), _ in _TABLE.items():
         if known == name and other != verb:
             return Refused("unknownCall", f"{name} is a {other} call, not {verb}")
-    return Refused("unknownCall", f"There is no call '{name}'")
+    return Refused("unknownCall", f"There is no call '{name[:100]}'")
 
 
 def _arguments(operation: Operation, parameters: tuple[str, ...], tail: str) -> tuple[str, ...]:

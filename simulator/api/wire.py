@@ -113,4 +113,6 @@ def all_clusters(generation: int, answer: object) -> bytes:
 
 
 def _error(refused: Refused) -> _ErrorEnvelope:
-    return _ErrorEnvelope(_ErrorBody(refused.name, refused.descr, refused.transient))
+    # A path may hold half a surrogate pair, which no JSON can.
+    descr = refused.descr.encode(errors="replace").decode()
+    return _ErrorEnvelope(_ErrorBody(refused.name, descr, refused.transient))
