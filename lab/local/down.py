@@ -31,7 +31,8 @@ def take_down(state: State, progress: Progress = silent) -> None:
     ledger = Ledger(state.ledger)
     machine_lock.refuse_other(state.root)
     entries = ledger.entries()
-    entries = [entry for entry in _by_prefix(state) if entry not in entries] + entries
+    if machine_lock.owner() == state.root:
+        entries = [entry for entry in _by_prefix(state) if entry not in entries] + entries
     if not entries:
         return
     progress("taking the local lab down")

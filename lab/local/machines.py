@@ -203,6 +203,13 @@ def _name(etc: Path, member: Member) -> None:
     _replace(etc / "machine-id", f"{uuid.uuid4().hex}\n")
     addresses = "".join(f"{other.ip} {other.name}\n" for other in MEMBERS)
     _replace(etc / "hosts", f"127.0.0.1 localhost\n{addresses}")
+    home = etc.parent / "home"
+    home.mkdir(mode=0o700)
+    # root's own start-up files on this machine are no part of a host, and may wait for locks of this machine.
+    accounts = (etc / "passwd").read_text().splitlines()
+    root = f"root:x:0:0:root:{home}:/bin/bash"
+    accounts = [root if line.startswith("root:") else line for line in accounts]
+    (etc / "passwd").write_text("\n".join(accounts) + "\n")
     shadow = (etc / "shadow").read_text().splitlines()
     # sshd without PAM lets nobody into an account that is locked with an exclamation mark, not even with a key.
     shadow = [":".join(["root", "*", *line.split(":")[2:]]) if line.startswith("root:") else line for line in shadow]

@@ -56,7 +56,7 @@ def is_mounted(path: Path) -> bool:
 
 
 def link_exists(name: str) -> bool:
-    return Path("/sys/class/net", name).exists()
+    return run(["ip", "link", "show", "dev", name], check=False).returncode == 0
 
 
 def make(ledger: Ledger) -> None:

@@ -33,6 +33,7 @@ from lab.local.layout import (
     AGENT_PORT,
     API_PORT,
     BRIDGE,
+    CLIENT_LINK,
     KVM_HOSTS,
     MANAGEMENT,
     MEMBERS,
@@ -92,6 +93,7 @@ def _keep_logs(state: State) -> Path | None:
 def _bring_up(state: State, progress: Progress) -> Lab:
     cache = image.cache_directory()
     network.refuse_conflict()
+    _refuse_strangers()
     guest = image.build(cache, progress)
     accelerator = probe.accelerator(cache, progress)
     progress("bringing the local lab up")
@@ -122,6 +124,18 @@ def _bring_up(state: State, progress: Progress) -> Lab:
     partial.write_text(dump(lab))
     partial.rename(state.lab_file)
     return lab
+
+
+def _refuse_strangers() -> None:
+    """Raises `LabError` for things with the lab's names that no lab owns: this lab did not make them."""
+    found = [f"network namespace {name}" for name in network.namespaces()]
+    found += [f"link {CLIENT_LINK}"] if network.link_exists(CLIENT_LINK) else []
+    found += [f"cgroup {folder_of('')}"] if folder_of("").exists() else []
+    if found:
+        raise LabError(
+            f"{', '.join(found)} exist on this machine, but {machine_lock.OWNER} names no lab that made them;"
+            " if they are left from one, write its state directory into that file and run `splab lab down`"
+        )
 
 
 def _directories(state: State, ledger: Ledger) -> None:
