@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.runtime.process import SimulatedRuntime
-from harness.spi.errors import Conflict, InvalidParameter, NotFound
+from harness.spi.errors import Error, InvalidParameter, NotFound
 from harness.spi.objects import PATH_PREFIX
 from harness.spi.ports import DomainState
 from harness.worlds.memory.image import BOOT_MAGIC
@@ -77,6 +77,8 @@ class ModelDomain:
     """When the guest answers, in seconds of the virtual wall clock."""
     unplugging: list[str] = field(default_factory=list)
     """Targets that a suspended guest was asked to let go."""
+    transient: bool = False
+    """It was undefined while it ran, so nothing is left of it when it goes off."""
     xml: str | None = None
     """Live XML, if it was asked for since the disks changed."""
 
@@ -115,9 +117,9 @@ class Machine:
         """QEMU opens the disk's device for writing."""
         key = self.key(disk.source)
         if key is None:
-            raise InvalidParameter(f"Cannot access storage file '{disk.source}': No such file or directory")
+            raise Error(f"Cannot access storage file '{disk.source}': No such file or directory")
         if self.blocks.read_only(key, self.client_id):
-            raise InvalidParameter(f"Could not open '{disk.source}': Read-only file system")
+            raise Error(f"Could not open '{disk.source}': Read-only file system")
         self.blocks.open(key, self.client_id)
         disk.key = key
 
@@ -133,7 +135,7 @@ class Machine:
             for disk in domain.disks:
                 self.open(disk)
                 opened.append(disk)
-        except InvalidParameter:
+        except Error:
             for disk in opened:
                 self.close(disk)
             raise
@@ -153,6 +155,8 @@ class Machine:
         domain.state = DomainState.SHUT_OFF
         domain.boot_id = ""
         domain.unplugging.clear()
+        if domain.transient:
+            del self.domains[domain.name]
 
     def press_power_button(self, domain: ModelDomain) -> None:
         """A guest that is up shuts itself down after a while; any other hears nothing."""
@@ -177,9 +181,10 @@ class Machine:
     def plug(self, domain: ModelDomain, element: ET.Element) -> None:
         """Hot-plug a disk."""
         disk = read_disk(element)
-        refuse_duplicates([*domain.disks, disk])
+        if any(other.target == disk.target for other in domain.disks):
+            raise Error(f"operation failed: target {disk.target} already exists in domain {domain.name}")
         if domain.ports is not None and len(domain.disks) >= domain.ports:
-            raise Conflict(f"internal error: No more available PCI slots in domain {domain.name}")
+            raise Error(f"internal error: No more available PCI slots in domain {domain.name}")
         self.open(disk)
         domain.disks.append(disk)
         domain.xml = None
@@ -245,7 +250,7 @@ def read_disk(element: ET.Element) -> ModelDisk:
     """A disk element; raises `InvalidParameter` for what libvirt would refuse."""
     target = element.find("target")
     if target is None or not target.get("dev"):
-        raise InvalidParameter("XML error: missing target information for device: <disk> needs <target dev=...>")
+        raise Error("missing target information for device: <disk> needs <target dev=...>")
     source = element.find("source")
     if element.get("type") != "block" or source is None or not source.get("dev"):
         raise InvalidParameter("XML error: the model host only knows <disk type='block'> with <source dev=...>")
@@ -265,13 +270,11 @@ def disk_element(text: str) -> ET.Element:
 
 
 def refuse_duplicates(disks: list[ModelDisk]) -> None:
-    """One disk a target and a serial."""
+    """One disk a target. libvirt takes two disks with one serial."""
     targets = [disk.target for disk in disks]
-    serials = [disk.serial for disk in disks if disk.serial]
-    for what, values in (("target", targets), ("serial", serials)):
-        twice = next((value for value in values if values.count(value) > 1), None)
-        if twice is not None:
-            raise InvalidParameter(f"XML error: {what} '{twice}' duplicated for disk sources")
+    twice = next((target for target in targets if targets.count(target) > 1), None)
+    if twice is not None:
+        raise InvalidParameter(f"XML error: target '{twice}' duplicated for disk sources")
 
 
 def live_xml(domain: ModelDomain) -> str:

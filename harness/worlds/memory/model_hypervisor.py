@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.spi.errors import Conflict, InvalidParameter
+from harness.spi.errors import Conflict, Error
 from harness.spi.ports import DomainState
 from harness.spi.runtime import Runtime
 from harness.worlds.memory.machine import Machine, ModelDomain, disk_element, live_xml, read_disk, read_domain
@@ -41,7 +41,7 @@ class ModelHypervisor:
             raise Conflict(f"domain '{domain.name}' is {present.state} on {self._machine.name} already")
         for other in self._machine.domains.values():
             if other.name != domain.name and domain.uuid and other.uuid == domain.uuid:
-                raise Conflict(f"domain '{other.name}' is already defined with uuid {domain.uuid}")
+                raise Error(f"operation failed: domain '{other.name}' already exists with uuid {domain.uuid}")
         # Defined first: libvirt keeps the definition of a domain that it could not start.
         self._machine.domains[domain.name] = domain
         self._machine.power_on(domain)
@@ -66,7 +66,8 @@ class ModelHypervisor:
         if domain is None:
             return
         if domain.state in _ON:
-            raise Conflict(f"domain '{name}' is {domain.state} on {self._machine.name}; destroy it first")
+            domain.transient = True
+            return
         del self._machine.domains[name]
 
     def attach_device(self, name: str, xml: str) -> None:
@@ -85,7 +86,7 @@ class ModelHypervisor:
     def _running(self, name: str) -> ModelDomain:
         domain = self._machine.find(name)
         if domain.state not in _ON:
-            raise InvalidParameter(f"Requested operation is not valid: domain '{name}' is not running")
+            raise Conflict(f"Requested operation is not valid: domain '{name}' is not running")
         return domain
 
     def _begin(self, verb: str, name: str) -> None:
