@@ -37,7 +37,7 @@ _BUSIEST_TICK = 0.001
 class Limits:
     """Bytes and seconds."""
 
-    body: int = 16 << 20
+    body: int = 4 << 20
     head: int = 1 << 20
     """Request line and headers: a GET carries its JSON there."""
     body_seconds: float = 30.0
@@ -45,9 +45,11 @@ class Limits:
     call_seconds: float = 1860.0
     """A little more than the most patient client known waits (30 min, spec 1.2)."""
     waiting: int = 512
-    """Calls without an answer yet; more are refused as transient."""
+    """Calls under way at once, their bodies' arrival included; more are refused as transient."""
     head_seconds: float = 30.0
-    """From the first byte of a connection to the end of its first headers."""
+    """From the first byte of a request to the end of its headers; a connection's first byte is its beginning."""
+    send_seconds: float = 60.0
+    """For which a client may read nothing of an answer that it asked for."""
 
 
 class Watcher(Protocol):
@@ -65,6 +67,7 @@ class Application:
         self._service = service
         self._limits = limits or Limits()
         self._waiting: set[asyncio.Future[Reply]] = set()
+        self._under_way = 0
         self._stopping = False
         self._moved = asyncio.Event()
         self.watcher: Watcher | None = None
@@ -107,10 +110,13 @@ class Application:
         if http.method == "GET" and http.url.path == "/metrics" and self.watcher is not None:
             await Response(self.watcher.text(), media_type="text/plain; version=0.0.4")(scope, receive, send)
             return
+        self._under_way += 1
         try:
             reply = await self._answer(http)
         except ClientDisconnect:
             return
+        finally:
+            self._under_way -= 1
         if self.watcher is not None:
             self.watcher.answered(reply.status, reply.body)
         headers = {"Cache-Control": "private"}
@@ -123,6 +129,8 @@ class Application:
     async def _answer(self, http: HttpRequest) -> Reply:
         if http.method not in ("GET", "POST"):
             return _refusal(Refused("unknownCall", f"Calls are GET or POST, not {http.method}"), 405)
+        if self._stopping or self._under_way > self._limits.waiting:
+            return _refusal(_unavailable("The simulator stops" if self._stopping else "Too many calls are under way"))
         try:
             body = await self._body(http)
             if http.method == "GET":
@@ -134,9 +142,6 @@ class Application:
             return _refusal(Refused("invalidParam", descr, transient=True), 408)
         except ValueError as error:
             return _refusal(Refused("invalidParam", str(error)))
-        if self._stopping or len(self._waiting) >= self._limits.waiting:
-            why = "The simulator stops" if self._stopping else f"{len(self._waiting)} calls wait already"
-            return _refusal(_unavailable(why))
         return await self._submit(Request(http.method, http.scope["path"], body, _token(http)), http)
 
     async def _body(self, http: HttpRequest) -> bytes:
@@ -190,9 +195,6 @@ class Application:
             return _refusal(
                 Refused("timeout", f"Not done after {self._limits.call_seconds:g} s; what was begun goes on")
             )
-        except asyncio.CancelledError:
-            self._service.cancel(number)
-            raise
         finally:
             leaving.cancel()
 
@@ -237,6 +239,7 @@ class Connection(HttpToolsProtocol):
     limits = Limits()
     _head = 0
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -244,6 +247,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
+        self._read_on()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -261,6 +265,26 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_came()
         super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        self._watch_reading(None)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._read_on()
+        super().resume_writing()
+
+    def _watch_reading(self, before: int | None) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left == before:
+            self.transport.abort()
+        else:
+            self._unread = self.loop.call_later(self.limits.send_seconds, self._watch_reading, left)
+
+    def _read_on(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _await_head(self) -> None:
         self._head = 0

@@ -76,8 +76,12 @@ class LoopRig:
         self.blocks = self._running
         return self.blocks
 
+    @property
+    def root(self) -> Path:
+        return self._running.root
+
     def file(self, key: int) -> Path:
-        return self._running.root / str(key) / "data" if self.kind == "btrfs" else self._running.root / str(key)
+        return self.root / str(key) / "data" if self.kind == "btrfs" else self.root / str(key)
 
     def objects(self) -> list[int]:
         """Every object that has a file, complete or not."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,8 +21,9 @@ from simulator.api.server import Application, Limits, Server
 from simulator.ports import Reply, Request
 
 OK = Reply(200, b'{"generation":1,"data":{"ok":true}}')
+HUGE = Reply(200, b" " * (64 << 20))
 SECONDS = 10.0
-LIMITS = Limits(body=5000, head=4000, body_seconds=0.3, head_seconds=0.3, call_seconds=0.3, waiting=3)
+LIMITS = Limits(body=5000, head=4000, body_seconds=0.3, head_seconds=0.3, call_seconds=0.3, send_seconds=0.3, waiting=3)
 
 
 @dataclass
@@ -43,7 +45,7 @@ class FakeService:
         if "wait" in request.path:
             self.replies[number] = reply
         else:
-            reply(OK)
+            reply(HUGE if "huge" in request.path else OK)
         self.arrived.release()
         return number
 
@@ -280,6 +282,16 @@ def test_a_client_that_leaves_cancels_its_call() -> None:
             assert served.service.arrived.acquire(timeout=SECONDS)
         assert served.service.cancelled.acquire(timeout=SECONDS)
         assert served.service.replies == {}
+
+
+def test_a_client_that_does_not_read_its_answer_is_dropped(served: Running) -> None:
+    with served.connected(http("GET /huge")):
+        assert served.service.arrived.acquire(timeout=SECONDS)
+        deadline = time.monotonic() + SECONDS
+        while served.server.server_state.connections:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert len(served.raw(http("GET /huge"))[2]) == len(HUGE.body)
 
 
 def test_a_call_that_waits_too_long_is_504_and_cancelled(served: Running) -> None:

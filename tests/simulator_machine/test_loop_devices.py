@@ -264,6 +264,20 @@ def test_a_start_replaces_a_device_over_a_file_that_is_no_longer_the_objects(loo
     assert len(loop_machine.devices()) == 1
 
 
+def test_what_an_interrupted_clone_left_is_neither_used_nor_kept(loop_machine: LoopRig) -> None:
+    blocks = loop_machine.blocks
+    blocks.create(1, MB)
+    blocks.write(1, 0, b"whole")
+    root = loop_machine.root
+    for key in (2, 3):
+        blocks.create(key, MB)
+        (root / str(key)).rename(root / f".new-{key}")
+    blocks.clone(1, 2, MB)
+    assert blocks.read(2, 0, 5) == b"whole"
+    assert loop_machine.restart().reconcile({1: MB, 2: MB}, {}) == ["removed .new-3, left by an interrupted create"]
+    assert loop_machine.objects() == [1, 2]
+
+
 def test_after_a_reboot_everything_is_attached_again(loop_machine: LoopRig) -> None:
     blocks = loop_machine.blocks
     blocks.create(1, MB)
