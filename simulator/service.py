@@ -26,6 +26,7 @@ from simulator.ports import Blocks, BlocksError, Journal, JournalError, Reply, R
 from simulator.settings import Settings
 
 _encode_record = msgspec.msgpack.Encoder().encode
+HELD_UP_SECONDS = 0.05
 _record_decoder = msgspec.msgpack.Decoder(JournalRecord)
 
 
@@ -121,7 +122,9 @@ class Service:
         if self._broken is not None:
             return None
         self._catch_up()
-        return self.due_in()
+        pause = self.due_in()
+        # What is still due waits for a change under way, whose end is heard of anyway.
+        return HELD_UP_SECONDS if pause == 0.0 else pause
 
     def close(self) -> None:
         self._blocks.close()
@@ -217,9 +220,13 @@ class Service:
 
     def _catch_up(self) -> None:
         """Do what is due before anything else sees the state."""
-        if self._due is not None and self._due <= self._now():
-            self._settle(self._cluster.tick(self._call()))
+        while self._due is not None and self._due <= self._now():
+            output = self._cluster.tick(self._call())
+            idle = not (output.records or output.answers or output.work)
+            self._settle(output)
             self._due = self._cluster.due_at()
+            if idle or self._broken is not None:
+                return
 
     def _finished(self, change: int, failure: Failure | None) -> None:
         self._outcomes.append((change, failure))

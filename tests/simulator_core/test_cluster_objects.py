@@ -112,6 +112,7 @@ def test_a_bound_snapshot_goes_with_its_last_child_unless_it_is_attached(simulat
     simulator.advance(5)
     assert snapshot(simulator, "s")["deleted"] is False
     simulator.post("VolumesReassignWait", [{"snapshot": "s", "detach": "all"}])
+    assert simulator.service.tick() == pytest.approx(1)
     simulator.advance(0.5)
     assert [entry["deleted"] for entry in simulator.get("SnapshotsList")] == [True]
     simulator.advance(1)

@@ -156,7 +156,8 @@ def test_what_is_due_waits_for_a_change_on_the_same_objects(simulator: InProcess
     simulator.ask("POST", "SnapshotDelete/s")
     growing = simulator.ask("POST", "VolumeUpdate/v", b'{"sizeAdd": 512}')
     simulator.advance(5)
-    simulator.service.tick()
+    pause = simulator.service.tick()
+    assert pause is not None and 0 < pause < 1
     assert len(simulator.get("SnapshotsList")) == 1
     effects.finish()
     simulator.service.tick()
