@@ -120,7 +120,11 @@ class Rig:
     late_failures: dict[str, list[BaseException]] = field(default_factory=dict)
     after: dict[str, Callable[[], None]] = field(default_factory=dict)
     """What happens once a step has acted."""
+    strike: tuple[int, BaseException, bool] | None = None
+    """The number of the step that fails (from 0, counted from the last `steps.clear()`), how, and whether late."""
     steps: list[str] = field(default_factory=list)
+    mounts: int = 0
+    unmounts: int = 0
     appears: dict[str, float] = field(default_factory=dict)
     programs: Callable[[tuple[str, ...]], CommandResult] | None = None
     config: AgentConfig = field(
@@ -133,12 +137,17 @@ class Rig:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
+        strike = self.strike if self.strike is not None and self.strike[0] == len(self.steps) else None
         self.steps.append(name)
+        if strike is not None and not strike[2]:
+            raise strike[1]
         if self.failures.get(name):
             raise self.failures[name].pop(0)
         yield
         if name in self.after:
             self.after[name]()
+        if strike is not None:
+            raise strike[1]
         if self.late_failures.get(name):
             raise self.late_failures[name].pop(0)
 
@@ -338,11 +347,11 @@ class FakeSecondary:
     def file(self, store: DataStore, path: str) -> Iterator[str]:
         assert store.role is StoreRole.IMAGE
         with self._rig.step("mount"):
-            self._rig.steps.append("mounted")
+            self._rig.mounts += 1
         try:
             yield f"/mnt/store/{path}"
         finally:
-            self._rig.steps.append("unmount")
+            self._rig.unmounts += 1
 
 
 def unreachable() -> Unavailable:

@@ -55,7 +55,7 @@ def download(rig: Rig, size: int = 64 * MIB, image_format: ImageFormat = ImageFo
 
 def left_nothing(rig: Rig) -> None:
     assert rig.attached == set()
-    assert rig.steps.count("mounted") == rig.steps.count("unmount")
+    assert rig.mounts == rig.unmounts
 
 
 def test_a_template_is_copied_with_explicit_formats_onto_an_attached_device() -> None:

@@ -137,6 +137,25 @@ def test_an_attach_whose_answer_was_lost_is_asked_for_again() -> None:
     assert rig.attached == set(rig.volumes)
 
 
+def test_two_commands_do_not_work_on_one_vm_or_one_volume_at_a_time() -> None:
+    rig = Rig()
+    vm = rig.vm(2)
+    other = StartCommand(vm=msgspec.structs.replace(vm, name="i-2-8-VM", disks=vm.disks[1:]), wait=5)
+    agent = rig.agent()
+    answers: list[AnyAnswer] = []
+
+    def meanwhile() -> None:
+        rig.after.clear()
+        answers.append(agent.handle(StopCommand(vm_name=VM, wait=5)))
+        answers.append(agent.handle(other))
+
+    rig.after["create"] = meanwhile
+    ok(agent.handle(StartCommand(vm=vm)))
+    for answer, held in zip(answers, (VM, vm.disks[1].path), strict=True):
+        refused(answer, ErrorClass.CONFLICT, held, "another operation")
+    ok(agent.handle(StopCommand(vm_name=VM)))
+
+
 def test_a_device_that_comes_late_is_waited_for() -> None:
     rig = Rig(device_delay=5.0)
     ok(rig.agent().handle(StartCommand(vm=rig.vm(2))))
@@ -152,6 +171,23 @@ def test_a_device_that_never_comes_or_has_the_wrong_size_fails_and_is_detached(
     refused(answer, ErrorClass.TRANSIENT, word, "kvm1", "d.n.1")
     assert rig.attached == set()
     assert "create" not in rig.steps
+
+
+def test_a_device_must_have_the_size_that_the_records_say() -> None:
+    rig = Rig()
+    vm = rig.vm(1)
+    rig.volumes["d.n.1"] += MIB
+    answer = rig.agent().handle(StartCommand(vm=vm))
+    refused(answer, ErrorClass.TRANSIENT, str(64 * MIB), str(65 * MIB))
+    assert rig.attached == set()
+
+
+def test_a_host_that_is_cut_from_the_api_says_so_and_has_nothing_to_undo() -> None:
+    rig = Rig()
+    rig.fail("attach d.n.1", unreachable())
+    answer = rig.agent().handle(StartCommand(vm=rig.vm(1)))
+    refused(answer, ErrorClass.TRANSIENT, "kvm1", "does not reach the StorPool API")
+    assert "detach d.n.1" not in rig.steps
 
 
 def test_a_host_that_is_no_client_of_the_cluster_is_named_as_such() -> None:

@@ -181,9 +181,11 @@ def test_storpools_configuration_is_read_as_storpool_reads_it(host: RealHost, tm
     )
     assert read_host_configuration(host, config).client_id == 2
     directory.mkdir()
-    for name, cluster in (("20.conf", "c.c"), ("10.conf", "b.b"), (".30.conf", "d.d"), ("40.conf.bak", "e.e")):
+    (directory / ".30.conf").write_text("[kvm2]\nSP_OURID=7\n")
+    for name, cluster in (("20.conf", "c.c"), ("10.conf", "b.b"), ("40.conf.bak", "e.e")):
         (directory / name).write_text(f"SP_CLUSTER_ID={cluster}\n")
     assert read_host_configuration(host, config).cluster_id == "c.c"
+    assert read_host_configuration(host, config).client_id == 2
     (directory / "50.conf").write_text("no setting: secret-token\n")
     with pytest.raises(InvalidParameter, match="kvm2") as raised:
         read_host_configuration(host, config)

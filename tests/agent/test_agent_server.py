@@ -254,6 +254,40 @@ def test_more_commands_than_the_limit_are_turned_away_before_they_begin(
     assert sorted(answer.details for answer in answers) == ["1", "2"]
 
 
+def test_a_server_that_stops_finishes_what_runs_and_begins_nothing(
+    certificates: Certificates, errors: list[str]
+) -> None:
+    gate = Gate()
+    answers: list[AnyAnswer] = []
+    runtime = ThreadRuntime("agent", report=lambda task, error: errors.append(f"{task}: {error!r}"))
+    ca, certificate, key = certificates.files("kvm1", ip=True)
+    server = CommandServer(runtime, gate, "127.0.0.1:0", TlsFiles(ca=ca, certificate=certificate, key=key))
+    server.start()
+    sender = endpoint(certificates, f"https://127.0.0.1:{server.address[1]}")
+    first = send_beside(sender, PingCommand(wait=5), answers)
+    assert gate.begun.acquire(timeout=10)
+    ended: list[bool] = []
+    stopping = threading.Thread(target=lambda: ended.append(server.stop(20)))
+    stopping.start()
+    turned_away = False
+    while not turned_away:
+        try:
+            # Until the stop has begun, commands are taken; they wait at the gate like the first.
+            sender.send(PingCommand(wait=7), timeout=0.3)
+        except Unavailable:
+            turned_away = True
+        except Unknown:
+            continue
+    assert ended == []
+    gate.go.set()
+    first.join(20)
+    stopping.join(20)
+    assert ended == [True]
+    assert Answer(result=True, details="5") in answers
+    with pytest.raises(Unavailable, match="not reached"):
+        sender.send(PingCommand(), timeout=5)
+
+
 def test_a_handler_that_breaks_is_an_unknown_outcome(
     certificates: Certificates, errors: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:

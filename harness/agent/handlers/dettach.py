@@ -35,10 +35,6 @@ def _take_away(tools: Tools, name: str, disk: Disk, deadline: Deadline) -> None:
         try:
             tools.hypervisor.detach_device(name, attached_disk_xml(shown))
             problem = None
-        except NotFound:
-            return
-        except Unavailable:
-            raise
         except Error as error:
             problem = error
         if _find(tools, name, disk) is not None:
