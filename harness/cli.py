@@ -126,7 +126,7 @@ def _venues(world: str, lab: Path | None, seed: int, console: Console) -> list[V
     elif world == "local":
         raise click.ClickException(f"the local world cannot be run here: {reason}")
     else:
-        console.print(f"local world left out: {reason}", style="yellow")
+        console.print(f"local world left out: {reason}", style="yellow", soft_wrap=True)
     return venues
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 import msgspec
 
@@ -26,7 +28,7 @@ from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.errors import Error, InvalidParameter
 from harness.spi.ports import Endpoint
-from harness.spi.runtime import Runtime
+from harness.spi.runtime import Event, Runtime
 from harness.storpool import Connection, HttpTransport, Reply, Request, StorPoolClient, Transport
 
 SETTLE_SECONDS = 30.0
@@ -165,19 +167,39 @@ def build(runtime: Runtime, records: Records, config: ManagementConfig) -> Manag
 
 
 def serve(config: ManagementConfig) -> int:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT; exit status 1 when the API ended by itself or work did not come to an end."""
     listening = _listen(config.listen)
     runtime = ThreadRuntime("management")
     records = Records.open(Path(config.database), runtime)
     server = build(runtime, records, config)
+    stopping = _on_signal(runtime)
     server.start()
     host, port = listening.getsockname()[:2]
     shell = http.server(server.api, host, port)
+    # In a task of its own: in the main thread uvicorn takes the signals, and dies of them before we could stop orderly.
+    api = runtime.spawn("api", lambda: shell.run(sockets=[listening]))
     print(f"ready http://{host}:{port}", flush=True)
-    shell.run(sockets=[listening])
+    asked = False
+    while not asked and not api.join(0):
+        asked = stopping.wait(1.0)
+    shell.should_exit = True
+    ended = api.join(SETTLE_SECONDS)
     stopped = server.stop(SETTLE_SECONDS)
     records.close()
-    return 0 if stopped else 1
+    return 0 if asked and ended and stopped else 1
+
+
+def _on_signal(runtime: Runtime) -> Event:
+    """An event that SIGTERM and SIGINT set."""
+    stopping = runtime.event("stop")
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        # A handler runs between two steps of the main thread, perhaps inside the event's own lock.
+        runtime.spawn("stop", stopping.set)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    return stopping
 
 
 def _listen(address: str) -> socket.socket:

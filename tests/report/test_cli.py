@@ -1,0 +1,82 @@
+"""`splab` as a user meets it: exit codes, what is printed, what is written."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from harness.cli import main
+
+SMALL = "8.allocated"
+
+
+@pytest.fixture
+def no_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.delenv("SPLAB_LAB", raising=False)
+
+
+def splab(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], terminal_width=200)
+
+
+def test_a_run_ends_with_the_table_the_report_and_exit_code_0(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = splab("run", SMALL, "--world", "memory", "--seed", "5", "--report", tmp_path / "r", "--json", out)
+    assert done.exit_code == 0, done.output
+    assert "delete DATA volume" in done.output and str(tmp_path / "r/index.html") in done.output
+    document = json.loads(out.read_text())
+    assert [(row["row"], row["world"], row["outcome"]) for row in document["rows"]] == [(8, "memory", "passed")]
+    assert document["rows"][0]["cases"][0]["checks"]
+    assert document["invariants"]["checked"] > 0 and document["invariants"]["violated"] == []
+    assert {path.name for path in (tmp_path / "r").iterdir()} == {
+        "index.html",
+        "junit.xml",
+        "results.json",
+        "results.jsonl",
+    }
+
+
+def test_a_memory_case_on_the_page_has_what_was_asked_of_storpool_and_agents(tmp_path: Path) -> None:
+    done = splab("run", "4.start", "--world", "memory", "--report", tmp_path)
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "index.html").read_text()
+    assert "VolumesReassignWait" in page and "StartCommand" in page and "deployVirtualMachine" in page
+
+
+@pytest.mark.usefixtures("no_root")
+def test_without_root_one_line_says_so_and_memory_is_run(tmp_path: Path) -> None:
+    done = splab("run", SMALL, "--report", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert sum("must be root" in line for line in done.output.splitlines()) == 1
+    assert "passed" in done.output
+    assert splab("run", SMALL, "--world", "local", "--report", tmp_path).exit_code == 1
+
+
+def test_a_row_that_is_not_built_fails_when_it_was_asked_for(tmp_path: Path) -> None:
+    done = splab("run", "pool", SMALL, "--world", "memory", "--report", tmp_path)
+    assert done.exit_code == 1
+    assert "row pool was asked for" in done.output
+
+
+@pytest.mark.parametrize("row", ["24", "4.no-such-case", "--", "../../etc/passwd"])
+def test_an_unknown_row_is_a_usage_error_and_runs_nothing(row: str, tmp_path: Path) -> None:
+    done = splab("run", "--world", "memory", "--report", tmp_path / "r", "--", row)
+    assert done.exit_code == 2
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_simulator_is_only_executed(monkeypatch: pytest.MonkeyPatch) -> None:
+    executed: list[list[str]] = []
+
+    def execv(path: str, argv: list[str]) -> None:
+        assert path == argv[0]
+        executed.append(argv[1:])
+
+    monkeypatch.setattr(os, "execv", execv)
+    splab("simulator", "--listen", "127.0.0.1:0", "--help")
+    assert executed == [["--listen", "127.0.0.1:0", "--help"]]
