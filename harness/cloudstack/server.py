@@ -67,7 +67,7 @@ class ManagementServer:
         services.hosts.poll()
         self._recover_driver()
         services.recovery.resume()
-        self._spawn("ping", services.config.ping_interval, self._ping)
+        self._spawn("ping", services.config.ping_interval, self.tend)
         self._spawn("cleanup", services.config.cleanup_interval, services.recovery.clean_up)
 
     def stop(self, timeout: float = 30.0) -> bool:
@@ -88,8 +88,10 @@ class ManagementServer:
         except Error as error:
             _log.warning("the storage driver could not recover everything, it goes on as it is: %s", error)
 
-    def _ping(self) -> None:
+    def tend(self) -> None:
+        """What the ping task does each time: ping the hosts, then settle what was left open with driver and hosts."""
         self._services.hosts.poll()
+        self._recover_driver()
         self._services.recovery.settle()
 
     def _spawn(self, name: str, interval: float, work: Callable[[], None]) -> None:

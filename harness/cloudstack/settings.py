@@ -52,6 +52,7 @@ _ALL = (
     Setting("storage.cleanup.enabled", "true", "Run the storage cleanup task", kind="Boolean"),
     Setting("storage.cleanup.interval", "86400", "Seconds between storage cleanups", dynamic=False),
     Setting("storage.cleanup.delay", "86400", "Seconds before a destroyed volume is expunged"),
+    Setting("expunge.delay", "86400", "Seconds before a destroyed VM is expunged", category="Advanced"),
     Setting("storage.template.cleanup.enabled", "true", "Evict unused templates from primary storage", kind="Boolean"),
     Setting("template.delete.from.primary.storage", "true", "Evict a template when it is deleted", kind="Boolean"),
     Setting("wait.detach.device", "10000", "Milliseconds to wait for a device to leave a running guest"),

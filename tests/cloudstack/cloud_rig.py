@@ -71,6 +71,10 @@ class Scripted:
         """With `after`, the call has its effect before it fails: an answer that is lost."""
         self._faults += [(call, error, after)] * times
 
+    def forgive(self) -> None:
+        """No more faults."""
+        self._faults.clear()
+
     def struck(self, call: str, *, after: bool = False) -> None:
         if after:
             self.runtime.point("answer", call)
@@ -98,7 +102,8 @@ class FakeStorPool(Scripted):
         self.tags: dict[str, dict[str, str]] = {}
         self.attached: dict[str, set[str]] = {}
         self.records: DriverRecords | None = None
-        self._made = 0
+        self.left_open: set[str] = set()
+        """What was made by a call that has not answered well: for `recover`, as the driver's operation records are."""
 
     @property
     def driver(self) -> FakeStorPool:
@@ -132,7 +137,10 @@ class FakeStorPool(Scripted):
     def delete(self, item: DataObject) -> None:
         kind = type(item).__name__.removesuffix("Object").lower()
         self.step(f"delete {kind}")
-        assert item.path is not None
+        if item.path is None:
+            assert isinstance(item, VolumeObject)
+            self._undo(self._path(item.uuid))
+            return
         if self.attached.get(item.path):
             raise Conflict(f"{item.path} is attached to {sorted(self.attached[item.path])}")
         self.volumes.pop(item.path, None)
@@ -143,7 +151,7 @@ class FakeStorPool(Scripted):
         self.step("snapshot")
         path = self._path(snapshot.uuid)
         self.snapshots[path] = snapshot.uuid
-        self.struck("snapshot", after=True)
+        self._end(path, "snapshot")
         return msgspec.structs.replace(snapshot, path=path, size=snapshot.volume.size)
 
     def provide_vm_info(self, vm_uuid: str, volume: VolumeObject) -> None:
@@ -162,8 +170,22 @@ class FakeStorPool(Scripted):
         self.tags.setdefault(volume.path, {})["cvm"] = ""
 
     def recover(self) -> list[str]:
+        """What failed after its effect is undone, unless it was asked for again since."""
         self.step("recover")
+        for path in sorted(self.left_open):
+            self._undo(path)
         return []
+
+    def _undo(self, path: str) -> None:
+        if path in self.left_open:
+            self.left_open.remove(path)
+            self.volumes.pop(path, None)
+            self.snapshots.pop(path, None)
+
+    def _end(self, path: str, call: str) -> None:
+        self.left_open.add(path)
+        self.struck(call, after=True)
+        self.left_open.remove(path)
 
     def initialize(self, request: PoolRequest) -> PoolDescription:
         self.step("initialize")
@@ -183,7 +205,7 @@ class FakeStorPool(Scripted):
         self.step("seed")
         path = self._path(destination.uuid[:13] + destination.store.uuid[-13:])
         self.snapshots[path] = destination.uuid
-        self.struck("seed", after=True)
+        self._end(path, "seed")
         return msgspec.structs.replace(destination, path=path, size=source.size)
 
     def _new_volume(self, volume: VolumeObject, call: str) -> VolumeObject:
@@ -193,7 +215,7 @@ class FakeStorPool(Scripted):
         # Made once only, however often it is asked for: as operation records make it in the real driver.
         self.volumes[made.path] = made
         self.tags.setdefault(made.path, {"cvm": volume.vm_uuid or ""})
-        self.struck(call, after=True)
+        self._end(made.path, call)
         return made
 
     @staticmethod

@@ -23,6 +23,9 @@ def rig() -> Iterator[Rig]:
     runtime.kill()
 
 
+VM = {"zoneid": "ZONE", "serviceofferingid": "COMPUTE", "templateid": "TEMPLATE"}
+
+
 def refused(rig: Rig, command: str, **parameters: object) -> tuple[int, str]:
     with pytest.raises(CloudError) as caught:
         rig.call(command, **parameters)
@@ -74,6 +77,10 @@ def test_parameter_names_match_whatever_their_case_and_unknown_ones_are_ignored(
         ("startVirtualMachine", {"id": "no-such-vm"}),
         ("deployVirtualMachine", {"zoneid": "ZONE", "serviceofferingid": "COMPUTE", "templateid": "no-such-template"}),
         ("deployVirtualMachine", {"zoneid": "ZONE", "serviceofferingid": "COMPUTE"}),
+        ("deployVirtualMachine", {**VM, "name": "x" * 64}),
+        ("deployVirtualMachine", {**VM, "name": "-x"}),
+        ("deployVirtualMachine", {**VM, "name": "1x"}),
+        ("deployVirtualMachine", {**VM, "name": "a b"}),
         ("registerTemplate", {"name": "t", "format": "VMDK", "hypervisor": "KVM", "url": "http://h/t"}),
         ("registerTemplate", {"name": "t", "format": "QCOW2", "hypervisor": "KVM", "url": "nonsense"}),
         ("createStoragePool", {"name": "p", "zoneid": "ZONE", "url": "storpool://x", "provider": "Ceph"}),
@@ -92,6 +99,7 @@ def test_parameter_names_match_whatever_their_case_and_unknown_ones_are_ignored(
 def test_bad_input_is_431_and_changes_nothing(rig: Rig, command: str, parameters: dict[str, object]) -> None:
     ids = {
         "ZONE": rig.zone(),
+        "TEMPLATE": rig.template(),
         "COMPUTE": rig.compute(),
         "CUSTOM": rig.call("createDiskOffering", name="custom", customized="true")["diskoffering"]["id"],
     }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from harness.cloudstack.api.command import Created, Json
 from harness.cloudstack.api.errors import CAPACITY, PARAMETER, ApiError
-from harness.cloudstack.api.lookup import entity, named, optional, owner, zone
+from harness.cloudstack.api.lookup import entity, optional, owner, zone
 from harness.cloudstack.api.offerings import GIB
 from harness.cloudstack.api.parameters import Request
 from harness.cloudstack.api.vm_view import virtual_machine
@@ -35,6 +36,8 @@ CREATE = (
     " securitygroupnames:list keypair:string userdata:string group:string projectid:uuid password:string"
     " displayvm:boolean iptonetworklist:map ipaddress:string macaddress:string affinitygroupids:list"
 )
+
+_HOST_NAME = re.compile(r"[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,14 @@ def deploy_vm(services: Services, request: Request) -> Json:
 def _insert_vm(
     tx: Transaction, request: Request, uuids: _Uuids, offering: ServiceOffering, template: Template | None
 ) -> Vm:
-    name = named(request) if request.text("name") else f"VM-{uuids.vm}"
+    name = request.text("name") or f"VM-{uuids.vm}"
+    if not _HOST_NAME.fullmatch(name):
+        raise ApiError(
+            PARAMETER,
+            "Invalid name. Vm name can contain ASCII letters 'a' through 'z', 'A' through 'Z', the digits '0' through"
+            " '9', and the hyphen ('-'), must be between 1 and 63 characters long, and can't start or end with '-' and"
+            " can't start with digit",
+        )
     if tx.find(Vm, name=name, removed=None):
         raise ApiError(PARAMETER, f"The vm with hostName {name} already exists in the network domain")
     if template is not None:

@@ -51,13 +51,14 @@ def image_store(tx: Transaction, store_id: int) -> DataStore:
 
 def volume_object(tx: Transaction, row: Volume) -> VolumeObject:
     vm_uuid = None if row.instance_id is None else tx.get(Vm, row.instance_id).uuid
+    pool_id = row.last_pool_id if row.pool_id is None else row.pool_id
     return VolumeObject(
         id=row.id,
         uuid=row.uuid,
         name=row.name,
         type=row.volume_type,
         size=row.size,
-        store=None if row.pool_id is None else pool_store(tx, row.pool_id),
+        store=None if pool_id is None else pool_store(tx, pool_id),
         path=row.path,
         format=ImageFormat.RAW,
         device_id=row.device_id,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from harness.cloudstack import settings
 from harness.cloudstack.orchestration.attachment import DETACHING, AttachmentManager
@@ -13,8 +13,9 @@ from harness.cloudstack.orchestration.snapshot import SnapshotManager
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.orchestration.volume import VolumeManager
+from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import HaWork, Snapshot, TemplatePool, TemplateStore, Vm, Volume
-from harness.spi.errors import Error
+from harness.spi.errors import Conflict, Error, Unavailable, Unknown
 from harness.spi.states import SnapshotState, StoreRefEvent, StoreRefState, VmState, VolumeState
 
 _log = logging.getLogger("harness.cloudstack.recovery")
@@ -28,6 +29,8 @@ class Recovery:
     vms: VmManager
     templates: TemplateManager
     snapshots: SnapshotManager
+    unfinished: list[tuple[str, Callable[[int], object], int]] = field(default_factory=list)
+    """What the server before left and this one could not finish yet; only the background task works on it."""
 
     def reset(self) -> None:
         """Before anything runs: cache entries that were being seeded are Allocated again, so the next clone seeds."""
@@ -36,7 +39,10 @@ class Recovery:
                 tx.transition(entry, StoreRefEvent.OPERATION_FAILED)
 
     def resume(self) -> None:
-        """Once hosts are connected, and only at the start: nobody else works on what is in transition then."""
+        """Once hosts are connected, and only at the start: nobody else works on what is in transition then.
+
+        What cannot be finished yet is tried again by `settle`.
+        """
         with self.context.records.read() as tx:
             volumes = tx.select(Volume, "removed IS NULL AND state IN ('Creating', 'Expunging') ORDER BY id")
             vms = tx.select(Vm, "removed IS NULL AND state IN ('Starting', 'Stopping', 'Expunging') ORDER BY id")
@@ -44,25 +50,26 @@ class Recovery:
                 Snapshot, "removed IS NULL AND state IN ('Allocated', 'Creating', 'Destroying') ORDER BY id"
             )
             refs = tx.select(TemplateStore, "state IN ('Allocated', 'Creating') ORDER BY id")
-        for volume in volumes:
-            finish = self.volumes.finish_create if volume.state is VolumeState.CREATING else self.volumes.expunge
-            _try(f"volume {volume.uuid}", finish, volume.id)
-        for vm in vms:
-            repair = self.vms.expunge if vm.state is VmState.EXPUNGING else self.vms.reset_interrupted
-            _try(f"VM {vm.instance_name}", repair, vm.id)
         take_up = {
             SnapshotState.ALLOCATED: self.snapshots.fail_unbegun,
             SnapshotState.CREATING: self.snapshots.finish_take,
             SnapshotState.DESTROYING: self.snapshots.delete,
         }
+        for volume in volumes:
+            finish = self.volumes.finish_create if volume.state is VolumeState.CREATING else self.volumes.expunge
+            self.unfinished.append((f"volume {volume.uuid}", finish, volume.id))
+        for vm in vms:
+            repair = self.vms.expunge if vm.state is VmState.EXPUNGING else self.vms.reset_interrupted
+            self.unfinished.append((f"VM {vm.instance_name}", repair, vm.id))
         for snapshot in snapshots:
-            _try(f"snapshot {snapshot.uuid}", take_up[snapshot.state], snapshot.id)
+            self.unfinished.append((f"snapshot {snapshot.uuid}", take_up[snapshot.state], snapshot.id))
         for ref in refs:
-            _try(f"template {ref.template_id}", self.templates.fetch, ref.template_id)
+            self.unfinished.append((f"template {ref.template_id}", self.templates.fetch, ref.template_id))
         self.settle()
 
     def settle(self) -> None:
-        """Now and then: stops, attaches and detaches that no host has confirmed yet."""
+        """Now and then: what is left of the start, then stops, attaches and detaches that no host has confirmed."""
+        self.unfinished[:] = [work for work in self.unfinished if not _try(*work)]
         with self.context.records.read() as tx:
             waiting = {work.instance_id for work in tx.all(HaWork)}
             rows = tx.select(
@@ -77,24 +84,41 @@ class Recovery:
             _try(f"stop of VM {vm_id}", self.vms.confirm_stopped, vm_id)
 
     def clean_up(self) -> None:
-        """The storage cleanup task: expunges volumes that were destroyed `storage.cleanup.delay` seconds ago."""
+        """The expunge task, for VMs destroyed `expunge.delay` seconds ago and those whose expunge failed, and the
+        storage cleanup task, for volumes destroyed `storage.cleanup.delay` seconds ago."""
         with self.context.records.read() as tx:
-            if not settings.flag(tx, "storage.cleanup.enabled"):
-                return
-            limit = tx.now - settings.seconds(tx, "storage.cleanup.delay")
-            rows = tx.select(Volume, "removed IS NULL AND state = 'Destroy' AND updated < ? ORDER BY id", (limit,))
-            owners = {row.instance_id for row in rows}
-            alive = {vm.id for vm in tx.all(Vm, removed=None) if vm.id in owners and vm.state is VmState.DESTROYED}
-        _each("volume", (row.id for row in rows if row.instance_id not in alive), self.volumes.expunge)
+            limit = tx.now - settings.seconds(tx, "expunge.delay")
+            vms = tx.select(
+                Vm,
+                "removed IS NULL AND (state = 'Expunging' OR state IN ('Destroyed', 'Error') AND update_time < ?)"
+                " ORDER BY id",
+                (limit,),
+            )
+            volumes = self._expired_volumes(tx)
+        for vm in vms:
+            _try(f"VM {vm.instance_name}", self.vms.expunge, vm.id)
+        for volume in volumes:
+            _try(f"volume {volume.uuid}", self.volumes.expunge, volume.id)
+
+    @staticmethod
+    def _expired_volumes(tx: Transaction) -> list[Volume]:
+        """Not those of destroyed VMs, which may still be recovered."""
+        if not settings.flag(tx, "storage.cleanup.enabled"):
+            return []
+        limit = tx.now - settings.seconds(tx, "storage.cleanup.delay")
+        return tx.select(
+            Volume,
+            "removed IS NULL AND state = 'Destroy' AND updated < ? AND (instance_id IS NULL OR instance_id NOT IN"
+            " (SELECT id FROM vm_instance WHERE removed IS NULL AND state = 'Destroyed')) ORDER BY id",
+            (limit,),
+        )
 
 
-def _each(what: str, ids: Iterable[int], work: Callable[[int], object]) -> None:
-    for id in ids:
-        _try(f"{what} {id}", work, id)
-
-
-def _try(what: str, work: Callable[[int], object], id: int) -> None:
+def _try(what: str, work: Callable[[int], object], id: int) -> bool:
+    """Whether there is nothing more to do: not while the other side is away."""
     try:
         work(id)
     except Error as error:
-        _log.warning("%s is left as it was, it is tried again later: %s", what, error)
+        _log.warning("%s is left as it was: %s", what, error)
+        return not isinstance(error, Unavailable | Unknown | Conflict)
+    return True

@@ -9,13 +9,11 @@ from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import Snapshot, SnapshotStore, Template, Vm, Volume
-from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound
+from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import VolumeObject
 from harness.spi.states import StoreRefState, VolumeEvent, VolumeState
 
 _log = logging.getLogger("harness.cloudstack.volume")
-
-NO_POOL = (VolumeState.ALLOCATED,)
 
 
 class VolumeManager:
@@ -35,14 +33,26 @@ class VolumeManager:
             return row if row.state is VolumeState.READY else self._create(row)
 
     def finish_create(self, volume_id: int) -> None:
-        """After a restart: a volume that was being created is created, so that what the driver began has an owner."""
+        """After a restart: a volume that was being created is created, so that what the driver began has an owner.
+
+        Raises while StorPool or a host is away; the volume stays in Creating then.
+        """
         with self._context.volume_locks.hold(str(volume_id), LOCK_TIMEOUT):
             with self._context.records.transaction("volume create again") as tx:
                 row = tx.get(Volume, volume_id)
                 if row.state is not VolumeState.CREATING:
                     return
                 row = tx.transition(row, VolumeEvent.OPERATION_RETRY)
-            self._create(row)
+                item = objects.volume_object(tx, row)
+            try:
+                made = self._make(row)
+            except (Unavailable, Unknown):
+                raise
+            except Error:
+                self._context.driver.delete(item)
+                self._not_created(row)
+                raise
+            self._created(row, made)
 
     def destroy(self, volume_id: int) -> None:
         """To state Destroy; what is on the pool stays until it is expunged."""
@@ -63,7 +73,8 @@ class VolumeManager:
                 row = tx.transition(row, VolumeEvent.EXPUNGING_REQUESTED)
                 item = objects.volume_object(tx, row)
             try:
-                if row.path is not None:
+                # Without a path too, if a creation was tried: the driver may have to undo what it began.
+                if row.path is not None or row.pool_id is not None or row.last_pool_id is not None:
                     self._context.driver.delete(item)
             except Error:
                 with self._context.records.transaction("volume not expunged") as tx:
@@ -119,12 +130,18 @@ class VolumeManager:
         try:
             made = self._make(row)
         except Error:
-            with self._context.records.transaction("volume not created") as tx:
-                tx.transition(row, VolumeEvent.OPERATION_FAILED, pool_id=None, last_pool_id=row.pool_id)
+            self._not_created(row)
             raise
+        return self._created(row, made)
+
+    def _created(self, row: Volume, made: VolumeObject) -> Volume:
         with self._context.records.transaction("volume created") as tx:
             size = max(row.size, made.size)
             return tx.transition(row, VolumeEvent.OPERATION_SUCCEEDED, path=made.path, size=size, updated=tx.now)
+
+    def _not_created(self, row: Volume) -> None:
+        with self._context.records.transaction("volume not created") as tx:
+            tx.transition(row, VolumeEvent.OPERATION_FAILED, pool_id=None, last_pool_id=row.pool_id)
 
     def _make(self, row: Volume) -> VolumeObject:
         if row.template_id is not None:
