@@ -31,14 +31,17 @@ def _pids() -> list[int]:
 
 
 def _holds(pid: int, wanted: int) -> bool:
+    folder = f"/proc/{pid}/fd/"
     try:
-        links = list(Path(f"/proc/{pid}/fd").iterdir())
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries]
     except OSError:
         return False
-    for link in links:
+    for name in names:
         try:
             # Only device nodes are looked at: stat of a file on a dead network file system would hang.
-            if str(link.readlink()).startswith("/dev/") and link.stat().st_rdev == wanted:
+            # Every descriptor of the machine comes by here, and Path would make that five times as slow.
+            if os.readlink(folder + name).startswith("/dev/") and os.stat(folder + name).st_rdev == wanted:  # noqa: PTH115, PTH116
                 return True
         except OSError:
             continue

@@ -248,6 +248,24 @@ def test_the_vendors_client_gets_a_device_that_keeps_its_data_over_kill_and_rest
 
 
 @pytest.mark.local
+def test_a_reset_takes_open_devices_away_and_the_next_volumes_begin_empty(state: Path) -> None:
+    with simulator("--state", str(state), "--pool-size", "1G", "--control") as running:
+        for number in range(2):
+            running.api.volumeCreate({"name": "v", "size": MB})
+            running.api.volumesReassignWait({"reassign": [{"volume": "v", "rw": [1]}]})
+            with (state / "clients/1/storpool/v").open("r+b", buffering=0) as device:
+                assert os.pread(device.fileno(), 4, 0) == bytes(4), number
+                os.pwrite(device.fileno(), b"data", 0)
+                headers = {"Authorization": f"Storpool v1:{TOKEN}"}
+                assert requests.post(f"{running.url}/_sim/reset", headers=headers, timeout=SECONDS).status_code == 200
+                with pytest.raises(OSError):
+                    os.pwrite(device.fileno(), b"late", 0)
+                    os.fsync(device.fileno())
+            assert list((state / "clients/1/storpool").iterdir()) == []
+            assert pool.devices(pool_id(state)) == []
+
+
+@pytest.mark.local
 def test_a_second_simulator_and_a_removal_are_refused_while_one_runs_and_removal_leaves_nothing(state: Path) -> None:
     arguments = ("--state", str(state), "--pool-size", "1G")
     with simulator(*arguments) as running:
