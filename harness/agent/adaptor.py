@@ -17,6 +17,7 @@ from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unav
 from harness.spi.objects import PATH_PREFIX, storpool_id
 from harness.spi.ports import Host
 from harness.spi.runtime import Runtime
+from harness.storpool import NotSent
 
 POLL_SECONDS = 0.1
 BUSY_RETRY_SECONDS = 0.5
@@ -39,10 +40,6 @@ class Attachments(Protocol):
     def size(self, object_id: str) -> int:
         """Size of the object as StorPool knows it; `NotFound` when there is none."""
         ...
-
-
-class NotReached(Unavailable):
-    """The attach request did not reach StorPool, so there is nothing to undo."""
 
 
 class StorageAdaptor:
@@ -69,23 +66,26 @@ class StorageAdaptor:
         the error says so. Raises `Unavailable` when the API or the device did not answer in time, `NotFound` when the
         object is gone, `InvalidParameter` when this host is no client of the cluster.
         """
+        deadline = Deadline(self._runtime, timeout)
         try:
-            return self.verify(path, size=size, timeout=timeout)
-        except (NotReached, NotFound, InvalidParameter):
+            self._attach(path, deadline)
+        except (NotSent, NotFound, InvalidParameter):
             raise
         except Error as error:
-            # Also after an attach without an answer: it may have taken effect, and nobody would know of it.
+            # Without an answer it may have taken effect, and when StorPool gave up waiting it may do so later.
+            self.undo(error, [path])
+            raise
+        try:
+            return self._wait_for_device(path, size, deadline)
+        except Error as error:
             self.undo(error, [path])
             raise
 
     def verify(self, path: str, *, size: int | None, timeout: float) -> int:
         """Like `connect`, but leaves the attachment as it is after an error: for disks that a guest has."""
-        object_id = check_path(path)
         deadline = Deadline(self._runtime, timeout)
-        self._attach(path, object_id, self._client_id(), deadline)
-        wanted = self._attachments.size(object_id) if size is None else size
-        self._wait_for_device(path, wanted, deadline)
-        return wanted
+        self._attach(path, deadline)
+        return self._wait_for_device(path, size, deadline)
 
     def disconnect(self, path: str, *, timeout: float | None = None) -> None:
         """Detach the object from this host; what is detached or gone already is done.
@@ -118,13 +118,15 @@ class StorageAdaptor:
             except Error as problem:
                 error.add_note(f"while cleaning up, {path} could not be detached and may still be attached: {problem}")
 
-    def _attach(self, path: str, object_id: str, client: int, deadline: Deadline) -> None:
+    def _attach(self, path: str, deadline: Deadline) -> None:
         name = self._config.host_name
+        object_id = check_path(path)
+        client = self._client_id()
         timeout = max(1, min(self._config.attach_timeout, int(deadline.remaining)))
         try:
             self._attachments.attach(object_id, client, timeout=timeout)
-        except Unavailable as error:
-            raise NotReached(
+        except NotSent as error:
+            raise NotSent(
                 f"host {name} could not attach {path}, because it does not reach the StorPool API: {error}; "
                 "check SP_API_HTTP_HOST in its storpool.conf and the network"
             ) from error
@@ -136,8 +138,10 @@ class StorageAdaptor:
                 "is storpool_block running there, with this SP_OURID?"
             ) from error
 
-    def _wait_for_device(self, path: str, size: int, deadline: Deadline) -> None:
+    def _wait_for_device(self, path: str, expected: int | None, deadline: Deadline) -> int:
+        """The device's size, once it is the expected one; without one, StorPool is asked which it should be."""
         name = self._config.host_name
+        size = self._attachments.size(check_path(path)) if expected is None else expected
         limit = Deadline(self._runtime, min(self._config.device_timeout, deadline.remaining))
         while (found := self._host.block_device_size(path)) != size:
             if limit.passed:
@@ -150,6 +154,7 @@ class StorageAdaptor:
                     f"{path} on host {name} has {found} bytes, but {size} were expected; it is stale, or was resized"
                 )
             limit.pause(POLL_SECONDS)
+        return size
 
 
 def check_path(path: str) -> str:

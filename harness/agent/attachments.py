@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.spi.errors import NotFound, Unknown
+from harness.spi.errors import NotFound, Unavailable, Unknown
 from harness.storpool import SnapshotReassignDesc, StorPoolClient, VolumeReassignDesc
 
 ATTEMPTS = 3
@@ -36,10 +36,15 @@ class ClientAttachments:
             return self._client.snapshot(object_id).size
 
     def _reassign(self, item: VolumeReassignDesc | SnapshotReassignDesc, timeout: int) -> None:
-        for attempt in range(1, ATTEMPTS + 1):
+        lost: Unknown | None = None
+        for _ in range(ATTEMPTS):
             try:
                 self._client.volumes_reassign_wait([item], attach_timeout=timeout)
                 return
-            except Unknown:
-                if attempt == ATTEMPTS:
-                    raise
+            except Unknown as error:
+                lost = error
+            except Unavailable as error:
+                # Nothing was done this time; what an earlier sending did stays unknown.
+                raise lost or error from error
+        if lost is not None:
+            raise lost

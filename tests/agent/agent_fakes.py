@@ -11,11 +11,11 @@ from types import TracebackType
 
 from harness.agent.agent import Agent
 from harness.agent.config import AgentConfig
-from harness.spi.errors import Conflict, NotFound, Unavailable
+from harness.spi.errors import Conflict, NotFound
 from harness.spi.objects import DataStore, Disk, Nic, StoreRole, VirtualMachine, VolumeType, device_path
 from harness.spi.ports import CommandResult, DomainState
 from harness.spi.runtime import Event, Task
-from harness.storpool import Reply, Request, RetryPolicy, StorPoolClient
+from harness.storpool import NotSent, Reply, Request, RetryPolicy, StorPoolClient
 
 MIB = 1024 * 1024
 CLIENT = 2
@@ -354,5 +354,5 @@ class FakeSecondary:
             self._rig.unmounts += 1
 
 
-def unreachable() -> Unavailable:
-    return Unavailable("connection refused")
+def unreachable() -> NotSent:
+    return NotSent("connection refused")

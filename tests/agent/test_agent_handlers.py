@@ -156,6 +156,24 @@ def test_two_commands_do_not_work_on_one_vm_or_one_volume_at_a_time() -> None:
     ok(agent.handle(StopCommand(vm_name=VM)))
 
 
+def test_an_attach_that_was_lost_once_is_undone_although_the_api_is_then_away() -> None:
+    rig = Rig()
+    rig.fail("attach d.n.1", Unknown("lost"), late=True)
+    rig.after["attach d.n.1"] = lambda: rig.fail("attach d.n.1", unreachable())
+    answer = rig.agent().handle(StartCommand(vm=rig.vm(2)))
+    refused(answer, ErrorClass.UNKNOWN, "lost")
+    assert rig.attached == set()
+
+
+def test_an_attachment_is_undone_when_storpool_cannot_say_its_size() -> None:
+    rig = Rig()
+    path = rig.volume(0, size=512).path
+    rig.after["attach d.n.1"] = lambda: rig.volumes.update({"d.n.1": 511})
+    answer = rig.agent().handle(StorPoolModifyStoragePoolCommand(pool=POOL, volume_path=path))
+    assert not answer.result
+    assert rig.attached == set()
+
+
 def test_a_device_that_comes_late_is_waited_for() -> None:
     rig = Rig(device_delay=5.0)
     ok(rig.agent().handle(StartCommand(vm=rig.vm(2))))
