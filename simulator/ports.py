@@ -68,7 +68,8 @@ class Blocks(Protocol):
         ...
 
     def attach(self, key: int, links: Links, *, read_only: bool) -> str:
-        """Make the object's device, if it has none yet, and the client's links to it; the device's path."""
+        """Make the object's device, if it has none yet, and exactly these links of the client to it; the device's path.
+        `DeviceBusy` when a device that the client may write and has open should become read-only."""
         ...
 
     def detach(self, key: int, client: int, *, force: bool) -> None:

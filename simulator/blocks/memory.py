@@ -72,14 +72,18 @@ class MemoryBlocks:
         return self._capacity, max(0, self._capacity - len(self._store) * PAGE)
 
     def attach(self, key: int, links: Links, *, read_only: bool) -> str:
-        self._find(key, "attach").attached[links.client] = (links, read_only)
+        found = self._find(key, "attach")
+        old = found.attached.get(links.client)
+        if old is not None and read_only and not old[1] and self._is_open_at(found, links.client):
+            raise DeviceBusy(f"object {key} is open for writing at client {links.client}")
+        found.attached[links.client] = (links, read_only)
         return self.device(key)
 
     def detach(self, key: int, client: int, *, force: bool) -> None:
         found = self._objects.get(key)
         if found is None:
             return
-        if not force and (client in found.openers or (None in found.openers and client in found.attached)):
+        if not force and self._is_open_at(found, client):
             raise DeviceBusy(f"detach of object {key} from client {client}: its device is open there")
         found.attached.pop(client, None)
 
@@ -191,6 +195,9 @@ class MemoryBlocks:
         if found is None:
             raise BlocksError(f"cannot {verb} object {key}: there is none")
         return found
+
+    def _is_open_at(self, found: _Object, client: int) -> bool:
+        return client in found.openers or (None in found.openers and client in found.attached)
 
     def _check_range(self, key: int, found: _Object, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > found.size:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from simulator.api.answers import Ok
 from simulator.api.errors import Refused
 from simulator.cluster import background
-from simulator.cluster.effects import Cause, Delete, Detach, Effect, Failure
+from simulator.cluster.effects import Attach, Cause, Delete, Detach, Effect, Failure
 from simulator.cluster.plan import Call, Handler, Hold, Plan, Wait
 from simulator.cluster.records import (
     Aborted,
@@ -271,6 +271,11 @@ class Cluster:
         effect = failure.effect
         if failure.cause is Cause.BUSY and isinstance(effect, Detach):
             return Refused(self._settings.open_device_error, f"'{effect.name}' is open at client {effect.client}")
+        if failure.cause is Cause.BUSY and isinstance(effect, Attach):
+            name = effect.links.names[0] if effect.links.names else "~" + effect.links.by_id[0]
+            return Refused(self._settings.open_device_error, f"'{name}' is open at client {effect.links.client}")
+        if failure.cause is Cause.BUSY:
+            return Refused("busy", failure.text)
         if failure.cause is Cause.SPACE:
             return Refused("insufficientResources", f"Not enough free space: {failure.text}")
         return Refused("internalError", failure.text)

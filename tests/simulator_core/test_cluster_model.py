@@ -144,6 +144,8 @@ class Everything(RuleBasedStateMachine):
             gone = set(thing.attached) - attach if detach is None else detach
             if thing.open_at in gone & set(thing.attached) and not force:
                 error = "busy"
+            if thing.open_at in attach and thing.attached.get(thing.open_at) == "rw" and rights == "ro":
+                error = "busy"
             after[name] = {client: at for client, at in thing.attached.items() if client not in gone}
             after[name] |= dict.fromkeys(attach, rights)
             item = {"snapshot" if thing.snapshot else "volume": name, rights: sorted(attach), "force": force}

@@ -269,6 +269,9 @@ def test_an_open_device_refuses_detach_and_the_whole_request_is_undone(simulator
     assert (refused.value.name, refused.value.descr) == ("busy", "'b' is open at client 1")
     after = simulator.service.encoded_state(), simulator.blocks.links(1), simulator.blocks.links(2)
     assert after == before
+    for weaker in ({"ro": [1]}, {"ro": [1], "force": True}):
+        with pytest.raises(ApiError, match="busy: 'b' is open at client 1"):
+            simulator.post("VolumesReassignWait", [{"volume": "b", **weaker}])
     simulator.post("VolumesReassignWait", [{**item, "force": True} for item in move])
     assert attachments(simulator) == {("a", 2, "rw"), ("b", 2, "rw")}
     simulator.restart(Settings(open_device_error="invalidParam"))
