@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 
 import click
 from rich.console import Console
@@ -63,6 +65,11 @@ def run(row: tuple[str, ...], world: str, lab: Path | None, seed: int, report: P
         stream(event)
         progress(event)
 
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    # So that worlds are torn down and the report is written then, too.
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         Runner(listen, time.monotonic).run(selection, venues, _properties(seed, lab))
     finally:

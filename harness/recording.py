@@ -26,6 +26,8 @@ class Recorder:
     entries: int = 0
     failed_check: str = ""
     """The check that the case's error came out of."""
+    failed: bool = False
+    """Set by the judge, so that the world may add what helps to find out why."""
     polled: set[tuple[str, str]] | None = None
     """While something is waited for: what was noted since, so that a poll is noted once and not every time."""
 

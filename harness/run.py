@@ -124,6 +124,7 @@ def judge(case: Case, world: World, recorder: Recorder, verdict: Verdict) -> Non
         verdict.left = [f"clean-up ended early: {type(error).__name__}: {error}"]
     if verdict.error is None and not verdict.violated:
         _rest(world, known, "after clean-up", verdict)
+    recorder.failed = bool(verdict.error or verdict.violated or verdict.left)
     verdict.finished = True
 
 

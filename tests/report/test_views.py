@@ -249,3 +249,16 @@ def test_splab_report_without_a_stream_says_so(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["report", str(tmp_path)])
     assert done.exit_code == 1
     assert "no result stream" in done.output
+
+
+def test_a_failed_case_keeps_a_folder_that_begins_with_its_command(tmp_path: Path) -> None:
+    shown = Evidence(world="memory", case="4.hot", title="../h1: <domain>", text="xml")
+    written(tmp_path, [*FAILED[:-2], shown, *FAILED[-2:]])
+    write_views(tmp_path)
+    folder = tmp_path / "failures/memory-4.hot"
+    assert (folder / "why.txt").read_text().splitlines()[0] == AGAIN
+    assert "VolumeCreate" in (folder / "timeline.txt").read_text()
+    assert {path.name for path in folder.iterdir()} == {"why.txt", "timeline.txt", "evidence-01-h1-domain.txt"}
+    written(tmp_path, PASSED)
+    write_views(tmp_path)
+    assert not (tmp_path / "failures").exists()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping
 
 import requests
-from storpool import spapi
 
 from harness.observers import Json
+
+with contextlib.redirect_stderr(io.StringIO()):  # it says there that simplejson is missing, which it need not be
+    from storpool import spapi
 
 CALL_SECONDS = 60
 

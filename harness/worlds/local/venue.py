@@ -12,6 +12,7 @@ from harness.observers import Environment
 from harness.recording import Recorder
 from harness.run import Body
 from harness.worlds.local.cloud import CsCloud
+from harness.worlds.local.evidence import add_evidence
 from harness.worlds.local.host import SshKvmHost
 from harness.worlds.local.processes import ManagementProcess, agents_of
 from harness.worlds.local.storpool import VendorStorPool
@@ -82,12 +83,15 @@ class LocalVenue:
         world = self.world(f"{self._unique}-{self._cases}")
         self._read_logs()
         # The recorder counts from the start of the run, logs from the epoch.
-        epoch = time.time() - recorder.now()
+        began = time.time()
+        epoch = began - recorder.now()
         try:
             body(world)
         finally:
             for at, source, text in self._read_logs():
                 recorder.timeline(source, text, max(0.0, at - epoch))
+            if self._lab is not None:
+                add_evidence(self._lab, recorder, int(began))
 
     def world(self, unique: str) -> LocalWorld:
         """A world for one case; `open` came before. Raises `RuntimeError` when it did not."""
@@ -109,7 +113,7 @@ class LocalVenue:
         return {"hosts": ", ".join(host.name for host in self._lab.hosts)} if self._lab else {}
 
     def reproduce(self, case: Case) -> str:
-        return f"splab run {case.id} " + (f"--lab {self._lab_file}" if self._lab_file else "--world local")
+        return f"splab run {case.id} --world local" + (f" --lab {self._lab_file}" if self._lab_file else "")
 
     def close(self) -> None:
         """Every process is tried, whatever became of the one before."""
