@@ -55,8 +55,6 @@ class CheckVolumes:
         data = {"pool": str(pool.id), "detail": key}
         operation = self._operations.begin(self.kind, f"pool:{pool.id}/{key}", "create", data)
         creation = Creation(self._operations, operation, "volume", pool.client)
-        if creation.global_id is not None and not creation.exists():
-            creation.forget()
         try:
             path = device_path(creation.make(send, "made"))
         except Unknown:

@@ -102,14 +102,17 @@ def run(
     rig.cluster.lateness = list(lateness)
     answer: DataObject | None = None
     answered = False
-    for _ in range(retries + 1):
+    left = retries + 1
+    while left:
+        left -= 1
         try:
             answer = case.act(rig, target)
             answered = True
             if not unrecorded:
                 break
-            # It dies before it has recorded the answer, and asks again.
+            # It dies before it has recorded the answer, and asks again until it has one: there are six faults at most.
             unrecorded -= 1
+            left += 7
             answered = False
             start(rig)
         except Error:

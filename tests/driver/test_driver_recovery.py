@@ -66,6 +66,15 @@ def test_an_answer_that_was_not_recorded_is_given_again_by_the_next_process(rig:
     assert rig.look.volumes_list()[0].name.startswith("~")
 
 
+def test_an_answer_stays_open_until_it_is_surely_recorded(rig: Rig) -> None:
+    rig.driver.create(volume())
+    rig.time[0] += 59
+    assert "open until it is surely recorded" in rig.driver.recover()[0]
+    rig.time[0] += 2
+    assert "done" in rig.driver.recover()[0]
+    assert steps(rig) == []
+
+
 def test_seeding_again_gives_the_snapshot_that_is_there_and_makes_a_new_one_when_it_is_not(rig: Rig) -> None:
     made = seed(rig)
     assert seed(rig) == made
@@ -86,13 +95,15 @@ def test_an_answered_operation_ends_by_itself() -> None:
         runtime, rig.records, rig.agent, lambda _: StorPoolClient(Served(rig.cluster), runtime), SETTLE
     )
 
-    def create() -> None:
-        provider.driver.create(volume())
+    def create(number: int) -> None:
+        provider.driver.create(volume(number))
 
     def live() -> None:
-        runtime.spawn("create", create)
+        runtime.spawn("first", lambda: create(1))
+        simulation.main.sleep(30)
+        runtime.spawn("second", lambda: create(2))
         simulation.main.sleep(1)
-        assert steps(rig) == [("create-volume", "answered")]
+        assert steps(rig) == [("create-volume", "answered")] * 2
         simulation.main.sleep(200)
 
     simulation.run(live)
