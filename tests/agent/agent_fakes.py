@@ -105,6 +105,8 @@ class Rig:
     clock: ClockRuntime = field(default_factory=ClockRuntime)
     volumes: dict[str, int] = field(default_factory=dict)
     """Size by global id."""
+    snapshots: set[str] = field(default_factory=set)
+    """Those of `volumes` that are snapshots."""
     attached: set[str] = field(default_factory=set)
     registered: bool = True
     domains: dict[str, str] = field(default_factory=dict)
@@ -199,15 +201,16 @@ class FakeApi:
         if call == "Volume":
             return self._volume(name.removeprefix("~"))
         if call == "Snapshot":
-            return refusal("objectDoesNotExist", "no such snapshot")
+            return self._snapshot(name.removeprefix("~"))
         assert call == "VolumesReassignWait", call
         (item,) = json.loads(request.body or b"")["reassign"]
-        if "snapshot" in item:
-            return refusal("objectDoesNotExist", "no such snapshot")
         assert item.get("force", False) is False
-        global_id = item["volume"].removeprefix("~")
-        assert item.get("rw", item.get("detach")) == [CLIENT]
-        if "rw" in item:
+        kind, wish = ("snapshot", "ro") if "snapshot" in item else ("volume", "rw")
+        global_id = item[kind].removeprefix("~")
+        if (global_id in self._rig.snapshots) != (kind == "snapshot"):
+            return refusal("objectDoesNotExist", f"no such {kind}")
+        assert item.get(wish, item.get("detach")) == [CLIENT]
+        if wish in item:
             with self._rig.step(f"attach {global_id}"):
                 return self._attach(global_id)
         with self._rig.step(f"detach {global_id}"):
@@ -235,8 +238,16 @@ class FakeApi:
         return Reply(200, b'{"generation":"1","data":{"ok":true}}')
 
     def _volume(self, global_id: str) -> Reply:
-        if global_id not in self._rig.volumes:
+        if global_id not in self._rig.volumes or global_id in self._rig.snapshots:
             return refusal("objectDoesNotExist", "no such volume")
+        return self._described(global_id)
+
+    def _snapshot(self, global_id: str) -> Reply:
+        if global_id not in self._rig.snapshots:
+            return refusal("objectDoesNotExist", "no such snapshot")
+        return self._described(global_id)
+
+    def _described(self, global_id: str) -> Reply:
         data = {"name": f"~{global_id}", "globalId": global_id, "size": self._rig.volumes[global_id]}
         return Reply(200, json.dumps({"generation": "1", "data": [data]}).encode())
 
