@@ -95,6 +95,28 @@ def test_an_agent_killed_at_work_leaves_the_outcome_unknown_at_once(seed: int) -
     assert effects == []
 
 
+def test_an_agent_killed_before_or_after_it_took_the_command_up_is_noticed_at_once() -> None:
+    outcomes: set[str] = set()
+    for seed in range(60):
+        simulation = Simulation(seed)
+
+        def handle(runtime: SimulatedRuntime) -> AnyAnswer:
+            runtime.sleep(5)
+            return Answer(result=True)
+
+        endpoint = MemoryEndpoint(simulation.main, agent(simulation, handle))
+
+        def main(simulation: Simulation = simulation, endpoint: MemoryEndpoint = endpoint) -> None:
+            simulation.main.spawn("killer", lambda: simulation.kill("agent"))
+            with pytest.raises((Unknown, Unavailable)) as caught:
+                endpoint.send(PING, timeout=100)
+            outcomes.add(type(caught.value).__name__)
+
+        simulation.run(main)
+        assert simulation.elapsed == 0
+    assert outcomes == {"Unknown", "Unavailable"}
+
+
 def test_an_answer_that_takes_too_long_is_unknown_and_the_work_goes_on() -> None:
     simulation = Simulation(1)
     effects: list[str] = []

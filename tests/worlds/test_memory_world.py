@@ -11,7 +11,7 @@ import pytest
 
 from harness import checks
 from harness.observers import CloudApiError, Json, World
-from harness.worlds.memory.processes import MANAGEMENT, STORPOOL, agent_of
+from harness.worlds.memory.processes import MANAGEMENT, agent_of
 from harness.worlds.memory.world import MemoryWorld
 
 MARK = b"written by the guest".ljust(4096, b".")
@@ -185,15 +185,13 @@ def test_every_process_can_be_killed_and_started_again_with_what_is_durable(seed
         template_id = template(world)
         vm = world.cloud.call("deployVirtualMachine", **deployment(world, template_id))["virtualmachine"]
         boot = world.guest(str(vm["id"])).boot_id()
-        simulation, processes = world.simulation, world.processes
-        for name in (MANAGEMENT, STORPOOL, *(agent_of(host.name) for host in world.hosts)):
-            simulation.kill(name)
+        processes = (*world.processes.names, MANAGEMENT)
+        for name in processes:
+            world.kill(name)
         with pytest.raises(ConnectionError):
             world.cloud.call("listZones")
-        processes.start_storpool()
-        for host in world.hosts:
-            processes.start_agent(host.name)
-        world.management.start()
+        for name in processes:
+            world.start(name)
         assert world.guest(str(vm["id"])).boot_id() == boot
         world.wait_until("the cloud is at rest", lambda: violations(world) == [])
         world.cloud.call("deployVirtualMachine", **deployment(world, template_id))
@@ -206,7 +204,7 @@ def test_a_dead_agent_is_an_error_of_the_job_and_not_of_the_run() -> None:
     def attach(world: MemoryWorld) -> None:
         template_id = template(world)
         for host in world.hosts:
-            world.simulation.kill(agent_of(host.name))
+            world.kill(agent_of(host.name))
         with pytest.raises(CloudApiError):
             world.cloud.call("deployVirtualMachine", **deployment(world, template_id))
 

@@ -6,6 +6,9 @@ records, an agent from nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from harness.agent.agent import Agent
 from harness.agent.config import AgentConfig
 from harness.agent.secondary import QemuNfs
@@ -55,14 +58,24 @@ class Processes:
         self._host_uuids = {name: Generator.of(seed, f"host:{name}").uuid() for name in HOSTS}
         self._storpool: StorPoolServer | None = None
 
-    def start_storpool(self) -> None:
-        """From the journal."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every process that `start` knows."""
+        return (STORPOOL, SECONDARY, *map(agent_of, HOSTS))
+
+    def start(self, name: str) -> None:
+        """Start a process that does not run; `KeyError` for an unknown name."""
+        starts: dict[str, Callable[[], None]] = {STORPOOL: self._start_storpool, SECONDARY: self._start_secondary}
+        starts |= {agent_of(host): partial(self._start_agent, host) for host in HOSTS}
+        starts[name]()
+
+    def _start_storpool(self) -> None:
         runtime = self.simulation.process(STORPOOL)
         service = Service(self.blocks, self.journal, self.settings, lambda: self.simulation.now, STORPOOL_TOKEN)
         calls = {} if self._storpool is None else self._storpool.calls
         self._storpool = StorPoolServer(runtime, service, calls)
 
-    def start_agent(self, host: str) -> None:
+    def _start_agent(self, host: str) -> None:
         runtime = self.simulation.process(agent_of(host))
         machine = self.machines[host]
         transport = StorPoolTransport(runtime, self.storpool, Secret(STORPOOL_TOKEN), lambda: machine.cuts == 0)
@@ -76,7 +89,7 @@ class Processes:
         )
         self.listeners[host].listen(runtime, agent.handle)
 
-    def start_secondary(self) -> None:
+    def _start_secondary(self) -> None:
         runtime = self.simulation.process(SECONDARY)
         self.listeners[SECONDARY].listen(runtime, ModelSecondaryRole(runtime, self.export).handle)
 

@@ -15,7 +15,7 @@ from harness.worlds.memory.image import guest_image
 from harness.worlds.memory.management import API_KEY, SECRET_KEY, Management
 from harness.worlds.memory.model_guest import ModelGuest
 from harness.worlds.memory.observers import MemoryHost, MemoryStorPool
-from harness.worlds.memory.processes import HOSTS, STORPOOL_TOKEN, Processes
+from harness.worlds.memory.processes import MANAGEMENT, STORPOOL_TOKEN, Processes
 from harness.worlds.memory.transports import StorPoolTransport
 
 T = TypeVar("T")
@@ -53,6 +53,17 @@ class MemoryWorld:
             return self.simulation.run(lambda: self._main(body))
         finally:
             self.management.close()
+
+    def kill(self, process: str) -> None:
+        """SIGKILL of a process by its name in `processes`; see `Simulation.kill`."""
+        self.simulation.kill(process)
+
+    def start(self, process: str) -> None:
+        """Start a killed process again from what is durable; returns when it can be used. For the scenario's tasks."""
+        if process == MANAGEMENT:
+            self.management.start()
+        else:
+            self.processes.start(process)
 
     @property
     def cloud(self) -> Cloud:
@@ -107,11 +118,9 @@ class MemoryWorld:
 
     def _main(self, body: Callable[[MemoryWorld], T]) -> T:
         self.processes.export.served[IMAGE_URL] = guest_image().qcow2()
-        self.processes.start_storpool()
+        for process in self.processes.names:
+            self.processes.start(process)
         make_templates(self._transport)
-        self.processes.start_secondary()
-        for host in HOSTS:
-            self.processes.start_agent(host)
         self.management.start()
         self._environment = bootstrap(self)
         self.simulation.strike = self._strike
