@@ -23,8 +23,26 @@ from harness.cloudstack.api import (
 from harness.cloudstack.api.command import Command, Json, Shape
 from harness.cloudstack.api.discovery import list_apis
 from harness.cloudstack.api.errors import MALFORMED, PARAMETER, UNAUTHORIZED, UNSUPPORTED, ApiError, as_api_error
+from harness.cloudstack.api.lookup import by_uuid
 from harness.cloudstack.api.parameters import Request, check
-from harness.cloudstack.records.rows import User
+from harness.cloudstack.records.rows import (
+    Account,
+    Cluster,
+    DiskOffering,
+    Domain,
+    GuestOs,
+    HostRow,
+    Pod,
+    Row,
+    ServiceOffering,
+    Snapshot,
+    StoragePool,
+    Template,
+    User,
+    Vm,
+    Volume,
+    Zone,
+)
 from harness.cloudstack.services import Services
 from harness.spi.errors import MisuseError
 
@@ -32,6 +50,24 @@ Query = Sequence[tuple[str, str]]
 NOT_VERIFIED = "unable to verify user credentials and/or request signature"
 MAX_PARAMETERS = 1000
 MAX_PAGE = 500
+
+
+ENTITIES: Mapping[str, type[Row]] = {
+    "zoneid": Zone,
+    "podid": Pod,
+    "clusterid": Cluster,
+    "hostid": HostRow,
+    "domainid": Domain,
+    "virtualmachineid": Vm,
+    "volumeid": Volume,
+    "snapshotid": Snapshot,
+    "templateid": Template,
+    "storageid": StoragePool,
+    "ostypeid": GuestOs,
+    "serviceofferingid": ServiceOffering,
+    "diskofferingid": DiskOffering,
+    "overridediskofferingid": DiskOffering,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +97,8 @@ class Dispatcher:
             command = _command(query)
             request = replace(check(command.name, command.parameters, query), user_id=user.id)
             key = f"{command.name.lower()}response"
+            if command.shape is not Shape.LIST or command.name == "registerTemplate":
+                self._check_entities(command, request)
             return ApiReply(200, msgspec.json.encode({key: self._run(command, request)}))
         except MisuseError:
             raise
@@ -83,6 +121,18 @@ class Dispatcher:
         if late is not None:
             raise ApiError(UNAUTHORIZED, f"{NOT_VERIFIED}: {late}")
         return user
+
+    def _check_entities(self, command: Command, request: Request) -> None:
+        """As in CloudStack, whatever a parameter names must exist, also where the command does not use it."""
+        named = [parameter.name for parameter in command.parameters if request.text(parameter.name)]
+        with self._services.records.read() as tx:
+            for name in named:
+                if name in ENTITIES:
+                    by_uuid(tx, ENTITIES[name], request.need(name), name)
+                elif name == "projectid":
+                    raise ApiError(PARAMETER, "Unable to find project by ID: there are no projects")
+                elif name == "account" and tx.find(Account, account_name=request.need(name)) is None:
+                    raise ApiError(PARAMETER, f"Unable to find account {request.need(name)}")
 
     def _run(self, command: Command, request: Request) -> Any:  # Any: the fields of the command's answer
         if command.is_async:

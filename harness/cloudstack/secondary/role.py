@@ -65,12 +65,13 @@ class SecondaryRole:
         deadline = self._runtime.monotonic() + command.wait
         with self._locks.hold(path, command.wait):
             # The file's name holds the template's uuid: if it is there, an earlier try of this command made it.
-            if not target.is_file():
+            if target.is_file():
+                size = self._check(target, command)
+            else:
                 with self._export.writing(target) as (part, file):
                     fetch(command.url, file, self._config, lambda: self._runtime.monotonic() > deadline)
                     file.flush()
-                    self._check(part, command)
-            size = self._check(target, command)
+                    size = self._check(part, command)
             physical = target.stat().st_size
         _log.info("template %s: %s is at %s", template.uuid, shown(command.url), path)
         return DownloadAnswer(result=True, install_path=path, virtual_size=size, physical_size=physical)
