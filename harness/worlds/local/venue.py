@@ -88,8 +88,11 @@ class LocalVenue:
         try:
             body(world)
         finally:
+            # What background tasks say again and again is worth one entry.
+            recorder.polled = set()
             for at, source, text in self._read_logs():
                 recorder.timeline(source, text, max(0.0, at - epoch))
+            recorder.polled = None
             if self._lab is not None:
                 add_evidence(self._lab, recorder, int(began))
 

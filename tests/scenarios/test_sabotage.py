@@ -1,0 +1,85 @@
+"""The scenarios notice when the plugin does not do its work: each sabotage turns a case red, at the right check."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+
+import pytest
+
+from harness.agent import domain_xml
+from harness.agent.adaptor import StorageAdaptor
+from harness.driver.driver import StorPoolDriver
+from harness.recording import Recorder
+from harness.report.stream import Check, Event
+from harness.run import Verdict, judge
+from harness.worlds.memory.world import MemoryWorld
+from scenarios.registry import load
+
+CASES = {case.id: case for case in load()}
+Sabotage = Callable[[pytest.MonkeyPatch], None]
+
+
+def nothing(*_arguments: object, **_named: object) -> None:
+    """What a method does that was sabotaged."""
+
+
+def without(owner: type, method: str) -> Sabotage:
+    return lambda patch: patch.setattr(owner, method, nothing)
+
+
+def disks_with(change: Callable[[ET.Element], None]) -> Sabotage:
+    """Domains get their disks with something changed."""
+    right = domain_xml.disk_element
+
+    def wrong(source: str, target: str, serial: str) -> ET.Element:
+        disk = right(source, target, serial)
+        change(disk)
+        return disk
+
+    return lambda patch: patch.setattr(domain_xml, "disk_element", wrong)
+
+
+def cached(disk: ET.Element) -> None:
+    disk.find("driver").set("cache", "writeback")  # type: ignore[union-attr]  # every disk has a driver
+
+
+def other_serial(disk: ET.Element) -> None:
+    disk.find("serial").text = "0" * 20  # type: ignore[union-attr]  # every disk has a serial
+
+
+def failed_check(case_id: str) -> str:
+    """Name of the check that failed, or what else is wrong; empty when the case passed."""
+    events: list[Event] = []
+    verdict = Verdict()
+    recorder = Recorder("memory", case_id, events.append, lambda: 0.0)
+    MemoryWorld(3).run(lambda world: judge(CASES[case_id], world, recorder, verdict))
+    failed = [event.name for event in events if isinstance(event, Check) and not event.passed]
+    if failed:
+        return failed[0]
+    return str(verdict.error or "") or "; ".join(verdict.violated)
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "case_id", "expected"),
+    [
+        (without(StorPoolDriver, "revoke_access"), "5.hot", "tags cvm, disk, vc-policy cleared, uuid and cs kept"),
+        (without(StorPoolDriver, "revoke_access"), "5.from-stopped", "tags cvm, disk cleared, uuid kept"),
+        (without(StorPoolDriver, "provide_vm_info"), "4.hot", "tags cs, uuid, cvm, disk"),
+        (without(StorPoolDriver, "provide_vm_tags"), "4.vc-policy", "tag vc-policy on the ROOT disk"),
+        (without(StorPoolDriver, "delete"), "7.running", "StorPool volume gone"),
+        (without(StorPoolDriver, "delete"), "8.detached", "StorPool volume gone"),
+        (without(StorageAdaptor, "disconnect"), "5.stop", "no attachment on StorPool"),
+        (without(StorageAdaptor, "disconnect"), "5.guest-off", "no attachment on StorPool"),
+        (disks_with(cached), "4.start", "disk in the domain with serial, raw, discard"),
+        (disks_with(other_serial), "4.start", "disk in the domain with serial, raw, discard"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value[:1].isdigit() else "",
+)
+def test_a_plugin_that_does_not_do_its_work_is_noticed(
+    sabotage: Sabotage, case_id: str, expected: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("CRITICAL", logger="harness")
+    assert failed_check(case_id) == ""
+    sabotage(monkeypatch)
+    assert failed_check(case_id) == expected
