@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,12 +29,13 @@ def down(state_dir: Path | None = None, progress: Progress = silent) -> None:
 
 def take_down(state: State, progress: Progress = silent) -> None:
     """`down` for a caller that holds the lock."""
-    ledger = Ledger(state.ledger)
     machine_lock.refuse_other(state.root)
+    ours = machine_lock.owner() == state.root
+    ledger = Ledger(state.ledger, machine_lock.LEDGER_COPY if ours else None)
     entries = ledger.entries()
-    if machine_lock.owner() == state.root:
+    if ours:
         entries = [entry for entry in _by_prefix(state) if entry not in entries] + entries
-    if not entries:
+    if not entries and not ours:
         return
     progress("taking the local lab down")
     for member in SSH_MEMBERS:
@@ -48,10 +50,11 @@ def take_down(state: State, progress: Progress = silent) -> None:
             continue
         if EXISTS[entry.kind](entry.name):
             left.append(f"{entry}: still there after its removal")
+    left += _detach_loops(state.root)
     if left:
         raise LeftOver("the local lab is not wholly down; repeat `splab lab down` after looking at: " + "; ".join(left))
-    machine_lock.OWNER.unlink(missing_ok=True)
     ledger.remove()
+    machine_lock.OWNER.unlink(missing_ok=True)
     if state.root.is_dir() and not any(state.root.iterdir()):
         state.root.rmdir()
 
@@ -115,6 +118,19 @@ def loop_devices(directory: Path) -> list[str]:
         if Path(file).is_relative_to(directory):
             found.append(f"/dev/{backing.parent.parent.name}")
     return sorted(found)
+
+
+def _detach_loops(directory: Path) -> list[str]:
+    """Detach what still leads into `directory`, for instance into files that were deleted under a running lab.
+
+    `losetup -d` of a busy device succeeds and takes effect later, so the answer is what is there after a while.
+    """
+    for device in loop_devices(directory):
+        run(["losetup", "-d", device], check=False)
+    deadline = time.monotonic() + 5
+    while loop_devices(directory) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return [f"loop device {device} is busy" for device in loop_devices(directory)]
 
 
 def _remove_directory(name: str) -> None:

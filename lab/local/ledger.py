@@ -34,27 +34,33 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Ledger:
-    """Append-only; `record` returns when the line is on disk."""
+    """Append-only; `record` returns when the line is on disk. With a `copy`, that gets each line first, and is read
+    when the ledger itself is gone."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, copy: Path | None = None) -> None:
         self.path = path
+        self.copy = copy
 
     def record(self, kind: Kind, name: str | Path) -> None:
         entry = Entry(kind, str(name))
         if entry in self.entries():
             return
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self.path.open("ab") as file:
-            file.write(msgspec.json.encode(entry) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        for path in [self.copy, self.path] if self.copy else [self.path]:
+            with path.open("ab") as file:
+                file.write(msgspec.json.encode(entry) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
 
     def entries(self) -> list[Entry]:
         """Everything recorded, in order; a last line torn by a crash was never acted upon and is left out."""
-        if not self.path.exists():
+        path = self.path if self.path.exists() or self.copy is None else self.copy
+        if not path.exists():
             return []
-        whole, _, _ = self.path.read_bytes().rpartition(b"\n")
+        whole, _, _ = path.read_bytes().rpartition(b"\n")
         return [msgspec.json.decode(line, type=Entry) for line in whole.splitlines()]
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
+        if self.copy is not None:
+            self.copy.unlink(missing_ok=True)

@@ -13,6 +13,9 @@ LOCK = Path("/run/lock/splab.lock")
 OWNER = Path("/run/splab.owner")
 """Holds the state directory of the lab that is up; gone after a reboot, as everything it speaks of."""
 
+LEDGER_COPY = Path("/run/splab.ledger")
+"""A copy of that lab's ledger, for the case that its state directory is deleted under it."""
+
 
 @contextmanager
 def exclusive() -> Iterator[None]:

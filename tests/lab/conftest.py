@@ -54,7 +54,7 @@ def listing() -> Callable[[str], Listing]:
             "throttles": _throttles(),
             "processes": _processes(about),
             "device folders": {str(path) for path in Path("/dev").glob("storpool*")},
-            "run": {str(path) for path in Path("/run").iterdir() if path.name != "lock"},
+            "run": {str(path) for path in Path("/run").iterdir() if path.name not in ("lock", "mount")},
         }
 
     return take

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,6 +168,34 @@ def test_a_second_lab_on_the_machine_is_refused_and_told_where_the_first_is(
             act(state_directory)
     (tmp_path / "owner").unlink()
     assert not state_directory.exists()
+
+
+def test_a_lab_whose_state_directory_was_deleted_under_it_is_still_taken_down(
+    state_directory: Path, listing: Take
+) -> None:
+    about = str(state_directory)
+    before = listing(about)
+    up(state_directory)
+    shutil.rmtree(state_directory)
+    down(state_directory)
+    assert_as_before(before, listing, about)
+
+
+def test_what_has_the_lab_s_name_but_no_owner_is_neither_used_nor_removed(state_directory: Path) -> None:
+    stranger = folder_of("")
+    stranger.mkdir()
+    process = subprocess.Popen(["sleep", "300"])
+    try:
+        (stranger / "cgroup.procs").write_text(str(process.pid))
+        with pytest.raises(LabError, match=f"cgroup {stranger}"):
+            up(state_directory)
+        down(state_directory)
+        assert processes(stranger) == [process.pid]
+    finally:
+        process.kill()
+        process.wait(10)
+        wait("the folder can go", lambda: not processes(stranger), 10)
+        stranger.rmdir()
 
 
 def test_a_lab_that_lost_a_machine_is_repaired_by_up(state_directory: Path) -> None:
