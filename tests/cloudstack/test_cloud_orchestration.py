@@ -10,7 +10,7 @@ from cloud_rig import GIB, HOSTS, CloudError, Rig, configuration
 from harness.cloudstack.orchestration import attachment
 from harness.cloudstack.records.rows import HaWork, Snapshot, SnapshotStore, TemplatePool, Vm, Volume
 from harness.runtime.threads import ThreadRuntime
-from harness.spi.errors import Conflict, Error, InsufficientCapacity, NotFound, Unavailable, Unknown
+from harness.spi.errors import Conflict, Error, InsufficientCapacity, InvalidParameter, NotFound, Unavailable, Unknown
 
 
 @pytest.fixture
@@ -120,6 +120,26 @@ def test_a_vm_starts_nowhere_while_the_host_that_may_run_it_is_silent(rig: Rig, 
     rig.hosts["kvm1"].down = False
     assert rig.call("startVirtualMachine", id=vm)["virtualmachine"]["state"] == "Running"
     assert rig.rows(HaWork) == []
+    rig.check_at_rest()
+
+
+def test_a_vm_goes_to_the_host_that_has_the_pool_of_its_new_volume(rig: Rig) -> None:
+    rig.storpool.fail("host_connected", Unavailable("kvm1 has no way to StorPool"))
+    compute, template = rig.ready()
+    assert rig.deploy(compute, template)["hostname"] == "kvm2"
+    volume = rig.volume(diskofferingid=rig.disk_offering())["id"]
+    rig.call("attachVolume", id=volume, virtualmachineid=rig.rows(Vm)[0].uuid)
+    rig.check_at_rest()
+
+
+def test_what_a_failed_creation_left_goes_with_the_vm_it_was_for(rig: Rig) -> None:
+    compute, template = rig.ready()
+    rig.storpool.fail("clone", Unknown("the answer was lost"), after=True)
+    with pytest.raises(CloudError, match="the answer was lost"):
+        rig.deploy(compute, template)
+    assert len(rig.storpool.volumes) == 1
+    rig.call("expungeVirtualMachine", id=rig.rows(Vm)[0].uuid)
+    assert rig.storpool.volumes == {}
     rig.check_at_rest()
 
 
@@ -273,6 +293,8 @@ def test_an_attached_volume_is_not_deleted(rig: Rig, vm: str) -> None:
     rig.call("attachVolume", id=volume, virtualmachineid=vm)
     for command in ("deleteVolume", "destroyVolume"):
         assert "not attached to any VM" in refused(431, rig, command, id=volume)
+    with pytest.raises(InvalidParameter, match="not attached to any VM"):
+        rig.server.services.volumes.destroy(rig.rows(Volume, uuid=volume)[0].id)
     assert rig.find("volume", volume)["state"] == "Ready"
     rig.check_at_rest()
 

@@ -54,7 +54,8 @@ class AttachmentManager:
                 row = self._plug(vm, row, device_id)
             else:
                 with self._context.records.transaction("volume assign") as tx:
-                    row = _assign(tx, tx.get(Volume, volume_id), vm, device_id)
+                    row = _recheck(tx, vm, volume_id, device_id)
+                    row = _assign(tx, row, vm, device_id)
             if row.path is not None:
                 self._volumes.tell_attached(vm.uuid, row)
             return row
@@ -139,8 +140,9 @@ class AttachmentManager:
 
     def _plug(self, vm: Vm, row: Volume, device_id: int | None) -> Volume:
         with self._context.records.transaction("volume attach") as tx:
+            row = _recheck(tx, vm, row.id, device_id)
             device_id = _device_id(tx, vm, row, device_id)
-            row = tx.transition(tx.get(Volume, row.id), VolumeEvent.ATTACH_REQUESTED)
+            row = tx.transition(row, VolumeEvent.ATTACH_REQUESTED)
             tx.set_detail("volume_details", row.id, ATTACHING, f"{vm.id}:{vm.host_id}:{device_id}")
         disk = objects.disk(msgspec.structs.replace(row, device_id=device_id))
         try:
@@ -240,6 +242,13 @@ def _device_id(tx: Transaction, vm: Vm, row: Volume, wanted: int | None) -> int:
 def _assign(tx: Transaction, row: Volume, vm: Vm, device_id: int | None) -> Volume:
     number = _device_id(tx, vm, row, device_id)
     return tx.update(row, instance_id=vm.id, device_id=number, attached=tx.now, updated=tx.now)
+
+
+def _recheck(tx: Transaction, vm: Vm, volume_id: int, device_id: int | None) -> Volume:
+    """The volume as it is now: another VM, whose lock is another one, may have taken it meanwhile."""
+    row = tx.get(Volume, volume_id)
+    check_attachable(tx, vm, row, device_id)
+    return row
 
 
 def _intent(tx: Transaction, volume_id: int) -> tuple[int, int, int] | None:

@@ -53,14 +53,34 @@ def host_for(tx: Transaction, vm: Vm, avoid: Collection[int] = (), wanted: int |
         " (SELECT 1 FROM storage_pool_host_ref r WHERE r.pool_id = v.pool_id AND r.host_id = host.id)) ORDER BY id",
         (vm.data_center_id, vm.id),
     )
-    usable = [host for host in hosts if host.id not in avoid and wanted in (None, host.id)]
+    reasons = []
+    usable = []
+    for host in hosts:
+        if host.id in avoid or wanted not in (None, host.id):
+            continue
+        reason = _no_room(tx, vm, host)
+        if reason is None:
+            usable.append(host)
+        else:
+            reasons.append(f"on host {host.name}: {reason}")
     if not usable:
         raise InsufficientCapacity(
-            f"no host for VM {vm.instance_name}: it must be Up and Enabled, have the VM's storage pools connected"
+            "; ".join(reasons)
+            or f"no host for VM {vm.instance_name}: it must be Up and Enabled, have the VM's storage pools connected"
             f" and not be one that has just failed ({len(avoid)} have)"
         )
     counts = {host.id: _vms_on(tx, host.id) for host in usable}
     return min(usable, key=lambda host: (host.id != vm.last_host_id, counts[host.id], host.id))
+
+
+def _no_room(tx: Transaction, vm: Vm, host: HostRow) -> str | None:
+    """Why a volume of the VM that is on no pool yet cannot go to one that the host has."""
+    for volume in tx.select(Volume, "instance_id = ? AND removed IS NULL AND pool_id IS NULL ORDER BY id", (vm.id,)):
+        try:
+            pool_for(tx, volume, host.id)
+        except InsufficientCapacity as error:
+            return str(error)
+    return None
 
 
 def _unfit(tx: Transaction, pool: StoragePool, wanted: set[str], asked: int, host_id: int | None) -> str | None:

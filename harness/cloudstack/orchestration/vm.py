@@ -119,7 +119,7 @@ class VmManager:
             vms = tx.all(Vm, host_id=host_id, state=VmState.RUNNING, removed=None)
         for vm in vms:
             power = report.get(vm.instance_name, VmPower.OFF)
-            if power is VmPower.OFF and vm.update_time < asked_at:
+            if power is VmPower.OFF:
                 self._reported_off(vm, asked_at)
 
     def confirm_stopped(self, vm_id: int) -> None:
