@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from harness.spi.errors import Unavailable
 from harness.spi.objects import DataStore, ImageFormat, StoreRole, TemplateObject
 
 STORE = DataStore(id=1, uuid="s", name="s", role=StoreRole.IMAGE, provider="NFS", url="nfs://h/export")
+pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img (apt install qemu-utils)")
 REPOSITORY = Path(__file__).parents[2]
 
 
