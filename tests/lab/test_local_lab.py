@@ -150,7 +150,8 @@ def test_an_up_that_is_killed_half_way_is_taken_down_without_a_trace(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     )
     ledger = Ledger(state_directory / "ledger.jsonl")
-    wait(f"{lines} lines in the ledger", lambda: len(ledger.entries()) >= lines, 90)
+    wait(f"{lines} lines in the ledger", lambda: len(ledger.entries()) >= lines or child.poll() is not None, 90)
+    assert child.poll() is None, "up ended before it could be killed; its error is above"
     child.kill()
     child.wait(30)
     down(state_directory)
