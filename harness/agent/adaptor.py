@@ -29,8 +29,12 @@ class Attachments(Protocol):
     All raise errors of `harness.spi.errors`. Attaching and detaching can be repeated with the same effect.
     """
 
-    def attach(self, object_id: str, client: int, *, timeout: int) -> None:
-        """Attach here, a volume read-write and a snapshot read-only. `NotFound` when there is no such object."""
+    def attach(self, object_id: str, client: int, *, shared: bool, timeout: int) -> None:
+        """Attach here, a volume read-write and a snapshot read-only. `NotFound` when there is no such object.
+
+        Unless `shared`, a volume is detached from every other client that may write to it; when one of them has it
+        open, `Conflict` names that one and nothing is changed.
+        """
         ...
 
     def detach(self, object_id: str, client: int, *, timeout: int) -> None:
@@ -59,16 +63,17 @@ class StorageAdaptor:
         self._config = config
         self._client_id = client_id
 
-    def connect(self, path: str, *, size: int | None, timeout: float) -> int:
+    def connect(self, path: str, *, size: int | None, timeout: float, shared: bool = False) -> int:
         """Attach the object at `path` to this host and wait for its device; the device's size.
 
-        `size` None means the size StorPool gives. After an error it is detached again; when that fails too, a note of
-        the error says so. Raises `Unavailable` when the API or the device did not answer in time, `NotFound` when the
-        object is gone, `InvalidParameter` when this host is no client of the cluster.
+        Two hosts that write to one volume destroy what is on it, so other hosts lose it unless `shared`; `Conflict`
+        names one that has it open. `size` None means the size StorPool gives. After an error it is detached again; when
+        that fails too, a note of the error says so. Raises `Unavailable` when the API or the device did not answer in
+        time, `NotFound` when the object is gone, `InvalidParameter` when this host is no client of the cluster.
         """
         deadline = Deadline(self._runtime, timeout)
         try:
-            self._attach(path, deadline)
+            self._attach(path, deadline, shared=shared)
         except (NotSent, NotFound, InvalidParameter):
             raise
         except Error as error:
@@ -84,7 +89,7 @@ class StorageAdaptor:
     def verify(self, path: str, *, size: int | None, timeout: float) -> int:
         """Like `connect`, but leaves the attachment as it is after an error: for disks that a guest has."""
         deadline = Deadline(self._runtime, timeout)
-        self._attach(path, deadline)
+        self._attach(path, deadline, shared=True)
         return self._wait_for_device(path, size, deadline)
 
     def disconnect(self, path: str, *, timeout: float | None = None) -> None:
@@ -118,13 +123,13 @@ class StorageAdaptor:
             except Error as problem:
                 error.add_note(f"while cleaning up, {path} could not be detached and may still be attached: {problem}")
 
-    def _attach(self, path: str, deadline: Deadline) -> None:
+    def _attach(self, path: str, deadline: Deadline, *, shared: bool) -> None:
         name = self._config.host_name
         object_id = check_path(path)
         client = self._client_id()
         timeout = max(1, min(self._config.attach_timeout, int(deadline.remaining)))
         try:
-            self._attachments.attach(object_id, client, timeout=timeout)
+            self._attachments.attach(object_id, client, shared=shared, timeout=timeout)
         except NotSent as error:
             raise NotSent(
                 f"host {name} could not attach {path}, because it does not reach the StorPool API: {error}; "
@@ -132,6 +137,11 @@ class StorageAdaptor:
             ) from error
         except NotFound as error:
             raise NotFound(f"{path} does not exist in StorPool, so it cannot be attached to host {name}") from error
+        except Conflict as error:
+            raise Conflict(
+                f"{path} was not attached to host {name}, because another host has it open for writing: {error}; "
+                "stop what uses it there first"
+            ) from error
         except InvalidParameter as error:
             raise InvalidParameter(
                 f"StorPool refuses to attach {path} to host {name} as client {client}: {error}; "

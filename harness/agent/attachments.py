@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harness.spi.errors import NotFound, Unavailable, Unknown
+from msgspec import UNSET
+
+from harness.spi.errors import InvalidParameter, NotFound, Unavailable, Unknown
 from harness.storpool import SnapshotReassignDesc, StorPoolClient, VolumeReassignDesc
 
 ATTEMPTS = 3
@@ -12,14 +14,21 @@ or a late twin of one that succeeded changes nothing."""
 
 class ClientAttachments:
     """`harness.agent.adaptor.Attachments` over the StorPool client. A path does not tell a volume from a snapshot, so a
-    volume is asked for first."""
+    volume is asked for first.
+
+    An attach whose answer was lost may arrive after a later detach, and nothing here can tell: reading back shows only
+    what has arrived. What it leaves is an attachment that nobody opens; the next attach elsewhere takes it away.
+    """
 
     def __init__(self, client: StorPoolClient) -> None:
         self._client = client
 
-    def attach(self, object_id: str, client: int, *, timeout: int) -> None:
+    def attach(self, object_id: str, client: int, *, shared: bool, timeout: int) -> None:
+        others = () if shared else self._other_writers(object_id, client)
         try:
-            self._reassign(VolumeReassignDesc(volume=object_id, rw=(client,)), timeout)
+            # StorPool does all of it or nothing: a device that is open elsewhere keeps it from being attached here.
+            desc = VolumeReassignDesc(volume=object_id, rw=(client,), detach=others or UNSET, force=False)
+            self._reassign(desc, timeout)
         except NotFound:
             self._reassign(SnapshotReassignDesc(snapshot=object_id, ro=(client,)), timeout)
 
@@ -35,6 +44,10 @@ class ClientAttachments:
         except NotFound:
             return self._client.snapshot(object_id).size
 
+    def _other_writers(self, object_id: str, client: int) -> tuple[int, ...]:
+        found = self._client.attachments(object_id)
+        return tuple(sorted({at.client for at in found if at.rights == "rw" and at.client != client}))
+
     def _reassign(self, item: VolumeReassignDesc | SnapshotReassignDesc, timeout: int) -> None:
         lost: Unknown | None = None
         for _ in range(ATTEMPTS):
@@ -43,8 +56,10 @@ class ClientAttachments:
                 return
             except Unknown as error:
                 lost = error
-            except Unavailable as error:
+            except (Unavailable, InvalidParameter) as error:
                 # Nothing was done this time; what an earlier sending did stays unknown.
-                raise lost or error from error
+                if lost is None:
+                    raise
+                raise lost from error
         if lost is not None:
             raise lost

@@ -19,6 +19,7 @@ from harness.storpool import NotSent, Reply, Request, RetryPolicy, StorPoolClien
 
 MIB = 1024 * 1024
 CLIENT = 2
+OTHER_CLIENT = 7
 CONF = "SP_CLUSTER_ID=d.n\nSP_OURID=9\nSP_AUTH_TOKEN=a=b\n[kvm1]\nSP_OURID=2\n"
 
 
@@ -108,6 +109,8 @@ class Rig:
     snapshots: set[str] = field(default_factory=set)
     """Those of `volumes` that are snapshots."""
     attached: set[str] = field(default_factory=set)
+    elsewhere: dict[str, bool] = field(default_factory=dict)
+    """Volumes attached read-write to another host's client, and whether they are open there."""
     registered: bool = True
     domains: dict[str, str] = field(default_factory=dict)
     states: dict[str, DomainState] = field(default_factory=dict)
@@ -202,6 +205,9 @@ class FakeApi:
             return self._volume(name.removeprefix("~"))
         if call == "Snapshot":
             return self._snapshot(name.removeprefix("~"))
+        if call == "AttachmentsList":
+            with self._rig.step("list attachments"):
+                return self._attachments()
         assert call == "VolumesReassignWait", call
         (item,) = json.loads(request.body or b"")["reassign"]
         assert item.get("force", False) is False
@@ -212,16 +218,36 @@ class FakeApi:
         assert item.get(wish, item.get("detach")) == [CLIENT]
         if wish in item:
             with self._rig.step(f"attach {global_id}"):
-                return self._attach(global_id)
+                return self._attach(global_id, item.get("detach", []))
         with self._rig.step(f"detach {global_id}"):
             return self._detach(global_id)
 
-    def _attach(self, global_id: str) -> Reply:
+    def _attachments(self) -> Reply:
+        rig = self._rig
+        entries = [(name, CLIENT) for name in rig.attached] + [(name, OTHER_CLIENT) for name in rig.elsewhere]
+        data = [
+            {
+                "volume": f"~{name}",
+                "globalId": name,
+                "snapshot": name in rig.snapshots,
+                "client": client,
+                "rights": "ro" if name in rig.snapshots else "rw",
+                "pos": pos,
+            }
+            for pos, (name, client) in enumerate(entries)
+        ]
+        return Reply(200, json.dumps({"generation": "1", "data": data}).encode())
+
+    def _attach(self, global_id: str, detached: list[int]) -> Reply:
         rig = self._rig
         if not rig.registered:
             return refusal("invalidParam", "No such client registered")
         if global_id not in rig.volumes:
             return refusal("objectDoesNotExist", "no such volume")
+        if OTHER_CLIENT in detached:
+            if rig.elsewhere.get(global_id):
+                return refusal("busy", f"'~{global_id}' is open at client {OTHER_CLIENT}")
+            rig.elsewhere.pop(global_id, None)
         if global_id not in rig.attached:
             rig.appears[global_id] = rig.clock.time + rig.device_delay
         rig.attached.add(global_id)

@@ -19,7 +19,8 @@ def handle(tools: Tools, command: StorPoolModifyStoragePoolCommand) -> StorPoolM
     details = ""
     with tools.volumes([command.volume_path], deadline.remaining):
         if command.add:
-            tools.adaptor.connect(command.volume_path, size=None, timeout=deadline.remaining)
+            # Every host proves itself with the same volume, perhaps at this moment.
+            tools.adaptor.connect(command.volume_path, size=None, timeout=deadline.remaining, shared=True)
         try:
             tools.adaptor.disconnect(command.volume_path)
         except Error as error:
