@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.driver.pools import Connect
-from harness.spi.driver import DriverRecords, PoolDescription, PoolRecords, PoolRequest
+from harness.spi.driver import DriverRecords, PoolDescription, PoolRequest
 from harness.spi.errors import Error, InvalidParameter, Unavailable, Unknown
 from harness.spi.runtime import Runtime
 from harness.storpool import AuthenticationFailed, Connection, ObjectDoesNotExist, Template, from_details, parse_url
@@ -38,12 +38,18 @@ class StorPoolLifeCycle:
         )
 
     def _refuse_second(self, name: str, connection: Connection) -> None:
-        """Two pools of one template would count its space, and clean up its objects, twice."""
-        if not isinstance(self._records, PoolRecords):
-            return
+        """Two pools of one template would count its space, and clean up its objects, twice.
+
+        A cluster may be given by another address; its token is its own.
+        """
         for pool_id in self._records.pool_ids():
-            other = from_details(self._records.pool_details(pool_id))
-            if other.template == connection.template and set(other.endpoints) & set(connection.endpoints):
+            try:
+                other = from_details(self._records.pool_details(pool_id))
+            except InvalidParameter:
+                # A pool whose details were damaged serves nothing, and must not keep others from being added.
+                continue
+            same_cluster = other.token == connection.token or set(other.endpoints) & set(connection.endpoints)
+            if same_cluster and other.template == connection.template:
                 raise InvalidParameter(
                     f"pool {name}: StorPool template {connection.template} serves pool {pool_id} already; "
                     "use another template"

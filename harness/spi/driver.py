@@ -7,7 +7,7 @@ They raise `harness.spi.errors.Error`; after an error the driver's operation rec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import msgspec
 
@@ -153,6 +153,10 @@ class DriverRecords(Protocol):
         """Value of a configuration key: the narrowest scope that has one, else its default."""
         ...
 
+    def pool_ids(self) -> list[int]:
+        """Row ids of the StorPool pools that are not removed."""
+        ...
+
     def pool_details(self, pool_id: int) -> dict[str, str]: ...
 
     def set_pool_detail(self, pool_id: int, key: str, value: str | None) -> None:
@@ -164,15 +168,6 @@ class DriverRecords(Protocol):
     def vm_tag(self, vm_uuid: str, key: str) -> str | None: ...
 
     def cached_template(self, template_id: int, pool_id: int) -> CachedTemplate | None: ...
-
-
-@runtime_checkable
-class PoolRecords(Protocol):
-    """What the records may offer beside `DriverRecords`; with it a second pool of one StorPool template is refused."""
-
-    def pool_ids(self) -> list[int]:
-        """Row ids of the StorPool pools that are not removed."""
-        ...
 
 
 class HostEndpoints(Protocol):

@@ -71,9 +71,15 @@ def test_a_template_without_placement_or_replication_is_refused(rig: Rig) -> Non
 
 
 def test_a_template_that_serves_another_pool_is_refused_whichever_address_it_is_given_by(rig: Rig) -> None:
-    with pytest.raises(InvalidParameter, match="serves pool 1 already"):
-        rig.provider.life_cycle.initialize(request(f"storpool://{TOKEN}@other:81,sp:81/hdd"))
+    for hosts in ("other:81,sp:81", "10.9.9.9:81"):
+        with pytest.raises(InvalidParameter, match="serves pool 1 already"):
+            rig.provider.life_cycle.initialize(request(f"storpool://{TOKEN}@{hosts}/hdd"))
     assert rig.provider.life_cycle.initialize(request(f"storpool://{TOKEN}@sp:81/ssd")).details["SP_TEMPLATE"] == "ssd"
+
+
+def test_a_pool_whose_details_are_damaged_keeps_no_other_from_being_added(rig: Rig) -> None:
+    del rig.records.details[1]["SP_AUTH_TOKEN"]
+    assert rig.provider.life_cycle.initialize(request()).details["SP_TEMPLATE"] == "hdd"
 
 
 def test_an_api_that_is_not_reached_or_not_storpools_is_unavailable(empty: Rig) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from harness import checks
 from harness.observers import CloudApiError, Json, World
-from harness.worlds.memory.processes import MANAGEMENT, agent_of
+from harness.worlds.memory.processes import ENDPOINT, MANAGEMENT, STORPOOL_TOKEN, agent_of
 from harness.worlds.memory.world import MemoryWorld
 
 MARK = b"written by the guest".ljust(4096, b".")
@@ -209,3 +209,27 @@ def test_a_dead_agent_is_an_error_of_the_job_and_not_of_the_run() -> None:
             world.cloud.call("deployVirtualMachine", **deployment(world, template_id))
 
     MemoryWorld(1).run(attach)
+
+
+def test_a_second_pool_of_one_storpool_template_is_refused_until_the_first_is_gone() -> None:
+    def again(world: World) -> tuple[str, list[str]]:
+        env = world.environment
+        pool = env.pools[1]
+        wanted: dict[str, str | int | bool] = {
+            "name": "second",
+            "zoneid": env.zone_id,
+            "scope": "zone",
+            "provider": "StorPool",
+            "capacitybytes": 1 << 40,
+            "url": f"storpool://{STORPOOL_TOKEN}@{ENDPOINT}/{pool.storpool_template}",
+        }
+        with pytest.raises(CloudApiError) as refused:
+            world.cloud.call("createStoragePool", **wanted)
+        world.cloud.call("deleteStoragePool", id=pool.id)
+        world.cloud.call("createStoragePool", **wanted)
+        listed = world.cloud.call("listStoragePools")["storagepool"]
+        return str(refused.value), sorted(str(row["name"]) for row in listed)
+
+    text, names = MemoryWorld(1).run(again)
+    assert "serves pool" in text and STORPOOL_TOKEN not in text
+    assert names == ["fast", "second"]

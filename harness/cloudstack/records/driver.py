@@ -58,6 +58,10 @@ class RecordsOfDriver:
             zone_id = pool.data_center_id if pool else None
             return settings.value(tx, name, zone_id=zone_id, cluster_id=cluster_id, pool_id=pool_id)
 
+    def pool_ids(self) -> list[int]:
+        with self._records.read() as tx:
+            return [row.id for row in tx.all(StoragePool, pool_type="StorPool", removed=None)]
+
     def pool_details(self, pool_id: int) -> dict[str, str]:
         with self._records.read() as tx:
             return tx.details("storage_pool_details", pool_id)
