@@ -25,6 +25,8 @@ from scenarios.table import ROWS, RowId
 
 REST_SECONDS = 60.0
 """How long background work may go on after a case until the cloud must be at rest."""
+READY_SECONDS = 10.0
+"""How long a case waits for the world it is given to be at rest."""
 
 Body = Callable[[World], None]
 
@@ -98,6 +100,8 @@ class Verdict:
     error: BaseException | None = None
     checked: int = 0
     violated: list[str] = field(default_factory=list)
+    reported: set[checks.Violation] = field(default_factory=set)
+    """Violations that a case of this world has failed for; no later case fails for them again."""
     left: list[str] = field(default_factory=list)
     """Objects of the case that could not be removed."""
     finished: bool = False
@@ -105,9 +109,15 @@ class Verdict:
 
 
 def judge(case: Case, world: World, recorder: Recorder, verdict: Verdict) -> None:
-    """Run one scenario in `world`, hold the cloud to its invariants, remove what was made, and again."""
+    """Run one scenario in `world`, hold the cloud to its invariants, remove what was made, and again.
+
+    The world must be at rest before, but for what an earlier case has already failed for.
+    """
     before = tidy.inventory(world)
-    known = frozenset(checks.violations(checks.take(world)))
+    _rest(world, "before the scenario", verdict, READY_SECONDS)
+    if verdict.violated:
+        recorder.failed = verdict.finished = True
+        return
     seen = RecordingWorld(world, recorder)
     try:
         case.run(seen)
@@ -116,31 +126,32 @@ def judge(case: Case, world: World, recorder: Recorder, verdict: Verdict) -> Non
     if world.real:
         _evidence(world, recorder)
     if verdict.error is None:
-        _rest(world, known, "after the scenario", verdict)
+        _rest(world, "after the scenario", verdict)
     recorder.timeline("splab", "the scenario is over; what it made is removed")
     try:
         verdict.left = tidy.tidy(seen, before)
     except Exception as error:
         verdict.left = [f"clean-up ended early: {type(error).__name__}: {error}"]
-    if verdict.error is None and not verdict.violated:
-        _rest(world, known, "after clean-up", verdict)
+    if not verdict.violated:
+        _rest(world, "after clean-up", verdict)
     recorder.failed = bool(verdict.error or verdict.violated or verdict.left)
     verdict.finished = True
 
 
-def _rest(world: World, known: frozenset[checks.Violation], when: str, verdict: Verdict) -> None:
-    """Wait until the invariants hold, but for violations that were there before; else note those that do not."""
+def _rest(world: World, when: str, verdict: Verdict, seconds: float = REST_SECONDS) -> None:
+    """Wait until the invariants hold, but for violations already reported; else note and report those that do not."""
     found: list[checks.Violation] = []
 
     def holds() -> bool:
-        found[:] = [v for v in checks.violations(checks.take(world)) if v not in known]
+        found[:] = [v for v in checks.violations(checks.take(world)) if v not in verdict.reported]
         return not found
 
     verdict.checked += len(checks.INVARIANTS)
     try:
-        world.wait_until(f"the invariants hold {when}", holds, REST_SECONDS)
+        world.wait_until(f"the invariants hold {when}", holds, seconds)
     except TimeoutError:
         verdict.violated += [f"{when}: {violation}" for violation in found]
+        verdict.reported.update(found)
 
 
 def _evidence(world: World, recorder: Recorder) -> None:
@@ -190,8 +201,9 @@ class Runner:
         try:
             for name, value in venue.open(lambda text: self.note(f"{venue.name}: {text}")).items():
                 self.note(f"{venue.name}: {name} {value}")
+            reported: set[checks.Violation] = set()
             for case in selection.cases:
-                self._case(case, venue)
+                self._case(case, venue, reported)
         except Exception as error:
             self._broken(venue, "cannot be used", error)
         finally:
@@ -205,7 +217,7 @@ class Runner:
         detail = "".join(traceback.format_exception(error))
         self._listen(WorldFailed(at=self.now(), world=venue.name, why=why, detail=detail))
 
-    def _case(self, case: Case, venue: Venue) -> None:
+    def _case(self, case: Case, venue: Venue, reported: set[checks.Violation]) -> None:
         began = self.now()
         self._listen(
             CaseStarted(
@@ -218,7 +230,7 @@ class Runner:
             )
         )
         recorder = Recorder(venue.name, case.id, self._listen, self.now)
-        verdict = Verdict()
+        verdict = Verdict(reported=reported)
         try:
             venue.run(case, recorder, lambda world: judge(case, world, recorder, verdict))
         except Exception as error:

@@ -158,11 +158,11 @@ def cloud() -> FakeWorld:
     runs = FakeHost(
         "h1",
         1,
-        {"a.b.1": GIB, "a.b.2": GIB, "a.b.9": 512},
+        {"a.b.1": GIB, "a.b.2": GIB},
         {"i-2-1-VM": "running", "i-2-8-VM": "shut off"},
         {"i-2-1-VM": [disk(ROOT, "a.b.1", "vda"), disk(DATA, "a.b.2", "vdb")]},
     )
-    idle = FakeHost("h2", 2, {"a.b.9": 512})
+    idle = FakeHost("h2", 2, {})
     return FakeWorld(
         records={
             "virtualmachine": [{"id": VM, "state": "Running", "hostid": HOST_ID, "instancename": "i-2-1-VM"}],
@@ -183,8 +183,6 @@ def cloud() -> FakeWorld:
         sp_attachments=[
             {"volume": "~a.b.1", "globalId": "a.b.1", "client": 1, "rights": "rw"},
             {"volume": "~a.b.2", "client": 1, "rights": "rw"},
-            {"volume": "~a.b.9", "globalId": "a.b.9", "client": 1, "rights": "rw"},
-            {"volume": "~a.b.9", "globalId": "a.b.9", "client": 2, "rights": "rw"},
         ],
         machines=[runs, idle],
     )
@@ -314,15 +312,11 @@ def wrong_uuid(c: FakeWorld) -> None:
 
 def two_check_volumes(c: FakeWorld) -> None:
     c.sp_volumes.append(sp_volume("a.b.10", 512, cs="check-volume-is-on-host"))
-    for machine in c.machines:
-        machine.sizes["a.b.10"] = 512
-        client = machine.client_id
-        c.sp_attachments.append({"volume": "~a.b.10", "globalId": "a.b.10", "client": client, "rights": "rw"})
 
 
-def check_volume_off_a_host(c: FakeWorld) -> None:
-    del c.sp_attachments[3]
-    del c.machines[1].sizes["a.b.9"]
+def check_volume_left_on_a_host(c: FakeWorld) -> None:
+    c.sp_attachments.append({"volume": "~a.b.9", "globalId": "a.b.9", "client": 2, "rights": "rw"})
+    c.machines[1].sizes["a.b.9"] = 512
 
 
 STEADY, HAVE, KNOWN, SNAPSHOTS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, CHECKS = (i.name for i in INVARIANTS)
@@ -358,7 +352,7 @@ STEADY, HAVE, KNOWN, SNAPSHOTS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, C
         (stale_cvm, {TAGS}),
         (wrong_uuid, {TAGS}),
         (two_check_volumes, {CHECKS}),
-        (check_volume_off_a_host, {CHECKS}),
+        (check_volume_left_on_a_host, {ATTACHED}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
