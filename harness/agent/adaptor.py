@@ -14,7 +14,7 @@ from typing import Protocol
 from harness.agent.config import AgentConfig
 from harness.agent.deadline import Deadline
 from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable
-from harness.spi.objects import PATH_PREFIX, storpool_id
+from harness.spi.objects import storpool_id
 from harness.spi.ports import Host
 from harness.spi.runtime import Runtime
 from harness.storpool import NotSent
@@ -97,7 +97,7 @@ class StorageAdaptor:
 
         A device that is open is asked for again until the time is over, then `Conflict` names it; it is never forced.
         """
-        object_id = check_path(path)
+        object_id = storpool_id(path)
         client = self._client_id()
         limit = self._config.detach_busy_timeout
         deadline = Deadline(self._runtime, limit if timeout is None else min(limit, timeout))
@@ -125,7 +125,7 @@ class StorageAdaptor:
 
     def _attach(self, path: str, deadline: Deadline, *, shared: bool) -> None:
         name = self._config.host_name
-        object_id = check_path(path)
+        object_id = storpool_id(path)
         client = self._client_id()
         timeout = max(1, min(self._config.attach_timeout, int(deadline.remaining)))
         try:
@@ -151,7 +151,7 @@ class StorageAdaptor:
     def _wait_for_device(self, path: str, expected: int | None, deadline: Deadline) -> int:
         """The device's size, once it is the expected one; without one, StorPool is asked which it should be."""
         name = self._config.host_name
-        size = self._attachments.size(check_path(path)) if expected is None else expected
+        size = self._attachments.size(storpool_id(path)) if expected is None else expected
         limit = Deadline(self._runtime, min(self._config.device_timeout, deadline.remaining))
         while (found := self._host.block_device_size(path)) != size:
             if limit.passed:
@@ -167,19 +167,9 @@ class StorageAdaptor:
         return size
 
 
-def check_path(path: str) -> str:
-    """How StorPool is told of `path`; raises `InvalidParameter` for anything but a StorPool device path."""
-    prefix, _, last = path.rpartition("/")
-    if f"{prefix}/" not in (PATH_PREFIX, "/dev/storpool/") or last in ("", ".", ".."):
-        raise InvalidParameter(
-            f"{path!r} is not a path of a StorPool volume; it should look like {PATH_PREFIX}<globalId>"
-        )
-    return storpool_id(path)
-
-
 def is_storpool_path(path: str) -> bool:
     try:
-        check_path(path)
+        storpool_id(path)
     except InvalidParameter:
         return False
     return True

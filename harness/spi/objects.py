@@ -9,8 +9,12 @@ import enum
 
 import msgspec
 
+from harness.spi.errors import InvalidParameter
+
 PATH_PREFIX = "/dev/storpool-byid/"
 """A StorPool object's CloudStack path is this prefix and its global id (section 1.3)."""
+NAME_PREFIX = "/dev/storpool/"
+"""What the path of an object that goes by its name starts with, as old ones do."""
 
 
 def device_path(global_id: str) -> str:
@@ -19,10 +23,16 @@ def device_path(global_id: str) -> str:
 
 
 def storpool_id(path: str) -> str:
-    """How the StorPool API is told of the object at a CloudStack path: `~globalId`, or the name in old paths."""
-    if path.startswith(PATH_PREFIX):
-        return "~" + path.removeprefix(PATH_PREFIX)
-    return path.removeprefix("/dev/storpool/")
+    """How the StorPool API is told of the object at a CloudStack path: `~globalId`, or the name in old paths.
+
+    Raises `InvalidParameter` for anything but a StorPool device path: asked for by a wrong name, StorPool would answer
+    for another object, or that there is none, which is how a deletion succeeds.
+    """
+    for prefix, mark in ((PATH_PREFIX, "~"), (NAME_PREFIX, "")):
+        name = path.removeprefix(prefix)
+        if name != path and "/" not in name and name not in ("", ".", ".."):
+            return mark + name
+    raise InvalidParameter(f"{path!r} is not a path of a StorPool object; it should look like {PATH_PREFIX}<globalId>")
 
 
 class StoreRole(enum.StrEnum):

@@ -1,16 +1,20 @@
-"""Attaching against the simulator: which host may write to a volume."""
+"""Which host may write to a volume: attachments on the simulator, then commands."""
 
 from __future__ import annotations
 
 import pytest
-from agent_fakes import MIB, ClockRuntime
+from agent_fakes import MIB, OTHER_CLIENT, ClockRuntime, Rig
 
 from harness.agent.attachments import ClientAttachments
-from harness.spi.errors import Conflict
+from harness.spi.commands import AttachCommand, StartCommand, StorPoolModifyStoragePoolCommand
+from harness.spi.errors import Conflict, ErrorClass
+from harness.spi.objects import DataStore, StoreRole
 from harness.storpool import AnswerLost, Reply, Request, RetryPolicy, StorPoolClient
 from simulator.inprocess import InProcess
 
 HERE, THERE = 1, 2
+VM = "i-2-7-VM"
+POOL = DataStore(id=1, uuid="p", name="pool", role=StoreRole.PRIMARY, provider="StorPool", url="storpool:ssd")
 
 
 class Wire:
@@ -103,3 +107,40 @@ def test_a_snapshot_is_attached_on_many_hosts_at_once(wire: Wire, attachments: C
     for client in (HERE, THERE):
         attachments.attach(f"~{made}", client, shared=False, timeout=5)
     assert wire.clients() == {HERE: "ro", THERE: "ro"}
+
+
+def test_a_volume_that_another_host_has_open_is_not_given_to_a_second_guest() -> None:
+    rig = Rig()
+    vm = rig.vm(2)
+    rig.elsewhere["d.n.2"] = True
+    answer = rig.agent().handle(StartCommand(vm=vm))
+    assert not answer.result
+    assert answer.error_class is ErrorClass.CONFLICT
+    assert f"{vm.disks[1].path} was not attached to host kvm1" in answer.details
+    assert f"open at client {OTHER_CLIENT}" in answer.details
+    assert VM not in rig.domains
+    assert rig.attached == set()
+    assert rig.elsewhere == {"d.n.2": True}
+    del rig.elsewhere["d.n.2"]
+    assert rig.agent().handle(StartCommand(vm=vm)).result
+    disk = rig.volume(4)
+    rig.elsewhere["d.n.5"] = True
+    assert rig.agent().handle(AttachCommand(vm_name=VM, disk=disk)).error_class is ErrorClass.CONFLICT
+    assert disk.path not in rig.sources(VM)
+
+
+def test_an_attachment_left_on_another_host_goes_when_the_volume_is_attached_here() -> None:
+    rig = Rig()
+    vm = rig.vm(2)
+    rig.elsewhere["d.n.1"] = False
+    assert rig.agent().handle(StartCommand(vm=vm)).result
+    assert rig.elsewhere == {}
+    assert rig.attached == {"d.n.1", "d.n.2"}
+
+
+def test_a_host_that_proves_itself_leaves_the_check_volume_of_another_one_alone() -> None:
+    rig = Rig()
+    check = rig.volume(0, size=512)
+    rig.elsewhere["d.n.1"] = False
+    assert rig.agent().handle(StorPoolModifyStoragePoolCommand(pool=POOL, volume_path=check.path)).result
+    assert rig.elsewhere == {"d.n.1": False}

@@ -10,7 +10,7 @@ from harness.spi.commands import Answer, AnyCommand
 from harness.spi.driver import CachedTemplate
 from harness.spi.errors import Conflict, Error, ErrorClass, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import StoreRole, TemplateObject, VolumeObject
-from harness.storpool import VolumeReassignDesc
+from harness.storpool import VolumeCreateDesc, VolumeReassignDesc
 
 
 @pytest.fixture
@@ -325,3 +325,13 @@ def test_objects_of_other_providers_are_refused(rig: Rig) -> None:
         rig.driver.create(volume(store=None))
     with pytest.raises(InvalidParameter):
         rig.driver.create(volume(store=msgspec.structs.replace(POOL, role=StoreRole.IMAGE)))
+
+
+@pytest.mark.parametrize("path", ["db", "/dev/storpool-byid/", "/dev/storpool-byid/../x", "/mnt/nfs/db"])
+def test_a_path_that_is_not_storpools_is_refused_not_taken_for_a_name_or_for_gone(rig: Rig, path: str) -> None:
+    rig.look.volume_create(VolumeCreateDesc(name="db", size=MIB, template="hdd"))
+    with pytest.raises(InvalidParameter, match="not a path of a StorPool object"):
+        rig.driver.delete(volume(path=path))
+    assert len(rig.volumes()) == 1 and rig.records.operations == {}
+    rig.driver.delete(volume(path="/dev/storpool/db"))
+    assert rig.volumes() == []
