@@ -20,7 +20,8 @@ class TooBusy(Exception):
 
 
 class Failed(Exception):
-    """The handler ended with an error of its own making; what it did is not known."""
+    """There is no answer, and what was done is not known: the handler ended with an error of its own making, or the
+    same command is still being carried out."""
 
 
 @dataclass
@@ -103,7 +104,7 @@ class InFlight:
         if first.command != command:
             raise ValueError("this command id was used for another command")
         if not first.done.wait(patience):
-            raise TooBusy("the same command is still running")
+            raise Failed("the same command, sent before, is still running")
         if first.answer is None:
             raise Failed("the same command, sent before, failed inside")
         return first.answer

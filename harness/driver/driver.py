@@ -115,6 +115,9 @@ class StorPoolDriver:
         with self._operations.recovering(operation) as current:
             if current is None:
                 return None
+            if int(current.data["pool"]) not in self._records.pool_ids():
+                current.undone()
+                return f"{current}: given up, because pool {current.data['pool']} was removed; it left {current.data}"
             try:
                 return work.recover(current)
             except Error as error:

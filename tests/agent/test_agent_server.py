@@ -16,6 +16,7 @@ import pytest
 import trustme
 
 from harness.agent.config import TlsFiles
+from harness.agent.inflight import Failed, InFlight
 from harness.agent.server import BODY_LIMIT, CommandServer
 from harness.cloudstack.agents.https import HttpsEndpoint
 from harness.runtime.threads import ThreadRuntime
@@ -233,6 +234,19 @@ def test_twins_of_a_command_are_carried_out_once_and_both_get_the_answer(
     assert late == answers[0]
     assert gate.calls == 1, "a twin that comes after the answer gets it again"
     assert not other.result, "an id belongs to one command"
+
+
+def test_a_twin_is_never_told_that_nothing_was_done_while_the_command_runs() -> None:
+    gate = Gate()
+    commands = InFlight(ThreadRuntime("agent"), gate, limit=4)
+    first = threading.Thread(target=lambda: commands.run("one", PingCommand(), patience=20))
+    first.start()
+    assert gate.begun.acquire(timeout=10)
+    with pytest.raises(Failed, match="still running"):
+        commands.run("one", PingCommand(), patience=0.05)
+    gate.go.set()
+    first.join(20)
+    assert gate.calls == 1
 
 
 def test_more_commands_than_the_limit_are_turned_away_before_they_begin(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 import pytest
-from driver_rig import MIB, SETTLE, Cluster, Fault, Rig, image, on_pool, snapshot_of, volume
+from driver_rig import MIB, SETTLE, TOKEN, Cluster, Fault, Rig, image, on_pool, snapshot_of, volume
 
 from harness.driver import StorPoolProvider
 from harness.runtime.simulated import Simulation
@@ -302,3 +302,13 @@ def test_the_token_is_in_no_record_error_or_log(rig: Rig, caplog: pytest.LogCapt
     rig.settle()
     assert rig.records.outcomes
     assert token not in f"{caught.value!r}{rig.records.operations}{caplog.text}{vars(rig.driver)}"
+
+
+def test_what_is_open_on_a_pool_that_was_removed_is_told_once_and_given_up(rig: Rig) -> None:
+    made = rig.driver.create(volume())
+    rig.driver.delete(made)
+    del rig.records.details[1]
+    (line,) = rig.driver.recover()
+    assert "pool 1 was removed" in line and TOKEN not in line
+    assert rig.driver.recover() == []
+    assert rig.records.operations == {}
