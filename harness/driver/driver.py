@@ -85,7 +85,7 @@ class StorPoolDriver:
 
     def provide_vm_tags(self, vm_uuid: str, volume: VolumeObject, key: str) -> None:
         if key == tags.VC_POLICY:
-            self._tags.update(volume, {tags.VC_POLICY: self._records.vm_tag(vm_uuid, tags.VC_POLICY) or ""})
+            self._tags.update(volume, tags.policy(self._records, vm_uuid))
 
     def revoke_access(self, volume: VolumeObject) -> None:
         try:

@@ -6,12 +6,13 @@ An empty value removes a tag. `uuid` and `cs` are set once, when the object is m
 from __future__ import annotations
 
 import json
+import re
 
-from harness.driver.operations import Operation, Operations
+from harness.driver.operations import Operation, Operations, log
 from harness.driver.pools import Pools
 from harness.driver.tiers import placement
 from harness.spi.driver import DriverRecords
-from harness.spi.errors import Error, NotFound, Unknown
+from harness.spi.errors import Error, InvalidParameter, NotFound, Unknown
 from harness.spi.objects import SnapshotObject, TemplateObject, VolumeObject, storpool_id
 from harness.storpool import ObjectDoesNotExist, StorPoolClient, VolumeUpdateDesc
 
@@ -20,6 +21,8 @@ CHECK_VOLUME = {"cs": "check-volume-is-on-host"}
 DELAY_DELETE = {"cs": "delayDelete"}
 DETACHED = {"cvm": "", "disk": "", VC_POLICY: ""}
 SENDINGS = 3
+_VALUE = re.compile(r"[A-Za-z0-9_\-.:]{0,199}")
+"""What StorPool takes as the value of a tag."""
 
 
 def new_volume(records: DriverRecords, volume: VolumeObject) -> dict[str, str]:
@@ -30,7 +33,7 @@ def new_volume(records: DriverRecords, volume: VolumeObject) -> dict[str, str]:
         tags["qc"] = tier
     if volume.vm_uuid is not None:
         tags["cvm"] = volume.vm_uuid
-        policy = records.vm_tag(volume.vm_uuid, VC_POLICY)
+        policy = _policy(records, volume.vm_uuid)
         if policy:
             tags[VC_POLICY] = policy
     if volume.device_id is not None:
@@ -56,12 +59,32 @@ def new_snapshot(snapshot: SnapshotObject) -> dict[str, str]:
 
 def attached(records: DriverRecords, vm_uuid: str, volume: VolumeObject) -> dict[str, str]:
     """Tags that an attach changes."""
-    tags = {"cvm": vm_uuid, VC_POLICY: records.vm_tag(vm_uuid, VC_POLICY) or ""}
+    tags = {"cvm": vm_uuid, VC_POLICY: _policy(records, vm_uuid)}
     if volume.device_id is not None:
         tags["disk"] = str(volume.device_id)
     if volume.disk_offering_id is not None:
         tags["qc"] = placement(records, volume).tier or ""
     return tags
+
+
+def policy(records: DriverRecords, vm_uuid: str) -> dict[str, str]:
+    """The VM's VolumeCare policy; raises `InvalidParameter` for one that StorPool cannot hold."""
+    value = records.vm_tag(vm_uuid, VC_POLICY) or ""
+    if not _VALUE.fullmatch(value):
+        raise InvalidParameter(
+            f"VM {vm_uuid}: tag {VC_POLICY} {value[:200]!r} cannot be a StorPool tag; "
+            "it may have up to 199 letters, digits and _ - . :"
+        )
+    return {VC_POLICY: value}
+
+
+def _policy(records: DriverRecords, vm_uuid: str) -> str:
+    """Its user may have tagged the VM with anything; that keeps no volume from being made or from naming its VM."""
+    try:
+        return policy(records, vm_uuid)[VC_POLICY]
+    except InvalidParameter as error:
+        log.warning("left out: %s", error)
+        return ""
 
 
 class TagUpdates:

@@ -54,7 +54,10 @@ class PrimaryDataStoreDriver(Protocol):
         ...
 
     def recover(self) -> list[str]:
-        """Finish or undo every operation a dead management server left open; one line of text for each."""
+        """Finish or undo every operation a dead management server left open; one line of text for each.
+
+        For one management server on these records: what another one is doing at this moment would be undone too.
+        """
         ...
 
 
@@ -68,6 +71,9 @@ class PoolRequest(msgspec.Struct, frozen=True, kw_only=True):
     capacity_bytes: int | None
     tags: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"PoolRequest(name={self.name!r}, scope={self.scope!r}, tags={self.tags!r})"
+
 
 class PoolDescription(msgspec.Struct, frozen=True, kw_only=True):
     """What the records keep of a new pool."""
@@ -77,6 +83,9 @@ class PoolDescription(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...]
     details: dict[str, str]
     """Connection details, `SP_AUTH_TOKEN` among them; never shown by an API."""
+
+    def __repr__(self) -> str:
+        return f"PoolDescription(uuid={self.uuid!r}, tags={self.tags!r}, details of {', '.join(sorted(self.details))})"
 
 
 class PoolLifeCycle(Protocol):

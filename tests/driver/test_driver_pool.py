@@ -77,6 +77,13 @@ def test_a_template_that_serves_another_pool_is_refused_whichever_address_it_is_
     assert rig.provider.life_cycle.initialize(request(f"storpool://{TOKEN}@sp:81/ssd")).details["SP_TEMPLATE"] == "ssd"
 
 
+def test_neither_request_nor_description_of_a_pool_shows_the_token(empty: Rig) -> None:
+    wanted = request()
+    made = empty.provider.life_cycle.initialize(wanted)
+    assert TOKEN in wanted.url and TOKEN in made.details.values()
+    assert TOKEN not in f"{wanted!r} {wanted} {made!r} {made}"
+
+
 def test_a_pool_whose_details_are_damaged_keeps_no_other_from_being_added(rig: Rig) -> None:
     del rig.records.details[1]["SP_AUTH_TOKEN"]
     assert rig.provider.life_cycle.initialize(request()).details["SP_TEMPLATE"] == "hdd"

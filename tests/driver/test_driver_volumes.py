@@ -335,3 +335,15 @@ def test_a_path_that_is_not_storpools_is_refused_not_taken_for_a_name_or_for_gon
     assert len(rig.volumes()) == 1 and rig.records.operations == {}
     rig.driver.delete(volume(path="/dev/storpool/db"))
     assert rig.volumes() == []
+
+
+@pytest.mark.parametrize("value", ["every day", "x" * 200, 'a"b'])
+def test_a_policy_that_storpool_cannot_hold_keeps_no_volume_from_its_vm(rig: Rig, value: str) -> None:
+    rig.records.vm_tags["vm-1", "vc-policy"] = value
+    made = rig.driver.create(volume(vm_uuid="vm-1"))
+    assert rig.tags(made.path) == {"uuid": "vol-1", "cs": "volume", "cvm": "vm-1"}
+    other = rig.driver.create(volume(2))
+    rig.driver.provide_vm_info("vm-1", msgspec.structs.replace(other, device_id=4))
+    assert rig.tags(other.path) == {"uuid": "vol-2", "cs": "volume", "cvm": "vm-1", "disk": "4"}
+    with pytest.raises(InvalidParameter, match="tag vc-policy"):
+        rig.driver.provide_vm_tags("vm-1", other, "vc-policy")
