@@ -51,7 +51,8 @@ class Transport(Protocol):
 class HttpTransport:
     """The API over HTTP. Endpoints (`host:port`) are tried in turn until one accepts a connection.
 
-    `monotonic` bounds the whole answer by the request's timeout; without it only each wait for data is bounded.
+    Each wait for data is bounded by the request's timeout, or by `read_timeout` where that is shorter. With `monotonic`
+    the request's timeout bounds the whole answer too.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class HttpTransport:
         endpoints: Sequence[str],
         token: Secret,
         connect_timeout: float = 5.0,
-        read_timeout: float = 60.0,
+        read_timeout: float | None = None,
         *,
         monotonic: Callable[[], float] | None = None,
         session: Callable[[], requests.Session] = requests.Session,
@@ -110,7 +111,7 @@ class HttpTransport:
                         "Content-Type": "application/json",
                         "Accept-Encoding": "identity",
                     },
-                    timeout=(self._connect_timeout, min(self._read_timeout, request.timeout)),
+                    timeout=(self._connect_timeout, min(self._read_timeout or request.timeout, request.timeout)),
                     allow_redirects=False,
                     stream=True,
                 )

@@ -319,6 +319,17 @@ def test_an_answer_that_never_starts_is_given_up_after_the_timeout() -> None:
     assert len(seen) == 1
 
 
+def test_an_attach_that_may_wait_long_for_its_host_is_waited_for_as_long() -> None:
+    with requests_mock.Mocker() as api:
+        api.post("http://sp:81/ctrl/1.0/MultiCluster/VolumesReassignWait", json={"data": {"ok": True}})
+        StorPoolClient(HttpTransport(("sp:81",), Secret(TOKEN)), ThreadRuntime("t")).volumes_reassign_wait(
+            [VolumeReassignDesc(volume="~d.n.b1", rw=(1,))], 300
+        )
+        (request,) = api.request_history
+    _, read = request.timeout
+    assert read > 300
+
+
 def test_an_answer_that_drips_is_given_up_at_the_deadline() -> None:
     now = [0.0]
 
