@@ -22,7 +22,6 @@ from harness.storpool.errors import (
     ObjectExists,
     RequestRefused,
     TransientRefusal,
-    already_done,
 )
 from harness.storpool.retry import RetryPolicy
 from harness.storpool.secret import Secret
@@ -80,7 +79,6 @@ __all__ = [
     "VolumeSnapshotDesc",
     "VolumeSummary",
     "VolumeUpdateDesc",
-    "already_done",
     "connect_http",
     "from_details",
     "is_configuration_file",

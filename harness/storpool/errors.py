@@ -99,21 +99,6 @@ _BY_NAME: dict[str, type[Error]] = {
 _OPEN_AT = re.compile(r"is open at (?:client )?(\d+)")
 _UNAUTHENTICATED = (401, 403)
 
-ALREADY_DONE: frozenset[tuple[str, type[Error]]] = frozenset(
-    {
-        ("VolumeCreate", ObjectExists),
-        ("VolumeSnapshot", ObjectExists),
-        ("VolumeDelete", ObjectDoesNotExist),
-        ("SnapshotDelete", ObjectDoesNotExist),
-    }
-)
-"""Calls and the refusals that say that what was asked for is there already."""
-
-
-def already_done(call: str, error: Error) -> bool:
-    """Whether a refusal of this call (its bare name, such as `VolumeDelete`) means that its work is done."""
-    return (call, type(error)) in ALREADY_DONE
-
 
 def from_answer(call: str, status: int, error: ApiError) -> Error:
     """The typed error for an `error` member that came with this HTTP status; `call` is the call path."""
