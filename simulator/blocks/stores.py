@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Protocol
 
 from simulator.ports import BlocksError, OutOfSpace
 
+_BTRFS_SYNC = 0x9408
 _BTRFS_SUBVOL_CREATE = 0x5000940E
 _BTRFS_SNAP_DESTROY = 0x5000940F
 _BTRFS_SNAP_CREATE_V2 = 0x50009417
@@ -26,6 +28,10 @@ _VOL_ARGS = struct.Struct("=q4088s")
 _VOL_ARGS_V2 = struct.Struct("=qQQ32s4040s")
 _NEW = ".new-"
 _COPY_BYTES = 1 << 24
+_SHORT = 4
+"""The pool is short of space when less than one part in so many is free."""
+_RECLAIM_TRIES = 20
+_RECLAIM_SECONDS = 0.1
 
 
 class Store(Protocol):
@@ -208,6 +214,19 @@ class Btrfs:
     def delete(self, key: int) -> None:
         with explained(f"deleting object {key}"):
             self._destroy(str(key))
+            self._reclaim()
+
+    def _reclaim(self) -> None:
+        """Have the space of what was deleted now, if the pool is short of it. Left alone, the kernel's cleaner wakes
+        every half minute, and what it frees counts with the commit after that; a sync commits and wakes it."""
+        before = os.statvfs(self._root)
+        if before.f_bavail >= before.f_blocks // _SHORT:
+            return
+        for _ in range(_RECLAIM_TRIES):
+            self._ioctl(_BTRFS_SYNC, b"")
+            time.sleep(_RECLAIM_SECONDS)
+            if os.statvfs(self._root).f_bavail > before.f_bavail:
+                return
 
     def objects(self) -> list[int]:
         return _keys(self._root)
