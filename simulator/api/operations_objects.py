@@ -53,7 +53,7 @@ OPERATIONS = (
         multicluster=True,
         handler=space.volume_describe,
         answer=answers.Description,
-        errors=("objectDoesNotExist",),
+        errors=("objectDoesNotExist", "notImplemented"),
     ),
     get(
         "volumeInfo",
@@ -183,7 +183,7 @@ OPERATIONS = (
         multicluster=True,
         handler=space.snapshot_describe,
         answer=answers.Description,
-        errors=("objectDoesNotExist",),
+        errors=("objectDoesNotExist", "notImplemented"),
     ),
     get(
         "snapshotInfo",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     for operation in OPERATIONS
 }
 _encode = msgspec.json.Encoder().encode
+_PATTERN = re.compile(r"Expected `str` matching regex '.*'(?= - at |$)")
 
 
 def decode(operation: Operation, body: bytes, *, loose: bool) -> object:
@@ -36,9 +38,15 @@ def decode(operation: Operation, body: bytes, *, loose: bool) -> object:
             return msgspec.convert(raw, wanted, strict=False)
         return _DECODERS[operation.method].decode(body)
     except msgspec.ValidationError as error:
-        raise invalid(f"{operation.call}: {error}") from error
+        raise invalid(f"{operation.call}: {explained(str(error))}") from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise invalid(f"{operation.call}: malformed JSON: {error}") from error
+
+
+def explained(text: str) -> str:
+    """A text of msgspec's validation without Python's types and regular expressions, which tell no client anything."""
+    text = _PATTERN.sub("Invalid characters, or a word that may not be used", text)
+    return text.replace("`str`", "a string").replace("`int | null`", "a number").replace("`int`", "a number")
 
 
 def without_nulls(value: Any) -> Any:

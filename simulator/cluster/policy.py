@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TypedDict
 
 import msgspec
@@ -127,13 +128,20 @@ def resolve(call: Call, body: Policy, template: Template | None, source: Object 
     return placement
 
 
+def places(head: int, everywhere: int, tail: int, replication: int) -> list[int]:
+    """The group of each copy, that of the tail last; a single copy is the tail."""
+    return [head, *[everywhere] * max(0, replication - 2), tail][-replication:]
+
+
 def check_servers(call: Call, placement: Placement) -> None:
-    """Each copy wants a server of its own unless servers may be reused."""
-    state = call.state
-    groups = {placement["place_all"], placement["place_tail"], placement["place_head"]}
-    servers = {state.disks[disk].server for group in groups for disk in state.groups[group].disks}
-    if len(servers) < placement["replication"] and not (placement["reuse_server"] and servers):
-        text = f"Not enough servers or fault sets for replication {placement['replication']}"
+    """Each copy wants a disk of its group, on a server of its own unless servers may be reused."""
+    state, copies = call.state, placement["replication"]
+    groups = places(placement["place_head"], placement["place_all"], placement["place_tail"], copies)
+    servers = [{state.disks[disk].server for disk in state.groups[group].disks} for group in groups]
+    some = range(1, 2 if placement["reuse_server"] else copies + 1)
+    # Hall's condition: any n copies together have n servers to choose from.
+    if not all(len(set().union(*chosen)) >= n for n in some for chosen in combinations(servers, n)):
+        text = f"Not enough servers or fault sets for replication {copies}"
         raise errors.scarce(text)
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from simulator.api.answers import ChainCount, Description, Info, QuickStatus, Space, Status, VolumesAndSnapshots
+from simulator.api.errors import Refused
+from simulator.cluster import policy
 from simulator.cluster.plan import Call
 from simulator.cluster.records import Object
 from simulator.cluster.summary import fields, objects_count
+
+DESCRIBED_OBJECTS = 1 << 22
+"""Most objects that a Describe call lists, 128 TiB of a volume: the answer grows by some 14 bytes for each."""
 
 
 def _own(call: Call, found: Object) -> int:
@@ -65,8 +70,7 @@ def disk_set(call: Call, found: Object) -> list[int]:
     state = call.state
     chosen: list[int] = []
     servers: set[int] = set()
-    places = [found.place_head, *[found.place_all] * max(0, found.replication - 2), found.place_tail]
-    for place in places[-found.replication :]:
+    for place in policy.places(found.place_head, found.place_all, found.place_tail, found.replication):
         disks = [disk for disk in state.groups[place].disks if disk not in chosen]
         fresh = [disk for disk in disks if state.disks[disk].server not in servers]
         for disk in (fresh or disks)[:1]:
@@ -88,5 +92,9 @@ def _info(call: Call, found: Object) -> Info:
 
 
 def _description(call: Call, found: Object) -> Description:
+    count = objects_count(found.size)
+    if count > DESCRIBED_OBJECTS:
+        text = f"'{found.shown_name}' has {count} objects; this simulator describes at most {DESCRIBED_OBJECTS}"
+        raise Refused("notImplemented", text)
     disks = disk_set(call, found)
-    return Description(targetDiskSets=[disks], objects=[disks] * objects_count(found.size), **fields(call, found))
+    return Description(targetDiskSets=[disks], objects=[disks] * count, **fields(call, found))

@@ -361,3 +361,24 @@ def test_the_seeded_cluster_is_the_one_that_was_promised(simulator: InProcess) -
     groups = {name: group["disks"] for name, group in simulator.get("PlacementGroupsList").items()}
     assert groups == {"default": [101, 102, 201, 202, 301, 302], "hdd": [101, 201, 301], "ssd": [102, 202, 302]}
     assert simulator.get("VolumeTemplatesList") == simulator.get("VolumesList") == simulator.get("SnapshotsList") == []
+
+
+def test_a_copy_whose_group_is_empty_is_refused_however_many_servers_the_other_groups_have(
+    simulator: InProcess,
+) -> None:
+    simulator.post("PlacementGroupUpdate/hdd", {"rmDisks": [101, 201, 301]})
+    mixed = {"size": MB, "placeAll": "hdd", "placeTail": "ssd"}
+    for replication, reuse in ((3, False), (2, False), (2, True)):
+        with pytest.raises(ApiError, match="Not enough servers") as refused:
+            simulator.post("VolumeCreate", {**mixed, "replication": replication, "reuseServer": reuse})
+        assert refused.value.name == "insufficientResources"
+    simulator.post("VolumeCreate", {**mixed, "name": "tail", "replication": 1})
+    assert simulator.get("VolumeGetInfo/tail")["disksCount"] == 1
+
+
+def test_a_description_too_long_for_any_client_is_refused(simulator: InProcess) -> None:
+    simulator.post("VolumeCreate", {"name": "huge", "size": 1 << 60})
+    with pytest.raises(ApiError, match="34359738368 objects") as refused:
+        simulator.get("VolumeDescribe/huge")
+    assert refused.value.name == "notImplemented"
+    assert simulator.get("VolumeGetInfo/huge")["objectsCount"] == 1 << 35

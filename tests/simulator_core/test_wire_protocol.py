@@ -246,3 +246,14 @@ def test_the_control_api_resets_and_moves_the_clock(simulator: InProcess) -> Non
     assert empty == InProcess().service.encoded_state()
     simulator.restart()
     assert simulator.service.encoded_state() == empty
+
+
+@pytest.mark.parametrize("field", [{"name": "a b"}, {"tags": {"k": "v v"}}, {"size": "1G"}, {"template": "list"}])
+def test_a_refused_value_is_explained_without_regular_expressions(
+    simulator: InProcess, field: dict[str, object]
+) -> None:
+    with pytest.raises(ApiError) as refused:
+        simulator.ask("POST", "VolumeCreate", create(**field)).envelope()
+    assert refused.value.name == "invalidParam"
+    assert f"$.{next(iter(field))}" in refused.value.descr
+    assert not any(word in refused.value.descr for word in ("regex", "(?", "`str`", "int |"))
