@@ -86,7 +86,7 @@ def _bytes(_context: click.Context, _parameter: click.Parameter, value: str | No
     if value is None:
         return None
     found = re.fullmatch(r"([0-9]+)([KMGT]?)(i?B)?", value)
-    if found is None:
+    if found is None or not int(found[1]):
         raise click.BadParameter(f"{value!r} is not a size, for example 20G")
     return int(found[1]) * _UNITS[found[2]]
 
@@ -125,14 +125,14 @@ def read_token(path: Path | None, environment: Mapping[str, str]) -> str:
     help="Port 0: any free port.",
 )
 @click.option(
-    "--state", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where everything is kept."
+    "--state", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where --blocks loop keeps all."
 )
 @click.option(
     "--blocks",
     type=click.Choice(["loop", "memory"]),
     default="loop",
     show_default=True,
-    help="memory: no devices, nothing is kept.",
+    help="memory: no devices; all is lost when it stops, also with --state.",
 )
 @click.option(
     "--token-file", type=click.Path(path_type=Path), help="File of mode 600 with the API token; else SPLAB_TOKEN."

@@ -163,6 +163,7 @@ def test_without_a_token_it_does_not_start(token: str | None, why: str) -> None:
         (("--blocks", "memory", "--listen", "127.0.0.1:70000"), "is not HOST:PORT"),
         (("--blocks", "memory", "--cluster-id", "A.b"), "--cluster-id"),
         (("--blocks", "memory", "--pool-size", "many"), "is not a size"),
+        (("--blocks", "memory", "--pool-size", "0"), "is not a size"),
         (("--blocks", "memory", "--token", TOKEN), "No such option"),
         (("--blocks", "loop"), "--state DIR is needed"),
         (("--destroy",), "needs --state"),
