@@ -10,6 +10,7 @@ from harness.agent.config import AgentConfig
 from harness.agent.handlers import attach, dettach, download_template, modify_pool, ping, start, stop
 from harness.agent.storpool_conf import read_host_configuration
 from harness.agent.tools import Tools
+from harness.agent.unplugs import Unplugs
 from harness.spi.commands import (
     Answer,
     AnyAnswer,
@@ -32,7 +33,8 @@ _log = logging.getLogger("harness.agent")
 
 
 class Agent:
-    """Keeps no state but its locks: domains and attachments are found again after a restart. Safe for many tasks."""
+    """Keeps no state but its locks and what guests were asked last: domains and attachments are found again after a
+    restart. Safe for many tasks."""
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Agent:
             config=config,
             vm_locks=KeyedLocks(runtime, "vm"),
             volume_locks=KeyedLocks(runtime, "volume"),
+            unplugs=Unplugs(runtime),
         )
 
     def handle(self, command: AnyCommand) -> AnyAnswer:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from harness.agent.adaptor import StorageAdaptor
 from harness.agent.config import AgentConfig
+from harness.agent.unplugs import Unplugs
 from harness.spi.locks import KeyedLocks
 from harness.spi.ports import Host, Hypervisor, Secondary
 from harness.spi.runtime import Runtime
@@ -15,7 +16,7 @@ from harness.spi.runtime import Runtime
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Ports, adaptor and locks of one agent."""
+    """Ports, adaptor, locks and open requests of one agent."""
 
     runtime: Runtime
     host: Host
@@ -25,6 +26,7 @@ class Tools:
     config: AgentConfig
     vm_locks: KeyedLocks
     volume_locks: KeyedLocks
+    unplugs: Unplugs
 
     @contextmanager
     def volumes(self, paths: Iterable[str], timeout: float) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 import pytest
 from agent_fakes import CLIENT, MIB, Rig, unreachable
@@ -352,6 +354,43 @@ def test_a_guest_that_keeps_the_disk_keeps_the_attachment_too() -> None:
     assert rig.attached == {"d.n.1", "d.n.2"}
     assert not [step for step in rig.steps if step.startswith("detach d.n")]
     assert rig.clock.time - before <= 11
+
+
+def test_a_suspended_guest_is_not_asked_so_that_it_keeps_the_disk_when_it_is_resumed() -> None:
+    rig = Rig()
+    command = started(rig)
+    assert isinstance(command, StartCommand)
+    disk = command.vm.disks[1]
+    rig.states[VM] = DomainState.PAUSED
+    answer = rig.agent().handle(DettachCommand(vm_name=VM, disk=disk))
+    refused(answer, ErrorClass.TRANSIENT, "suspended", disk.path, VM)
+    assert "detach_device" not in rig.steps
+    assert "d.n.2" in rig.attached
+
+
+def test_a_guest_that_was_asked_is_given_time_before_a_later_command_asks_it_again() -> None:
+    rig = Rig(lying_detaches=10_000)
+    command = started(rig)
+    assert isinstance(command, StartCommand)
+    disk = command.vm.disks[1]
+    agent = rig.agent()
+    assert not agent.handle(DettachCommand(vm_name=VM, disk=disk)).result
+    rig.steps.clear()
+    rig.states[VM] = DomainState.PAUSED
+    asked: list[float] = []
+    resumed = rig.clock.time + 3.0
+    rig.after["domains"] = lambda: rig.states.update({VM: DomainState.RUNNING}) if rig.clock.time >= resumed else None
+    rig.after["detach_device"] = lambda: asked.append(rig.clock.time)
+    assert not agent.handle(DettachCommand(vm_name=VM, disk=disk)).result
+    assert asked[0] - resumed >= 1.9, "it is about to let go of what it was asked before"
+    assert all(later - earlier >= 1.9 for earlier, later in itertools.pairwise(asked))
+
+    rig.lying_detaches = 0
+    ok(agent.handle(DettachCommand(vm_name=VM, disk=disk)))
+    ok(agent.handle(AttachCommand(vm_name=VM, disk=disk)))
+    before = rig.clock.time
+    ok(agent.handle(DettachCommand(vm_name=VM, disk=disk)))
+    assert rig.clock.time - before < 1, "what is gone is not remembered"
 
 
 def test_detach_of_what_the_guest_does_not_have_detaches_the_volume() -> None:

@@ -334,7 +334,34 @@ def test_a_guest_that_boots_or_is_suspended_keeps_its_disk_though_the_detach_ret
             bench.hypervisor.detach_device("vm", named(2))
             assert has_disk()
         bench.machine.resume(domain)
+        assert has_disk()
+        bench.agent.sleep(0.5)
         assert not has_disk()
+        assert not bench.blocks.opened(2)
+
+    bench.run(work)
+
+
+def test_a_request_that_meets_an_eject_loses_the_disk_and_leaves_its_device_open_until_the_domain_is_off() -> None:
+    """As measured: blockdev-del says that the node is in use, and libvirt drops the disk all the same."""
+    bench = Bench()
+    bench.write_image()
+
+    def work() -> None:
+        bench.hypervisor.create(vm(disk(1), disk(2)))
+        domain = bench.machine.domains["vm"]
+        bench.agent.sleep(10)
+        bench.machine.suspend(domain)
+        bench.hypervisor.detach_device("vm", named(2))
+        bench.machine.resume(domain)
+        while not domain.disks[1].ejecting:
+            bench.agent.sleep(0.001)
+        bench.hypervisor.detach_device("vm", named(2))
+        assert [item.target for item in read_disks(bench.hypervisor.xml("vm"))] == ["vda"]
+        bench.agent.sleep(60)
+        assert bench.blocks.opened(2)
+        bench.hypervisor.destroy("vm")
+        assert not bench.blocks.opened(2)
 
     bench.run(work)
 

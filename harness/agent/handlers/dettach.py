@@ -10,7 +10,10 @@ from harness.spi.errors import Conflict, Error, NotFound, Unavailable
 from harness.spi.objects import Disk
 from harness.spi.ports import DomainState
 
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.1
+ASK_AGAIN_SECONDS = 2.0
+"""How long a running guest that was asked is left alone. One that is up lets go within 0.25 s (lab-facts section 3);
+one that was booting may have lost the request."""
 
 
 def handle(tools: Tools, command: DettachCommand) -> AttachAnswer:
@@ -19,26 +22,60 @@ def handle(tools: Tools, command: DettachCommand) -> AttachAnswer:
     with tools.vm_locks.hold(command.vm_name, deadline.remaining):
         with tools.volumes([command.disk.path], deadline.remaining):
             _take_away(tools, command.vm_name, command.disk, deadline)
-            tools.adaptor.disconnect(command.disk.path)
+            _disconnect(tools, command.vm_name, command.disk.path)
     return AttachAnswer(result=True, disk=command.disk)
 
 
 def _take_away(tools: Tools, name: str, disk: Disk, deadline: Deadline) -> None:
-    """Ask again and again until the XML shows it gone: an OK of libvirt proves nothing (lab-facts section 3)."""
+    """Ask, then wait until the XML shows it gone: an OK of libvirt proves nothing (lab-facts section 3).
+
+    A suspended guest is not asked: it would let the disk go when it is resumed, long after this command has failed.
+    """
     limit = Deadline(tools.runtime, min(tools.config.detach_device_timeout, deadline.remaining))
+    pause = _pause(tools, name, disk)
     problem: Error | None = None
-    if tools.hypervisor.domains().get(name) not in (DomainState.RUNNING, DomainState.PAUSED):
-        return
-    while (shown := _find(tools, name, disk)) is not None:
+    while True:
+        state = tools.hypervisor.domains().get(name)
+        if state not in (DomainState.RUNNING, DomainState.PAUSED):
+            tools.unplugs.over(name)
+            return
+        shown = _find(tools, name, disk)
+        if shown is None:
+            tools.unplugs.over(name, disk.path)
+            return
         if limit.passed:
-            raise _refused(tools, name, disk, problem)
-        try:
-            tools.hypervisor.detach_device(name, attached_disk_xml(shown))
-            problem = None
-        except Error as error:
-            problem = error
-        if _find(tools, name, disk) is not None:
-            limit.pause(POLL_SECONDS)
+            raise _refused(tools, name, disk, state, problem)
+        if state is DomainState.PAUSED:
+            # Once it runs again it may let go of what it was asked before.
+            pause = _pause(tools, name, disk)
+        elif pause.passed:
+            problem = _ask(tools, name, shown)
+            pause = _pause(tools, name, disk)
+            continue
+        limit.pause(POLL_SECONDS)
+
+
+def _pause(tools: Tools, name: str, disk: Disk) -> Deadline:
+    """How long the guest is not to be asked."""
+    return Deadline(tools.runtime, ASK_AGAIN_SECONDS if tools.unplugs.pending(name, disk.path) else 0.0)
+
+
+def _ask(tools: Tools, name: str, shown: AttachedDisk) -> Error | None:
+    """The error, if libvirt gave one; the guest may have been asked then too."""
+    tools.unplugs.asked(name, shown.source)
+    try:
+        tools.hypervisor.detach_device(name, attached_disk_xml(shown))
+    except Error as error:
+        return error
+    return None
+
+
+def _disconnect(tools: Tools, name: str, path: str) -> None:
+    try:
+        tools.adaptor.disconnect(path)
+    except Conflict as error:
+        error.add_note(f"domain {name} does not show it any more; if its QEMU keeps it open, stopping {name} closes it")
+        raise
 
 
 def _find(tools: Tools, name: str, disk: Disk) -> AttachedDisk | None:
@@ -56,10 +93,11 @@ def _find(tools: Tools, name: str, disk: Disk) -> AttachedDisk | None:
     return None
 
 
-def _refused(tools: Tools, name: str, disk: Disk, problem: Error | None) -> Unavailable:
+def _refused(tools: Tools, name: str, disk: Disk, state: DomainState, problem: Error | None) -> Unavailable:
     said = f" (libvirt: {problem})" if problem is not None else ""
+    why = "it is suspended" if state is DomainState.PAUSED else "it may be booting or hung"
     return Unavailable(
         f"the guest of domain {name} on host {tools.config.host_name} did not let {disk.path} go within "
-        f"{tools.config.detach_device_timeout:g} s{said}; it may be booting, suspended or hung. "
+        f"{tools.config.detach_device_timeout:g} s{said}; {why}. "
         "The disk is still attached; try again when the guest runs"
     )

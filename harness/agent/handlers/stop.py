@@ -32,6 +32,7 @@ def handle(tools: Tools, command: StopCommand) -> Answer:
                 _ask_guest(tools, command.vm_name, deadline)
             if state is not None:
                 _power_off(tools, command.vm_name)
+            tools.unplugs.over(command.vm_name)
             _disconnect_all(tools, list(paths))
             if state is not None:
                 tools.hypervisor.undefine(command.vm_name)

@@ -10,6 +10,7 @@ import enum
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from harness.runtime.process import SimulatedRuntime
@@ -23,6 +24,10 @@ BY_NAME = "/dev/storpool/"
 BOOT_SECONDS = (2.0, 6.0)
 """How long a guest needs until it is up; while it boots it neither lets a disk go nor hears a power button."""
 POWEROFF_SECONDS = (1.0, 4.0)
+LET_GO_SECONDS = (0.02, 0.25)
+"""How long a resumed guest takes until it lets go of what it was asked for while it was suspended."""
+EJECT_SECONDS = 0.05
+"""How long QEMU takes to close a device that the guest let go; meanwhile it says that it has no such device."""
 
 
 class Devices(Blocks, Protocol):
@@ -58,6 +63,8 @@ class ModelDisk:
     serial: str
     key: int | None = None
     """The object behind the device that QEMU holds open; None while the domain is off."""
+    ejecting: bool = False
+    """The guest let it go and QEMU has not closed it yet."""
 
 
 @dataclass(slots=True)
@@ -77,6 +84,8 @@ class ModelDomain:
     """When the guest answers, in seconds of the virtual wall clock."""
     unplugging: list[str] = field(default_factory=list)
     """Targets that a suspended guest was asked to let go."""
+    forgotten: list[ModelDisk] = field(default_factory=list)
+    """Disks that libvirt dropped from the XML while QEMU was ejecting them: they stay open until the domain is off."""
     transient: bool = False
     """It was undefined while it ran, so nothing is left of it when it goes off."""
     xml: str | None = None
@@ -147,8 +156,9 @@ class Machine:
 
     def power_off(self, domain: ModelDomain) -> None:
         """QEMU ends: every device is closed and the domain is what its definition says."""
-        for disk in domain.disks:
+        for disk in (*domain.disks, *domain.forgotten):
             self.close(disk)
+        domain.forgotten.clear()
         # What was hot-plugged, or taken away, since the start is forgotten: libvirt changed the live domain only.
         domain.disks = read_disks(domain.defined)
         domain.xml = None
@@ -190,14 +200,21 @@ class Machine:
         domain.xml = None
 
     def unplug(self, domain: ModelDomain, target: str) -> bool:
-        """Ask the guest to let a disk go; whether it did."""
-        disk = next((disk for disk in domain.disks if disk.target == target), None)
+        """Ask the guest to let a disk go; whether libvirt shows it no more.
+
+        While QEMU ejects it, QEMU answers that there is no such device. libvirt takes it as gone then, fails to close
+        it (`blockdev-del`: Node is in use) and never tries again.
+        """
+        disk = _by_target(domain, target)
         if disk is None:
+            return True
+        if disk.ejecting:
+            domain.forgotten.append(disk)
+            self._drop(domain, disk)
             return True
         if self.up(domain):
             self.close(disk)
-            domain.disks.remove(disk)
-            domain.xml = None
+            self._drop(domain, disk)
             return True
         if domain.state is DomainState.PAUSED and target not in domain.unplugging:
             domain.unplugging.append(target)
@@ -214,7 +231,23 @@ class Machine:
         domain.state = DomainState.RUNNING
         targets, domain.unplugging = domain.unplugging, []
         for target in targets:
-            self.unplug(domain, target)
+            self.runtime.spawn(f"eject {target} of {domain.name}", partial(self._eject, domain, domain.boot_id, target))
+
+    def _eject(self, domain: ModelDomain, boot_id: str, target: str) -> None:
+        low, high = LET_GO_SECONDS
+        self.runtime.sleep(low + (high - low) * self.runtime.random())
+        disk = _by_target(domain, target)
+        if disk is None or domain.boot_id != boot_id or not self.up(domain):
+            return
+        disk.ejecting = True
+        self.runtime.sleep(EJECT_SECONDS)
+        if disk in domain.disks and domain.boot_id == boot_id:
+            self.close(disk)
+            self._drop(domain, disk)
+
+    def _drop(self, domain: ModelDomain, disk: ModelDisk) -> None:
+        domain.disks.remove(disk)
+        domain.xml = None
 
     def _look_for_boot_sector(self, domain: ModelDomain) -> Boot:
         if not domain.disks or domain.disks[0].key is None:
@@ -240,6 +273,10 @@ def read_domain(text: str) -> ModelDomain:
         others = len(devices.findall("interface")) + len(devices.findall("rng"))
         ports = declared - others if declared else None
     return ModelDomain(name=name, uuid=uuid, defined=root, disks=disks, ports=ports)
+
+
+def _by_target(domain: ModelDomain, target: str) -> ModelDisk | None:
+    return next((disk for disk in domain.disks if disk.target == target), None)
 
 
 def read_disks(domain: ET.Element) -> list[ModelDisk]:
