@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from lab import claim, file
 from lab import doctor as readiness
-from lab import file
 from lab.errors import LabError
 from lab.local import down as bring_down
 from lab.local import status as local_status
@@ -75,8 +75,9 @@ def up(state: Path | None) -> None:
 @lab.command()
 @STATE
 def down(state: Path | None) -> None:
-    """Remove everything that `up` made, also after a crash."""
+    """Remove everything that `up` made, also after a crash; refused while a run uses it."""
     with _errors(), narrated() as progress:
+        claim.refuse_used_local()
         bring_down(state, progress)
 
 

@@ -19,6 +19,7 @@ from harness.worlds.local.storpool import VendorStorPool
 from harness.worlds.local.timeline import Log, Logs
 from harness.worlds.local.world import LocalWorld
 from harness.worlds.local.zone import fill_zone
+from lab.claim import Claim, claim_local
 from lab.errors import LabError
 from lab.file import Lab, load
 from lab.shell import CommandFailed
@@ -46,6 +47,7 @@ class LocalVenue:
 
     def __init__(self, lab_file: Path | None) -> None:
         self._lab_file = lab_file
+        self._claim: Claim | None = None
         self._lab: Lab | None = None
         self._brought_up = False
         self._processes: list[Callable[[], None]] = []
@@ -60,6 +62,8 @@ class LocalVenue:
         return "local" if self._lab_file is None else "lab"
 
     def open(self, say: Callable[[str], None]) -> dict[str, str]:
+        # First of all: everything below stops what another run has started.
+        self._claim = claim_local() if self._lab_file is None else Claim(self._lab_file)
         lab = self._lab = self._lab_of(say)
         management = ManagementProcess(lab)
         agents = agents_of(lab)
@@ -120,6 +124,13 @@ class LocalVenue:
 
     def close(self) -> None:
         """Every process is tried, whatever became of the one before."""
+        try:
+            self._tear_down()
+        finally:
+            if self._claim is not None:
+                self._claim.release()
+
+    def _tear_down(self) -> None:
         failed: list[Exception] = []
         for stop in self._processes:
             try:
