@@ -7,6 +7,7 @@ is met afresh, and runs in a task of its own, so that one that hangs costs the c
 from __future__ import annotations
 
 import importlib
+import logging
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar, cast
@@ -16,6 +17,8 @@ from harness.spi.ports import DomainState
 from harness.spi.runtime import Runtime
 
 T = TypeVar("T")
+
+_log = logging.getLogger("harness.agent.libvirt")
 
 CALL_SECONDS = 30.0
 CREATE_SECONDS = 120.0
@@ -154,7 +157,7 @@ class LibvirtHypervisor:
 
     def attach_device(self, name: str, xml: str) -> None:
         """Live only: what a domain keeps when it is off is what it was started with."""
-        self._on(name, "attach a device to", lambda domain: domain.attachDeviceFlags(xml, _AFFECT_LIVE))
+        self._on(name, f"attach {_device(xml)} to", lambda domain: domain.attachDeviceFlags(xml, _AFFECT_LIVE))
 
     def detach_device(self, name: str, xml: str) -> None:
         def detach(domain: Domain) -> int:
@@ -166,7 +169,7 @@ class LibvirtHypervisor:
                     return 0
                 raise
 
-        self._on(name, "detach a device from", detach, ignored=(_DEVICE_MISSING,))
+        self._on(name, f"detach {_device(xml)} from", detach, ignored=(_DEVICE_MISSING,))
 
     def _on(self, name: str, verb: str, action: Callable[[Domain], int], ignored: Sequence[int] = ()) -> None:
         def act(connection: Connection) -> None:
@@ -199,7 +202,7 @@ class LibvirtHypervisor:
 
         def work() -> None:
             try:
-                outcome.value = self._exchange(what, action, changes)
+                outcome.value = self._logged(what, action, changes)
                 outcome.good = True
             except Error as error:
                 outcome.error = error
@@ -214,6 +217,18 @@ class LibvirtHypervisor:
             text = f"cannot {what}: libvirtd at {self._uri} did not answer within {limit:g} s"
             raise Unknown(f"{text}; it may do it later") if changes else Unavailable(text)
         return outcome.get()
+
+    def _logged(self, what: str, action: Callable[[Connection], T], changes: bool) -> T:
+        """One line for each call, in the words of its error: changes and failures at info, good looks at debug."""
+        began = self._runtime.monotonic()
+        try:
+            value = self._exchange(what, action, changes)
+        except Error as error:
+            _log.info("%s in %.3f s", error, self._runtime.monotonic() - began)
+            raise
+        level = logging.INFO if changes else logging.DEBUG
+        _log.log(level, "%s: done in %.3f s", what, self._runtime.monotonic() - began)
+        return value
 
     def _exchange(self, what: str, action: Callable[[Connection], T], changes: bool) -> T:
         try:
@@ -246,6 +261,16 @@ class _Outcome(Generic[T]):
         if self.good:
             return cast(T, self.value)
         raise self.error or HypervisorRefused("libvirt call ended with an unexpected error; see the agent's log")
+
+
+def _device(xml: str) -> str:
+    """What to call a device in logs and errors: its source, without the rest of its XML."""
+    try:
+        element = ET.fromstring(xml)
+    except ET.ParseError:
+        return "a device"
+    source = element.find("source")
+    return f"{element.tag} {source.get('dev', '')}".strip() if source is not None else element.tag
 
 
 def load_library() -> Library:

@@ -23,7 +23,7 @@ from harness.runtime.threads import ThreadRuntime
 from harness.spi.errors import Error, InvalidParameter
 from harness.spi.ports import Host, Secondary
 from harness.spi.runtime import Runtime
-from harness.storpool import HttpTransport, RetryPolicy, StorPoolClient
+from harness.storpool import HttpTransport, LoggedTransport, RetryPolicy, StorPoolClient
 
 API_SECONDS = 30.0
 API_RETRY = RetryPolicy(attempts=4, deadline=15.0)
@@ -32,6 +32,7 @@ DRAIN_SECONDS = 600.0
 """How long SIGTERM waits for commands that run."""
 
 _log = logging.getLogger("harness.agent")
+_calls = logging.getLogger("harness.agent.StorPool")
 
 
 class JsonLines(logging.Formatter):
@@ -108,7 +109,7 @@ def build(runtime: Runtime, config: AgentConfig) -> Agent:
     host = RealHost(runtime)
     settings = read_host_configuration(host, config)
     transport = HttpTransport(settings.endpoints, settings.token, monotonic=runtime.monotonic)
-    client = StorPoolClient(transport, runtime, API_RETRY, API_SECONDS)
+    client = StorPoolClient(LoggedTransport(transport, runtime.monotonic, _calls), runtime, API_RETRY, API_SECONDS)
     hypervisor = LibvirtHypervisor(runtime, config.libvirt_uri)
     return Agent(runtime, host, hypervisor, build_secondary(runtime, host, config), client, config)
 

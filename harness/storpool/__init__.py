@@ -23,6 +23,7 @@ from harness.storpool.errors import (
     RequestRefused,
     TransientRefusal,
 )
+from harness.storpool.logged import LoggedTransport
 from harness.storpool.retry import RetryPolicy
 from harness.storpool.secret import Secret
 from harness.storpool.transport import HttpTransport, Reply, Request, Transport
@@ -58,6 +59,7 @@ __all__ = [
     "HostConfiguration",
     "HttpTransport",
     "InsufficientResources",
+    "LoggedTransport",
     "MalformedAnswer",
     "NotSent",
     "ObjectDoesNotExist",

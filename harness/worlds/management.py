@@ -29,11 +29,9 @@ from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.errors import Error, InvalidParameter
 from harness.spi.ports import Endpoint
 from harness.spi.runtime import Event, Runtime
-from harness.storpool import Connection, HttpTransport, Reply, Request, StorPoolClient, Transport
+from harness.storpool import Connection, HttpTransport, LoggedTransport, StorPoolClient
 
 SETTLE_SECONDS = 30.0
-BODY_SHOWN = 300
-"""Characters of a request's body in the log."""
 
 _calls = logging.getLogger("harness.worlds.StorPool")
 _commands = logging.getLogger("harness.worlds.agents")
@@ -73,27 +71,6 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return msgspec.json.encode(line).decode()
-
-
-class LoggedTransport:
-    """Writes every StorPool call and its outcome into the log."""
-
-    def __init__(self, inner: Transport, runtime: Runtime) -> None:
-        self._inner = inner
-        self._runtime = runtime
-
-    def call(self, request: Request) -> Reply:
-        body = "" if request.body is None else request.body.decode(errors="replace")[:BODY_SHOWN]
-        began = self._runtime.monotonic()
-        try:
-            reply = self._inner.call(request)
-        except Error as error:
-            _calls.info("%s %s %s: %s", request.verb, request.path, body, error)
-            raise
-        seconds = self._runtime.monotonic() - began
-        shown = reply.body.decode(errors="replace")[:BODY_SHOWN] if reply.status != 200 else ""
-        _calls.info("%s %s %s: %d %s in %.3f s", request.verb, request.path, body, reply.status, shown, seconds)
-        return reply
 
 
 class LoggedEndpoint:
@@ -152,7 +129,7 @@ def build(runtime: Runtime, records: Records, config: ManagementConfig) -> Manag
 
     def connect(connection: Connection) -> StorPoolClient:
         transport = HttpTransport(connection.endpoints, connection.token, monotonic=runtime.monotonic)
-        return StorPoolClient(LoggedTransport(transport, runtime), runtime)
+        return StorPoolClient(LoggedTransport(transport, runtime.monotonic, _calls), runtime)
 
     def provider(driver_records: DriverRecords, endpoints: HostEndpoints) -> StorPoolProvider:
         return StorPoolProvider(runtime, driver_records, endpoints, connect)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from collections.abc import Iterator
@@ -109,6 +110,21 @@ def test_a_vm_is_started_given_a_disk_and_stopped(site: Site) -> None:
     assert site.hypervisor.domains() == {}
     assert site.rig.attached == set()
     assert "was not there" in site.do(StopCommand(vm_name=VM))
+
+
+def test_the_log_tells_what_was_asked_of_libvirt_and_how_it_ended(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="harness.agent.libvirt")
+    site.do(StartCommand(vm=site.vm))
+    site.do(AttachCommand(vm_name=VM, disk=site.extra))
+    with pytest.raises(InvalidParameter):
+        site.hypervisor.attach_device(VM, disk_xml(site.extra))
+    site.do(StopCommand(vm_name=VM, force=True))
+    lines = [record.getMessage() for record in caplog.records if record.name == "harness.agent.libvirt"]
+    attach = f"attach disk {site.extra.path} to domain {VM}"
+    starts = [f"start domain {VM}: done in ", f"{attach}: done in ", f"cannot {attach}: "]
+    starts += [f"destroy domain {VM}: done in ", f"undefine domain {VM}: done in "]
+    assert len(lines) == len(starts), lines
+    assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True)), lines
 
 
 def test_a_disk_that_libvirt_cannot_open_leaves_nothing(site: Site, daemon: PrivateLibvirtd) -> None:

@@ -25,6 +25,7 @@ from harness.storpool import (
     Connection,
     HttpTransport,
     InsufficientResources,
+    LoggedTransport,
     MalformedAnswer,
     NotSent,
     ObjectDoesNotExist,
@@ -386,6 +387,28 @@ class Broken(requests.Session):
 
     def request(self, *_: object, **more: object) -> requests.Response:
         raise requests.exceptions.InvalidHeader(f"bad header {more['headers']}")
+
+
+def test_every_call_is_logged_with_its_outcome_and_without_the_token(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    transport = HttpTransport(("10.0.0.1:81",), Secret(TOKEN))
+    logged = LoggedTransport(transport, ThreadRuntime("test").monotonic, logging.getLogger("calls"))
+    talk = StorPoolClient(logged, ThreadRuntime("test"), RetryPolicy(attempts=1))
+    with requests_mock.Mocker() as web:
+        web.post(f"{BASE}MultiCluster/VolumeCreate", json=CREATED)
+        talk.volume_create(VolumeCreateDesc(name="made", size=1 << 20))
+        refusal = error("objectDoesNotExist", "no such volume")
+        web.get(f"{BASE}MultiCluster/Volume/~d.n.b1", json=refusal, status_code=404)
+        with pytest.raises(ObjectDoesNotExist):
+            talk.volume("~d.n.b1")
+        web.get(f"{BASE}MultiCluster/Volume/~d.n.b1", exc=requests.exceptions.ReadTimeout)
+        with pytest.raises(AnswerLost):
+            talk.volume("~d.n.b1")
+    made, missing, lost = [record.getMessage() for record in caplog.records if record.name == "calls"]
+    assert made.startswith("POST MultiCluster/VolumeCreate ") and '"name":"made"' in made and ": 200 in " in made
+    assert missing.startswith("GET MultiCluster/Volume/~d.n.b1: 404 ") and "no such volume" in missing
+    assert lost.startswith("GET MultiCluster/Volume/~d.n.b1: ") and " 200 " not in lost
+    assert TOKEN not in caplog.text
 
 
 def test_the_token_is_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
