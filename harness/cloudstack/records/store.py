@@ -134,11 +134,15 @@ class Records:
         """Open or make the store in a file, or with None a new one in memory, cloned from `image` (default: empty)."""
         name = ":memory:" if path is None else str(path)
         connection = sqlite3.connect(name, isolation_level=None, check_same_thread=False, cached_statements=512)
-        if path is None:
-            connection.deserialize(image or schema.empty_image())
-            connection.execute("PRAGMA journal_mode = MEMORY")
-        else:
-            _prepare_file(connection, path)
+        try:
+            if path is None:
+                connection.deserialize(image or schema.empty_image())
+                connection.execute("PRAGMA journal_mode = MEMORY")
+            else:
+                _prepare_file(connection, path)
+        except BaseException:
+            connection.close()
+            raise
         return Records(connection, runtime)
 
     def reopen(self, runtime: Runtime) -> Records:
