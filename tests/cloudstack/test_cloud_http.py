@@ -29,6 +29,7 @@ def running() -> Iterator[tuple[Rig, str]]:
         assert task.join(10)
     assert rig.server.stop()
     runtime.kill()
+    rig.records.close()
 
 
 def client(url: str, **options: Any) -> Any:
