@@ -17,6 +17,10 @@ HIDDEN = frozenset({SCHEDULE, "commit"})
 JOURNAL_ENTRIES = 1000
 """How many of the last entries of the simulation's journal become part of a case's timeline."""
 
+TICK = 1e-8
+"""Seconds between two entries of the journal in a timeline: most of a case happens at a few virtual instants, and only
+the order of its steps tells what led to what."""
+
 
 class MemoryVenue:
     """Needs nothing of the machine."""
@@ -38,14 +42,15 @@ class MemoryVenue:
         simulation = world.simulation
         began = recorder.now()
         # Times of this case's timeline are virtual, so that they agree with the journal's.
-        recorder.now = lambda: began + simulation.elapsed
+        entries = simulation.journal.entries
+        recorder.now = lambda: began + simulation.elapsed + len(entries) * TICK
         try:
             with logs_into(recorder):
                 world.run(body)
         finally:
-            shown = [entry for entry in simulation.journal.entries if entry[2] not in HIDDEN]
-            for elapsed, process, kind, detail in shown[-JOURNAL_ENTRIES:]:
-                recorder.timeline(process, f"{kind}: {detail}", began + elapsed)
+            shown = [(number, *entry) for number, entry in enumerate(entries, start=1) if entry[2] not in HIDDEN]
+            for number, elapsed, process, kind, detail in shown[-JOURNAL_ENTRIES:]:
+                recorder.timeline(process, f"{kind}: {detail}", began + elapsed + number * TICK)
 
     def case_properties(self, case: Case) -> dict[str, str]:
         del case

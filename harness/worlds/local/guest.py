@@ -10,7 +10,7 @@ from lab.shell import CommandFailed, Completed
 from lab.ssh import SshHost
 
 BOOT_SECONDS = 180.0
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.1
 SECTOR = 512
 _DISKS = """for disk in /sys/block/*; do
 [ -s "$disk/serial" ] && printf '%s %s %s\\n' "$(cat "$disk/serial")" "$(cat "$disk/size")" "${disk##*/}"

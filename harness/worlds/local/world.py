@@ -10,7 +10,7 @@ from harness.observers import Cloud, Environment, Guest, Host, StorPool
 from harness.worlds.local.guest import SshGuest
 from lab.file import GuestImage
 
-POLL_SECONDS = 0.3
+POLL_SECONDS = 0.1
 
 
 class LocalWorld:
