@@ -44,7 +44,10 @@ def refuse_used_local() -> None:
 
 
 def _locked(path: Path) -> BinaryIO:
-    file = path.open("rb")
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise LabError(f"cannot lock {path}, so that nobody else runs on this lab: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -14,6 +14,7 @@ from harness.worlds.local.venue import LocalVenue
 from lab import claim
 from lab.claim import Claim, InUse, holders
 from lab.commands import lab
+from lab.errors import LabError
 
 HOLD = """import sys
 from pathlib import Path
@@ -57,6 +58,11 @@ def test_a_second_run_is_refused_with_the_name_of_the_first_and_its_death_frees_
     mine.release()
     mine.release()
     assert holders(path) == []
+
+
+def test_a_lab_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"none\.yaml.*No such file"):
+        LocalVenue(tmp_path / "none.yaml").open(print)
 
 
 def test_a_lab_that_a_run_uses_is_not_taken_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
