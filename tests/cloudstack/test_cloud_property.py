@@ -143,3 +143,4 @@ def test_no_sequence_of_commands_and_faults_leads_to_an_illegal_state_or_an_inte
     rig.check_at_rest()
     assert rig.server.stop()
     runtime.kill()
+    rig.records.close()
