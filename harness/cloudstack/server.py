@@ -50,6 +50,8 @@ class ManagementServer:
         self._dispatcher = Dispatcher(self._services)
         self._stopping = runtime.event("management server stopping")
         self._tasks: list[Task] = []
+        self._told: frozenset[str] = frozenset()
+        """What the driver's last recovery said, so that the log tells it once."""
 
     @property
     def services(self) -> Services:
@@ -83,8 +85,10 @@ class ManagementServer:
 
     def _recover_driver(self) -> None:
         try:
-            for line in self._services.context.driver.recover():
-                _log.info("recovered: %s", line)
+            lines = frozenset(self._services.context.driver.recover())
+            for line in sorted(lines - self._told):
+                _log.info("storage driver: %s", line)
+            self._told = lines
         except Error as error:
             _log.warning("the storage driver could not recover everything, it goes on as it is: %s", error)
 

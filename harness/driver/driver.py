@@ -104,7 +104,6 @@ class StorPoolDriver:
         for operation in sorted(self._operations.open(), key=lambda found: found.kind == Discards.kind):
             line = self._recover(operation)
             if line is not None:
-                log.info("recovery: %s", line)
                 lines.append(line)
         return lines
 
