@@ -56,9 +56,8 @@ def run(row: tuple[str, ...], world: str, lab: Path | None, seed: int, report: P
     """Run rows of the action table (numbers, names of extras, or single cases such as 4.hot); all by default."""
     console = Console(highlight=False)
     selection = _selection(row)
-    report.mkdir(parents=True, exist_ok=True)
     venues = _venues(world, lab, seed, console)
-    stream = StreamWriter(report / STREAM_NAME)
+    stream = _stream(report, json_file)
     progress = Progress(console, len(selection.cases) * len(venues))
 
     def listen(event: Event) -> None:
@@ -116,6 +115,19 @@ def _selection(words: tuple[str, ...]) -> Selection:
         ) from error
 
 
+def _stream(report: Path, json_file: Path | None) -> StreamWriter:
+    """Opened before anything runs, so that no run ends with results that cannot be written."""
+    try:
+        report.mkdir(parents=True, exist_ok=True)
+        if json_file is not None:
+            json_file.open("a").close()
+        return StreamWriter(report / STREAM_NAME)
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot write {error.filename}: {error.strerror}; give --report and --json places that can be written"
+        ) from error
+
+
 def _venues(world: str, lab: Path | None, seed: int, console: Console) -> list[Venue]:
     """The worlds to run in. Without root, one line says what is left out."""
     venues: list[Venue] = []
@@ -126,7 +138,15 @@ def _venues(world: str, lab: Path | None, seed: int, console: Console) -> list[V
     if world == "memory":
         return venues
     from harness.worlds.local.venue import LocalVenue, why_not
+    from lab.errors import LabError
+    from lab.file import load
 
+    if lab is not None:
+        # Now, not after the rows in memory; the run reads it again once it has the lab for itself.
+        try:
+            load(lab)
+        except LabError as error:
+            raise click.ClickException(str(error)) from error
     reason = why_not(lab)
     if reason is None:
         venues.append(LocalVenue(lab))

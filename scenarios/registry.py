@@ -20,7 +20,7 @@ class Case:
     """One scenario: a function over the observers, for one row of the table."""
 
     id: str
-    """`ROW.name`, for example `4.hot-attach`; what `splab run` takes to run this one alone."""
+    """`ROW.name`, for example `4.hot`; what `splab run` takes to run this one alone."""
     row: RowId
     title: str
     run: Scenario

@@ -70,6 +70,26 @@ def test_an_unknown_row_is_a_usage_error_and_runs_nothing(row: str, tmp_path: Pa
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize("option", ["--report", "--json"])
+def test_a_place_that_cannot_be_written_is_told_before_anything_runs(option: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file/below"
+    done = splab("run", SMALL, "--world", "memory", "--report", tmp_path / "r", option, place)
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit), done.exception
+    assert str(place) in done.output and "passed" not in done.output
+
+
+@pytest.mark.parametrize(("text", "named"), [("colour: blue", "colour"), ("][", "cannot read"), (None, "No such file")])
+def test_a_lab_file_that_is_not_one_is_told_before_anything_runs(text: str | None, named: str, tmp_path: Path) -> None:
+    lab = tmp_path / "lab.yaml"
+    if text is not None:
+        lab.write_text(text)
+    done = splab("run", SMALL, "--lab", lab, "--report", tmp_path / "r")
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit), done.exception
+    assert str(lab) in done.output and named in done.output
+    assert not (tmp_path / "r").exists()
+
+
 def test_the_simulator_is_only_executed(monkeypatch: pytest.MonkeyPatch) -> None:
     executed: list[list[str]] = []
 
