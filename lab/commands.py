@@ -17,9 +17,10 @@ from lab import claim, file
 from lab import doctor as readiness
 from lab.errors import LabError
 from lab.local import down as bring_down
+from lab.local import machine_lock
 from lab.local import status as local_status
 from lab.local import up as bring_up
-from lab.local.layout import default_state
+from lab.local.layout import State, default_state
 from lab.shell import Progress
 
 STATE = click.option(
@@ -33,6 +34,13 @@ LAB_FILE = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     envvar="SPLAB_LAB",
     help="Lab file of a real lab; without it, the local lab.",
+)
+
+LOCAL_LAB_FILE = click.option(
+    "--lab",
+    "lab_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The local lab's file, STATE/lab.yaml, in place of --state.",
 )
 
 
@@ -58,6 +66,20 @@ def _errors() -> Iterator[None]:
         raise click.ClickException(f"{error}{notes}") from error
 
 
+def _state(state: Path | None, lab_file: Path | None) -> Path | None:
+    """The state directory that is meant. Raises `LabError` for a lab file that cannot be the local lab's."""
+    if lab_file is None:
+        return state
+    owned = State(lab_file.resolve().parent)
+    foreign = lab_file.exists() and not owned.ledger.exists() and machine_lock.owner() != owned.root
+    if foreign or owned.lab_file.name != lab_file.name or (state is not None and state.resolve() != owned.root):
+        raise LabError(
+            f"{lab_file} is not the local lab's file, which is {(state or default_state()) / owned.lab_file.name};"
+            f" splab brings up and down no other lab, but looks at any: splab lab doctor --lab {lab_file}"
+        )
+    return owned.root
+
+
 @click.group()
 def lab() -> None:
     """The local lab, and the readiness of any lab."""
@@ -65,28 +87,33 @@ def lab() -> None:
 
 @lab.command()
 @STATE
-def up(state: Path | None) -> None:
+@LOCAL_LAB_FILE
+def up(state: Path | None, lab_file: Path | None) -> None:
     """Bring the local lab up, or find it healthy; prints the path of its lab file."""
     with _errors(), narrated() as progress:
+        state = _state(state, lab_file)
         bring_up(state, progress)
-    click.echo((state or default_state()) / "lab.yaml")
+    click.echo(State((state or default_state()).resolve()).lab_file)
 
 
 @lab.command()
 @STATE
-def down(state: Path | None) -> None:
+@LOCAL_LAB_FILE
+def down(state: Path | None, lab_file: Path | None) -> None:
     """Remove everything that `up` made, also after a crash; refused while a run uses it."""
     with _errors(), narrated() as progress:
+        state = _state(state, lab_file)
         claim.refuse_used_local()
         bring_down(state, progress)
 
 
 @lab.command()
 @STATE
-def status(state: Path | None) -> None:
+@LOCAL_LAB_FILE
+def status(state: Path | None, lab_file: Path | None) -> None:
     """Show the local lab's machines; exit 1 when it is not wholly up."""
     with _errors():
-        rows = local_status(state)
+        rows = local_status(_state(state, lab_file))
     for name, text, ok in rows:
         click.echo(f"{'ok      ' if ok else 'not ok  '}{name:12}{text}")
     sys.exit(0 if all(ok for _, _, ok in rows) else 1)
@@ -102,7 +129,7 @@ def doctor(state: Path | None, lab_file: Path | None) -> None:
             real = file.load(lab_file)
             found = readiness.examine_lab(real)
         else:
-            found = readiness.examine_machine(state or default_state())
+            found = readiness.examine_machine((state or default_state()).resolve())
     for finding in found:
         click.echo(f"{'ok       ' if finding.ok else 'missing  '}{finding}")
     sys.exit(0 if all(finding.ok for finding in found) else 1)

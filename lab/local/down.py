@@ -22,7 +22,7 @@ class LeftOver(LabError):
 
 def down(state_dir: Path | None = None, progress: Progress = silent) -> None:
     """Remove everything that `up` made, also after a crash, a kill of everything or a half-done `up`; twice is fine."""
-    state = State(state_dir or default_state())
+    state = State((state_dir or default_state()).resolve())
     with machine_lock.exclusive():
         take_down(state, progress)
 

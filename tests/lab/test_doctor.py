@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from lab import commands, doctor
+from lab import claim, commands, doctor
 from lab.errors import LabError
 from lab.file import (
     Accelerator,
@@ -114,6 +115,42 @@ def test_status_without_a_lab_says_how_to_get_one_and_fails(tmp_path: Path, monk
     monkeypatch.setattr(machine_lock, "OWNER", tmp_path / "owner")
     done = CliRunner().invoke(commands.lab, ["status", "--state", str(tmp_path)])
     assert (done.exit_code, "splab lab up" in done.output) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+@pytest.mark.parametrize("spelled", [("--state", "."), ("--lab", "lab.yaml"), ("--state", ".", "--lab", "lab.yaml")])
+def test_the_local_lab_is_named_by_its_state_or_its_lab_file(
+    command: str, spelled: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path | None] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(claim, "LOCAL", tmp_path / "claim")
+    monkeypatch.setattr(commands, f"bring_{command}", lambda state, _progress: asked.append(state and state.resolve()))
+    done = CliRunner().invoke(commands.lab, [command, *spelled])
+    assert (done.exit_code, asked) == (0, [tmp_path.resolve()]), done.output
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status"])
+@pytest.mark.parametrize("name", ["lab.yaml", "site.yaml"])
+def test_a_real_labs_file_is_neither_brought_up_nor_down(
+    command: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine_lock, "OWNER", tmp_path / "owner")
+    for work in ("bring_up", "bring_down", "local_status"):
+        monkeypatch.setattr(commands, work, lambda *_: pytest.fail("the lab was touched"))
+    (tmp_path / name).write_text("version: 1\n")
+    done = CliRunner().invoke(commands.lab, [command, "--lab", str(tmp_path / name)])
+    assert done.exit_code == 1 and f"splab lab doctor --lab {tmp_path / name}" in done.output, done.output
+
+
+def test_down_knows_its_lab_by_a_relative_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Path] = []
+    module = importlib.import_module("lab.local.down")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine_lock, "LOCK", tmp_path / "lock")
+    monkeypatch.setattr(module, "take_down", lambda state, _progress: taken.append(state.root))
+    module.down(Path("state"))
+    assert taken == [tmp_path.resolve() / "state"]
 
 
 def test_an_unusable_lab_file_is_one_clear_line(tmp_path: Path) -> None:
