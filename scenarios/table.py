@@ -52,11 +52,3 @@ ROWS: tuple[Row, ...] = (
 )
 
 BY_ID = {row.id: row for row in ROWS}
-
-
-def parse_row(text: str) -> RowId:
-    """The row that a user names; raises `KeyError` when the table has none."""
-    row: RowId = int(text) if text.isdecimal() else text
-    if row not in BY_ID:
-        raise KeyError(text)
-    return row

@@ -70,10 +70,6 @@ class Status:
         return self.offset == _BEYOND
 
     @property
-    def direct_io(self) -> bool:
-        return bool(self.flags & _DIRECT_IO)
-
-    @property
     def path(self) -> str:
         return device_path(self.number)
 

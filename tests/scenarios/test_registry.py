@@ -11,7 +11,7 @@ import scenarios
 from harness.observers import World
 from harness.run import select
 from scenarios.registry import load, scenario
-from scenarios.table import ROWS, parse_row
+from scenarios.table import ROWS
 
 BUILT = {2, 3, 4, 5, 7, 8}
 
@@ -70,5 +70,3 @@ def test_rows_and_single_cases_can_be_chosen() -> None:
 def test_an_unknown_row_is_refused(word: str) -> None:
     with pytest.raises(KeyError):
         select(load(), [word])
-    with pytest.raises(KeyError):
-        parse_row(word)

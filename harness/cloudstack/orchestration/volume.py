@@ -8,8 +8,8 @@ from harness.cloudstack.orchestration import objects, placement
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import Snapshot, SnapshotStore, Template, Vm, Volume
-from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable, Unknown
+from harness.cloudstack.records.rows import Snapshot, SnapshotStore, Vm, Volume
+from harness.spi.errors import Error, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import VolumeObject
 from harness.spi.states import StoreRefState, VolumeEvent, VolumeState
 
@@ -181,10 +181,3 @@ def check_unattached(tx: Transaction, row: Volume) -> None:
         raise InvalidParameter(
             f"Please specify a volume that is not attached to any VM: {row.name} is attached to {vm.instance_name}"
         )
-
-
-def check_template_usable(tx: Transaction, template_id: int) -> Template:
-    template = tx.get(Template, template_id)
-    if template.removed is not None or template.state != "Active":
-        raise Conflict(f"template {template.name} was deleted")
-    return template
