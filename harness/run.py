@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -68,6 +69,8 @@ class Selection:
     cases: tuple[Case, ...]
     unbuilt: tuple[RowId, ...] = ()
     """Rows that the user named and that no scenario exists for."""
+    existing: dict[str, int] = field(default_factory=dict)
+    """Row -> how many cases it has, where more than were chosen."""
 
     def by_row(self) -> dict[str, list[str]]:
         return {str(row): [case.id for case in self.cases if case.row == row] for row in self.rows}
@@ -89,8 +92,9 @@ def select(cases: Sequence[Case], words: Sequence[str]) -> Selection:
         rows |= {case.row for case in found} or {by_text[word]}
     in_order = tuple(row.id for row in ROWS if row.id in rows)
     picked = tuple(case for case in cases if case.id in chosen)
-    built = {case.row for case in picked}
-    return Selection(in_order, picked, tuple(row for row in in_order if row not in built))
+    chosen_of = Counter(case.row for case in picked)
+    existing = {str(row): len(known[str(row)]) for row in in_order if chosen_of[row] < len(known[str(row)])}
+    return Selection(in_order, picked, tuple(row for row in in_order if not chosen_of[row]), existing)
 
 
 @dataclass(slots=True)
@@ -188,6 +192,7 @@ class Runner:
                 rows=list(selection.rows),
                 worlds=names,
                 cases=selection.by_row(),
+                existing=selection.existing,
             )
         )
         for venue in venues:

@@ -56,10 +56,12 @@ class RowResult:
     """Scenarios of the row that never started."""
     why_missing: str = ""
     built: bool = True
+    existing: int = 0
+    """How many scenarios the row has, where only some of them were chosen."""
 
     @property
     def outcome(self) -> Outcome:
-        """Passed only if every scenario of the row ran and passed."""
+        """Passed only if every chosen scenario of the row ran and passed; `why` tells when not all were chosen."""
         outcomes = {case.outcome for case in self.cases}
         if not self.built:
             return Outcome.NOT_BUILT
@@ -81,7 +83,9 @@ class RowResult:
                     return f"{case.id}: {case.why}"
         if not self.built:
             return "no scenario of this row exists yet"
-        return self.why_missing if self.missing else ""
+        if self.missing:
+            return self.why_missing
+        return f"{len(self.cases)} of {self.existing} cases were chosen" if self.existing else ""
 
 
 @dataclass(slots=True)
@@ -93,6 +97,8 @@ class Result:
     chosen: list[RowId] = field(default_factory=list)
     expected: dict[str, list[str]] = field(default_factory=dict)
     """Row -> scenarios that must run, so that one that never ran is noticed."""
+    existing: dict[str, int] = field(default_factory=dict)
+    """Row -> how many scenarios it has, where more than were chosen."""
     cases: list[CaseResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     broken: dict[str, WorldFailed] = field(default_factory=dict)
@@ -107,7 +113,7 @@ class Result:
         missing = len(set(names) - {case.id for case in cases})
         broken = self.broken.get(world)
         why = broken.why if broken else "the run was cut short"
-        return RowResult(BY_ID[row_id], world, cases, missing, why, built=bool(names))
+        return RowResult(BY_ID[row_id], world, cases, missing, why, bool(names), self.existing.get(str(row_id), 0))
 
     def rows(self) -> list[RowResult]:
         """Every chosen row in every world, in the order of the table."""
@@ -128,7 +134,7 @@ def collect(events: Iterable[Event]) -> Result:
         match event:
             case SuiteStarted():
                 result.properties, result.chosen, result.worlds = event.properties, event.rows, event.worlds
-                result.expected = event.cases
+                result.expected, result.existing = event.cases, event.existing
             case Note():
                 result.notes.append(event.text)
             case CaseStarted():

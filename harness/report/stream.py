@@ -28,6 +28,8 @@ class SuiteStarted(Base, frozen=True, kw_only=True, tag="suite-start"):
     worlds: list[str]
     cases: dict[str, list[str]]
     """Row -> scenarios that must run in each world; a row that is not built has none."""
+    existing: dict[str, int] = {}
+    """Row -> how many scenarios it has, where more than were chosen."""
 
 
 class Note(Base, frozen=True, kw_only=True, tag="note"):

@@ -63,5 +63,7 @@ def action_table(result: Result) -> Table:
         world = "-" if row.outcome == Outcome.NOT_BUILT else row.world
         seconds = f"{row.seconds:.1f}" if row.cases else ""
         outcome = Text(row.outcome.value, style=STYLES[row.outcome])
+        if row.existing and row.cases:
+            outcome.append(f", {len(row.cases)} of {row.existing} cases", style="yellow")
         table.add_row(str(row.row.id), row.row.title, world, outcome, seconds)
     return table

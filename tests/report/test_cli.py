@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from harness.cli import main
+from scenarios.registry import load
 
 SMALL = "8.allocated"
 
@@ -32,6 +33,8 @@ def test_a_run_ends_with_the_table_the_report_and_exit_code_0(tmp_path: Path) ->
     document = json.loads(out.read_text())
     assert [(row["row"], row["world"], row["outcome"]) for row in document["rows"]] == [(8, "memory", "passed")]
     assert document["rows"][0]["cases"][0]["checks"]
+    of_all = f"1 of {sum(case.row == 8 for case in load())} cases"
+    assert of_all in done.output and of_all in document["rows"][0]["why"]
     assert document["invariants"]["checked"] > 0 and document["invariants"]["violated"] == []
     assert {path.name for path in (tmp_path / "r").iterdir()} == {
         "index.html",
@@ -39,6 +42,13 @@ def test_a_run_ends_with_the_table_the_report_and_exit_code_0(tmp_path: Path) ->
         "results.json",
         "results.jsonl",
     }
+
+
+def test_a_whole_row_says_nothing_of_chosen_cases(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = splab("run", "3", "--world", "memory", "--report", tmp_path / "r", "--json", out)
+    assert done.exit_code == 0 and " cases" not in done.output, done.output
+    assert [row["why"] for row in json.loads(out.read_text())["rows"]] == [""]
 
 
 def test_a_memory_case_on_the_page_has_what_was_asked_of_storpool_and_agents(tmp_path: Path) -> None:
