@@ -103,6 +103,8 @@ def report(directory: Path) -> None:
         raise click.ClickException(f"no result stream: {error}; give the directory of a run") from error
     except ValueError as error:
         raise click.ClickException(f"damaged result stream: {error}") from error
+    if not result.worlds:
+        raise click.ClickException(f"{directory / STREAM_NAME} tells of no run; give the directory of a run")
     _show(Console(highlight=False), result, directory)
 
 

@@ -80,6 +80,15 @@ def test_an_unknown_row_is_a_usage_error_and_runs_nothing(row: str, tmp_path: Pa
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize(("stream", "named"), [(None, "no result stream"), ("", "no run"), ("{bad\n", "line 1")])
+def test_a_directory_without_the_results_of_a_run_has_no_report(stream: str | None, named: str, tmp_path: Path) -> None:
+    if stream is not None:
+        (tmp_path / "results.jsonl").write_text(stream)
+    done = splab("report", tmp_path)
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit), done.exception
+    assert named in done.output
+
+
 @pytest.mark.parametrize("option", ["--report", "--json"])
 def test_a_place_that_cannot_be_written_is_told_before_anything_runs(option: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
