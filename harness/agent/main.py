@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 import msgspec
 
@@ -19,7 +17,7 @@ from harness.agent.real_host import RealHost
 from harness.agent.secondary import KernelMount, QemuNfs
 from harness.agent.server import CommandServer
 from harness.agent.storpool_conf import read_host_configuration
-from harness.runtime.threads import ThreadRuntime
+from harness.runtime.threads import ThreadRuntime, stop_event
 from harness.spi.errors import Error, InvalidParameter
 from harness.spi.ports import Host, Secondary
 from harness.spi.runtime import Runtime
@@ -84,14 +82,7 @@ def serve(config: AgentConfig) -> int:
         raise InvalidParameter("agent configuration: `tls` with ca, certificate and key is missing")
     runtime = ThreadRuntime(f"agent-{config.host_name}")
     agent = build(runtime, config)
-    stopping = runtime.event("stop")
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        # A handler runs between two steps of the main thread, perhaps inside the event's own lock.
-        runtime.spawn("stop", stopping.set)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    stopping = stop_event(runtime)
     server = CommandServer(runtime, agent.handle, config.listen, config.tls, config.max_commands)
     server.start()
     host, port = server.address

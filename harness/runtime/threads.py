@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import random
+import signal
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from harness.spi.errors import Dead, MisuseError
 
@@ -228,6 +229,19 @@ class ThreadEvent:
         self._runtime.check("wait")
         with self._runtime.mutex:
             return self._runtime.wait_locked(self._changed, lambda: self._set, timeout)
+
+
+def stop_event(runtime: ThreadRuntime) -> ThreadEvent:
+    """An event that SIGTERM and SIGINT set; for the main thread of a process."""
+    stopping = runtime.event("stop")
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        # A handler runs between two steps of the main thread, perhaps inside the event's own lock.
+        runtime.spawn("stop", stopping.set)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    return stopping
 
 
 class _Transaction:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 import msgspec
 
@@ -23,12 +21,12 @@ from harness.cloudstack.config import CloudConfig
 from harness.cloudstack.records import Records
 from harness.cloudstack.server import ManagementServer
 from harness.driver import StorPoolProvider
-from harness.runtime.threads import ThreadRuntime
+from harness.runtime.threads import ThreadRuntime, stop_event
 from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.errors import Error, InvalidParameter
 from harness.spi.ports import Endpoint
-from harness.spi.runtime import Event, Runtime
+from harness.spi.runtime import Runtime
 from harness.storpool import Connection, HttpTransport, LoggedTransport, StorPoolClient
 
 SETTLE_SECONDS = 30.0
@@ -149,7 +147,7 @@ def serve(config: ManagementConfig) -> int:
     runtime = ThreadRuntime("management")
     records = Records.open(Path(config.database), runtime)
     server = build(runtime, records, config)
-    stopping = _on_signal(runtime)
+    stopping = stop_event(runtime)
     server.start()
     host, port = listening.getsockname()[:2]
     shell = http.server(server.api, host, port)
@@ -164,19 +162,6 @@ def serve(config: ManagementConfig) -> int:
     stopped = server.stop(SETTLE_SECONDS)
     records.close()
     return 0 if asked and ended and stopped else 1
-
-
-def _on_signal(runtime: Runtime) -> Event:
-    """An event that SIGTERM and SIGINT set."""
-    stopping = runtime.event("stop")
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        # A handler runs between two steps of the main thread, perhaps inside the event's own lock.
-        runtime.spawn("stop", stopping.set)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    return stopping
 
 
 def _listen(address: str) -> socket.socket:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from harness.agent.real_host import RealHost
 from harness.agent.server import CommandServer
 from harness.cloudstack.secondary.config import SecondaryConfig, load_config
 from harness.cloudstack.secondary.role import SecondaryRole
-from harness.runtime.threads import ThreadRuntime
+from harness.runtime.threads import ThreadRuntime, stop_event
 from harness.spi.errors import Error
 
 DRAIN_SECONDS = 60.0
@@ -39,14 +37,7 @@ def serve(config: SecondaryConfig) -> int:
     """Serve until SIGTERM or SIGINT, then until the commands that run have ended."""
     runtime = ThreadRuntime("secondary")
     role = SecondaryRole(runtime, RealHost(runtime), config)
-    stopping = runtime.event("stop")
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        # A handler runs between two steps of the main thread, perhaps inside the event's own lock.
-        runtime.spawn("stop", stopping.set)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    stopping = stop_event(runtime)
     server = CommandServer(runtime, role.handle, config.listen, config.tls, config.max_commands)
     server.start()
     host, port = server.address
