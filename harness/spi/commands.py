@@ -7,10 +7,18 @@ Times are seconds.
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import msgspec
 
 from harness.spi.errors import ErrorClass
 from harness.spi.objects import DataStore, Disk, SnapshotObject, TemplateObject, VirtualMachine, VmPower, VolumeObject
+
+
+def shown(url: str) -> str:
+    """The URL without what may be secret: user, password and query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"[:300]
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command", forbid_unknown_fields=True):
@@ -76,7 +84,11 @@ class DownloadCommand(Command, frozen=True, kw_only=True, tag="DownloadCommand")
 
     template: TemplateObject
     url: str
+    """May hold a user and a password; log `shown(url)`."""
     checksum: str | None = None
+
+    def __repr__(self) -> str:
+        return f"DownloadCommand(template={self.template!r}, url={shown(self.url)!r}, checksum={self.checksum!r})"
 
 
 class DeleteCommand(Command, frozen=True, kw_only=True, tag="DeleteCommand"):

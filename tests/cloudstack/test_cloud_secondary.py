@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from harness.agent.config import TlsFiles
@@ -106,11 +107,15 @@ def role(export: Path) -> Iterator[SecondaryRole]:
     runtime.kill()
 
 
-def download(role: SecondaryRole, url: str, path: str | None = PATH, checksum: str | None = None) -> AnyAnswer:
+def asked(url: str, path: str | None = PATH, checksum: str | None = None) -> DownloadCommand:
     template = TemplateObject(
         id=1, uuid="guest", name="guest", format=ImageFormat.QCOW2, size=0, store=STORE, path=path
     )
-    return role.handle(DownloadCommand(template=template, url=url, checksum=checksum))
+    return DownloadCommand(template=template, url=url, checksum=checksum)
+
+
+def download(role: SecondaryRole, url: str, path: str | None = PATH, checksum: str | None = None) -> AnyAnswer:
+    return role.handle(asked(url, path, checksum))
 
 
 def files(export: Path) -> list[str]:
@@ -124,6 +129,14 @@ def test_an_image_is_fetched_checked_and_put_in_place_whole(role: SecondaryRole,
     assert (export / PATH).read_bytes() == web.pages["/good"]
     assert answer.physical_size == len(web.pages["/good"])
     assert [file for file in files(export) if file.endswith("part")] == []
+
+
+def test_what_a_templates_url_may_hold_in_secret_is_not_in_the_commands_text() -> None:
+    url = "https://per-son:pass-word@images.example/guest.qcow2?signature=to-ken"
+    command = asked(url)
+    text = f"{command} {command!r}"
+    assert "images.example/guest.qcow2" in text and "per-son" not in text and "pass-word" not in text
+    assert "to-ken" not in text and msgspec.json.decode(msgspec.json.encode(command))["url"] == url
 
 
 def test_a_command_that_comes_again_does_not_fetch_again(role: SecondaryRole, web: Web) -> None:

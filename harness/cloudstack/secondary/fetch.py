@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from harness.cloudstack.secondary.config import SecondaryConfig
+from harness.spi.commands import shown
 from harness.spi.errors import InsufficientCapacity, InvalidParameter, NotFound, Unavailable
 
 CHUNK = 1 << 20
@@ -52,12 +53,6 @@ def check_sum(file: Path, expected: str, url: str) -> None:
         found = hashlib.file_digest(opened, method).hexdigest()
     if found != text:
         raise InvalidParameter(f"{shown(url)} has {method} checksum {found}, expected {text}; is it the right image?")
-
-
-def shown(url: str) -> str:
-    """The URL without what may be secret: user, password and query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"[:300]
 
 
 def _from_web(url: str, config: SecondaryConfig) -> Iterator[bytes]:

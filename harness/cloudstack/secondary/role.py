@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.agent import qemu_img
 from harness.cloudstack.secondary.config import SecondaryConfig
 from harness.cloudstack.secondary.export import Export
-from harness.cloudstack.secondary.fetch import check_sum, fetch, shown
+from harness.cloudstack.secondary.fetch import check_sum, fetch
 from harness.spi.commands import (
     Answer,
     AnyAnswer,
@@ -18,6 +18,7 @@ from harness.spi.commands import (
     DownloadCommand,
     PingAnswer,
     PingCommand,
+    shown,
 )
 from harness.spi.errors import Error, InvalidParameter, MisuseError
 from harness.spi.locks import KeyedLocks
