@@ -8,8 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from harness.agent.agent import Agent
 from harness.agent.config import AgentConfig, SecondaryAccess, load_config
 from harness.agent.libvirt_hypervisor import LibvirtHypervisor
@@ -19,6 +17,7 @@ from harness.agent.server import CommandServer
 from harness.agent.storpool_conf import read_host_configuration
 from harness.runtime.threads import ThreadRuntime, stop_event
 from harness.spi.errors import Error, InvalidParameter
+from harness.spi.logs import log_to_stderr
 from harness.spi.ports import Host, Secondary
 from harness.spi.runtime import Runtime
 from harness.storpool import HttpTransport, LoggedTransport, RetryPolicy, StorPoolClient
@@ -33,26 +32,6 @@ _log = logging.getLogger("harness.agent")
 _calls = logging.getLogger("harness.agent.StorPool")
 
 
-class JsonLines(logging.Formatter):
-    """One JSON object a line: ts (Unix seconds), level, logger, host, message, and a traceback if there is one."""
-
-    def __init__(self, host: str) -> None:
-        super().__init__()
-        self._host = host
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "ts": round(record.created, 3),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "host": self._host,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0 after SIGTERM, 2 when it cannot start; the reason is one line on stderr."""
     parser = argparse.ArgumentParser(prog="splab-agent", description="StorPool Lab's agent on a KVM host.")
@@ -63,17 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         config = load_config(options.config)
-        set_up_logs(config.host_name, options.log_level)
+        log_to_stderr(config.host_name, options.log_level)
         return serve(config)
     except Error as error:
         print(f"splab-agent: {error}", file=sys.stderr)
         return 2
-
-
-def set_up_logs(host: str, level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(host))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 def serve(config: AgentConfig) -> int:

@@ -25,6 +25,7 @@ from harness.runtime.threads import ThreadRuntime, stop_event
 from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.errors import Error, InvalidParameter
+from harness.spi.logs import log_to_stderr
 from harness.spi.ports import Endpoint
 from harness.spi.runtime import Runtime
 from harness.storpool import Connection, HttpTransport, LoggedTransport, StorPoolClient
@@ -54,21 +55,6 @@ class ManagementConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """`https://ip:port` of the secondary storage role."""
     tls: Tls
     cloud: CloudConfig
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line: ts (Unix seconds), level, logger, message, and a traceback if there is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "ts": round(record.created, 3),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
 
 
 class LoggedEndpoint:
@@ -112,9 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The CloudStack stand-in of StorPool Lab.")
     parser.add_argument("--config", required=True, type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    log_to_stderr("management")
     try:
         return serve(load_config(options.config))
     except Error as error:

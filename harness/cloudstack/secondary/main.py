@@ -14,6 +14,7 @@ from harness.cloudstack.secondary.config import SecondaryConfig, load_config
 from harness.cloudstack.secondary.role import SecondaryRole
 from harness.runtime.threads import ThreadRuntime, stop_event
 from harness.spi.errors import Error
+from harness.spi.logs import log_to_stderr
 
 DRAIN_SECONDS = 60.0
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="StorPool Lab's secondary storage role.")
     parser.add_argument("--config", required=True, type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_to_stderr("secondary")
     try:
         return serve(load_config(options.config))
     except (Error, OSError) as error:
