@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from harness.recording import Recorder
 from harness.run import Body
 from harness.runtime.journal import SCHEDULE
+from harness.runtime.simulated import MAIN
+from harness.worlds.memory.processes import CALLS
 from harness.worlds.memory.world import MemoryWorld
 from scenarios.registry import Case
 
@@ -48,7 +50,7 @@ class MemoryVenue:
             with logs_into(recorder):
                 world.run(body)
         finally:
-            shown = [(number, *entry) for number, entry in enumerate(entries, start=1) if entry[2] not in HIDDEN]
+            shown = [(number, *entry) for number, entry in enumerate(entries, start=1) if not _hidden(*entry[1:])]
             for number, elapsed, process, kind, detail in shown[-JOURNAL_ENTRIES:]:
                 recorder.timeline(process, f"{kind}: {detail}", began + elapsed + number * TICK)
 
@@ -63,13 +65,19 @@ class MemoryVenue:
         """Nothing outlives a case."""
 
 
+def _hidden(process: str, kind: str, detail: str) -> bool:
+    """Whether the log tells it better: StorPool calls of the plugin are there with what was asked, and how it ended."""
+    return kind in HIDDEN or (process != MAIN and detail.startswith("StorPool "))
+
+
 class _Handler(logging.Handler):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__(logging.INFO)
         self._recorder = recorder
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._recorder.timeline(f"log {record.name.rpartition('.')[2]}", record.getMessage())
+        room, _, last = record.name.rpartition(".")
+        self._recorder.timeline(f"{last} StorPool" if room == CALLS else f"log {last}", record.getMessage())
 
 
 @contextmanager
@@ -77,9 +85,12 @@ def logs_into(recorder: Recorder) -> Iterator[None]:
     """What production code logs meanwhile becomes part of the case's timeline, and nothing reaches the terminal."""
     logger, handler = logging.getLogger("harness"), _Handler(recorder)
     propagates, logger.propagate = logger.propagate, False
+    level = logger.level
+    logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
         logger.propagate = propagates

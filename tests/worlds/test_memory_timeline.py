@@ -21,10 +21,10 @@ def test_an_attach_is_told_from_the_api_down_to_libvirt_and_back_although_no_vir
         "CloudStack: attachVolume",
         "management: send: AttachCommand to kvm",
         "agent-kvm",  # whichever host it is
-        "StorPool VolumesReassignWait",
+        " StorPool: POST MultiCluster/VolumesReassignWait {",
         "attach-device",
         "management: answer: AttachCommand",
-        "management: send: StorPool VolumeUpdate",
+        "management StorPool: POST MultiCluster/VolumeUpdate",
         "CloudStack: list",
     ]
     position = 0

@@ -6,6 +6,7 @@ records, an agent from nothing.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -15,7 +16,7 @@ from harness.agent.secondary import QemuNfs
 from harness.runtime.generator import Generator
 from harness.runtime.process import SimulatedRuntime
 from harness.runtime.simulated import Simulation
-from harness.storpool import Connection, Secret, StorPoolClient
+from harness.storpool import Connection, LoggedTransport, Secret, StorPoolClient, Transport
 from harness.worlds.memory.machine import Machine
 from harness.worlds.memory.model_host import ModelHost
 from harness.worlds.memory.model_hypervisor import ModelHypervisor
@@ -36,6 +37,8 @@ STORPOOL_TOKEN = "1234567890"
 BRIDGE = "cloudbr0"
 POOL_BYTES = 4 << 40
 """Of all disks of the StorPool cluster together."""
+CALLS = "harness.worlds.memory.StorPool"
+"""Loggers of StorPool calls are called so, followed by the process that made them."""
 STORPOOL_CONF = "/etc/storpool.conf"
 
 
@@ -78,7 +81,7 @@ class Processes:
     def _start_agent(self, host: str) -> None:
         runtime = self.simulation.process(agent_of(host))
         machine = self.machines[host]
-        transport = StorPoolTransport(runtime, self.storpool, Secret(STORPOOL_TOKEN), lambda: machine.cuts == 0)
+        transport = self._transport(runtime, Secret(STORPOOL_TOKEN), lambda: machine.cuts == 0)
         agent = Agent(
             runtime,
             ModelHost(machine, runtime, self.export.read),
@@ -102,7 +105,11 @@ class Processes:
     def connect(self, runtime: SimulatedRuntime, connection: Connection) -> StorPoolClient:
         """A client of the API that a pool's connection names; any other endpoint does not answer."""
         reached = ENDPOINT in connection.endpoints
-        return StorPoolClient(StorPoolTransport(runtime, self.storpool, connection.token, lambda: reached), runtime)
+        return StorPoolClient(self._transport(runtime, connection.token, lambda: reached), runtime)
+
+    def _transport(self, runtime: SimulatedRuntime, token: Secret, reached: Callable[[], bool]) -> Transport:
+        log = logging.getLogger(f"{CALLS}.{runtime.process}")
+        return LoggedTransport(StorPoolTransport(runtime, self.storpool, token, reached), runtime.monotonic, log)
 
     def _machine(self, name: str, client_id: int) -> Machine:
         conf = (
