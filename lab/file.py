@@ -130,7 +130,8 @@ class Lab(Strict, frozen=True, kw_only=True):
     management: Management
     tls: Tls
     writable_devices: tuple[str, ...] = ()
-    """Devices that may be overwritten; no other is ever opened for writing."""
+    """Devices of this machine or its hosts that a run may overwrite. Nothing reads the list yet: a run writes only to
+    volumes that it made itself."""
 
 
 def load(path: Path) -> Lab:
