@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from harness.runtime.generator import Generator
+from harness.runtime.messages import MessageFault
 from harness.spi.errors import Dead, MisuseError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class SimulatedRuntime:
 
     def now(self) -> float:
         self.check_alive()
-        return self.simulation.now
+        return self.simulation.clock(self._name)
 
     def monotonic(self) -> float:
         self.check_alive()
@@ -55,11 +56,15 @@ class SimulatedRuntime:
 
     def spawn(self, name: str, function: Callable[[], None]) -> SimulatedTask:
         self.check("spawn")
+        current = self.simulation.current
+        if current is not None:
+            # A task that is falling apart must not go on through somebody else's runtime.
+            current.process.check_alive()
         self._spawned += 1
         task = SimulatedTask(self, name, f"{self._name}/{name}#{self._spawned}", function)
         self.tasks.append(task)
         self.simulation.admit(task)
-        if self.simulation.current is not None:
+        if current is not None and current.process is self:
             self.simulation.pause()
         return task
 
@@ -84,13 +89,19 @@ class SimulatedRuntime:
         return self.generator.uuid()
 
     def point(self, kind: str, detail: str) -> None:
+        self.message(kind, detail)
+
+    def message(self, kind: str, detail: str) -> MessageFault | None:
+        """As `point`, for whoever carries a message: what becomes of it, or None when nothing befalls it."""
         self.check_waiting("point")
         simulation = self.simulation
         simulation.pause()
         simulation.note(self._name, kind, detail)
-        if simulation.strike is not None:
-            simulation.strike(self._name, kind, detail)
-            self.check_alive()
+        if simulation.strike is None:
+            return None
+        fault = simulation.strike(self._name, kind, detail)
+        self.check_alive()
+        return fault
 
     def transaction(self) -> AbstractContextManager[None]:
         return self._transaction

@@ -17,6 +17,7 @@ from greenlet import getcurrent, greenlet
 from harness.runtime.errors import BoundError, DeadlockError, SimulationError, TaskErrors
 from harness.runtime.generator import Generator
 from harness.runtime.journal import SCHEDULE, RunJournal
+from harness.runtime.messages import MessageFault
 from harness.runtime.process import SimulatedRuntime, SimulatedTask
 from harness.spi.errors import Dead, MisuseError
 
@@ -25,8 +26,11 @@ T = TypeVar("T")
 EPOCH = 1_700_000_000.0
 """The wall clock at the start of every run, in Unix seconds."""
 
-Strike = Callable[[str, str, str], None]
-"""Called at each point with process, kind and detail. It may kill processes and raise in the caller's place."""
+Strike = Callable[[str, str, str], MessageFault | None]
+"""Called at each point with process, kind and detail. It may kill processes, wait, and raise in the caller's place.
+
+At the points "send" and "answer" it may also say what becomes of the message.
+"""
 
 MAIN = "scenario"
 """Process of the task that `run` is given; it cannot be killed."""
@@ -52,6 +56,8 @@ class Simulation:
         self._ready: list[SimulatedTask] = []
         self._timers: list[tuple[float, int, SimulatedTask, int]] = []
         self._timer_number = 0
+        self.clocks: dict[str, float] = {}
+        """By how many seconds the wall clock of a process is wrong; a restart of the process does not mend it."""
         self._processes: dict[str, SimulatedRuntime] = {}
         self._incarnations: dict[str, int] = {}
         self._errors: list[tuple[str, BaseException]] = []
@@ -65,6 +71,10 @@ class Simulation:
     def now(self) -> float:
         """Virtual wall clock, Unix seconds."""
         return EPOCH + self.elapsed
+
+    def clock(self, name: str) -> float:
+        """What the wall clock of this process shows, Unix seconds."""
+        return EPOCH + self.elapsed + self.clocks.get(name, 0.0)
 
     def process(self, name: str) -> SimulatedRuntime:
         """A new process; `MisuseError` while one of that name lives."""

@@ -35,6 +35,8 @@ class MemoryBlocks:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
+        self.taken = 0
+        """Bytes of the pool that something else fills, for trying what happens when it is full."""
         self._objects: dict[int, _Object] = {}
         self._store: dict[int, bytes] = {}
         self._references: dict[int, int] = {}
@@ -69,7 +71,7 @@ class MemoryBlocks:
         return min(found.size, len(found.table.pages) * PAGE)
 
     def capacity(self) -> tuple[int, int]:
-        return self._capacity, max(0, self._capacity - len(self._store) * PAGE)
+        return self._capacity, max(0, self._capacity - self.taken - len(self._store) * PAGE)
 
     def attach(self, key: int, links: Links, *, read_only: bool) -> str:
         found = self._find(key, "attach")
@@ -233,7 +235,7 @@ class MemoryBlocks:
             return
         if (
             not empty
-            and (len(self._store) + 1) * PAGE > self._capacity
+            and (len(self._store) + 1) * PAGE > self._capacity - self.taken
             and (old is None or self._is_shared(found, old))
         ):
             raise OutOfSpace(f"the pool of {self._capacity} bytes is full")

@@ -421,9 +421,13 @@ def test_the_secondary_role_registers_only_what_is_there_and_of_the_right_format
             result=True, install_path="a/b", virtual_size=guest_image().size, physical_size=len(image)
         )
         assert export.read(f"{EXPORT}/a/b") == image
-        export.reachable = False
+        export.stalls += 1
         with pytest.raises(NotFound, match="timed out"):
             export.read(f"{EXPORT}/a/b")
+        assert "does not answer" in role.handle(DeleteCommand(store=store, path="a/b")).details
+        export.stalls -= 1
+        export.full += 1
+        assert "No space left on device" in download(sum="{SHA-256}" + digest).details
         for _ in range(2):
             assert role.handle(DeleteCommand(store=store, path="a/b")).result
         assert export.files == {}

@@ -12,14 +12,14 @@ from harness.spi.commands import Answer, AnyAnswer, AnyCommand, DeleteCommand, P
 from harness.spi.errors import Unavailable, Unknown
 from harness.spi.objects import VmPower
 from harness.storpool import AnswerLost, NotSent, Request, Secret
-from harness.worlds.memory.transports import Listener, MemoryEndpoint, StorPoolServer, StorPoolTransport
+from harness.worlds.memory.transports import Listener, MemoryEndpoint, Network, StorPoolServer, StorPoolTransport
 from simulator import ports
 
 PING = PingCommand(wait=5)
 
 
 def agent(simulation: Simulation, handle: Callable[[SimulatedRuntime], AnyAnswer]) -> Listener:
-    listener = Listener("kvm1")
+    listener = Listener("kvm1", Network(simulation.process("network")))
     runtime = simulation.process("agent")
 
     def work(command: AnyCommand) -> AnyAnswer:
@@ -57,7 +57,7 @@ def test_a_command_to_an_agent_that_does_not_run_was_not_delivered() -> None:
         return Answer(result=True)
 
     endpoint = MemoryEndpoint(simulation.main, agent(simulation, handle))
-    nobody = MemoryEndpoint(simulation.main, Listener("kvm2"))
+    nobody = MemoryEndpoint(simulation.main, Listener("kvm2", Network(simulation.process("network-2"))))
 
     def main() -> None:
         simulation.kill("agent")
@@ -182,7 +182,7 @@ class FakeService:
 
 def storpool(simulation: Simulation) -> tuple[FakeService, StorPoolServer]:
     service = FakeService()
-    return service, StorPoolServer(simulation.process("storpool"), service)
+    return service, StorPoolServer(simulation.process("storpool"), service, Network(simulation.process("network")))
 
 
 def request(path: str, timeout: float = 60) -> Request:

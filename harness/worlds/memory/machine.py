@@ -27,6 +27,8 @@ POWEROFF_SECONDS = (1.0, 4.0)
 LET_GO_SECONDS = (-0.25, 0.25)
 """How long a resumed guest takes until it lets go of what it was asked for while it was suspended. Half of them do at
 once: API calls take next to no virtual time, so that no request would meet an eject else."""
+STALE_BYTES = 512
+"""What a device shows whose new size, or new object, the kernel has not taken note of."""
 EJECT_SECONDS = 0.05
 """How long QEMU takes to close a device that the guest let go; meanwhile it says that it has no such device."""
 
@@ -108,14 +110,37 @@ class Machine:
         self.domains: dict[str, ModelDomain] = {}
         self.cuts = 0
         """How many reasons there are for which this host does not reach the StorPool API."""
+        self.libvirtd_gone = 0
+        """How many reasons there are for which libvirtd does not answer; its domains run on."""
+        self.late: set[str] | None = None
+        """While devices come late: names of those that were there before; others are not there yet."""
+        self.stale: set[str] | None = None
+        """While devices have a wrong size: names of those that were there before; others show an old size."""
 
     def key(self, path: str) -> int | None:
         """The object that a device path of this host leads to."""
         if path.startswith(PATH_PREFIX):
-            return self.blocks.links_by_id(self.client_id).get(path.removeprefix(PATH_PREFIX))
+            name = path.removeprefix(PATH_PREFIX)
+            if self.late is not None and name not in self.late:
+                return None
+            return self.blocks.links_by_id(self.client_id).get(name)
         if path.startswith(BY_NAME):
             return self.blocks.links(self.client_id).get(path.removeprefix(BY_NAME))
         return None
+
+    def device_size(self, path: str) -> int | None:
+        """Bytes that the device shows, which are those of the object unless it is stale; None without a device."""
+        key = self.key(path)
+        if key is None:
+            return None
+        stale = self.stale is not None and path.removeprefix(PATH_PREFIX) not in self.stale
+        return STALE_BYTES if stale else self.blocks.size(key)
+
+    def crash(self) -> None:
+        """Every QEMU ends at once, as when the power is cut."""
+        for domain in list(self.domains.values()):
+            if domain.state in (DomainState.RUNNING, DomainState.PAUSED):
+                self.power_off(domain)
 
     def find(self, name: str) -> ModelDomain:
         domain = self.domains.get(name)

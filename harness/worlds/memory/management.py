@@ -57,7 +57,9 @@ class Management:
             server.start()
             return server
 
-        self._server = exchange(simulation.main, runtime, "start of the management server", boot, BOOT_TIMEOUT)
+        self._server = exchange(
+            simulation.main, runtime, "start of the management server", boot, BOOT_TIMEOUT, self._processes.network
+        )
 
     def request(self, sender: SimulatedRuntime, query: Query) -> tuple[int, bytes]:
         """Carry out one API request in the server's process; raises `ConnectionError` without an answer."""
@@ -66,7 +68,7 @@ class Management:
             raise ConnectionRefusedError("the management server does not run")
         what = f"API request {dict(query).get('command', '')}"
         try:
-            reply = exchange(sender, runtime, what, lambda: server.api(query), API_TIMEOUT)
+            reply = exchange(sender, runtime, what, lambda: server.api(query), API_TIMEOUT, self._processes.network)
         except NoAnswer as error:
             raise ConnectionResetError(str(error)) from error
         return reply.status, reply.body

@@ -32,8 +32,7 @@ class ModelHost:
 
     def block_device_size(self, path: str) -> int | None:
         self._runtime.monotonic()
-        key = self._machine.key(path)
-        return None if key is None else self._machine.blocks.size(key)
+        return self._machine.device_size(path)
 
     def read_text(self, path: str) -> str:
         self._runtime.monotonic()

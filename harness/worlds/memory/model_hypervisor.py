@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.spi.errors import Conflict, Error
+from harness.spi.errors import Conflict, Error, Unavailable, Unknown
 from harness.spi.ports import DomainState
 from harness.spi.runtime import Runtime
 from harness.worlds.memory.machine import Machine, ModelDomain, disk_element, live_xml, read_disk, read_domain
@@ -26,11 +26,11 @@ class ModelHypervisor:
         self._runtime = runtime
 
     def domains(self) -> dict[str, DomainState]:
-        self._runtime.monotonic()
+        self._reach("list the domains")
         return {name: domain.state for name, domain in sorted(self._machine.domains.items())}
 
     def xml(self, name: str) -> str:
-        self._runtime.monotonic()
+        self._reach(f"read domain {name}")
         return live_xml(self._machine.find(name))
 
     def create(self, xml: str) -> None:
@@ -82,6 +82,7 @@ class ModelHypervisor:
         self._begin("detach-device", name)
         gone = self._machine.unplug(self._running(name), target)
         self._runtime.sleep(UNPLUG_SECONDS if gone else UNPLUG_TIMEOUT)
+        self._end("detach-device", name)
 
     def _running(self, name: str) -> ModelDomain:
         domain = self._machine.find(name)
@@ -91,6 +92,14 @@ class ModelHypervisor:
 
     def _begin(self, verb: str, name: str) -> None:
         self._runtime.point("effect-begin", f"{self._machine.name}: {verb} {name}")
+        self._reach(f"{verb} {name}")
 
     def _end(self, verb: str, name: str) -> None:
         self._runtime.point("effect-end", f"{self._machine.name}: {verb} {name}")
+        if self._machine.libvirtd_gone:
+            raise Unknown(f"cannot {verb} {name}: the connection to libvirtd of {self._machine.name} broke")
+
+    def _reach(self, what: str) -> None:
+        self._runtime.monotonic()
+        if self._machine.libvirtd_gone:
+            raise Unavailable(f"cannot {what}: libvirtd of {self._machine.name} is not reached")

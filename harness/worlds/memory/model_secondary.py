@@ -6,7 +6,7 @@ import hashlib
 from posixpath import normpath
 
 from harness.spi.commands import Answer, AnyAnswer, AnyCommand, DeleteCommand, DownloadAnswer, DownloadCommand
-from harness.spi.errors import Error, InvalidParameter, NotFound
+from harness.spi.errors import Error, InvalidParameter, NotFound, Unavailable
 from harness.spi.runtime import Runtime
 from harness.worlds.memory.image import ImageError, read_image
 
@@ -21,11 +21,14 @@ class ModelExport:
         """Contents by path relative to the export."""
         self.served: dict[str, bytes] = {}
         """Contents by URL, for registration."""
-        self.reachable = True
+        self.stalls = 0
+        """How many reasons there are for which the NFS server does not answer."""
+        self.full = 0
+        """How many reasons there are for which nothing more can be written."""
 
     def read(self, name: str) -> bytes:
         """Contents of the file with this NFS name; `NotFound` when there is none or the server does not answer."""
-        if not self.reachable:
+        if self.stalls:
             raise NotFound(f"{name}: Failed to mount NFS share: timed out")
         path = name.removeprefix(self.url + "/")
         if not name.startswith(self.url + "/") or path not in self.files:
@@ -63,6 +66,9 @@ class ModelSecondaryRole:
             image = read_image(content, template.format.qemu)
         except ImageError as error:
             raise InvalidParameter(f"{command.url} is not a {template.format} image: {error}") from error
+        if self._export.stalls or self._export.full:
+            said = "No space left on device" if self._export.full else "the export does not answer"
+            raise Unavailable(f"{path} was not written: {said}")
         self._export.files[path] = content
         self._runtime.point("effect-end", "secondary: download")
         return DownloadAnswer(result=True, install_path=path, virtual_size=image.size, physical_size=len(content))
@@ -70,6 +76,8 @@ class ModelSecondaryRole:
     def _delete(self, command: DeleteCommand) -> Answer:
         path = check_path(command.path)
         self._runtime.point("effect-begin", "secondary: delete")
+        if self._export.stalls:
+            raise Unavailable(f"{path} was not deleted: the export does not answer")
         self._export.files.pop(path, None)
         return Answer(result=True)
 

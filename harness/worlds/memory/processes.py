@@ -21,7 +21,7 @@ from harness.worlds.memory.machine import Machine
 from harness.worlds.memory.model_host import ModelHost
 from harness.worlds.memory.model_hypervisor import ModelHypervisor
 from harness.worlds.memory.model_secondary import ModelExport, ModelSecondaryRole
-from harness.worlds.memory.transports import Listener, StorPoolServer, StorPoolTransport
+from harness.worlds.memory.transports import Listener, Network, StorPoolServer, StorPoolTransport
 from simulator.blocks.memory import MemoryBlocks
 from simulator.journal.memory import MemoryJournal
 from simulator.service import Service
@@ -56,7 +56,8 @@ class Processes:
         self.blocks = MemoryBlocks(POOL_BYTES)
         self.journal = MemoryJournal()
         self.export = ModelExport(EXPORT)
-        self.listeners = {name: Listener(name) for name in (*HOSTS, SECONDARY)}
+        self.network = Network(simulation.process("network"))
+        self.listeners = {name: Listener(name, self.network) for name in (*HOSTS, SECONDARY)}
         self.machines = {name: self._machine(name, client) for client, name in enumerate(HOSTS, start=1)}
         self._host_uuids = {name: Generator.of(seed, f"host:{name}").uuid() for name in HOSTS}
         self._storpool: StorPoolServer | None = None
@@ -74,9 +75,11 @@ class Processes:
 
     def _start_storpool(self) -> None:
         runtime = self.simulation.process(STORPOOL)
-        service = Service(self.blocks, self.journal, self.settings, lambda: self.simulation.now, STORPOOL_TOKEN)
+        service = Service(
+            self.blocks, self.journal, self.settings, lambda: self.simulation.clock(STORPOOL), STORPOOL_TOKEN
+        )
         calls = {} if self._storpool is None else self._storpool.calls
-        self._storpool = StorPoolServer(runtime, service, calls)
+        self._storpool = StorPoolServer(runtime, service, self.network, calls)
 
     def _start_agent(self, host: str) -> None:
         runtime = self.simulation.process(agent_of(host))

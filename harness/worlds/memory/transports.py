@@ -1,7 +1,7 @@
 """Messages between the simulated processes: StorPool calls, and commands to agents.
 
-A request can be lost before it arrives, and its answer after it took effect: the points "send" and "answer" are where
-a fault plan does so, and where other tasks may go first.
+The points "send" and "answer" are where other tasks may go first, and where a strike says what becomes of a message
+(`harness.runtime.messages`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from typing import TypeVar
 import msgspec
 
 import simulator.ports
+from harness.agent.inflight import Failed, InFlight, TooBusy
+from harness.runtime.messages import MessageFate, MessageFault
 from harness.runtime.process import SimulatedEvent, SimulatedRuntime
 from harness.spi.commands import AnyAnswer, AnyCommand
-from harness.spi.errors import Unavailable, Unknown
+from harness.spi.errors import Error, Unavailable, Unknown
 from harness.storpool import AnswerLost, NotSent, Reply, Request, Secret
 
 T = TypeVar("T")
@@ -22,41 +24,113 @@ T = TypeVar("T")
 _PREFIX = "/ctrl/1.0/"
 
 
+class Network:
+    """What is under way between processes and arrives when its sender has long given up."""
+
+    def __init__(self, runtime: SimulatedRuntime) -> None:
+        self._runtime = runtime
+
+    def later(self, seconds: float, what: str, deliver: Callable[[], None]) -> None:
+        """Call `deliver`, which must not wait, in `seconds`."""
+
+        def arrive() -> None:
+            self._runtime.sleep(seconds)
+            deliver()
+
+        self._runtime.spawn(what, arrive)
+
+
 class StorPoolServer:
     """The simulator's process: its service while it lives, and a task that lets its time pass."""
 
     def __init__(
-        self, runtime: SimulatedRuntime, service: simulator.ports.Service, calls: dict[str, int] | None = None
+        self,
+        runtime: SimulatedRuntime,
+        service: simulator.ports.Service,
+        network: Network,
+        calls: dict[str, int] | None = None,
     ) -> None:
         self.calls = {} if calls is None else calls
         """Calls served, by name; kept over a restart."""
         self.runtime = runtime
         self._service = service
+        self._network = network
         self._changed = runtime.event("a call of the StorPool API")
         runtime.spawn("tick", self._tick)
 
-    def call(self, sender: SimulatedRuntime, name: str, request: simulator.ports.Request, timeout: float) -> Reply:
+    def call(
+        self,
+        sender: SimulatedRuntime,
+        name: str,
+        request: simulator.ports.Request,
+        timeout: float,
+        fault: MessageFault | None = None,
+    ) -> Reply:
         """Carry out a call in the sender's task; raises `NoAnswer`."""
-        replies: list[simulator.ports.Reply] = []
         answered = sender.event(f"the answer to StorPool {name}")
+        fate = None if fault is None else fault.fate
+        if fault is not None and fate in (MessageFate.LOST, MessageFate.LATE):
+            if fate is MessageFate.LATE:
+                self._again(timeout + fault.seconds, name, request)
+            raise self._silence(name, answered, timeout)
+        replies: list[simulator.ports.Reply] = []
 
         def receive(reply: simulator.ports.Reply) -> None:
             replies.append(reply)
             answered.deliver()
 
-        self.calls[name] = self.calls.get(name, 0) + 1
-        number = self._service.submit(request, receive)
-        self._changed.deliver()
-        sender.point("answer", f"StorPool {name}")
+        if fault is not None and fate is MessageFate.REJECTED:
+            replies.append(simulator.ports.Reply(500, fault.answer))
+            number = None
+        else:
+            number = self.submit(name, request, receive)
+        if fault is not None and fate is MessageFate.TWICE:
+            self._again(fault.seconds, name, request)
+        fault = sender.message("answer", f"StorPool {name}")
+        if fault is not None:
+            self._lose_answer(sender, name, fault, timeout)
         if not replies:
             in_time = self._await(answered, timeout)
-            if not replies and not self.runtime.dead:
+            if not replies and number is not None and not self.runtime.dead:
                 self._service.cancel(number)
             if not in_time:
                 raise NoAnswer(f"StorPool {name}: no answer in {timeout:g} s")
         if not replies:
             raise NoAnswer(f"StorPool {name}: the connection broke before the answer")
         return Reply(replies[0].status, replies[0].body)
+
+    def submit(
+        self, name: str, request: simulator.ports.Request, receive: Callable[[simulator.ports.Reply], None]
+    ) -> int:
+        """A request arrives; its number. For a living process."""
+        self.calls[name] = self.calls.get(name, 0) + 1
+        number = self._service.submit(request, receive)
+        self._changed.deliver()
+        return number
+
+    def _again(self, seconds: float, name: str, request: simulator.ports.Request) -> None:
+        """A copy of the request arrives later, if the process lives then; nobody waits for its answer."""
+
+        def arrive() -> None:
+            if not self.runtime.dead:
+                self.runtime.simulation.note(self.runtime.process, "late", f"StorPool {name}")
+                self.submit(name, request, lambda _reply: None)
+
+        self._network.later(seconds, f"late StorPool {name}", arrive)
+
+    def _silence(self, name: str, answered: SimulatedEvent, timeout: float) -> NoAnswer:
+        """Wait for an answer that does not come; what to raise then."""
+        if self._await(answered, timeout):
+            return NoAnswer(f"StorPool {name}: the connection broke before the answer")
+        return NoAnswer(f"StorPool {name}: no answer in {timeout:g} s")
+
+    def _lose_answer(self, sender: SimulatedRuntime, name: str, fault: MessageFault, timeout: float) -> None:
+        if fault.fate is MessageFate.BROKEN:
+            raise NoAnswer(f"StorPool {name}: the connection broke before the answer")
+        if fault.fate is MessageFate.ANSWER_LATE:
+            sender.sleep(fault.seconds)
+            return
+        raise self._silence(name, sender.event(f"the lost answer to StorPool {name}"), timeout)
 
     def _await(self, answered: SimulatedEvent, timeout: float) -> bool:
         self.runtime.at_death[me := object()] = answered.deliver
@@ -89,15 +163,16 @@ class StorPoolTransport:
 
     def call(self, request: Request) -> Reply:
         name = request.path.removeprefix("MultiCluster/").partition("/")[0]
-        self._runtime.point("send", f"StorPool {name}")
+        fault = self._runtime.message("send", f"StorPool {name}")
         server = self._server()
-        if server.runtime.dead or not self._reached():
+        refused = fault is not None and fault.fate is MessageFate.REFUSED
+        if server.runtime.dead or refused or not self._reached():
             raise NotSent(f"StorPool {name}: {self._runtime.process} cannot connect to the StorPool API")
         sent = simulator.ports.Request(
             verb=request.verb, path=_PREFIX + request.path, body=request.body or b"", token=self._token.reveal()
         )
         try:
-            return server.call(self._runtime, name, sent, request.timeout)
+            return server.call(self._runtime, name, sent, request.timeout, fault)
         except NoAnswer as error:
             raise AnswerLost(f"{error}; the request may have been carried out, or may be later") from error
 
@@ -107,14 +182,20 @@ class NoAnswer(Exception):
 
 
 def exchange(
-    sender: SimulatedRuntime, receiver: SimulatedRuntime, what: str, work: Callable[[], T], timeout: float
+    sender: SimulatedRuntime,
+    receiver: SimulatedRuntime,
+    what: str,
+    work: Callable[[], T],
+    timeout: float,
+    network: Network,
 ) -> T:
     """Have a task of `receiver` do `work` and wait for what it gives, at most `timeout` seconds.
 
     Raises `NoAnswer`, and `ConnectionError` when the receiver is dead, so that nothing was done.
     """
-    sender.point("send", what)
-    if receiver.dead:
+    fault = sender.message("send", what)
+    fate = None if fault is None else fault.fate
+    if receiver.dead or fate is MessageFate.REFUSED:
         raise ConnectionRefusedError(f"{what}: it was not delivered, {receiver.process} does not run")
     answers: list[T] = []
     answered = sender.event(f"the answer to {what}")
@@ -125,19 +206,40 @@ def exchange(
         finally:
             answered.deliver()
 
+    def again() -> None:
+        if not receiver.dead:
+            receiver.spawn(f"late {what}", _ignored(work))
+
     # A receiver that is killed is seen at once, as a connection that breaks.
     receiver.at_death[me := object()] = answered.deliver
     try:
-        receiver.spawn(what, serve)
+        if fault is not None and fate in (MessageFate.LATE, MessageFate.TWICE):
+            network.later(fault.seconds + (timeout if fate is MessageFate.LATE else 0.0), f"late {what}", again)
+        if fate not in (MessageFate.LOST, MessageFate.LATE):
+            receiver.spawn(what, serve)
         in_time = answered.wait(timeout)
     finally:
         del receiver.at_death[me]
     if not in_time:
         raise NoAnswer(f"{what}: no answer in {timeout:g} s")
-    sender.point("answer", what)
-    if not answers:
+    fault = sender.message("answer", what)
+    if fault is not None and fault.fate is MessageFate.ANSWER_LATE:
+        sender.sleep(fault.seconds)
+    elif fault is not None and fault.fate is MessageFate.ANSWER_LOST:
+        sender.sleep(timeout)
+        raise NoAnswer(f"{what}: no answer in {timeout:g} s")
+    if not answers or (fault is not None and fault.fate is MessageFate.BROKEN):
         raise NoAnswer(f"{what}: the connection broke before the answer")
     return answers[0]
+
+
+def _ignored(work: Callable[[], object]) -> Callable[[], None]:
+    """Carries out a copy of a message; nobody hears what comes of it."""
+
+    def carry_out() -> None:
+        work()
+
+    return carry_out
 
 
 _commands: msgspec.json.Decoder[AnyCommand] = msgspec.json.Decoder(AnyCommand)
@@ -145,23 +247,38 @@ _answers: msgspec.json.Decoder[AnyAnswer] = msgspec.json.Decoder(AnyAnswer)
 _encoder = msgspec.json.Encoder()
 
 
-class Listener:
-    """A party that takes commands: a process and what it does with each. Both are set anew when it starts again."""
+COMMANDS = 32
+"""Commands that one party carries out at a time; more are turned away."""
 
-    def __init__(self, name: str) -> None:
+
+class Listener:
+    """A party that takes commands: a process and what it does with each. Both are set anew when it starts again.
+
+    As with the real server, one command id is carried out once.
+    """
+
+    def __init__(self, name: str, network: Network) -> None:
         self.name = name
+        self.network = network
         self.runtime: SimulatedRuntime | None = None
-        self._handle: Callable[[AnyCommand], AnyAnswer] | None = None
+        self._commands: InFlight | None = None
 
     def listen(self, runtime: SimulatedRuntime, handle: Callable[[AnyCommand], AnyAnswer]) -> None:
         self.runtime = runtime
-        self._handle = handle
+        self._commands = InFlight(runtime, handle, COMMANDS)
 
-    def work(self, message: bytes) -> bytes:
-        """Carry out one encoded command; for a task of the process."""
-        if self._handle is None:
-            raise ConnectionError(f"{self.name} does not listen yet")
-        return _encoder.encode(self._handle(_commands.decode(message)))
+    def work(self, command_id: str, message: bytes, patience: float) -> bytes | Error:
+        """Carry out one encoded command; for a task of the process. An `Error` stands for a refusal of the server."""
+        assert self._commands is not None, "a process that listens has set it"
+        try:
+            return _encoder.encode(self._commands.run(command_id, _commands.decode(message), patience))
+        except TooBusy as error:
+            return Unavailable(f"{self.name}: {error}")
+        except Failed as error:
+            if error.__cause__ is not None:
+                # A bug of ours, which the run must end with.
+                raise error.__cause__ from None
+            return Unknown(f"{self.name}: {error}")
 
 
 class MemoryEndpoint:
@@ -178,13 +295,20 @@ class MemoryEndpoint:
     def send(self, command: AnyCommand, *, timeout: float) -> AnyAnswer:
         what = f"{type(command).__name__} to {self.name}"
         message = _encoder.encode(command)
+        command_id = self._runtime.uuid()
         listener = self._listener
         if listener.runtime is None:
             raise Unavailable(f"{what}: it was not delivered, nobody listens there; is the agent running?")
+
+        def work() -> bytes | Error:
+            return listener.work(command_id, message, timeout)
+
         try:
-            answer = exchange(self._runtime, listener.runtime, what, lambda: listener.work(message), timeout)
+            answer = exchange(self._runtime, listener.runtime, what, work, timeout, listener.network)
         except ConnectionError as error:
             raise Unavailable(f"{error}; is the agent running?") from error
         except NoAnswer as error:
             raise Unknown(f"{error}; the command may have been carried out, or may still be") from error
+        if isinstance(answer, Error):
+            raise answer
         return _answers.decode(answer)

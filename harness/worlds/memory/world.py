@@ -11,6 +11,7 @@ from harness.runtime.simulated import Simulation, Strike
 from harness.storpool import Secret
 from harness.worlds.memory.bootstrap import IMAGE_URL, bootstrap, make_templates
 from harness.worlds.memory.cloud import MemoryCloud
+from harness.worlds.memory.faults import MemoryFaults
 from harness.worlds.memory.image import guest_image
 from harness.worlds.memory.management import API_KEY, SECRET_KEY, Management
 from harness.worlds.memory.model_guest import ModelGuest
@@ -34,6 +35,7 @@ class MemoryWorld:
         self._strike = strike
         self.processes = Processes(self.simulation, seed)
         self.management = Management(self.processes)
+        self.faults = MemoryFaults(self.processes, self.start)
         self._names = 0
         self._environment: Environment | None = None
         main = self.simulation.main

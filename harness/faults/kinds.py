@@ -1,0 +1,238 @@
+"""Kinds of faults, the points each fits, and what it does there.
+
+Long ones outlast every time-out of driver, agent and stand-in that waits for what they befall; short ones do not.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.faults.points import MANAGEMENT, SECONDARY, STORPOOL, Point
+from harness.faults.target import FaultTarget
+from harness.runtime.messages import MessageFate, MessageFault
+
+SHORT = 8.0
+LATE = 40.0
+"""Seconds after its sender gave up that a late request arrives: other requests have been made since."""
+LONG = 700.0
+"""Longer than any command may take, and than the settle time of requests without an answer."""
+RESTART = 5.0
+"""Until a service manager has a killed process up again."""
+HOST_DOWN = 240.0
+JUMP = 7200.0
+
+_CHANGES = ("VolumeCreate", "VolumeUpdate", "VolumeDelete", "VolumeSnapshot", "SnapshotDelete", "VolumesReassignWait")
+_BUSY = ("VolumeDelete", "SnapshotDelete", "VolumesReassignWait")
+_FILLS = ("VolumeCreate", "VolumeSnapshot")
+_LIBVIRT = ("create", "shutdown", "destroy", "undefine", "attach-device", "detach-device")
+
+
+@dataclass(frozen=True, slots=True)
+class FaultKind:
+    name: str
+    title: str
+    """What happens, in a few words."""
+    fits: Callable[[Point], bool]
+    strike: Callable[[FaultTarget, Point], MessageFault | None]
+
+
+def _message(fate: MessageFate, seconds: float = 0.0, answer: bytes = b"") -> Callable[..., MessageFault]:
+    fault = MessageFault(fate, seconds, answer)
+    return lambda _target, _point: fault
+
+
+def _at(point: Point, kind: str) -> bool:
+    return point.kind == kind and point.peer is not None
+
+
+def _changing(point: Point) -> bool:
+    return point.peer not in (None, STORPOOL) or point.call in _CHANGES
+
+
+def _own(point: Point) -> bool:
+    """A place inside a process that can be killed."""
+    return point.process in (MANAGEMENT, SECONDARY) or point.agent
+
+
+def _libvirt(point: Point) -> bool:
+    if not point.agent or not point.kind.startswith("effect"):
+        return False
+    verb = point.detail.partition(": ")[2].partition(" ")[0]
+    return verb in _LIBVIRT
+
+
+def _attaching(point: Point) -> bool:
+    return point.agent and point.kind == "send" and point.call == "VolumesReassignWait"
+
+
+def _on_secondary(point: Point) -> bool:
+    return (_at(point, "send") and point.peer == SECONDARY) or point.process == SECONDARY or "qemu-img" in point.detail
+
+
+def _filling(point: Point) -> bool:
+    return (point.kind == "send" and point.call in _FILLS) or "qemu-img" in point.detail
+
+
+def _host(act: Callable[[FaultTarget, str], None]) -> Callable[[FaultTarget, Point], None]:
+    """`act` on the host that the point concerns; the kind fits no other point."""
+
+    def strike(target: FaultTarget, point: Point) -> None:
+        assert point.host is not None, "the kind fits points of a host only"
+        act(target, point.host)
+
+    return strike
+
+
+def _error(name: str, text: str, *, transient: bool) -> bytes:
+    flag = "true" if transient else "false"
+    return f'{{"error":{{"name":"{name}","descr":"{text}","transient":{flag}}}}}'.encode()
+
+
+_TRANSIENT = _error("unavailable", "Try again later", transient=True)
+_HELD = _error("busy", "The object is busy", transient=False)
+
+_ALL: tuple[FaultKind, ...] = (
+    FaultKind("request-lost", "request lost", lambda p: _at(p, "send"), _message(MessageFate.LOST)),
+    FaultKind(
+        "request-late",
+        "request applied late, after its time-out and after later requests",
+        lambda p: _at(p, "send") and _changing(p),
+        _message(MessageFate.LATE, LATE),
+    ),
+    FaultKind(
+        "request-doubled",
+        "request delivered twice at once",
+        lambda p: _at(p, "send") and _changing(p),
+        _message(MessageFate.TWICE),
+    ),
+    FaultKind(
+        "copy-late",
+        "a copy of the request arrives after later requests",
+        lambda p: _at(p, "send") and _changing(p),
+        _message(MessageFate.TWICE, SHORT),
+    ),
+    FaultKind("refused", "connection refused", lambda p: _at(p, "send"), _message(MessageFate.REFUSED)),
+    FaultKind(
+        "transient",
+        "StorPool asks to come again",
+        lambda p: p.kind == "send" and p.call is not None,
+        _message(MessageFate.REJECTED, answer=_TRANSIENT),
+    ),
+    FaultKind(
+        "busy",
+        "StorPool says that the object is busy",
+        lambda p: p.kind == "send" and p.call in _BUSY,
+        _message(MessageFate.REJECTED, answer=_HELD),
+    ),
+    FaultKind(
+        "answer-lost",
+        "answer lost after the effect",
+        lambda p: _at(p, "answer") and _changing(p),
+        _message(MessageFate.ANSWER_LOST),
+    ),
+    FaultKind("answer-late", "answer late", lambda p: _at(p, "answer"), _message(MessageFate.ANSWER_LATE, SHORT)),
+    FaultKind(
+        "broken",
+        "connection broken after the effect",
+        lambda p: _at(p, "answer") and _changing(p),
+        _message(MessageFate.BROKEN),
+    ),
+    FaultKind("killed", "its process killed", _own, lambda target, p: target.kill(p.process, RESTART)),
+    FaultKind(
+        "peer-killed",
+        "the other side killed",
+        lambda p: p.peer is not None,
+        lambda target, p: target.kill(p.peer or "", RESTART),
+    ),
+    FaultKind(
+        "management-killed",
+        "management server killed while an agent works",
+        lambda p: p.agent,
+        lambda target, p: target.kill(MANAGEMENT, RESTART),  # noqa: ARG005 - one shape for all
+    ),
+    FaultKind("hang", "its task hangs", _own, lambda target, p: target.hang(LONG)),  # noqa: ARG005
+    FaultKind(
+        "host-lost",
+        "host lost and back",
+        lambda p: p.host is not None,
+        _host(lambda target, host: target.lose_host(host, HOST_DOWN)),
+    ),
+    FaultKind(
+        "guests-killed",
+        "every QEMU of the host killed",
+        lambda p: p.host is not None,
+        _host(lambda target, host: target.kill_guests(host)),
+    ),
+    FaultKind(
+        "libvirtd-restarts",
+        "libvirtd away for a moment",
+        _libvirt,
+        _host(lambda target, host: target.libvirtd_gone(host, SHORT)),
+    ),
+    FaultKind(
+        "libvirtd-gone",
+        "libvirtd away for long",
+        _libvirt,
+        _host(lambda target, host: target.libvirtd_gone(host, LONG)),
+    ),
+    FaultKind(
+        "device-late",
+        "device late, in time",
+        _attaching,
+        _host(lambda target, host: target.devices_late(host, SHORT)),
+    ),
+    FaultKind(
+        "device-missing",
+        "device later than the agent waits",
+        _attaching,
+        _host(lambda target, host: target.devices_late(host, LONG)),
+    ),
+    FaultKind(
+        "device-stale",
+        "device of the wrong size",
+        _attaching,
+        _host(lambda target, host: target.devices_stale(host, LONG)),
+    ),
+    FaultKind(
+        "secondary-stalled",
+        "secondary storage stalled",
+        _on_secondary,
+        lambda target, p: target.secondary_stalled(LONG),  # noqa: ARG005
+    ),
+    FaultKind(
+        "secondary-full",
+        "secondary storage full",
+        lambda p: p.process == SECONDARY or (_at(p, "send") and p.peer == SECONDARY),
+        lambda target, p: target.secondary_full(LONG),  # noqa: ARG005
+    ),
+    FaultKind("pool-full", "StorPool full", _filling, lambda target, p: target.pool_full(LONG)),  # noqa: ARG005
+    FaultKind(
+        "clock-forward",
+        "wall clock two hours forward",
+        lambda p: p.process == MANAGEMENT,
+        lambda target, p: target.set_clock(p.process, JUMP),
+    ),
+    FaultKind(
+        "clock-back",
+        "wall clock two hours back",
+        lambda p: p.process == MANAGEMENT,
+        lambda target, p: target.set_clock(p.process, -JUMP),
+    ),
+    FaultKind(
+        "storpool-clock",
+        "wall clock of StorPool two hours forward",
+        lambda p: p.kind == "send" and p.call in _CHANGES,
+        lambda target, p: target.set_clock(STORPOOL, JUMP),  # noqa: ARG005
+    ),
+)
+KINDS: dict[str, FaultKind] = {kind.name: kind for kind in _ALL}
+
+
+@functools.cache
+def fitting(point: Point) -> tuple[FaultKind, ...]:
+    """The kinds that fit the point."""
+    if point.process != "scenario" or point.peer is not None:
+        return tuple(kind for kind in _ALL if kind.fits(point))
+    return ()

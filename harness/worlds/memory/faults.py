@@ -1,0 +1,118 @@
+"""What can befall the memory world (`harness.faults.FaultTarget`), and how killed processes come up again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.worlds.memory.processes import Processes, agent_of
+
+RETRY_SECONDS = 5.0
+"""Between two tries of starting a process that was killed while it started."""
+
+
+class MemoryFaults:
+    """Over the processes of one world; `start` starts a killed process, from the scenario's tasks."""
+
+    def __init__(self, processes: Processes, start: Callable[[str], None]) -> None:
+        self._processes = processes
+        self._simulation = processes.simulation
+        self._start = start
+        self._restarting: set[str] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether every process that was killed is up again."""
+        return not self._restarting
+
+    def kill(self, process: str, seconds: float) -> None:
+        if process not in self._restarting:
+            self._restarting.add(process)
+            self._simulation.main.spawn(f"restart {process}", lambda: self._restart(process, seconds))
+        if self._simulation.alive(process):
+            self._simulation.kill(process)
+
+    def lose_host(self, host: str, seconds: float) -> None:
+        self._processes.machines[host].crash()
+        self.kill(agent_of(host), seconds)
+
+    def kill_guests(self, host: str) -> None:
+        self._processes.machines[host].crash()
+
+    def hang(self, seconds: float) -> None:
+        self._simulation.block(f"{seconds:g} s of hanging to pass", seconds)
+
+    def libvirtd_gone(self, host: str, seconds: float) -> None:
+        machine = self._processes.machines[host]
+        machine.libvirtd_gone += 1
+
+        def back() -> None:
+            machine.libvirtd_gone -= 1
+
+        self._later(seconds, f"libvirtd of {host} back", back)
+
+    def devices_late(self, host: str, seconds: float) -> None:
+        machine = self._processes.machines[host]
+        there = machine.late = set(machine.blocks.links_by_id(machine.client_id))
+
+        def show() -> None:
+            if machine.late is there:
+                machine.late = None
+
+        self._later(seconds, f"late devices of {host}", show)
+
+    def devices_stale(self, host: str, seconds: float) -> None:
+        machine = self._processes.machines[host]
+        there = machine.stale = set(machine.blocks.links_by_id(machine.client_id))
+
+        def refresh() -> None:
+            if machine.stale is there:
+                machine.stale = None
+
+        self._later(seconds, f"stale devices of {host}", refresh)
+
+    def secondary_stalled(self, seconds: float) -> None:
+        export = self._processes.export
+        export.stalls += 1
+
+        def answer() -> None:
+            export.stalls -= 1
+
+        self._later(seconds, "secondary storage back", answer)
+
+    def secondary_full(self, seconds: float) -> None:
+        export = self._processes.export
+        export.full += 1
+
+        def empty() -> None:
+            export.full -= 1
+
+        self._later(seconds, "secondary storage emptied", empty)
+
+    def pool_full(self, seconds: float) -> None:
+        blocks = self._processes.blocks
+        blocks.taken = blocks.capacity()[0]
+
+        def empty() -> None:
+            blocks.taken = 0
+
+        self._later(seconds, "StorPool emptied", empty)
+
+    def set_clock(self, process: str, seconds: float) -> None:
+        clocks = self._simulation.clocks
+        clocks[process] = clocks.get(process, 0.0) + seconds
+
+    def _later(self, seconds: float, what: str, change: Callable[[], None]) -> None:
+        self._processes.network.later(seconds, what, change)
+
+    def _restart(self, process: str, seconds: float) -> None:
+        main = self._simulation.main
+        main.sleep(seconds)
+        while not self._simulation.alive(process):
+            try:
+                self._start(process)
+            except Exception:
+                # Killed again while it started: that is what its caller hears of it.
+                if self._simulation.alive(process):
+                    raise
+                main.sleep(RETRY_SECONDS)
+        self._restarting.discard(process)
