@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from harness.checks.invariants import INVARIANTS, Invariant, Violation, violations
 from harness.checks.picture import Picture, take
+from harness.checks.rest import violations_at_rest
 
-__all__ = ["INVARIANTS", "Invariant", "Picture", "Violation", "take", "violations"]
+__all__ = ["INVARIANTS", "Invariant", "Picture", "Violation", "take", "violations", "violations_at_rest"]
