@@ -33,7 +33,7 @@ def rest(world: MemoryWorld) -> None:
 
 def life(world: MemoryWorld) -> None:
     """Template, VM, and a DATA volume that comes and goes."""
-    vm = deploy(world)
+    vm = deploy(world, template(world))
     volume = data_volume(world, vm)
     world.cloud.call("detachVolume", id=volume)
     world.cloud.call("deleteVolume", id=volume)
@@ -41,7 +41,7 @@ def life(world: MemoryWorld) -> None:
 
 def whole_life(world: MemoryWorld) -> None:
     """As `life`, then a stop, a start and the end of the VM, and the invariants."""
-    vm = deploy(world)
+    vm = deploy(world, template(world))
     volume = data_volume(world, vm)
     world.cloud.call("detachVolume", id=volume)
     world.cloud.call("stopVirtualMachine", id=vm)
@@ -73,13 +73,13 @@ def template(world: MemoryWorld) -> str:
     return template_id
 
 
-def deploy(world: MemoryWorld) -> str:
+def deploy(world: MemoryWorld, template_id: str) -> str:
     env = world.environment
     done = world.cloud.call(
         "deployVirtualMachine",
         serviceofferingid=env.service_offering_id,
         zoneid=env.zone_id,
-        templateid=template(world),
+        templateid=template_id,
         name="guest",
         hypervisor="KVM",
     )
