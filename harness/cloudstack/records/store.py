@@ -12,8 +12,9 @@ from typing import TypeVar
 import msgspec
 
 from harness.cloudstack.records import schema
+from harness.cloudstack.records.database import Database, FileDatabase, MemoryDatabase
 from harness.cloudstack.records.rows import Row
-from harness.spi.errors import Conflict, Error, MisuseError, NotFound
+from harness.spi.errors import Conflict, MisuseError, NotFound
 from harness.spi.runtime import Runtime
 
 R = TypeVar("R", bound=Row)
@@ -124,53 +125,48 @@ class Transaction:
 class Records:
     """The open store. Safe from several tasks: one transaction at a time."""
 
-    def __init__(self, connection: sqlite3.Connection, runtime: Runtime) -> None:
-        self._connection = connection
+    def __init__(self, database: Database, runtime: Runtime) -> None:
+        self._database = database
         self._runtime = runtime
         self._lock = runtime.lock("records")
 
     @staticmethod
     def open(path: Path | None, runtime: Runtime, image: bytes | None = None) -> Records:
         """Open or make the store in a file, or with None a new one in memory, cloned from `image` (default: empty)."""
-        name = ":memory:" if path is None else str(path)
-        connection = sqlite3.connect(name, isolation_level=None, check_same_thread=False, cached_statements=512)
-        try:
-            if path is None:
-                connection.deserialize(image or schema.empty_image())
-                connection.execute("PRAGMA journal_mode = MEMORY")
-            else:
-                _prepare_file(connection, path)
-        except BaseException:
-            connection.close()
-            raise
-        return Records(connection, runtime)
+        if path is not None:
+            return Records(FileDatabase(path), runtime)
+        return Records(MemoryDatabase(image or schema.empty_image()), runtime)
 
     def reopen(self, runtime: Runtime) -> Records:
         """The same store for the next process, after this one was killed; for stores in memory."""
-        return Records(self._connection, runtime)
+        return Records(self._database, runtime)
 
     def image(self) -> bytes:
         """A copy of the whole store, for `open`."""
         with self._lock:
-            return bytes(self._connection.serialize())
+            return bytes(self._database.connection.serialize())
 
     def close(self) -> None:
-        self._connection.close()
+        """Nobody may use the store any more; one in memory is gone."""
+        self._database.close()
 
     @contextmanager
     def transaction(self, what: str) -> Iterator[Transaction]:
         """All or nothing; `what` names the change at the runtime's commit point, without ids that differ by run."""
         with self._lock:
             with self._runtime.transaction():
-                connection = self._connection
-                connection.execute("BEGIN IMMEDIATE")
+                database = self._database
+                connection = database.connection
+                connection.execute(database.begin)
                 try:
                     yield Transaction(connection, self._runtime.now())
                     self._runtime.now()  # raises Dead: a process that was killed meanwhile must not commit
                 except BaseException:
-                    connection.execute("ROLLBACK")
+                    for sql in database.undo:
+                        connection.execute(sql)
                     raise
-                connection.execute("COMMIT")
+                for sql in database.commit:
+                    connection.execute(sql)
         self._runtime.point("commit", what)
 
     @contextmanager
@@ -178,22 +174,7 @@ class Records:
         """A consistent view; must not change anything. Nobody writes while it is open, so it needs no BEGIN."""
         with self._lock:
             with self._runtime.transaction():
-                yield Transaction(self._connection, self._runtime.now())
-
-
-def _prepare_file(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA busy_timeout = 10000")
-    connection.execute("BEGIN IMMEDIATE")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        for sql in schema.statements():
-            connection.execute(sql)
-    connection.execute("COMMIT")
-    if version not in (0, schema.VERSION):
-        connection.close()
-        raise Error(f"records {path} have version {version}; this splab reads {schema.VERSION}: use another directory")
+                yield Transaction(self._database.connection, self._runtime.now())
 
 
 def _equal(columns: dict[str, Value]) -> tuple[str, list[Value]]:
