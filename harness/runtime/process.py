@@ -152,8 +152,9 @@ class SimulatedTask:
         assert me is not None, "check_waiting has seen to it"
         if me is self:
             raise MisuseError(f"task {self.label} joins itself")
-        simulation.pause()
-        if not self.ended:
+        if self.ended:
+            simulation.pause()
+        else:
             self.joiners.append(me)
             simulation.block(f"the end of task {self.label}", timeout)
             self.joiners.remove(me)
@@ -194,8 +195,7 @@ class SimulatedLock:
             raise MisuseError(f"lock {self._name} is released by a task that does not hold it")
         self._owner = None
         if self._waiters:
-            simulation.wake(self._waiters.pop(self._runtime.simulation.draw(len(self._waiters))))
-        simulation.pause()
+            simulation.wake(self._waiters.pop(simulation.draw(len(self._waiters))))
 
     def __enter__(self) -> SimulatedLock:
         self.acquire()
@@ -216,8 +216,8 @@ class SimulatedEvent:
 
     def set(self) -> None:
         self._runtime.check_waiting("set")
-        self.deliver()
         self._runtime.simulation.pause()
+        self.deliver()
 
     def deliver(self) -> None:
         """Set it from another process, as a message that arrives: no fence, no scheduling point."""
@@ -233,8 +233,9 @@ class SimulatedEvent:
     def wait(self, timeout: float | None = None) -> bool:
         self._runtime.check_waiting("wait")
         simulation = self._runtime.simulation
-        simulation.pause()
-        if not self._set:
+        if self._set:
+            simulation.pause()
+        else:
             me = simulation.current
             assert me is not None, "check_waiting has seen to it"
             self._waiters.append(me)
