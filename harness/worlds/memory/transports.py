@@ -6,6 +6,7 @@ a fault plan does so, and where other tasks may go first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -32,7 +33,8 @@ class StorPoolServer:
         """Calls served, by name; kept over a restart."""
         self.runtime = runtime
         self._service = service
-        self._changed = runtime.event("a call of the StorPool API")
+        self._nearer = runtime.event("something to be due sooner")
+        self._wakes_at = 0.0
         runtime.spawn("tick", self._tick)
 
     def call(self, sender: SimulatedRuntime, name: str, request: simulator.ports.Request, timeout: float) -> Reply:
@@ -46,7 +48,9 @@ class StorPoolServer:
 
         self.calls[name] = self.calls.get(name, 0) + 1
         number = self._service.submit(request, receive)
-        self._changed.deliver()
+        due = self._service.due_in()
+        if due is not None and sender.monotonic() + due < self._wakes_at:
+            self._nearer.deliver()
         sender.point("answer", f"StorPool {name}")
         if not replies:
             in_time = self._await(answered, timeout)
@@ -68,8 +72,9 @@ class StorPoolServer:
     def _tick(self) -> None:
         while True:
             seconds = self._service.tick()
-            self._changed.wait(seconds)
-            self._changed = self.runtime.event("a call of the StorPool API")
+            self._wakes_at = math.inf if seconds is None else self.runtime.monotonic() + seconds
+            self._nearer.wait(seconds)
+            self._nearer = self.runtime.event("something to be due sooner")
 
 
 class StorPoolTransport:
