@@ -109,9 +109,9 @@ class SimulatedRuntime:
 
     def check_waiting(self, call: str) -> None:
         """As `check`, and the caller must be a task of this process: else a kill would end the wrong one."""
-        self.check(call)
         current = self.simulation.current
-        if current is None or current.process is not self:
+        if self.dead or current is None or current.process is not self or self.simulation.transaction is not None:
+            self.check(call)
             caller = "nobody" if current is None else current.label
             raise MisuseError(f"{call}() of process {self._name} was called by {caller}, which is no task of it")
 

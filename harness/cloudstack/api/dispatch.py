@@ -95,7 +95,7 @@ class Dispatcher:
         try:
             user = self._authenticate(query)
             command = _command(query)
-            request = replace(check(command.name, command.parameters, query), user_id=user.id)
+            request = check(command.name, command.parameters, query, user.id)
             key = f"{command.name.lower()}response"
             if command.shape is not Shape.LIST or command.name == "registerTemplate":
                 self._check_entities(command, request)

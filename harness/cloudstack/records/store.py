@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
 
 import msgspec
@@ -15,7 +16,7 @@ from harness.cloudstack.records import schema
 from harness.cloudstack.records.database import Database, FileDatabase, MemoryDatabase
 from harness.cloudstack.records.rows import Row
 from harness.spi.errors import Conflict, MisuseError, NotFound
-from harness.spi.runtime import Runtime
+from harness.spi.runtime import Lock, Runtime
 
 R = TypeVar("R", bound=Row)
 Value = str | int | float | bool | None
@@ -48,9 +49,9 @@ class Transaction:
 
     def find(self, kind: type[R], /, **columns: Value) -> R | None:
         """The first row whose columns have these values, or None."""
-        where, values = _equal(columns)
-        rows = self.select(kind, f"{where} ORDER BY id LIMIT 1", values)
-        return rows[0] if rows else None
+        sql = f"{_select(kind)}{_equal(columns)} ORDER BY id LIMIT 1"
+        row = self._connection.execute(sql, tuple(columns.values())).fetchone()
+        return None if row is None else msgspec.convert(row, kind, strict=False)
 
     def get(self, kind: type[R], id: int) -> R:
         """The row with this id; raises `NotFound`."""
@@ -61,8 +62,7 @@ class Transaction:
 
     def all(self, kind: type[R], /, **columns: Value) -> list[R]:
         """All rows whose columns have these values, by id."""
-        where, values = _equal(columns)
-        return self.select(kind, f"{where} ORDER BY id", values)
+        return self.select(kind, f"{_equal(columns)} ORDER BY id", tuple(columns.values()))
 
     def select(self, kind: type[R], where: str, parameters: Sequence[Value] = ()) -> list[R]:
         """Rows by a condition in SQL, with whatever follows it."""
@@ -169,19 +169,48 @@ class Records:
                     connection.execute(sql)
         self._runtime.point("commit", what)
 
-    @contextmanager
-    def read(self) -> Iterator[Transaction]:
+    def read(self) -> AbstractContextManager[Transaction]:
         """A consistent view; must not change anything. Nobody writes while it is open, so it needs no BEGIN."""
-        with self._lock:
-            with self._runtime.transaction():
-                yield Transaction(self._database.connection, self._runtime.now())
+        return _View(self._database, self._runtime, self._lock)
 
 
-def _equal(columns: dict[str, Value]) -> tuple[str, list[Value]]:
-    if not columns:
-        return "1", []
-    terms = [f"{name} IS ?" if value is None else f"{name} = ?" for name, value in columns.items()]
-    return " AND ".join(terms), list(columns.values())
+class _View:
+    """A class and not a generator, because reads are many and short."""
+
+    __slots__ = ("_database", "_fence", "_lock", "_runtime")
+
+    def __init__(self, database: Database, runtime: Runtime, lock: Lock) -> None:
+        self._database = database
+        self._runtime = runtime
+        self._lock = lock
+        self._fence = runtime.transaction()
+
+    def __enter__(self) -> Transaction:
+        self._lock.acquire()
+        try:
+            view = Transaction(self._database.connection, self._runtime.now())
+            self._fence.__enter__()
+        except BaseException:
+            self._lock.release()
+            raise
+        return view
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._fence.__exit__(kind, error, trace)
+        self._lock.release()
+
+
+@functools.cache
+def _where(names: tuple[str, ...], absent: tuple[str, ...]) -> str:
+    """The condition that these columns have given values, or none when they are `absent`."""
+    return " AND ".join(f"{name} IS ?" if name in absent else f"{name} = ?" for name in names) or "1"
+
+
+def _equal(columns: dict[str, Value]) -> str:
+    absent = () if None not in columns.values() else tuple(name for name, value in columns.items() if value is None)
+    return _where(tuple(columns), absent)
 
 
 @functools.cache
