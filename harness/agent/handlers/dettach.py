@@ -99,7 +99,7 @@ def _disconnect(tools: Tools, name: str, path: str) -> None:
         raise
     except Unavailable as error:
         raise Unknown(
-            f"domain {name} has no disk {path} any more, but host {tools.config.host_name} still has it attached: {error}"
+            f"domain {name} has no disk {path} now, but host {tools.config.host_name} still has it attached: {error}"
         ) from error
 
 
