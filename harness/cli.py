@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import shutil
@@ -25,19 +26,22 @@ from scenarios import registry
 WORLDS = ("memory", "local", "all")
 
 
+LAZY = {"lab": ("lab.commands", "lab"), "faults": ("harness.faults.command", "faults")}
+"""Commands by name, and where each is."""
+
+
 class LazyGroup(click.Group):
-    """Imports the lab's commands only when they are asked for: a run in memory needs nothing of the lab."""
+    """Imports a command's module only when it is asked for: a run in memory needs nothing of the lab."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), "lab"})
+        return sorted({*super().list_commands(ctx), *LAZY})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name == "lab":
-            from lab import commands
-
-            group: click.Command = commands.lab
-            return group
-        return super().get_command(ctx, name)
+        if name not in LAZY:
+            return super().get_command(ctx, name)
+        module, attribute = LAZY[name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
