@@ -22,7 +22,7 @@ from harness.worlds.memory.model_host import ModelHost
 from harness.worlds.memory.model_hypervisor import ModelHypervisor
 from harness.worlds.memory.model_secondary import ModelExport, ModelSecondaryRole
 from harness.worlds.memory.prepared import Prepared
-from harness.worlds.memory.transports import Listener, Network, StorPoolServer, StorPoolTransport
+from harness.worlds.memory.transports import DyingEffects, Listener, Network, StorPoolServer, StorPoolTransport
 from simulator.blocks.memory import MemoryBlocks
 from simulator.journal.memory import MemoryJournal
 from simulator.service import Service
@@ -57,6 +57,7 @@ class Processes:
         self.export = ModelExport(EXPORT)
         self.network = Network(simulation.process("network"))
         self.listeners = {name: Listener(name, self.network) for name in (*HOSTS, SECONDARY)}
+        self.effects = DyingEffects()
         self._calls: dict[str, int] = {}
         if prepared is None:
             self.blocks = MemoryBlocks(POOL_BYTES)
@@ -83,9 +84,8 @@ class Processes:
 
     def _start_storpool(self) -> None:
         runtime = self.simulation.process(STORPOOL)
-        service = Service(
-            self.blocks, self.journal, self.settings, lambda: self.simulation.clock(STORPOOL), STORPOOL_TOKEN
-        )
+        clock = partial(self.simulation.clock, STORPOOL)
+        service = Service(self.blocks, self.journal, self.settings, clock, STORPOOL_TOKEN, self.effects)
         self._storpool = StorPoolServer(runtime, service, self.network, self._calls)
 
     def _start_agent(self, host: str) -> None:
