@@ -70,6 +70,7 @@ def settings(directory: Path, **changes: object) -> Path:
         "libvirt_uri": "test:///default",
         "storpool_conf": str(conf),
         "storpool_conf_directory": str(drop_ins),
+        "operations_directory": str(directory / "operations"),
     }
     file.write_text(json.dumps(config | changes))
     return file

@@ -93,6 +93,15 @@ class ModelDomain:
     """Live XML, if it was asked for since the disks changed."""
 
 
+@dataclass(slots=True)
+class ModelProgram:
+    """A program that takes its time."""
+
+    operation: str | None
+    """What `Host.end_programs` finds it by."""
+    killed: bool = False
+
+
 class Machine:
     """One host. `runtime` is its hardware's: a process that no test kills by accident."""
 
@@ -106,6 +115,8 @@ class Machine:
         self.files = dict(files)
         """Small text files by path."""
         self.domains: dict[str, ModelDomain] = {}
+        self.programs: list[ModelProgram] = []
+        """Those that run, also after the agent that started them has died."""
         self.cuts = 0
         """How many reasons there are for which this host does not reach the StorPool API."""
 
