@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from harness.runtime.process import SimulatedRuntime
+from harness.runtime.process import SimulatedEvent, SimulatedRuntime
 from harness.spi.errors import Error, InvalidParameter, NotFound
 from harness.spi.objects import PATH_PREFIX
 from harness.spi.ports import DomainState
@@ -99,7 +99,7 @@ class ModelProgram:
 
     operation: str | None
     """What `Host.end_programs` finds it by."""
-    killed: bool = False
+    killed: SimulatedEvent
 
 
 class Machine:

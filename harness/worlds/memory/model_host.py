@@ -69,7 +69,7 @@ class ModelHost:
         deadline = self._runtime.monotonic() + timeout
         while found := [program for program in self._machine.programs if program.operation == operation]:
             for program in found:
-                program.killed = True
+                program.killed.deliver()
             if self._runtime.monotonic() >= deadline:
                 raise Unknown(f"programs of operation {operation} are still there after {timeout:g} s")
             self._runtime.sleep(END_POLL_SECONDS)
@@ -125,7 +125,7 @@ class ModelHost:
             raise _Failed(f"Could not open '{destination}': No such file or directory")
         if machine.blocks.size(key) < image.size:
             raise _Failed("error while converting raw: Device too small")
-        program = ModelProgram(operation)
+        program = ModelProgram(operation, machine.runtime.event("a signal"))
         failures: list[BlocksError] = []
         ended = self._runtime.event(f"the end of qemu-img on {machine.name}")
 
@@ -140,10 +140,10 @@ class ModelHost:
         machine.programs.append(program)
         machine.runtime.spawn("qemu-img", copy)
         if not ended.wait(timeout):
-            program.killed = True
+            program.killed.deliver()
             ended.wait()
             raise Unknown(f"qemu-img did not end within {timeout:g} s and was killed")
-        if program.killed:
+        if program.killed.is_set():
             raise _Failed("killed")
         if failures:
             raise _Failed(f"error while writing: {failures[0]}")
@@ -168,8 +168,7 @@ def _copy(machine: Machine, key: int, image: Image, program: ModelProgram) -> No
         blank = machine.blocks.stored(key) == 0
         for half in _halves(image, zeroes=not blank):
             machine.runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
-            machine.runtime.sleep(COPY_SECONDS / 2)
-            if program.killed:
+            if program.killed.wait(COPY_SECONDS / 2):
                 return
             for offset, data in half:
                 machine.blocks.write(key, offset, data)
