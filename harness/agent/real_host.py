@@ -1,8 +1,8 @@
 """`harness.spi.ports.Host` on Linux: block devices, programs without a shell, small files.
 
-A program's standard input is a memory file that is named after the operation it is run for. The kernel shows that name
-for as long as a process lives that has the file, from the fork on; so programs are found again without a record of
-process numbers, which come again.
+A program inherits an open memory file that is named after the operation it is run for, and so do its children. The
+kernel shows that name for as long as one of them lives, from the fork on; so programs are found again without a record
+of process numbers, which come again.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ OUTPUT_LIMIT = 1024 * 1024
 TEXT_LIMIT = 1024 * 1024
 POLL_SECONDS = 0.05
 KILL_SECONDS = 5.0
-_STDIN = "splab-agent"
-"""Name of the input of programs that nobody looks for."""
 
 
 class RealHost:
@@ -64,20 +62,23 @@ class RealHost:
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float, operation: str | None = None
     ) -> CommandResult:
         """Its whole process group is killed when the time is over; what it prints is kept up to a limit."""
-        source = _memory_file(stdin, _STDIN if operation is None else _input_of(operation))
+        source = _memory_file("stdin", stdin)
+        mark = () if operation is None else (_memory_file(_mark_of(operation), b""),)
         try:
             process = subprocess.Popen(
                 list(argv),
                 stdin=source,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                pass_fds=mark,
                 start_new_session=True,
                 env=os.environ | {"LC_ALL": "C"},
             )
         except (OSError, ValueError) as error:
             raise Unavailable(f"{argv[0]} cannot be started on this host: {error}; is it installed?") from error
         finally:
-            os.close(source)
+            for file in (source, *mark):
+                os.close(file)
         try:
             return self._finish(tuple(argv), process, timeout)
         finally:
@@ -86,7 +87,7 @@ class RealHost:
 
     def end_programs(self, operation: str, *, timeout: float) -> None:
         deadline = self._runtime.monotonic() + timeout
-        while pids := _kill_holders(f"/memfd:{_input_of(operation)} (deleted)"):
+        while pids := _kill_holders(f"/memfd:{_mark_of(operation)} (deleted)"):
             if self._runtime.monotonic() >= deadline:
                 raise Unknown(
                     f"processes {', '.join(map(str, pids))} of operation {operation} were killed but are still there "
@@ -217,7 +218,7 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _input_of(operation: str) -> str:
+def _mark_of(operation: str) -> str:
     return f"splab-agent:{operation}"
 
 
@@ -259,7 +260,7 @@ def _link(path: str) -> str:
         return ""
 
 
-def _memory_file(data: bytes, name: str) -> int:
+def _memory_file(name: str, data: bytes) -> int:
     """A file that only this process and the program know: input may be a secret, and never blocks."""
     file = os.memfd_create(name, os.MFD_CLOEXEC)
     os.write(file, data)
