@@ -239,6 +239,22 @@ def test_nothing_is_done_with_a_volume_that_a_program_may_still_write_to() -> No
     assert rig.agent().handle(StartCommand(vm=rig.vm(1))).result
 
 
+@pytest.mark.parametrize(("vm", "number"), [(VM, 5), ("i-2-9-VM", 4)])
+def test_a_vm_or_volume_that_a_command_works_on_is_left_alone(vm: str, number: int) -> None:
+    rig = Rig()
+    up(rig)
+    disk, stale = rig.volume(4), rig.volume(number)
+    put(rig, Kind.ATTACH, stale, vm=vm)
+    agent = rig.agent()
+    failed: list[bool] = []
+    rig.after["attach d.n.5"] = lambda: failed.append(agent.recovery.look_at_all())
+    assert agent.handle(AttachCommand(vm_name=VM, disk=disk)).result
+    assert failed == [True]
+    rig.after.clear()
+    assert not agent.recovery.look_at_all()
+    assert rig.attached == {"d.n.1", "d.n.5"}
+
+
 @pytest.mark.parametrize(
     "text",
     ["", '{"id":"op-1","kind":"att', "\0\0\0\0", '{"id":"op-1","kind":"attach","began_at":1,"colour":"blue"}', "[]"],
@@ -263,6 +279,25 @@ def test_a_record_under_another_name_is_left_and_a_half_written_one_goes() -> No
     assert not look(rig)
     assert list(rig.files) == [f"{DIRECTORY}/op-2.json"]
     assert detaches(rig) == []
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_look_that_fails_is_tried_again_whatever_is_away(late: bool) -> None:
+    for number in range(4):
+        rig = Rig()
+        up(rig)
+        rig.attached.add("d.n.5")
+        put(rig, Kind.ATTACH, rig.volume(4))
+        agent = rig.agent()
+        rig.strike = (number, Unavailable("away"), late)
+        rig.steps.clear()
+        assert agent.recovery.look_at_all()
+        rig.strike = None
+        assert [record.id for record in rig.records()] == ["op-1"]
+        assert not agent.recovery.look_at_all()
+        rig.clock.time += SETTLE_TIME + 1
+        assert not agent.recovery.look_at_all()
+        assert (rig.attached, rig.files) == ({"d.n.1"}, {})
 
 
 def test_a_look_that_is_killed_is_looked_again() -> None:

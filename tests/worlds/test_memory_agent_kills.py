@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import pytest
 
 from harness.agent.operations import SETTLE_TIME
+from harness.agent.recovery import START_SECONDS
 from harness.runtime.simulated import Simulation
 from harness.spi.commands import (
     AnyAnswer,
     AnyCommand,
     AttachCommand,
     DettachCommand,
+    PingCommand,
     StartCommand,
     StopCommand,
     StorPoolDownloadTemplateCommand,
@@ -55,12 +57,14 @@ def slow_copies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Lab:
-    """StorPool, one host with its agent, and three volumes; the agent dies at the points that `deadly` numbers."""
+    """StorPool, one host with its agent, and three volumes; the agent dies at the points that `deadly` numbers, or at
+    the first whose detail ends with `word`."""
 
-    def __init__(self, seed: int, deadly: tuple[int, ...] = ()) -> None:
+    def __init__(self, seed: int, deadly: tuple[int, ...] = (), word: str | None = None) -> None:
         self.points = 0
         """Of the agent and of the programs on its host, since it was armed or killed."""
         self._deadly = list(deadly)
+        self._word = word
         self._armed = False
         self.simulation = Simulation(seed, strike=self._strike)
         self.processes = Processes(self.simulation, seed)
@@ -123,6 +127,13 @@ class Lab:
             assert answer.result, answer
         self._armed = False
 
+    def killed_at(self, command: AnyCommand) -> None:
+        """Send it; the agent dies at it and is not started again."""
+        self._armed = True
+        with pytest.raises(Unknown):
+            self.send(command)
+        self._armed = False
+
     def attached(self) -> set[int]:
         return {number for number in (ROOT, DATA, OTHER) if self.storpool.attachments(f"v{number}")}
 
@@ -140,10 +151,13 @@ class Lab:
     def settle(self) -> None:
         self.simulation.main.sleep(SETTLE_TIME + 60)
 
-    def _strike(self, process: str, _kind: str, _detail: str) -> None:
+    def _strike(self, process: str, _kind: str, detail: str) -> None:
         if not self._armed or process not in (AGENT, HOST):
             return
         self.points += 1
+        if self._word is not None and detail.endswith(self._word):
+            self._word = None
+            self.simulation.kill(AGENT)
         if self._deadly and self.points == self._deadly[0]:
             self._deadly.pop(0)
             self.points = 0
@@ -244,3 +258,66 @@ def test_an_agent_that_is_killed_again_while_it_recovers_changes_nothing_about_t
                 run(case, 2 + again, (point, again))
             except AssertionError as error:
                 raise AssertionError(f"killed at point {point} of {points}, then at {again}: {error}") from error
+
+
+def half_attached(lab: Lab) -> AnyCommand:
+    """StorPool has attached the volume, libvirt has not been asked yet, and the agent is dead."""
+    lab.prepare()
+    command = attach(lab)
+    lab.killed_at(command)
+    assert lab.attached() == BOTH
+    assert lab.shown() == ONE
+    return command
+
+
+def test_an_agent_serves_while_storpool_is_away_and_undoes_once_it_is_back() -> None:
+    lab = Lab(1, word="attach-device i-2-7-VM")
+
+    def main() -> None:
+        half_attached(lab)
+        lab.machine.cuts += 1
+        lab.machine.files["/var/lib/splab-agent/operations/torn.json"] = '{"id":"to'
+        before = lab.simulation.elapsed
+        lab.processes.start(AGENT)
+        assert lab.simulation.elapsed - before <= START_SECONDS
+        assert lab.send(PingCommand()).result
+        lab.simulation.main.sleep(3600)
+        assert lab.attached() == BOTH
+        lab.machine.cuts -= 1
+        lab.simulation.main.sleep(90)
+        assert lab.attached() == lab.shown() == ONE
+        lab.settle()
+        assert lab.records() == ['{"id":"to']
+
+    lab.simulation.run(main)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_commands_that_come_while_it_recovers_take_turns_with_it(seed: int) -> None:
+    lab = Lab(seed, word="attach-device i-2-7-VM")
+    answers: list[AnyAnswer] = []
+
+    def main() -> None:
+        again = half_attached(lab)
+        lab.machine.cuts += 1
+        lab.processes.start(AGENT)
+        commands = (
+            again,
+            lab.start(ROOT),
+            lab.download(DATA),
+            DettachCommand(vm_name=VM, disk=lab.disks[DATA]),
+            StopCommand(vm_name=VM, volumes_to_disconnect=(lab.disks[DATA].path, lab.disks[ROOT].path)),
+            lab.start(ROOT),
+        )
+        for command in commands:
+            lab.simulation.main.spawn("command", lambda command=command: answers.append(lab.send(command)))  # type: ignore[misc]  # bound
+        lab.simulation.main.sleep(seed)
+        lab.machine.cuts -= 1
+        lab.simulation.main.sleep(400)
+        assert len(answers) == len(commands)
+        lab.settle()
+        assert lab.attached() == lab.shown()
+        assert lab.records() == []
+        assert lab.send(lab.start(ROOT)).result
+
+    lab.simulation.run(main)
