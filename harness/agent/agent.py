@@ -1,4 +1,7 @@
-"""The agent of one host: hands each command to its handler and turns errors into answers."""
+"""The agent of one host: hands each command to its handler and turns errors into answers.
+
+A command whose VM or volumes have an operation open that nobody works on waits until that was looked at (recovery.py).
+"""
 
 from __future__ import annotations
 

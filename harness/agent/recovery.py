@@ -69,6 +69,8 @@ class Recovery:
         for record in self._tools.operations.left():
             if record.step is Step.SETTLING or not (wanted & set(record.paths) or (vm is not None and vm == record.vm)):
                 continue
+            if deadline.passed and record.kind is not Kind.DOWNLOAD:
+                continue
             try:
                 self._conclude(record, deadline)
             except Error as error:
@@ -119,8 +121,10 @@ class Recovery:
                 tools.hypervisor.undefine(record.vm)
             if record.step is Step.ACTING:
                 tools.operations.settle(record)
+                _log.info("%s is finished or undone, and is looked at again when it has settled", record)
             elif tools.operations.settled(record):
                 tools.operations.end(record)
+                _log.info("%s has settled", record)
 
     def _release(self, record: Record, paths: list[str], deadline: Deadline) -> bool:
         """Detach what no running domain has; False when something else has one of them open and keeps it."""

@@ -1,7 +1,7 @@
 """The processes of the memory world, and how each is started from what is durable.
 
 A killed process is started again with the same function: StorPool from its journal, the management server from its
-records, an agent from nothing.
+records, an agent from its host's files and domains.
 """
 
 from __future__ import annotations
