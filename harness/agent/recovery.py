@@ -48,6 +48,7 @@ class Recovery:
         def tend() -> None:
             failed = self.look_at_all()
             looked.set()
+            self._tools.secondary.clean_up()
             self._tend(failed)
 
         self._tools.runtime.spawn("recovery", tend)

@@ -126,6 +126,11 @@ class Secondary(Protocol):
         """
         ...
 
+    def clean_up(self) -> None:
+        """Take away what an earlier agent of this host left when it died; what this one uses stays. Never raises
+        `Error`: what cannot be taken away is logged."""
+        ...
+
 
 class Endpoint(Protocol):
     """A party that takes commands: an agent, or the secondary storage role."""

@@ -441,6 +441,9 @@ class FakeSecondary:
         finally:
             self._rig.unmounts += 1
 
+    def clean_up(self) -> None:
+        raise NotImplementedError("for the start of an agent only")
+
 
 def unreachable() -> NotSent:
     return NotSent("connection refused")

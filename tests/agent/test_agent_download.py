@@ -163,8 +163,13 @@ class MountHost(FakeHost):
     def __init__(self, *, real: str | None = None, failing: str = "") -> None:
         super().__init__(Rig())
         self.ran: list[tuple[str, ...]] = []
+        self.left: tuple[str, ...] = ()
         self._real = real
         self._failing = failing
+
+    def list_directory(self, path: str) -> tuple[str, ...]:
+        assert path == "/run/mnt"
+        return self.left
 
     def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float, operation: str | None = None
@@ -185,7 +190,7 @@ def mounted(host: MountHost) -> str:
 def test_a_kernel_mount_is_read_only_and_always_taken_away() -> None:
     host = MountHost()
     file = mounted(host)
-    target = "/run/mnt/00000000-0000-4000-8000-000000000001"
+    target = "/run/mnt/00000000-0000-4000-8000-000000000001.00000000-0000-4000-8000-000000000002"
     assert file == f"{target}/{IMAGE}"
     mount = next(argv for argv in host.ran if argv[0] == "mount")
     assert mount[-2:] == ("10.0.0.9:/export/x", target)
@@ -210,7 +215,24 @@ def test_a_link_on_the_export_does_not_lead_to_a_file_of_the_host() -> None:
 def test_a_mount_that_is_busy_is_taken_away_lazily() -> None:
     host = MountHost(failing="umount")
     mounted(host)
-    assert ("umount", "-l", "/run/mnt/00000000-0000-4000-8000-000000000001") in host.ran
+    assert host.ran[-2][:2] == ("umount", "-l")
+
+
+def test_mounts_that_a_dead_agent_left_are_taken_away_and_those_in_use_are_not() -> None:
+    host = MountHost()
+    mount = KernelMount(ClockRuntime(), host, "/run/mnt")
+    with mount.file(STORE, IMAGE) as file:
+        host.left = ("dead-1.x", "dead-2.y", file.removeprefix("/run/mnt/").partition("/")[0])
+        host.ran.clear()
+        mount.clean_up()
+    gone = [argv for argv in host.ran if argv[0] in ("umount", "rmdir")][:4]
+    assert gone == [
+        ("umount", "-l", "/run/mnt/dead-1.x"),
+        ("rmdir", "/run/mnt/dead-1.x"),
+        ("umount", "-l", "/run/mnt/dead-2.y"),
+        ("rmdir", "/run/mnt/dead-2.y"),
+    ]
+    assert len(host.ran) == 6, "and the one in use, once, when its use is over"
 
 
 @pytest.fixture
