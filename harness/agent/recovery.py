@@ -83,14 +83,17 @@ class Recovery:
         operations = self._tools.operations
         pause, longest = RETRY_SECONDS
         while True:
-            waits = [operations.settles_in(record) for record in operations.left() if record.step is Step.SETTLING]
-            if failed:
-                waits.append(pause)
-            operations.await_change(max(0.0, min(waits)) if waits else None)
+            operations.await_change(pause if failed else self._first_settles_in())
             failed = self._attempt(
                 record for record in operations.left() if record.step is Step.ACTING or operations.settled(record)
             )
             pause = min(2 * pause, longest) if failed else RETRY_SECONDS[0]
+
+    def _first_settles_in(self) -> float | None:
+        """Seconds; None when nothing is settling."""
+        operations = self._tools.operations
+        waits = [operations.settles_in(record) for record in operations.left() if record.step is Step.SETTLING]
+        return max(0.0, min(waits)) if waits else None
 
     def _attempt(self, records: Iterable[Record]) -> bool:
         failed = False

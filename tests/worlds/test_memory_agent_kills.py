@@ -292,6 +292,26 @@ def test_an_agent_serves_while_storpool_is_away_and_undoes_once_it_is_back() -> 
     lab.simulation.run(main)
 
 
+def test_what_has_settled_is_tried_at_a_bounded_pace_while_storpool_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    lab = Lab(1, word="attach-device i-2-7-VM")
+
+    def main() -> None:
+        half_attached(lab)
+        lab.processes.start(AGENT)
+        assert lab.attached() == ONE
+        lab.machine.cuts += 1
+        lab.settle()
+        caplog.clear()
+        lab.simulation.main.sleep(3600)
+        tried = [record for record in caplog.records if "is tried again" in record.getMessage()]
+        assert 30 < len(tried) <= 60
+        lab.machine.cuts -= 1
+        lab.simulation.main.sleep(90)
+        assert lab.records() == []
+
+    lab.simulation.run(main)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_commands_that_come_while_it_recovers_take_turns_with_it(seed: int) -> None:
     lab = Lab(seed, word="attach-device i-2-7-VM")
