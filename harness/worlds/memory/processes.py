@@ -1,7 +1,7 @@
 """The processes of the memory world, and how each is started from what is durable.
 
 A killed process is started again with the same function: StorPool from its journal, the management server from its
-records, an agent from nothing.
+records, an agent from its host's files and domains.
 """
 
 from __future__ import annotations
@@ -77,7 +77,10 @@ class Processes:
         return (STORPOOL, SECONDARY, *map(agent_of, HOSTS))
 
     def start(self, name: str) -> None:
-        """Start a process that does not run; `KeyError` for an unknown name."""
+        """Start a process that does not run; returns once it serves. `KeyError` for an unknown name.
+
+        For the scenario's tasks.
+        """
         starts: dict[str, Callable[[], None]] = {STORPOOL: self._start_storpool, SECONDARY: self._start_secondary}
         starts |= {agent_of(host): partial(self._start_agent, host) for host in HOSTS}
         starts[name]()
@@ -100,7 +103,18 @@ class Processes:
             StorPoolClient(transport, runtime),
             self._agent_config(host),
         )
-        self.listeners[host].listen(runtime, agent.handle)
+        listener = self.listeners[host]
+        served = self.simulation.main.event(f"the agent of {host} serves")
+
+        def serve() -> None:
+            agent.recovery.start()
+            listener.listen(runtime, agent.handle)
+            served.deliver()
+
+        # Killed as it starts, it never serves; whoever waits for it learns it from the next command.
+        runtime.at_death[served] = served.deliver
+        runtime.spawn("start", serve)
+        served.wait()
 
     def _start_secondary(self) -> None:
         runtime = self.simulation.process(SECONDARY)
