@@ -19,6 +19,7 @@ SECRET_KEY = "memory-secret-key"
 GUESTS = 64
 API_TIMEOUT = 300.0
 BOOT_TIMEOUT = 3600.0
+IMAGE_TIMEOUT = 60.0
 
 
 class Management:
@@ -58,16 +59,21 @@ class Management:
 
     def image(self) -> bytes:
         """The server's records, for `resume`. `ValueError` while a job or an operation of the driver is open."""
-        if self._records is None:
+        runtime, records = self._runtime, self._records
+        if runtime is None or records is None:
             raise RuntimeError("the management server was never started")
-        records = self._records.reopen(self._processes.simulation.main)
-        with records.read() as tx:
-            left = [f"job {job.job_cmd} runs" for job in tx.all(AsyncJob, job_status=IN_PROGRESS)]
-            left += [f"operation {work.kind} is open" for work in tx.all(Operation, outcome=None)]
-            left += [f"host {host.name} is {host.status}" for host in tx.all(HostRow) if host.status != "Up"]
+
+        def look() -> tuple[list[str], bytes]:
+            with records.read() as tx:
+                left = [f"job {job.job_cmd} runs" for job in tx.all(AsyncJob, job_status=IN_PROGRESS)]
+                left += [f"operation {work.kind} is open" for work in tx.all(Operation, outcome=None)]
+                left += [f"host {host.name} is {host.status}" for host in tx.all(HostRow) if host.status != "Up"]
+            return left, records.image()
+
+        left, image = exchange(self._processes.simulation.main, runtime, "image of the records", look, IMAGE_TIMEOUT)
         if left:
             raise ValueError(f"the management server is not at rest: {'; '.join(left)}")
-        return records.image()
+        return image
 
     def request(self, sender: SimulatedRuntime, query: Query) -> tuple[int, bytes]:
         """Carry out one API request in the server's process; raises `ConnectionError` without an answer."""
