@@ -49,20 +49,19 @@ class Transaction:
 
     def find(self, kind: type[R], /, **columns: Value) -> R | None:
         """The first row whose columns have these values, or None."""
-        sql = f"{_select(kind)}{_equal(columns)} ORDER BY id LIMIT 1"
-        row = self._connection.execute(sql, tuple(columns.values())).fetchone()
-        return None if row is None else msgspec.convert(row, kind, strict=False)
+        return self._first(kind, _find(kind, tuple(columns), _absent(columns)), tuple(columns.values()))
 
     def get(self, kind: type[R], id: int) -> R:
         """The row with this id; raises `NotFound`."""
-        row = self.find(kind, id=id)
+        row = self._first(kind, _get(kind), (id,))
         if row is None:
             raise NotFound(f"{kind.TABLE} has no row {id}")
         return row
 
     def all(self, kind: type[R], /, **columns: Value) -> list[R]:
         """All rows whose columns have these values, by id."""
-        return self.select(kind, f"{_equal(columns)} ORDER BY id", tuple(columns.values()))
+        where = f"{_where(tuple(columns), _absent(columns))} ORDER BY id"
+        return self.select(kind, where, tuple(columns.values()))
 
     def select(self, kind: type[R], where: str, parameters: Sequence[Value] = ()) -> list[R]:
         """Rows by a condition in SQL, with whatever follows it."""
@@ -113,6 +112,10 @@ class Transaction:
             " ON CONFLICT (resource_id, name) DO UPDATE SET value = excluded.value",
             (resource_id, name, value),
         )
+
+    def _first(self, kind: type[R], sql: str, parameters: tuple[Value, ...]) -> R | None:
+        row = self._connection.execute(sql, parameters).fetchone()
+        return None if row is None else msgspec.convert(row, kind, strict=False)
 
     def _change(self, row: R, columns: dict[str, Value], condition: str, expected: tuple[Value, ...]) -> R:
         changes = ", ".join(f"{name} = ?" for name in columns)
@@ -208,9 +211,20 @@ def _where(names: tuple[str, ...], absent: tuple[str, ...]) -> str:
     return " AND ".join(f"{name} IS ?" if name in absent else f"{name} = ?" for name in names) or "1"
 
 
-def _equal(columns: dict[str, Value]) -> str:
-    absent = () if None not in columns.values() else tuple(name for name, value in columns.items() if value is None)
-    return _where(tuple(columns), absent)
+def _absent(columns: dict[str, Value]) -> tuple[str, ...]:
+    if None not in columns.values():
+        return ()
+    return tuple(name for name, value in columns.items() if value is None)
+
+
+@functools.cache
+def _find(kind: type[Row], names: tuple[str, ...], absent: tuple[str, ...]) -> str:
+    return f"{_select(kind)}{_where(names, absent)} ORDER BY id LIMIT 1"
+
+
+@functools.cache
+def _get(kind: type[Row]) -> str:
+    return f"{_select(kind)}id = ?"
 
 
 @functools.cache
