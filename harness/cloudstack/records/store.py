@@ -8,25 +8,29 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from harness.cloudstack.records import schema
-from harness.cloudstack.records.database import Database, FileDatabase, MemoryDatabase
+from harness.cloudstack.records.database import Database, FileDatabase, Found, MemoryDatabase
 from harness.cloudstack.records.rows import Row
 from harness.spi.errors import Conflict, MisuseError, NotFound
 from harness.spi.runtime import Lock, Runtime
 
 R = TypeVar("R", bound=Row)
 Value = str | int | float | bool | None
+KEPT = 4096
+"""Reads that are kept at most."""
 
 
 class Transaction:
     """Statements of one transaction. Nothing that waits may be called while it is open."""
 
-    def __init__(self, connection: sqlite3.Connection, now: float) -> None:
+    def __init__(self, connection: sqlite3.Connection, now: float, found: Found | None = None) -> None:
+        """`found`, of a view, keeps what was read since the last change: most reads are made again and again."""
         self._connection = connection
+        self._found = found
         self.now = now
 
     def execute(self, sql: str, parameters: Sequence[Value] = ()) -> int:
@@ -35,8 +39,8 @@ class Transaction:
 
     def scalar(self, sql: str, parameters: Sequence[Value] = ()) -> Value:
         """First column of the first row, or None."""
-        row = self._connection.execute(sql, parameters).fetchone()
-        value: Value = row[0] if row else None
+        rows = self._fetch(sql, parameters)
+        value: Value = rows[0][0] if rows else None
         return value
 
     def integer(self, sql: str, parameters: Sequence[Value] = ()) -> int:
@@ -45,7 +49,7 @@ class Transaction:
 
     def pairs(self, sql: str, parameters: Sequence[Value] = ()) -> list[tuple[str, str]]:
         """Rows of two text columns."""
-        return self._connection.execute(sql, parameters).fetchall()
+        return list(self._fetch(sql, parameters))
 
     def find(self, kind: type[R], /, **columns: Value) -> R | None:
         """The first row whose columns have these values, or None."""
@@ -65,8 +69,8 @@ class Transaction:
 
     def select(self, kind: type[R], where: str, parameters: Sequence[Value] = ()) -> list[R]:
         """Rows by a condition in SQL, with whatever follows it."""
-        fetched = self._connection.execute(f"{_select(kind)}{where}", parameters).fetchall()
-        return [msgspec.convert(row, kind, strict=False) for row in fetched]
+        rows = self._fetch(f"{_select(kind)}{where}", parameters)
+        return [msgspec.convert(row, kind, strict=False) for row in rows]
 
     def insert(self, row: R) -> R:
         """Store a new row; the same with its id. `Conflict` when a unique column is taken."""
@@ -114,8 +118,20 @@ class Transaction:
         )
 
     def _first(self, kind: type[R], sql: str, parameters: tuple[Value, ...]) -> R | None:
-        row = self._connection.execute(sql, parameters).fetchone()
-        return None if row is None else msgspec.convert(row, kind, strict=False)
+        rows = self._fetch(sql, parameters)
+        return msgspec.convert(rows[0], kind, strict=False) if rows else None
+
+    def _fetch(self, sql: str, parameters: Sequence[Value]) -> Sequence[Any]:  # Any: the columns of each row
+        found = self._found
+        if found is None:
+            return self._connection.execute(sql, parameters).fetchall()
+        asked = (sql, tuple(parameters))
+        rows = found.get(asked)
+        if rows is None:
+            if len(found) >= KEPT:
+                found.clear()
+            rows = found[asked] = self._connection.execute(sql, parameters).fetchall()
+        return rows
 
     def _change(self, row: R, columns: dict[str, Value], condition: str, expected: tuple[Value, ...]) -> R:
         changes = ", ".join(f"{name} = ?" for name in columns)
@@ -160,6 +176,8 @@ class Records:
             with self._runtime.transaction():
                 database = self._database
                 connection = database.connection
+                if database.found is not None:
+                    database.found.clear()
                 connection.execute(database.begin)
                 try:
                     yield Transaction(connection, self._runtime.now())
@@ -191,7 +209,7 @@ class _View:
     def __enter__(self) -> Transaction:
         self._lock.acquire()
         try:
-            view = Transaction(self._database.connection, self._runtime.now())
+            view = Transaction(self._database.connection, self._runtime.now(), self._database.found)
             self._fence.__enter__()
         except BaseException:
             self._lock.release()
