@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -169,26 +169,9 @@ class Records:
         """Nobody may use the store any more; one in memory is gone."""
         self._database.close()
 
-    @contextmanager
-    def transaction(self, what: str) -> Iterator[Transaction]:
+    def transaction(self, what: str) -> AbstractContextManager[Transaction]:
         """All or nothing; `what` names the change at the runtime's commit point, without ids that differ by run."""
-        with self._lock:
-            with self._runtime.transaction():
-                database = self._database
-                connection = database.connection
-                if database.found is not None:
-                    database.found.clear()
-                connection.execute(database.begin)
-                try:
-                    yield Transaction(connection, self._runtime.now())
-                    self._runtime.now()  # raises Dead: a process that was killed meanwhile must not commit
-                except BaseException:
-                    for sql in database.undo:
-                        connection.execute(sql)
-                    raise
-                for sql in database.commit:
-                    connection.execute(sql)
-        self._runtime.point("commit", what)
+        return _Change(self._database, self._runtime, self._lock, what)
 
     def read(self) -> AbstractContextManager[Transaction]:
         """A consistent view; must not change anything. Nobody writes while it is open, so it needs no BEGIN."""
@@ -196,7 +179,7 @@ class Records:
 
 
 class _View:
-    """A class and not a generator, because reads are many and short."""
+    """A class and not a generator, as `_Change` is, because there are many and they are short."""
 
     __slots__ = ("_database", "_fence", "_lock", "_runtime")
 
@@ -221,6 +204,43 @@ class _View:
     ) -> None:
         self._fence.__exit__(kind, error, trace)
         self._lock.release()
+
+
+class _Change(_View):
+    __slots__ = ("_what",)
+
+    def __init__(self, database: Database, runtime: Runtime, lock: Lock, what: str) -> None:
+        super().__init__(database, runtime, lock)
+        self._what = what
+
+    def __enter__(self) -> Transaction:
+        view = super().__enter__()
+        database = self._database
+        try:
+            if database.found is not None:
+                database.found.clear()
+            database.connection.execute(database.begin)
+        except BaseException:
+            super().__exit__(None, None, None)
+            raise
+        return Transaction(database.connection, view.now)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        database, ending = self._database, self._database.undo
+        try:
+            if kind is None:
+                self._runtime.now()  # raises Dead: a process that was killed meanwhile must not commit
+                ending = database.commit
+        finally:
+            try:
+                for sql in ending:
+                    database.connection.execute(sql)
+            finally:
+                super().__exit__(kind, error, trace)
+        if kind is None:
+            self._runtime.point("commit", self._what)
 
 
 @functools.cache
