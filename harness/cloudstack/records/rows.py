@@ -21,6 +21,7 @@ from harness.cloudstack.records.cloud_rows import (
     Operation,
     Pod,
     ResourceTag,
+    Sequence,
     ServiceOffering,
     StoragePool,
     StoragePoolHost,
@@ -42,6 +43,7 @@ from harness.cloudstack.records.row import Row
 
 ROWS: tuple[type[Row], ...] = (
     Configuration,
+    Sequence,
     Zone,
     Pod,
     Cluster,
@@ -102,6 +104,7 @@ __all__ = [
     "Pod",
     "ResourceTag",
     "Row",
+    "Sequence",
     "ServiceOffering",
     "Snapshot",
     "SnapshotStore",
