@@ -45,6 +45,10 @@ class Transaction:
         """Rows of two text columns."""
         return self._connection.execute(sql, parameters).fetchall()
 
+    def texts(self, sql: str, parameters: Sequence[Value] = ()) -> list[str]:
+        """Rows of one text column, without those that are NULL."""
+        return [text for (text,) in self._connection.execute(sql, parameters) if text is not None]
+
     def find(self, kind: type[R], /, **columns: Value) -> R | None:
         """The first row whose columns have these values, or None."""
         where, values = _equal(columns)
