@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import re
 
+from msgspec import UNSET
+
 from harness.driver.operations import Operation, Operations, log
-from harness.driver.pools import Pools
+from harness.driver.pools import Pool, Pools
 from harness.driver.tiers import placement
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, InvalidParameter, NotFound, Unknown
+from harness.spi.inventory import VolumeRecord
 from harness.spi.objects import SnapshotObject, TemplateObject, VolumeObject, storpool_id
 from harness.storpool import ObjectDoesNotExist, StorPoolClient, VolumeUpdateDesc
 
@@ -28,7 +31,7 @@ _VALUE = re.compile(r"[A-Za-z0-9_\-.:]{0,199}")
 def new_volume(records: DriverRecords, volume: VolumeObject) -> dict[str, str]:
     """Tags that a volume is created with."""
     tags = {"uuid": volume.uuid, "cs": "volume"}
-    tier = placement(records, volume).tier
+    tier = placement(records, volume.disk_offering_id).tier
     if tier:
         tags["qc"] = tier
     if volume.vm_uuid is not None:
@@ -63,7 +66,7 @@ def attached(records: DriverRecords, vm_uuid: str, volume: VolumeObject) -> dict
     if volume.device_id is not None:
         tags["disk"] = str(volume.device_id)
     if volume.disk_offering_id is not None:
-        tags["qc"] = placement(records, volume).tier or ""
+        tags["qc"] = placement(records, volume.disk_offering_id).tier or ""
     return tags
 
 
@@ -87,8 +90,21 @@ def _policy(records: DriverRecords, vm_uuid: str) -> str:
         return ""
 
 
+def recorded(records: DriverRecords, volume: VolumeRecord) -> dict[str, str]:
+    """Every tag of a volume as the records want it; an empty value where there should be none."""
+    tags = {"uuid": volume.uuid, "cs": "volume", **DETACHED}
+    if volume.disk_offering_id is not None:
+        tags["qc"] = placement(records, volume.disk_offering_id).tier or ""
+    if volume.vm_uuid is not None:
+        tags["cvm"] = volume.vm_uuid
+        tags[VC_POLICY] = _policy(records, volume.vm_uuid)
+        if volume.device_id is not None:
+            tags["disk"] = str(volume.device_id)
+    return tags
+
+
 class TagUpdates:
-    """Changes tags of a volume. Steps: update, then settle while a lost update may still arrive."""
+    """Changes tags, and limits, of a volume. Steps: update, then settle while a lost update may still arrive."""
 
     kind = "tags"
 
@@ -107,19 +123,19 @@ class TagUpdates:
             operation = self._operations.begin(self.kind, subject, "update", data)
             if operation.resumed:
                 # What an earlier call wanted and this one says nothing about still holds for the same object.
-                earlier = _tags(operation) if operation.data["path"] == volume.path else {}
-                operation.advance("update", {**data, "tags": json.dumps({**earlier, **tags}, sort_keys=True)})
+                same = operation.data["path"] == volume.path
+                earlier = _tags(operation) if same else {}
+                iops = operation.data.get("iops", "") if same else ""
+                merged = json.dumps({**earlier, **tags}, sort_keys=True)
+                operation.advance("update", {**data, "tags": merged, "iops": iops})
                 self._note_lost(operation)
-            try:
-                lost = self._send(operation, pool.client)
-            except Unknown:
-                raise
-            except Error:
-                self._end_or_settle(operation, done=False)
-                raise
-            if lost:
-                self._note_lost(operation)
-            self._end_or_settle(operation, done=True)
+            self._carry_out(operation, pool)
+
+    def mend(self, volume: VolumeRecord, pool: Pool, tags: dict[str, str], iops: int | None) -> None:
+        """As `update`, of a volume that the caller holds and on which no operation is open; `iops` None stays."""
+        data = {"pool": str(pool.id), "path": volume.path or "", "tags": json.dumps(tags, sort_keys=True)}
+        data["iops"] = "" if iops is None else str(iops)
+        self._carry_out(self._operations.begin(self.kind, f"volume:{volume.uuid}", "update", data), pool)
 
     def recover(self, operation: Operation) -> str:
         """Bring the tags to what was last asked for; a lost update that arrives later is undone by this."""
@@ -137,13 +153,26 @@ class TagUpdates:
             return f"{operation}: tags set"
         return f"{operation}: tags set; open until a lost update can no longer arrive"
 
+    def _carry_out(self, operation: Operation, pool: Pool) -> None:
+        try:
+            lost = self._send(operation, pool.client)
+        except Unknown:
+            raise
+        except Error:
+            self._end_or_settle(operation, done=False)
+            raise
+        if lost:
+            self._note_lost(operation)
+        self._end_or_settle(operation, done=True)
+
     def _send(self, operation: Operation, client: StorPoolClient) -> bool:
-        """Send the tags until StorPool says yes; whether an earlier sending may still arrive."""
-        name, tags = storpool_id(operation.data["path"]), _tags(operation)
+        """Send tags and limit until StorPool says yes; whether an earlier sending may still arrive."""
+        name, iops = storpool_id(operation.data["path"]), operation.data.get("iops")
+        desc = VolumeUpdateDesc(tags=_tags(operation) or UNSET, iops=int(iops) if iops else UNSET)
         lost = False
         for left in reversed(range(SENDINGS)):
             try:
-                client.volume_update(name, VolumeUpdateDesc(tags=tags))
+                client.volume_update(name, desc)
                 return lost
             except ObjectDoesNotExist:
                 raise NotFound(f"{operation.subject}: StorPool has no volume {name}") from None
