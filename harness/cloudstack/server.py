@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from harness.cloudstack import settings
 from harness.cloudstack.api.dispatch import ApiReply, Dispatcher
 from harness.cloudstack.bootstrap import bootstrap
 from harness.cloudstack.config import CloudConfig
@@ -12,6 +13,7 @@ from harness.cloudstack.orchestration.agents import Agents
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.records import Records, RecordsOfDriver
 from harness.cloudstack.services import Services, assemble
+from harness.cloudstack.settings import SNAPSHOT_CHECKUP, VOLUME_CHECKUP
 from harness.spi.driver import DataStoreProvider, DriverRecords, HostEndpoints
 from harness.spi.errors import Error
 from harness.spi.locks import KeyedLocks
@@ -50,8 +52,8 @@ class ManagementServer:
         self._dispatcher = Dispatcher(self._services)
         self._stopping = runtime.event("management server stopping")
         self._tasks: list[Task] = []
-        self._told: frozenset[str] = frozenset()
-        """What the driver's last recovery said, so that the log tells it once."""
+        self._told: dict[str, frozenset[str]] = {}
+        """What each kind of the driver's work said last, so that the log tells it once."""
 
     @property
     def services(self) -> Services:
@@ -71,6 +73,12 @@ class ManagementServer:
         services.recovery.resume()
         self._spawn("ping", services.config.ping_interval, self.tend)
         self._spawn("cleanup", services.config.cleanup_interval, services.recovery.clean_up)
+        with services.records.read() as tx:
+            volumes, snapshots = (settings.seconds(tx, name) for name in (VOLUME_CHECKUP, SNAPSHOT_CHECKUP))
+        if volumes > 0:
+            self._spawn("compare volumes", volumes, self._reconcile_volumes)
+        if snapshots > 0:
+            self._spawn("compare snapshots", snapshots, self._reconcile_snapshots)
 
     def stop(self, timeout: float = 30.0) -> bool:
         """End orderly: no new jobs, background tasks ended; False when something still ran after `timeout` seconds."""
@@ -85,12 +93,21 @@ class ManagementServer:
 
     def _recover_driver(self) -> None:
         try:
-            lines = frozenset(self._services.context.driver.recover())
-            for line in sorted(lines - self._told):
-                _log.info("storage driver: %s", line)
-            self._told = lines
+            self._tell("recovery", self._services.context.driver.recover())
         except Error as error:
             _log.warning("the storage driver could not recover everything, it goes on as it is: %s", error)
+
+    def _reconcile_volumes(self) -> None:
+        self._tell("volumes", [str(finding) for finding in self._services.context.driver.reconcile_volumes()])
+
+    def _reconcile_snapshots(self) -> None:
+        self._tell("snapshots", [str(finding) for finding in self._services.context.driver.reconcile_snapshots()])
+
+    def _tell(self, work: str, said: Sequence[str]) -> None:
+        lines = frozenset(said)
+        for line in sorted(lines - self._told.get(work, frozenset())):
+            _log.info("storage driver: %s", line)
+        self._told[work] = lines
 
     def tend(self) -> None:
         """What the ping task does each time: ping the hosts, then settle what was left open with driver and hosts."""
