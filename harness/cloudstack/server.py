@@ -16,6 +16,7 @@ from harness.cloudstack.services import Services, assemble
 from harness.cloudstack.settings import SNAPSHOT_CHECKUP, VOLUME_CHECKUP
 from harness.spi.driver import DataStoreProvider, DriverRecords, HostEndpoints
 from harness.spi.errors import Error
+from harness.spi.inventory import Finding
 from harness.spi.locks import KeyedLocks
 from harness.spi.ports import Endpoint
 from harness.spi.runtime import Runtime, Task
@@ -93,20 +94,24 @@ class ManagementServer:
 
     def _recover_driver(self) -> None:
         try:
-            self._tell("recovery", self._services.context.driver.recover())
+            self._tell(logging.INFO, "recovery", self._services.context.driver.recover())
         except Error as error:
             _log.warning("the storage driver could not recover everything, it goes on as it is: %s", error)
 
     def _reconcile_volumes(self) -> None:
-        self._tell("volumes", [str(finding) for finding in self._services.context.driver.reconcile_volumes()])
+        self._report("volumes", self._services.context.driver.reconcile_volumes())
 
     def _reconcile_snapshots(self) -> None:
-        self._tell("snapshots", [str(finding) for finding in self._services.context.driver.reconcile_snapshots()])
+        self._report("snapshots", self._services.context.driver.reconcile_snapshots())
 
-    def _tell(self, work: str, said: Sequence[str]) -> None:
+    def _report(self, work: str, findings: Sequence[Finding]) -> None:
+        self._tell(logging.INFO, f"mended {work}", [str(finding) for finding in findings if finding.mended])
+        self._tell(logging.WARNING, work, [str(finding) for finding in findings if not finding.mended])
+
+    def _tell(self, level: int, work: str, said: Sequence[str]) -> None:
         lines = frozenset(said)
         for line in sorted(lines - self._told.get(work, frozenset())):
-            _log.info("storage driver: %s", line)
+            _log.log(level, "storage driver: %s", line)
         self._told[work] = lines
 
     def tend(self) -> None:

@@ -49,7 +49,6 @@ class Leaks:
             try:
                 pool.client.volumes_reassign_wait([desc], DETACH_WAIT)
             except Unknown as error:
-                operation.note({"settles": str(self._operations.now() + self._operations.settle_time)})
                 return found(f"{at_host}; whether it was detached is not known: {error}")
             except NotFound:
                 operation.undone()
@@ -68,7 +67,6 @@ class Leaks:
     def recover(self, operation: Operation) -> str:
         settles = operation.data.get("settles")
         if settles is None:
-            # Its process died with the detach on its way, for all that is known.
             operation.note({"settles": str(self._operations.now() + self._operations.settle_time)})
         elif self._operations.now() >= float(settles):
             operation.undone()

@@ -118,6 +118,7 @@ class FakeRecords:
         self.offerings: dict[int, dict[str, str]] = {}
         self.vm_tags: dict[tuple[str, str], str] = {}
         self.templates: dict[tuple[int, int], CachedTemplate] = {}
+        """Without a path while they are being seeded."""
         self.volumes: dict[str, VolumeRecord] = {}
         """By uuid, as `snapshots` and `vms`; those that are removed too."""
         self.snapshots: dict[str, SnapshotRecord] = {}
@@ -230,8 +231,8 @@ class FakeRecords:
                 template_id=template_id,
                 template_uuid=f"tmpl-{template_id}",
                 pool_id=pool_id,
-                state=StoreRefState.READY,
-                path=cached.path,
+                state=StoreRefState.READY if cached.path else StoreRefState.CREATING,
+                path=cached.path or None,
             )
             for (template_id, pool_id), cached in self.templates.items()
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 from driver_rig import POOL, TOKEN, Fault, Rig, volume
 from reconciler_rig import (
@@ -30,7 +31,7 @@ from harness.spi.errors import Dead
 from harness.spi.inventory import FindingKind, SnapshotRecord
 from harness.spi.objects import Host, device_path
 from harness.spi.states import SnapshotState, VolumeState
-from harness.storpool import VolumeSnapshotDesc, VolumeUpdateDesc
+from harness.storpool import Request, VolumeSnapshotDesc, VolumeUpdateDesc
 
 
 @pytest.fixture
@@ -61,6 +62,8 @@ def test_snapshots_that_nothing_knows_are_removed_and_those_that_expire_are_not(
     rig.time[0] += 2 * DAY
     assert kinds(rig.driver.reconcile_snapshots()) == [(FindingKind.ORPHAN, True)] * 2
     assert rig.snapshots() == [device_path(kept)]
+    assert rig.look.snapshots_list()[0].deleted, "it is still there until its data is merged"
+    assert rig.driver.reconcile_snapshots() == []
 
 
 def test_a_check_volume_that_no_pool_names_is_removed_while_its_operation_is_remembered(rig: Rig) -> None:
@@ -81,6 +84,11 @@ class Left:
     told: FindingKind | None = None
 
 
+def work_on_attached(rig: Rig, path: str) -> None:
+    work_on(rig, {}, "volume:vol-7")
+    attach(rig, path, FOREIGN_CLIENT)
+
+
 def restore_older_records(rig: Rig, path: str) -> None:
     retag(rig, path, uuid="made-since")
     rig.records.outcomes.clear()
@@ -92,6 +100,7 @@ LEFT = {
     "record being changed": Left(lambda rig, _: record(rig, volume(7), state=VolumeState.CREATING)),
     "detail": Left(name_in_detail),
     "operation on its record": Left(lambda rig, _: work_on(rig, {}, "volume:vol-7")),
+    "operation on its record, and attached elsewhere": Left(work_on_attached),
     "operation with its id": Left(lambda rig, path: work_on(rig, {"volume.id": gid(path)[1:]})),
     "somebody's name": Left(
         lambda rig, path: rig.look.volume_update(gid(path), VolumeUpdateDesc(rename="precious")),
@@ -161,6 +170,31 @@ def test_an_orphan_that_finds_an_owner_during_the_pass_is_kept(rig: Rig, what: s
     path = lost_volume(rig)
     rig.records.after_inventory = lambda: MEANWHILE[what](rig, path)
     assert (rig.driver.reconcile_volumes(), rig.volumes()) == ([], [path])
+
+
+def test_a_removal_without_an_answer_stays_open_until_recovery_has_looked(rig: Rig) -> None:
+    lost_volume(rig)
+    rig.cluster.strike(*[Fault.REQUEST_LOST] * 6, after=3)
+    assert kinds(rig.driver.reconcile_volumes()) == [(FindingKind.ORPHAN, False)]
+    assert [operation.kind for operation in rig.records.open_operations()] == ["remove-orphan"]
+    assert "not carried out" in rig.driver.recover()[0]
+    assert kinds(rig.driver.reconcile_volumes()) == [(FindingKind.ORPHAN, True)]
+
+
+def test_a_volume_that_was_reverted_goes_by_its_old_id(rig: Rig) -> None:
+    path = recorded(rig)
+    taken = rig.look.snapshot_create(gid(path), VolumeSnapshotDesc(tags={"by": "hand"})).snapshot_global_id
+    desc = msgspec.json.encode({"toSnapshot": f"~{taken}"})
+    assert rig.cluster.serve(Request("POST", f"VolumeRevert/{gid(path)}", desc, 60)).status == 200
+    (reverted,) = rig.look.volumes_list()
+    assert (reverted.name, reverted.global_id != gid(path)[1:]) == (gid(path), True)
+    rig.time[0] += 2 * DAY
+    assert both(rig) == []
+    retag(rig, path, cvm="vm-9")
+    attach(rig, path)
+    told = [(FindingKind.TAGS, True), (FindingKind.LEAKED_ATTACHMENT, True)]
+    assert kinds(rig.driver.reconcile_volumes()) == told
+    assert [found.global_id for found in rig.look.volumes_list()] == [reverted.global_id]
 
 
 @pytest.mark.parametrize("fault", list(Fault))
