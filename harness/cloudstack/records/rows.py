@@ -30,6 +30,8 @@ from harness.cloudstack.records.cloud_rows import (
     Zone,
 )
 from harness.cloudstack.records.object_rows import (
+    ATTACHING,
+    DETACHING,
     Nic,
     Snapshot,
     SnapshotStore,
@@ -86,6 +88,8 @@ DETAIL_TABLES = (
 """Key and value pairs of a resource; in those of zone, cluster and pool also the settings of that scope."""
 
 __all__ = [
+    "ATTACHING",
+    "DETACHING",
     "DETAIL_TABLES",
     "ROWS",
     "Account",
