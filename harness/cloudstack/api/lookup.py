@@ -88,7 +88,9 @@ def matching(rows: Iterable[Json], request: Request, *exact: str) -> list[Json]:
 
 def tags_of(tx: Transaction, kind: str, uuid: str) -> list[Json]:
     pairs = tx.pairs(
-        "SELECT key, value FROM resource_tags WHERE resource_type = ? AND resource_uuid = ? ORDER BY key", (kind, uuid)
+        "SELECT key, value FROM resource_tags WHERE resource_type = ? AND resource_uuid = ? ORDER BY key",
+        (kind, uuid),
+        "resource_tags",
     )
     return [{"key": key, "value": value, "resourcetype": kind, "resourceid": uuid} for key, value in pairs]
 
