@@ -73,7 +73,8 @@ class Transaction:
 
     def select(self, kind: type[R], where: str, parameters: Sequence[Value] = ()) -> list[R]:
         """Rows by a condition in SQL, with whatever follows it."""
-        rows = self._fetch(ANY, f"{_select(kind)}{where}", parameters)
+        table = ANY if "SELECT" in where else kind.TABLE
+        rows = self._fetch(table, f"{_select(kind)}{where}", parameters)
         return [msgspec.convert(row, kind, strict=False) for row in rows]
 
     def insert(self, row: R) -> R:
