@@ -76,10 +76,11 @@ class ManagementServer:
         self._spawn("cleanup", services.config.cleanup_interval, services.recovery.clean_up)
         with services.records.read() as tx:
             volumes, snapshots = (settings.seconds(tx, name) for name in (VOLUME_CHECKUP, SNAPSHOT_CHECKUP))
+        # At once too: what the server before had recorded and not told StorPool yet is seen by comparing only.
         if volumes > 0:
-            self._spawn("compare volumes", volumes, self._reconcile_volumes)
+            self._spawn("compare volumes", volumes, self._reconcile_volumes, first=0.0)
         if snapshots > 0:
-            self._spawn("compare snapshots", snapshots, self._reconcile_snapshots)
+            self._spawn("compare snapshots", snapshots, self._reconcile_snapshots, first=0.0)
 
     def stop(self, timeout: float = 30.0) -> bool:
         """End orderly: no new jobs, background tasks ended; False when something still ran after `timeout` seconds."""
@@ -120,9 +121,13 @@ class ManagementServer:
         self._recover_driver()
         self._services.recovery.settle()
 
-    def _spawn(self, name: str, interval: float, work: Callable[[], None]) -> None:
+    def _spawn(self, name: str, interval: float, work: Callable[[], None], first: float | None = None) -> None:
+        """Do `work` every `interval` seconds, and `first` seconds from now for the first time."""
+
         def loop() -> None:
-            while not self._stopping.wait(interval):
+            delay = interval if first is None else first
+            while not self._stopping.wait(delay):
+                delay = interval
                 try:
                     work()
                 except Error as error:
