@@ -18,11 +18,12 @@ class MemoryFaults:
         self._simulation = processes.simulation
         self._start = start
         self._restarting: set[str] = set()
+        self._lasting = 0
 
     @property
     def idle(self) -> bool:
-        """Whether every process that was killed is up again."""
-        return not self._restarting
+        """Whether every process that was killed is up again, and every fault that lasts has ended."""
+        return not self._restarting and not self._lasting
 
     def kill(self, process: str, seconds: float) -> None:
         if process not in self._restarting:
@@ -102,7 +103,13 @@ class MemoryFaults:
         clocks[process] = clocks.get(process, 0.0) + seconds
 
     def _later(self, seconds: float, what: str, change: Callable[[], None]) -> None:
-        self._processes.network.later(seconds, what, change)
+        self._lasting += 1
+
+        def end() -> None:
+            self._lasting -= 1
+            change()
+
+        self._processes.network.later(seconds, what, end)
 
     def _restart(self, process: str, seconds: float) -> None:
         main = self._simulation.main

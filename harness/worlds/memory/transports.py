@@ -6,7 +6,7 @@ The points "send" and "answer" are where other tasks may go first, and where a s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -107,6 +107,10 @@ class StorPoolServer:
         number = self._service.submit(request, receive)
         self._changed.deliver()
         return number
+
+    def object_keys(self) -> Mapping[str, int]:
+        """See `simulator.ports.Service`."""
+        return self._service.object_keys()
 
     def _again(self, seconds: float, name: str, request: simulator.ports.Request) -> None:
         """A copy of the request arrives later, if the process lives then; nobody waits for its answer."""
