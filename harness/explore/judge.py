@@ -1,4 +1,4 @@
-"""Judges an explored run once its faults are over: everything converges, is what clients were told, and can be removed."""
+"""Judges an explored run once its faults are over: all converges, is what clients were told, and can be removed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _wait(simulation: Simulation, what: str, left: Callable[[], list[str]], seco
 
 
 def _away(shared: Shared) -> list[str]:
-    if not shared.world.faults.idle:
+    if not shared.world.faults.over:
         return ["a fault goes on"]
     hosts = shared.world.cloud.call("listHosts", type="Routing").get("host", [])
     return [f"host {host['name']} is {host['state']}" for host in hosts if host["state"] != "Up"]

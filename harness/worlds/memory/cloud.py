@@ -18,7 +18,8 @@ Send = Callable[[Query], tuple[int, bytes]]
 """Carries a signed request to the management server; raises `ConnectionError` when that does not run."""
 
 POLL_SECONDS = 1.0
-JOB_TIMEOUT = 7200.0
+JOB_TIMEOUT = 6 * 3600.0
+"""Longer than the longest wait of a job for one answer: `primary.storage.download.wait` is three hours."""
 _RUNNING, _DONE = 0, 1
 
 

@@ -18,12 +18,12 @@ class MemoryFaults:
         self._simulation = processes.simulation
         self._start = start
         self._restarting: set[str] = set()
-        self._lasting = 0
+        self._hanging = 0
 
     @property
-    def idle(self) -> bool:
-        """Whether every process that was killed is up again, and every fault that lasts has ended."""
-        return not self._restarting and not self._lasting
+    def over(self) -> bool:
+        """Whether killed processes are up, hung tasks go on, what was broken is whole and no message is under way."""
+        return not self._restarting and not self._hanging and self._processes.network.idle
 
     def kill(self, process: str, seconds: float) -> None:
         if process not in self._restarting:
@@ -40,7 +40,11 @@ class MemoryFaults:
         self._processes.machines[host].crash()
 
     def hang(self, seconds: float) -> None:
-        self._simulation.block(f"{seconds:g} s of hanging to pass", seconds)
+        self._hanging += 1
+        try:
+            self._simulation.block(f"{seconds:g} s of hanging to pass", seconds)
+        finally:
+            self._hanging -= 1
 
     def libvirtd_gone(self, host: str, seconds: float) -> None:
         machine = self._processes.machines[host]
@@ -103,13 +107,7 @@ class MemoryFaults:
         clocks[process] = clocks.get(process, 0.0) + seconds
 
     def _later(self, seconds: float, what: str, change: Callable[[], None]) -> None:
-        self._lasting += 1
-
-        def end() -> None:
-            self._lasting -= 1
-            change()
-
-        self._processes.network.later(seconds, what, end)
+        self._processes.network.later(seconds, what, change)
 
     def _restart(self, process: str, seconds: float) -> None:
         main = self._simulation.main

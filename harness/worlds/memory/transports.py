@@ -29,13 +29,21 @@ class Network:
 
     def __init__(self, runtime: SimulatedRuntime) -> None:
         self._runtime = runtime
+        self._under_way = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._under_way
 
     def later(self, seconds: float, what: str, deliver: Callable[[], None]) -> None:
         """Call `deliver`, which must not wait, in `seconds`."""
+        self._under_way += 1
 
         def arrive() -> None:
             self._runtime.sleep(seconds)
             deliver()
+            self._under_way -= 1
 
         self._runtime.spawn(what, arrive)
 

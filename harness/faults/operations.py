@@ -1,0 +1,296 @@
+"""What the matrix strikes at: one request to CloudStack for each way of a row, and what must be true after it.
+
+A request is judged when faults are over and the cloud is at rest. One that CloudStack called a success must be done;
+any other is done or undone, and an undone one must succeed when it is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from harness.observers import CloudApiError, Json, World
+from scenarios import looks, steps
+from scenarios.delayed import delayed_snapshots
+from scenarios.table import RowId
+
+MARK = b"written before the fault".ljust(4096, b".")
+DELETE_AFTER = "storpool.delete.after.interval"
+
+
+@dataclass(slots=True)
+class Subject:
+    """What one case is about. `vm` and `volume` are as CloudStack showed them before the request."""
+
+    vm: Json = field(default_factory=dict)
+    volume: Json = field(default_factory=dict)
+    template_id: str = ""
+    name: str = ""
+    """Of the VM that the request makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`done` and `undone` raise `AssertionError` with what was seen."""
+
+    id: str
+    """`ROW.name`."""
+    title: str
+    prepare: Callable[[World], Subject]
+    request: Callable[[World, Subject], None]
+    """Raises `CloudApiError`, or `ConnectionError` when no answer came."""
+    done: Callable[[World, Subject], None]
+    undone: Callable[[World, Subject], None]
+
+    @property
+    def row(self) -> RowId:
+        number = self.id.partition(".")[0]
+        return int(number) if number.isdigit() else number
+
+
+def _with_mark(world: World, vm: Json, volume: Json) -> Json:
+    """The volume, attached to the running VM, with `MARK` at its beginning."""
+    attached = steps.attach(world, volume, vm)
+    world.guest(str(vm["id"])).write(looks.serial(attached), 0, MARK)
+    return attached
+
+
+def _vm_with_marked_volume(world: World) -> Subject:
+    vm = steps.booted_vm(world)
+    return Subject(vm=vm, volume=_with_mark(world, vm, steps.data_volume(world)))
+
+
+def _vm_and_marked_volume(world: World) -> Subject:
+    subject = _vm_with_marked_volume(world)
+    subject.volume = steps.detach(world, subject.volume)
+    return subject
+
+
+def _stopped_vm_with_marked_volume(world: World) -> Subject:
+    subject = _vm_with_marked_volume(world)
+    subject.vm = steps.stop(world, subject.vm)
+    return subject
+
+
+def _new_template(world: World) -> Subject:
+    return Subject(template_id=str(steps.template(world)["id"]))
+
+
+def _cached_template(world: World) -> Subject:
+    template_id = steps.shared_template(world)
+    steps.expunge(world, steps.deploy(world, template_id))
+    return Subject(template_id=template_id)
+
+
+def _deploy(world: World, subject: Subject) -> None:
+    parameters = steps.deploy_parameters(world, subject.template_id)
+    subject.name = str(parameters["name"])
+    world.cloud.call("deployVirtualMachine", **parameters)
+
+
+def _deployed(world: World, subject: Subject) -> None:
+    vm = _named(world, subject.name)
+    assert vm is not None and vm["state"] != "Error", f"VM {subject.name} was not deployed: {vm}"
+    vm = _running(world, vm)
+    root = steps.root_volume(world, str(vm["id"]))
+    looks.fully_attached(world, vm, root)
+    size = world.environment.image_size
+    content = steps.host_of(world, vm).read_device(str(root["path"]), 0, size)
+    seen = hashlib.sha256(content).hexdigest()
+    assert seen == world.environment.image_sha256, f"the ROOT volume of {subject.name} differs from the template"
+
+
+def _not_deployed(world: World, subject: Subject) -> None:
+    vm = _named(world, subject.name)
+    assert vm is None or vm["state"] in ("Error", "Destroyed"), f"VM {subject.name} is {vm}"
+
+
+def _named(world: World, name: str) -> Json | None:
+    answer = world.cloud.call("listVirtualMachines", name=name, listall=True)
+    return next(iter(steps.many(answer, "virtualmachine")), None)
+
+
+def _running(world: World, vm: Json) -> Json:
+    """The VM as it is now; started again when a fault ended its guest."""
+    now = looks.reread(world, vm)
+    return steps.start(world, now) if now["state"] == "Stopped" else now
+
+
+def _first_use(world: World) -> Subject:
+    return Subject(vm=steps.stop(world, steps.booted_vm(world)), volume=steps.data_volume(world))
+
+
+def _attach(world: World, subject: Subject) -> None:
+    world.cloud.call("attachVolume", id=subject.volume["id"], virtualmachineid=subject.vm["id"])
+
+
+def _created(world: World, subject: Subject) -> None:
+    volume = _on_its_vm(world, subject)
+    seen = looks.on_storpool(world, volume)
+    assert seen["size"] == volume["size"], f"StorPool made {seen['size']} bytes, CloudStack says {volume['size']}"
+    looks.has_vm_tags(world, subject.vm, volume)
+
+
+def _on_its_vm(world: World, subject: Subject) -> Json:
+    volume = looks.reread_volume(world, subject.volume)
+    assert volume.get("virtualmachineid") == subject.vm["id"], f"volume is not attached: {volume}"
+    return volume
+
+
+def _attached(world: World, subject: Subject) -> None:
+    volume = _on_its_vm(world, subject)
+    vm = _running(world, subject.vm)
+    looks.fully_attached(world, vm, volume)
+    _has_mark(world, vm, volume)
+
+
+def _has_mark(world: World, vm: Json, volume: Json) -> None:
+    seen = world.guest(str(vm["id"])).read(looks.serial(volume), 0, len(MARK))
+    assert seen == MARK, f"the guest reads {seen[:32]!r} where {MARK[:32]!r} was written"
+
+
+def _free(world: World, subject: Subject) -> None:
+    volume = looks.reread_volume(world, subject.volume)
+    assert "virtualmachineid" not in volume, f"volume is still attached: {volume}"
+    assert volume["state"] in ("Ready", "Allocated"), volume
+    if "path" in volume:
+        looks.fully_detached(world, volume)
+
+
+def _detach(world: World, subject: Subject) -> None:
+    world.cloud.call("detachVolume", id=subject.volume["id"])
+
+
+def _detached(world: World, subject: Subject) -> None:
+    _free(world, subject)
+    vm = _running(world, subject.vm)
+    _has_mark(world, vm, steps.attach(world, subject.volume, vm))
+    steps.detach(world, subject.volume)
+
+
+def _start(world: World, subject: Subject) -> None:
+    world.cloud.call("startVirtualMachine", id=subject.vm["id"])
+
+
+def _started(world: World, subject: Subject) -> None:
+    vm = looks.reread(world, subject.vm)
+    # A guest that died since was up; its VM is Stopped again, and must come up once more.
+    vm = _running(world, vm)
+    assert vm["state"] == "Running", vm
+    looks.fully_attached(world, vm, steps.root_volume(world, str(vm["id"])))
+    _attached(world, subject)
+
+
+def _stop(world: World, subject: Subject) -> None:
+    world.cloud.call("stopVirtualMachine", id=subject.vm["id"])
+
+
+def _stopped(world: World, subject: Subject) -> None:
+    vm = looks.reread(world, subject.vm)
+    assert vm["state"] == "Stopped", vm
+    root = steps.root_volume(world, str(vm["id"]))
+    for volume in (root, looks.reread_volume(world, subject.volume)):
+        looks.fully_detached(world, volume)
+        looks.has_vm_tags(world, vm, volume)
+    _attached(world, subject)
+
+
+def _still_runs(world: World, subject: Subject) -> None:
+    vm = looks.reread(world, subject.vm)
+    assert vm["state"] == "Running", vm
+    _attached(world, subject)
+
+
+def _not_started(world: World, subject: Subject) -> None:
+    vm = looks.reread(world, subject.vm)
+    assert vm["state"] == "Stopped", vm
+    looks.fully_detached(world, looks.reread_volume(world, subject.volume))
+
+
+def _expunge(world: World, subject: Subject) -> None:
+    world.cloud.call("destroyVirtualMachine", id=subject.vm["id"], expunge=True)
+
+
+def _vm_with_root(world: World) -> Subject:
+    subject = _vm_with_marked_volume(world)
+    subject.vm = {**subject.vm, "root": steps.root_volume(world, str(subject.vm["id"]))}
+    return subject
+
+
+def _expunged(world: World, subject: Subject) -> None:
+    assert not steps.vm_exists(world, str(subject.vm["id"])), f"VM {subject.vm['id']} is still listed"
+    looks.gone(world, subject.vm["root"])
+    _free(world, subject)
+    looks.has_tags(world, subject.volume, cvm="", disk="")
+    other = steps.booted_vm(world)
+    _has_mark(world, other, steps.attach(world, subject.volume, other))
+    steps.detach(world, subject.volume)
+
+
+def _not_expunged(world: World, subject: Subject) -> None:
+    """A VM can be destroyed and not expunged, or stopped and not destroyed: each is a state of its own."""
+    vm = looks.reread(world, subject.vm)
+    assert vm["state"] in ("Running", "Stopped", "Destroyed"), vm
+    root = steps.root_volume(world, str(vm["id"]))
+    assert looks.on_storpool(world, root)["size"] == root["size"], root
+
+
+def _delete(world: World, subject: Subject) -> None:
+    world.cloud.call("deleteVolume", id=subject.volume["id"])
+
+
+def _deleted(world: World, subject: Subject) -> None:
+    assert not steps.volume_exists(world, str(subject.volume["id"])), f"volume {subject.volume['id']} is still listed"
+    looks.gone(world, subject.volume)
+    assert looks.reread(world, subject.vm)["state"] in ("Running", "Stopped")
+
+
+def _delayed(world: World) -> Subject:
+    world.cloud.call("updateConfiguration", name=DELETE_AFTER, value="86400")
+    return _vm_and_marked_volume(world)
+
+
+def _deleted_with_backup(world: World, subject: Subject) -> None:
+    _deleted(world, subject)
+    kept = delayed_snapshots(world)
+    assert kept, "no snapshot of the deleted volume stays"
+    assert all(item["size"] == subject.volume["size"] for item in kept), kept
+
+
+def _not_deleted(world: World, subject: Subject) -> None:
+    _attached_again(world, subject)
+
+
+def _attached_again(world: World, subject: Subject) -> None:
+    """The volume is there with what was written to it."""
+    volume = looks.reread_volume(world, subject.volume)
+    if volume["state"] == "Destroy":
+        return
+    _detached(world, subject)
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "2.seed", "deploy a VM from a template that the pool has not", _new_template, _deploy, _deployed, _not_deployed
+    ),
+    Operation("2.clone", "deploy a VM from a cached template", _cached_template, _deploy, _deployed, _not_deployed),
+    Operation("3.first-use", "the first attach of a DATA volume makes it", _first_use, _attach, _created, _free),
+    Operation("4.hot", "attach a volume to a running VM", _vm_and_marked_volume, _attach, _attached, _free),
+    Operation("4.start", "start a VM with two disks", _stopped_vm_with_marked_volume, _start, _started, _not_started),
+    Operation("5.hot", "detach a volume from a running VM", _vm_with_marked_volume, _detach, _detached, _attached),
+    Operation("5.stop", "stop a VM with two disks", _vm_with_marked_volume, _stop, _stopped, _still_runs),
+    Operation("7.expunge", "destroy and expunge a running VM", _vm_with_root, _expunge, _expunged, _not_expunged),
+    Operation("8.delete", "delete a DATA volume", _vm_and_marked_volume, _delete, _deleted, _not_deleted),
+    Operation(
+        "8.delayed",
+        "delete a DATA volume that leaves a snapshot",
+        _delayed,
+        _delete,
+        _deleted_with_backup,
+        _not_deleted,
+    ),
+)
+BY_ID = {operation.id: operation for operation in OPERATIONS}
+REFUSALS = (CloudApiError, ConnectionError)
+"""How a request ends that CloudStack did not call a success."""
