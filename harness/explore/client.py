@@ -13,6 +13,7 @@ from harness.explore.violation import Violation, ViolationFound
 from harness.observers import CloudApiError, Json
 from harness.worlds.memory.model_guest import ModelGuest
 from harness.worlds.memory.world import MemoryWorld
+from simulator.ports import OutOfSpace
 
 JOB_SECONDS = 7200.0
 """A job that has not ended after this never does."""
@@ -98,6 +99,9 @@ class Client:
         how, result = self._send(request)
         if result is not None:
             self._learn_vm(vm, result["virtualmachine"])
+        elif how != "done":
+            # A VM whose first start failed gives back what others attached to it meanwhile.
+            self._release(vm)
         return how
 
     def create(self, action: Action) -> str | None:
@@ -151,7 +155,10 @@ class Client:
         return self._vm_request(action, "stopVirtualMachine", model.STOPPED)
 
     def force_stop(self, action: Action) -> str | None:
-        return self._vm_request(action, "stopVirtualMachine", model.STOPPED, forced=True)
+        how = self._vm_request(action, "stopVirtualMachine", model.STOPPED, forced=True)
+        if how == "done":
+            self._model.vms[action.vm or 0].unconfirmed = True
+        return how
 
     def start(self, action: Action) -> str | None:
         vm = self._vm(action)
@@ -162,6 +169,7 @@ class Client:
         how, result = self._send(request)
         if result is not None:
             self._learn_vm(vm, result["virtualmachine"])
+            vm.unconfirmed = False
         return how
 
     def destroy(self, action: Action) -> str | None:
@@ -217,19 +225,20 @@ class Client:
             return None
         request = Request(command, {"id": vm.id or "", **parameters}, sync=sync)
         self._writes(request, vm.register, *values)
-        released = []
-        if releases:
-            # Whichever volumes it has then; which those are is not known for certain.
-            released = [
-                self._model.begin(volume.register, model.FREE)
-                for volume in self._model.volumes.values()
-                if vm.name in volume.register.possible()
-            ]
+        released = self._release(vm) if releases else []
         how, _ = self._send(request)
         if how in ("done", "refused") and command not in self._model.disturbed:
             for write in released:
                 write.ended = self._model.tick()
         return how
+
+    def _release(self, vm: Told) -> list[Write]:
+        """The VM may let its DATA volumes go; which those are is not known for certain."""
+        return [
+            self._model.begin(volume.register, model.FREE)
+            for volume in self._model.volumes.values()
+            if vm.name in volume.register.possible()
+        ]
 
     def _writes(self, request: Request, register: Register, *values: str) -> None:
         request.writes.append((register, self._model.begin(register, *values)))
@@ -344,6 +353,9 @@ class Client:
             self._marks += 1
             text = model.mark(serial, self._number, self._marks)
             guest.write(serial, model.mark_offset(self._number), text)
+        except OutOfSpace:
+            # The guest sees an I/O error, and nothing was written.
+            return
         except (TimeoutError, FileNotFoundError):
             # It was stopped, or the disk detached, meanwhile; whether that may be is judged by the look that follows.
             self._check(action)

@@ -53,7 +53,7 @@ class Looks:
         on = self.domain(vm)
         if state == model.RUNNING and on is None:
             return f"{vm.name} must be running, and no host runs its domain {vm.instance_name}"
-        if state != model.RUNNING and on is not None:
+        if state != model.RUNNING and on is not None and not vm.unconfirmed:
             return f"{vm.name} must be {state}, and {on[0].name} runs its domain {vm.instance_name}"
         return None
 

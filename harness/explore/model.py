@@ -61,6 +61,8 @@ class Told:
     """Of a VM: name of its domain."""
     path: str = ""
     """Of a volume, once it was told."""
+    unconfirmed: bool = False
+    """A VM that was stopped by force: it may run on until its host answers, and starts nowhere before."""
 
 
 class Model:
