@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from harness.report.result import Result
 from harness.report.stream import STREAM_NAME, Event, StreamWriter
 from harness.report.terminal import Progress, action_table
 from harness.report.write import PAGE_NAME, write_views
+from harness.revision import commit
 from harness.run import Runner, Selection, Venue, select
 from scenarios import registry
 
@@ -26,10 +26,10 @@ WORLDS = ("memory", "local", "all")
 
 
 class LazyGroup(click.Group):
-    """Imports the lab's commands only when they are asked for: a run in memory needs nothing of the lab."""
+    """Imports other rooms' commands only when they are asked for: a run in memory needs nothing of the lab."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), "lab"})
+        return sorted({*super().list_commands(ctx), "explore", "lab"})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name == "lab":
@@ -37,6 +37,10 @@ class LazyGroup(click.Group):
 
             group: click.Command = commands.lab
             return group
+        if name == "explore":
+            from harness.explore import command
+
+            return command.explore
         return super().get_command(ctx, name)
 
 
@@ -165,26 +169,11 @@ def _properties(seed: int, lab: Path | None) -> dict[str, str]:
         "seed": str(seed),
         "python": platform.python_version(),
         "kernel": platform.release(),
-        "commit": _commit(),
+        "commit": commit(),
     }
     if lab is not None:
         found["lab file"] = str(lab)
     return found
-
-
-def _commit() -> str:
-    root = Path(__file__).resolve().parent.parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 def _show(console: Console, result: Result, directory: Path) -> None:

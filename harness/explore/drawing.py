@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from harness.explore.plan import Action, ActionKind, Plan, check
 from harness.runtime.generator import Generator
@@ -94,8 +95,8 @@ def draw(number: int) -> Plan:
     generator = Generator.of(number, "plan")
     vms, volumes = generator.choice((0, 1, 1, 1, 2)), generator.choice((0, 1, 1, 2))
     sketch = _Sketch(
-        vms={slot: "running" for slot in range(vms)},
-        volumes={slot: None for slot in range(volumes)},
+        vms=dict.fromkeys(range(vms), "running"),
+        volumes=dict.fromkeys(range(volumes)),
         next_volume=volumes,
     )
     clients: list[list[Action]] = [[] for _ in range(2 + generator.below(3))]
@@ -116,12 +117,10 @@ def draw(number: int) -> Plan:
 
 def _action(generator: Generator, sketch: _Sketch, client: int) -> Action:
     possible = {kind: made for kind in _WEIGHTS if (made := _choices(sketch, client, kind))}
-    weights = {kind: max(1, _WEIGHTS[kind] * 8 >> 2 * sketch.used.get(kind, 0)) for kind in possible}
-    at = generator.below(sum(weights.values()))
-    for kind, weight in weights.items():
-        if at < weight:
-            break
-        at -= weight
+    # What was drawn before is drawn again four times less often, so that a short plan has several kinds.
+    weights = [max(1, (_WEIGHTS[kind] * 8) >> (2 * sketch.used.get(kind, 0))) for kind in possible]
+    at = generator.below(sum(weights))
+    kind = next(kind for kind, end in zip(possible, accumulate(weights), strict=True) if at < end)
     vm, volume = generator.choice(possible[kind])
     sketch.used[kind] = sketch.used.get(kind, 0) + 1
     _follow(sketch, client, kind, vm, volume)

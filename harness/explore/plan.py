@@ -44,7 +44,7 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Action(_Data, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a client does next. Which of the slots it needs follows from its kind (`needs`)."""
+    """What a client does next. Which of the slots it needs follows from its kind."""
 
     kind: ActionKind
     vm: Slot | None = None
@@ -57,7 +57,7 @@ class Action(_Data, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     """Whether the client writes a mark through the guest when the action has succeeded and the guest is up."""
 
     def __str__(self) -> str:
-        parts = [self.kind]
+        parts: list[str] = [self.kind]
         if self.vm is not None:
             parts.append(f"vm{self.vm}")
         if self.volume is not None:

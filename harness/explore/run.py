@@ -21,6 +21,7 @@ from harness.faults.kinds import JUMP
 from harness.faults.points import CLIENT
 from harness.observers import Json
 from harness.runtime.errors import BoundError, DeadlockError, SimulationError, TaskErrors
+from harness.runtime.journal import Entry
 from harness.runtime.messages import MessageFate, MessageFault
 from harness.worlds.memory.safety import Safety
 from harness.worlds.memory.world import MemoryWorld
@@ -60,7 +61,7 @@ class Evidence:
     """What a run leaves for its story."""
 
     performed: list[tuple[int, Action, str]] = field(default_factory=list)
-    journal: str = ""
+    journal: list[Entry] = field(default_factory=list)
 
 
 class _Watch:
@@ -134,7 +135,7 @@ def run(plan: Plan, *, evidence: Evidence | None = None, digest: bool = False) -
             logging.getLogger("harness.explore").exception("the run ended with an error that nobody expected")
     if evidence is not None:
         evidence.performed = performed
-        evidence.journal = world.simulation.journal.render()
+        evidence.journal = world.simulation.journal.entries
     return Outcome(
         violation=violation,
         actions=len(performed),
