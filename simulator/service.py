@@ -126,13 +126,12 @@ class Service:
         # What is still due waits for a change under way, whose end is heard of anyway.
         return HELD_UP_SECONDS if pause == 0.0 else pause
 
+    def due_in(self) -> float | None:
+        return None if self._due is None else max(0.0, self._due - self._now())
+
     def close(self) -> None:
         self._blocks.close()
         self._journal.close()
-
-    def due_in(self) -> float | None:
-        """Seconds until `tick` has something to do; any call may bring that nearer."""
-        return None if self._due is None else max(0.0, self._due - self._now())
 
     # For observers and for the control API.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import string
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
@@ -78,6 +79,7 @@ def domain_xml(vm: VirtualMachine, config: AgentConfig) -> str:
     return _text(domain)
 
 
+@functools.lru_cache(64)
 def read_disks(xml: str) -> tuple[AttachedDisk, ...]:
     """Every disk in a domain's XML whose source is a block device, in the XML's order."""
     disks = []

@@ -69,6 +69,11 @@ class ManagementServer:
         services.hosts.poll()
         self._recover_driver()
         services.recovery.resume()
+        self.serve()
+
+    def serve(self) -> None:
+        """The last step of `start` alone, for records in which a server left nothing to finish and its hosts Up."""
+        services = self._services
         self._spawn("ping", services.config.ping_interval, self.tend)
         self._spawn("cleanup", services.config.cleanup_interval, services.recovery.clean_up)
 

@@ -12,7 +12,7 @@ from harness.driver.operations import Operation, Operations, log
 from harness.driver.pools import Pools
 from harness.driver.tiers import placement
 from harness.spi.driver import DriverRecords
-from harness.spi.errors import Error, InvalidParameter, NotFound, Unknown
+from harness.spi.errors import Error, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import SnapshotObject, TemplateObject, VolumeObject, storpool_id
 from harness.storpool import ObjectDoesNotExist, StorPoolClient, VolumeUpdateDesc
 
@@ -97,7 +97,11 @@ class TagUpdates:
         self._pools = pools
 
     def update(self, volume: VolumeObject, tags: dict[str, str]) -> None:
-        """Merge `tags` into the volume's. Raises `NotFound` when the volume is gone."""
+        """Merge `tags` into the volume's. Raises `NotFound` when the volume is gone.
+
+        While StorPool cannot be reached the operation stays open, and `recover` sends the tags: by then its caller may
+        have gone on without them.
+        """
         if volume.path is None:
             return
         pool = self._pools.of(volume)
@@ -112,7 +116,7 @@ class TagUpdates:
                 self._note_lost(operation)
             try:
                 lost = self._send(operation, pool.client)
-            except Unknown:
+            except (Unknown, Unavailable):
                 raise
             except Error:
                 self._end_or_settle(operation, done=False)

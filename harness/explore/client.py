@@ -31,7 +31,7 @@ class Shared:
     world: MemoryWorld
     model: Model
     looks: Looks
-    templates: list[str]
+    templates: tuple[str, ...]
     """Ids, by the plan's number."""
     disk_offering: str
     performed: list[tuple[int, Action, str]] = field(default_factory=list)

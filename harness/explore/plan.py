@@ -49,8 +49,8 @@ class Action(_Data, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     kind: ActionKind
     vm: Slot | None = None
     volume: Slot | None = None
-    template: Annotated[int, msgspec.Meta(ge=0, le=3)] = 0
-    """Of a deploy. The VMs that are there at the beginning are of template 0; others were never used."""
+    template: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
+    """Of a deploy; the second one was never used."""
     pause: Annotated[float, msgspec.Meta(ge=0, le=MAX_PAUSE)] = 0.0
     """Seconds that the client waits before it."""
     write: bool = False
@@ -90,7 +90,9 @@ class Plan(_Data, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
     seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)]
     """Of the schedule, and of everything else that the world draws."""
     vms: Annotated[int, msgspec.Meta(ge=0, le=4)] = 0
-    """Running at the beginning, in the first slots. With none, no template was ever used."""
+    """Running at the beginning, in the first slots, of the first template."""
+    seeded: bool = False
+    """Whether the first template was used before, so that its snapshot is on the pool."""
     volumes: Annotated[int, msgspec.Meta(ge=0, le=4)] = 0
     """DATA volumes that exist at the beginning, never used, in the first slots."""
     delete_after: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 0

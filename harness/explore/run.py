@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from harness import tidy
-from harness.explore import model
+from harness.explore import beginnings, model
+from harness.explore.beginnings import Beginning
 from harness.explore.client import Client, Shared
 from harness.explore.judge import judge
 from harness.explore.looks import Looks
@@ -32,7 +32,6 @@ MAX_STEPS = 200_000
 MAX_SECONDS = 10 * 86_400.0
 CLIENT_SECONDS = 86_400.0
 """Within this every client has carried out its actions."""
-TEMPLATE_SECONDS = 120.0
 _DELETE_AFTER = "storpool.delete.after.interval"
 _CRASHES = ("host-lost", "guests-killed")
 _COPIES = (MessageFate.LATE, MessageFate.TWICE)
@@ -120,11 +119,12 @@ def run(plan: Plan, *, evidence: Evidence | None = None, digest: bool = False) -
     """Run the plan; the same plan gives the same run. Bounded in steps and virtual time."""
     told = Model()
     watch = _Watch(plan, told)
-    world = MemoryWorld(plan.seed, strike=watch.strike)
+    beginning = beginnings.beginning(seeded=plan.seeded)
+    world = MemoryWorld(plan.seed, strike=watch.strike, start=lambda: beginning.cloud)
     performed: list[tuple[int, Action, str]] = []
     violation: Violation | None = None
     try:
-        world.run(lambda world: _explore(plan, world, watch, told, performed))
+        world.run(lambda world: _explore(plan, beginning, world, watch, told, performed))
     except ViolationFound as error:
         violation = error.violation
     except SimulationError as error:
@@ -160,18 +160,22 @@ def _ended_badly(error: SimulationError) -> Violation:
 
 
 def _explore(
-    plan: Plan, world: MemoryWorld, watch: _Watch, told: Model, performed: list[tuple[int, Action, str]]
+    plan: Plan,
+    beginning: Beginning,
+    world: MemoryWorld,
+    watch: _Watch,
+    told: Model,
+    performed: list[tuple[int, Action, str]],
 ) -> None:
     simulation = world.simulation
     simulation.bound(steps=MAX_STEPS, seconds=MAX_SECONDS)
     watch.aim(world)
-    before = tidy.inventory(world)
     shared = Shared(
         world=world,
         model=told,
         looks=Looks(world.processes, told),
-        templates=[_template(world, number) for number in range(_templates(plan))],
-        disk_offering=steps.disk_offering(world),
+        templates=beginning.templates,
+        disk_offering=beginning.disk_offering,
         performed=performed,
     )
     _begin(plan, shared)
@@ -185,7 +189,7 @@ def _explore(
     simulation.note("judge", "faults", "over")
     if not all(ended):
         raise ViolationFound(Violation("a client never ends", f"not in {CLIENT_SECONDS:g} s"))
-    judge(shared, before, _skew(watch.injector))
+    judge(shared, beginning.inventory, _skew(watch.injector))
     watch.check()
 
 
@@ -204,15 +208,6 @@ def _guarded(world: MemoryWorld, work: Callable[[], None]) -> Callable[[], None]
 def _skew(injector: Injector) -> float:
     """By how many seconds clocks of different processes may be apart, at most."""
     return JUMP * sum(1 for fired in injector.fired if "clock" in fired.fault.kind.name)
-
-
-def _templates(plan: Plan) -> int:
-    used = [action.template for client in plan.clients for action in client if action.kind == "deploy"]
-    return 1 + max(used, default=0)
-
-
-def _template(world: MemoryWorld, number: int) -> str:
-    return str(steps.template(world, f"template{number}")["id"])
 
 
 def _begin(plan: Plan, shared: Shared) -> None:

@@ -75,6 +75,8 @@ def _changes(plan: Plan) -> list[Plan]:
         found.append(replace(plan, vms=plan.vms - 1))
     if plan.volumes:
         found.append(replace(plan, volumes=plan.volumes - 1))
+    if plan.seeded:
+        found.append(replace(plan, seeded=False))
     if plan.delete_after:
         found.append(replace(plan, delete_after=0))
     for client, actions in enumerate(plan.clients):

@@ -40,6 +40,7 @@ def tell(failure: Failure, outcome: Outcome, evidence: Evidence, command: str) -
         f"{command}    # at commit {failure.commit}",
         f"violated: {failure.violation}",
         f"at the beginning: {plan.vms} running VMs, {plan.volumes} DATA volumes"
+        + (", the first template used before" if plan.seeded else "")
         + (f", delete-after {plan.delete_after} s" if plan.delete_after else ""),
     ]
     lines += [f"client {number}: {'; '.join(map(str, actions))}" for number, actions in enumerate(plan.clients)]

@@ -38,7 +38,11 @@ class Generator:
 
     def below(self, bound: int) -> int:
         """A number in [0, bound); the bias for bounds far below 2**64 is far below anything seen."""
-        return (self.next() * bound) >> 64
+        # As `next`, spelled out: the scheduler draws at every step.
+        self.state = z = (self.state + _GAMMA) & _MASK
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+        return ((z ^ (z >> 31)) * bound) >> 64
 
     def random(self) -> float:
         """A number in [0, 1) with 53 random bits."""

@@ -120,9 +120,9 @@ class SimulatedRuntime:
 
     def check_waiting(self, call: str) -> None:
         """As `check`, and the caller must be a task of this process: else a kill would end the wrong one."""
-        self.check(call)
         current = self.simulation.current
-        if current is None or current.process is not self:
+        if self.dead or current is None or current.process is not self or self.simulation.transaction is not None:
+            self.check(call)
             caller = "nobody" if current is None else current.label
             raise MisuseError(f"{call}() of process {self._name} was called by {caller}, which is no task of it")
 
@@ -163,8 +163,9 @@ class SimulatedTask:
         assert me is not None, "check_waiting has seen to it"
         if me is self:
             raise MisuseError(f"task {self.label} joins itself")
-        simulation.pause()
-        if not self.ended:
+        if self.ended:
+            simulation.pause()
+        else:
             self.joiners.append(me)
             simulation.block(f"the end of task {self.label}", timeout)
             self.joiners.remove(me)
@@ -205,8 +206,7 @@ class SimulatedLock:
             raise MisuseError(f"lock {self._name} is released by a task that does not hold it")
         self._owner = None
         if self._waiters:
-            simulation.wake(self._waiters.pop(self._runtime.simulation.draw(len(self._waiters))))
-        simulation.pause()
+            simulation.wake(self._waiters.pop(simulation.draw(len(self._waiters))))
 
     def __enter__(self) -> SimulatedLock:
         self.acquire()
@@ -227,8 +227,8 @@ class SimulatedEvent:
 
     def set(self) -> None:
         self._runtime.check_waiting("set")
-        self.deliver()
         self._runtime.simulation.pause()
+        self.deliver()
 
     def deliver(self) -> None:
         """Set it from another process, as a message that arrives: no fence, no scheduling point."""
@@ -244,8 +244,9 @@ class SimulatedEvent:
     def wait(self, timeout: float | None = None) -> bool:
         self._runtime.check_waiting("wait")
         simulation = self._runtime.simulation
-        simulation.pause()
-        if not self._set:
+        if self._set:
+            simulation.pause()
+        else:
             me = simulation.current
             assert me is not None, "check_waiting has seen to it"
             self._waiters.append(me)

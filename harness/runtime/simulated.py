@@ -37,15 +37,24 @@ MAIN = "scenario"
 
 
 class Simulation:
-    """One run. `steps` and `seconds` bound it, so that it ends whatever its tasks do."""
+    """One run. `steps` and `seconds` bound it, so that it ends whatever its tasks do.
+
+    It begins `elapsed` virtual seconds after the time at which runs begin.
+    """
 
     def __init__(
-        self, seed: int, *, strike: Strike | None = None, steps: int = 1_000_000, seconds: float = 7 * 86_400.0
+        self,
+        seed: int,
+        *,
+        strike: Strike | None = None,
+        steps: int = 1_000_000,
+        seconds: float = 7 * 86_400.0,
+        elapsed: float = 0.0,
     ) -> None:
         self.seed = seed
         self.strike = strike
         self.journal = RunJournal()
-        self.elapsed = 0.0
+        self.elapsed = elapsed
         """Virtual seconds since the start."""
         self.current: SimulatedTask | None = None
         self.transaction: SimulatedRuntime | None = None

@@ -21,6 +21,8 @@ class LoggedTransport:
         self._log = log
 
     def call(self, request: Request) -> Reply:
+        if not self._log.isEnabledFor(logging.INFO):
+            return self._inner.call(request)
         asked = f"{request.verb} {request.path}"
         if request.body is not None:
             asked += f" {request.body.decode(errors='replace')[:BODY_SHOWN]}"

@@ -148,6 +148,20 @@ class MemoryBlocks:
     def close(self) -> None:
         """Contents and links stay, as those of a machine would."""
 
+    def copy(self) -> MemoryBlocks:
+        """The same contents, links and open devices, and from now on a life of their own."""
+        other = MemoryBlocks(self._capacity)
+        tables: dict[int, _Table] = {}
+        for key, found in self._objects.items():
+            table = tables.get(id(found.table))
+            if table is None:
+                table = tables[id(found.table)] = _Table(dict(found.table.pages), found.table.owners)
+            other._objects[key] = _Object(found.size, table, dict(found.attached), dict(found.openers))
+        other._store = dict(self._store)
+        other._references = dict(self._references)
+        other._next_page = self._next_page
+        return other
+
     # What a model of the hosts needs.
 
     def device(self, key: int) -> str:

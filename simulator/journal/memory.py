@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class MemoryJournal:
     """Durable as long as the object lives: hand the same one to the next `Service`."""
 
-    def __init__(self) -> None:
-        self._records: list[bytes] = []
-        self._synced = 0
+    def __init__(self, records: Iterable[bytes] = ()) -> None:
+        """`records` are what an earlier life has synced."""
+        self._records = list(records)
+        self._synced = len(self._records)
 
     def replay(self) -> Iterator[bytes]:
         """Only what was synced: a killed process loses its buffer."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from harness.cloudstack.records import Records, RecordsOfDriver
@@ -163,6 +165,33 @@ def test_stores_in_memory_are_separate_and_open_in_well_under_a_millisecond(runt
         Records.open(None, runtime).close()
         seconds.append(time.perf_counter() - began)
     assert min(seconds) < 0.001
+
+
+def test_a_closed_store_in_memory_leaves_nothing_to_the_next_one_and_is_not_its_back_door(
+    runtime: ThreadRuntime,
+) -> None:
+    first = Records.open(None, runtime)
+    with first.transaction("x") as tx:
+        kept = tx.insert(volume())
+    image = first.image()
+    for _ in range(3):
+        with_row, without = Records.open(None, runtime, image), Records.open(None, runtime)
+        with with_row.transaction("x") as tx:
+            tx.delete(kept)
+            assert tx.insert(msgspec.structs.replace(volume(), uuid="another")).id == kept.id
+        with without.transaction("x") as tx:
+            assert tx.insert(volume()).id == kept.id
+        assert with_row.image() != image
+        for records in (with_row, without):
+            records.close()
+            records.close()
+    after = Records.open(None, runtime, image)
+    with after.read() as tx:
+        assert tx.all(Volume) == [kept]
+    assert after.image() == image
+    with pytest.raises(sqlite3.ProgrammingError):
+        with with_row.read() as tx:
+            tx.all(Volume)
 
 
 def test_every_table_can_be_read_as_its_row(records: Records) -> None:

@@ -57,6 +57,9 @@ class FakeService:
         self.ticks.release()
         return self.delay
 
+    def due_in(self) -> float | None:
+        return self.delay
+
     def close(self) -> None: ...
 
 

@@ -151,37 +151,39 @@ def test_only_what_can_go_over_a_wire_gets_through() -> None:
 
 
 class FakeService:
-    """Answers `now` at once, `later` at the next tick but one, `never` not at all."""
+    """Answers `now` at once, `later` after two seconds, `never` not at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
         self.seen: list[ports.Request] = []
         self.cancelled: list[int] = []
-        self._late: list[Callable[[ports.Reply], None]] = []
-        self._ticks = 0
+        self._late: list[tuple[float, Callable[[ports.Reply], None]]] = []
 
     def submit(self, request: ports.Request, reply: Callable[[ports.Reply], None]) -> int:
         self.seen.append(request)
         if request.path.endswith("now"):
             reply(ports.Reply(200, b"{}"))
         elif request.path.endswith("later"):
-            self._late.append(reply)
+            self._late.append((self._simulation.elapsed + 2, reply))
         return len(self.seen)
 
     def cancel(self, number: int) -> None:
         self.cancelled.append(number)
 
     def tick(self) -> float | None:
-        self._ticks += 1
-        if self._late and self._ticks >= 3:
-            self._late.pop()(ports.Reply(503, b"late"))
-        return 3.0
+        while self._late and self._late[0][0] <= self._simulation.elapsed:
+            self._late.pop(0)[1](ports.Reply(503, b"late"))
+        return self.due_in()
+
+    def due_in(self) -> float | None:
+        return self._late[0][0] - self._simulation.elapsed if self._late else None
 
     def close(self) -> None:
         pass
 
 
 def storpool(simulation: Simulation) -> tuple[FakeService, StorPoolServer]:
-    service = FakeService()
+    service = FakeService(simulation)
     return service, StorPoolServer(simulation.process("storpool"), service, Network(simulation.process("network")))
 
 
@@ -197,7 +199,9 @@ def test_storpool_calls_are_answered_at_once_or_when_their_time_comes(seed: int)
 
     def main() -> None:
         assert transport.call(request("now")).status == 200
+        simulation.main.sleep(100)
         assert transport.call(request("later")).body == b"late"
+        assert simulation.elapsed == 102
 
     simulation.run(main)
     assert service.seen[0] == ports.Request("POST", "/ctrl/1.0/MultiCluster/now", b"[]", "t")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import AttachedDisk, attached_disk_xml, read_disks
 from harness.agent.tools import Tools
 from harness.spi.commands import AttachAnswer, DettachCommand
-from harness.spi.errors import Conflict, Error, NotFound, Unavailable
+from harness.spi.errors import Conflict, Error, NotFound, Unavailable, Unknown
 from harness.spi.objects import Disk
 from harness.spi.ports import DomainState
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.1
 ASK_AGAIN_SECONDS = 2.0
@@ -17,7 +22,10 @@ one that was booting may have lost the request."""
 
 
 def handle(tools: Tools, command: DettachCommand) -> AttachAnswer:
-    """A disk that the domain does not have, or a domain that is gone, leaves only the volume to detach."""
+    """A disk that the domain does not have, or a domain that is gone, leaves only the volume to detach.
+
+    After `Unknown` the guest has let the disk go, or may yet: nothing is as before, so ask again until it is done.
+    """
     deadline = Deadline(tools.runtime, command.wait)
     with tools.vm_locks.hold(command.vm_name, deadline.remaining):
         with tools.volumes([command.disk.path], deadline.remaining):
@@ -35,11 +43,11 @@ def _take_away(tools: Tools, name: str, disk: Disk, deadline: Deadline) -> None:
     pause = _pause(tools, name, disk)
     problem: Error | None = None
     while True:
-        state = tools.hypervisor.domains().get(name)
+        state = _read(tools, name, disk, tools.hypervisor.domains).get(name)
         if state not in (DomainState.RUNNING, DomainState.PAUSED):
             tools.unplugs.over(name)
             return
-        shown = _find(tools, name, disk)
+        shown = _read(tools, name, disk, lambda: _find(tools, name, disk))
         if shown is None:
             tools.unplugs.over(name, disk.path)
             return
@@ -53,6 +61,19 @@ def _take_away(tools: Tools, name: str, disk: Disk, deadline: Deadline) -> None:
             pause = _pause(tools, name, disk)
             continue
         limit.pause(POLL_SECONDS)
+
+
+def _read(tools: Tools, name: str, disk: Disk, look: Callable[[], T]) -> T:
+    """What libvirt shows. Once the guest was asked, not to know is not to say that it still has the disk."""
+    try:
+        return look()
+    except Unavailable as error:
+        if not tools.unplugs.pending(name, disk.path):
+            raise
+        raise Unknown(
+            f"the guest of domain {name} on host {tools.config.host_name} was asked to let {disk.path} go, and whether "
+            f"it did cannot be read: {error}"
+        ) from error
 
 
 def _pause(tools: Tools, name: str, disk: Disk) -> Deadline:
@@ -76,6 +97,10 @@ def _disconnect(tools: Tools, name: str, path: str) -> None:
     except Conflict as error:
         error.add_note(f"domain {name} does not show it any more; if its QEMU keeps it open, stopping {name} closes it")
         raise
+    except Unavailable as error:
+        raise Unknown(
+            f"domain {name} has no disk {path} now, but host {tools.config.host_name} still has it attached: {error}"
+        ) from error
 
 
 def _find(tools: Tools, name: str, disk: Disk) -> AttachedDisk | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -53,6 +54,7 @@ def named(request: Request, name: str = "name") -> str:
     return value
 
 
+@functools.lru_cache(4096)
 def time(seconds: float | None) -> str | None:
     """As CloudStack writes times."""
     if seconds is None:

@@ -86,7 +86,7 @@ class Request:
         return found
 
 
-def check(command: str, declared: Sequence[Parameter], query: Sequence[tuple[str, str]]) -> Request:
+def check(command: str, declared: Sequence[Parameter], query: Sequence[tuple[str, str]], user_id: int) -> Request:
     """Check types, lengths and presence; parameters that the command does not know are ignored."""
     values, maps = _collect(query)
     known: dict[str, str] = {}
@@ -104,7 +104,7 @@ def check(command: str, declared: Sequence[Parameter], query: Sequence[tuple[str
             known[parameter.name] = value
     wanted = {parameter.name for parameter in declared if parameter.kind == "map"}
     chosen = {name: [maps[name][index] for index in sorted(maps[name])] for name in wanted & maps.keys()}
-    return Request(command, 0, known, chosen)
+    return Request(command, user_id, known, chosen)
 
 
 def _collect(query: Sequence[tuple[str, str]]) -> tuple[dict[str, str], dict[str, dict[int, dict[str, str]]]]:
@@ -113,7 +113,7 @@ def _collect(query: Sequence[tuple[str, str]]) -> tuple[dict[str, str], dict[str
     for name, value in query:
         if "\x00" in value:
             raise ApiError(PARAMETER, f"Received value contains control characters for parameter {name[:MAX_LENGTH]}")
-        match = _MAP_NAME.fullmatch(name)
+        match = _MAP_NAME.fullmatch(name) if "[" in name else None
         if match is None:
             values.setdefault(name.lower(), value)
         else:

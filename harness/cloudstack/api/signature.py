@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from urllib.parse import quote
 
 Query = Sequence[tuple[str, str]]
+_PLAIN = re.compile(r"[A-Za-z0-9_.~\-]*")
+"""What quoting leaves as it is: most names and values."""
 
 
 def is_signed(query: Query, signature: str, secret: str) -> bool:
@@ -45,7 +47,11 @@ def _candidates(query: Query, secret: str) -> Iterator[bytes]:
         (by_name, by_lower_name), ("*", "*[]"), ("~", "%7E"), (False, True)
     ):
         text = "&".join(
-            f"{quote(name, safe=safe) if names else name}={quote(value, safe=safe).replace('~', tilde)}"
+            f"{_quoted(name, safe) if names else name}={_quoted(value, safe).replace('~', tilde)}"
             for name, value in ordered
         ).lower()
-        yield base64.b64encode(hmac.new(secret.encode(), text.encode(), hashlib.sha1).digest())
+        yield base64.b64encode(hmac.digest(secret.encode(), text.encode(), "sha1"))
+
+
+def _quoted(text: str, safe: str) -> str:
+    return text if _PLAIN.fullmatch(text) else quote(text, safe=safe)

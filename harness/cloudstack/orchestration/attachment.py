@@ -14,7 +14,7 @@ from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import Vm, Volume
 from harness.spi.commands import AttachCommand, DettachCommand
-from harness.spi.errors import Error, InvalidParameter, Unavailable, Unknown
+from harness.spi.errors import Error, InvalidParameter, Unknown
 from harness.spi.objects import VolumeType
 from harness.spi.states import VmState, VolumeEvent, VolumeState
 
@@ -122,7 +122,7 @@ class AttachmentManager:
             self._context.agents.send(host_id, DettachCommand(vm_name=vm.instance_name, disk=disk, wait=ATTACH_WAIT))
 
     def _insist(self, ask: Callable[[], None]) -> None:
-        """Ask again after an answer that was lost; the last error is `Unknown` unless it came at once."""
+        """Ask again after an answer that was lost. Once one was, no later refusal says that nothing was done."""
         lost: Unknown | None = None
         for _ in range(TRIES):
             if lost is not None:
@@ -132,7 +132,7 @@ class AttachmentManager:
                 return
             except Unknown as error:
                 lost = error
-            except Unavailable:
+            except Error:
                 if lost is None:
                     raise
         if lost is not None:

@@ -68,7 +68,8 @@ class Recovery:
         self.settle()
 
     def settle(self) -> None:
-        """Now and then: what is left of the start, then stops, attaches and detaches that no host has confirmed."""
+        """Now and then: what is left of the start, then stops, attaches and detaches that no host has confirmed, and
+        expunges that failed."""
         self.unfinished[:] = [work for work in self.unfinished if not _try(*work)]
         with self.context.records.read() as tx:
             waiting = {work.instance_id for work in tx.all(HaWork)}
@@ -78,8 +79,11 @@ class Recovery:
                 " (SELECT resource_id FROM volume_details WHERE name = ?)) ORDER BY id",
                 (DETACHING,),
             )
+            expunging = tx.select(Vm, "removed IS NULL AND state = 'Expunging' ORDER BY id")
         for row in rows:
             _try(f"attachment of volume {row.uuid}", self.attachments.settle, row.id)
+        for vm in expunging:
+            _try(f"expunge of VM {vm.instance_name}", self.vms.expunge_again, vm.id)
         for vm_id in sorted(waiting):
             _try(f"stop of VM {vm_id}", self.vms.confirm_stopped, vm_id)
 

@@ -84,7 +84,14 @@ class VmManager:
 
     def expunge(self, vm_id: int) -> None:
         """Expunging, then removed with its ROOT volume. May be called again after an error."""
-        with self._context.vm_locks.hold(str(vm_id), LOCK_TIMEOUT):
+        self._expunge(vm_id, LOCK_TIMEOUT)
+
+    def expunge_again(self, vm_id: int) -> None:
+        """As `expunge`, for background tasks: `Conflict` when an operation is under way on the VM."""
+        self._expunge(vm_id, 0.0)
+
+    def _expunge(self, vm_id: int, patience: float) -> None:
+        with self._context.vm_locks.hold(str(vm_id), patience):
             self._confirm_stopped(vm_id)
             with self._context.records.transaction("vm expunge") as tx:
                 vm = tx.get(Vm, vm_id)
@@ -115,8 +122,11 @@ class VmManager:
                 self._reported_off(vm, asked_at)
 
     def confirm_stopped(self, vm_id: int) -> None:
-        """Have every host that may still run the VM confirm that it does not; raises while one cannot."""
-        with self._context.vm_locks.hold(str(vm_id), LOCK_TIMEOUT):
+        """Have every host that may still run the VM confirm that it does not; raises while one cannot.
+
+        For background tasks: `Conflict` when an operation is under way on the VM.
+        """
+        with self._context.vm_locks.hold(str(vm_id), 0.0):
             self._confirm_stopped(vm_id)
 
     def reset_interrupted(self, vm_id: int) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
 
 import msgspec
 
 from harness.cloudstack.records import schema
+from harness.cloudstack.records.database import Database, FileDatabase, MemoryDatabase
 from harness.cloudstack.records.rows import Row
-from harness.spi.errors import Conflict, Error, MisuseError, NotFound
-from harness.spi.runtime import Runtime
+from harness.spi.errors import Conflict, MisuseError, NotFound
+from harness.spi.runtime import Lock, Runtime
 
 R = TypeVar("R", bound=Row)
 Value = str | int | float | bool | None
@@ -47,9 +49,9 @@ class Transaction:
 
     def find(self, kind: type[R], /, **columns: Value) -> R | None:
         """The first row whose columns have these values, or None."""
-        where, values = _equal(columns)
-        rows = self.select(kind, f"{where} ORDER BY id LIMIT 1", values)
-        return rows[0] if rows else None
+        sql = f"{_select(kind)}{_equal(columns)} ORDER BY id LIMIT 1"
+        row = self._connection.execute(sql, tuple(columns.values())).fetchone()
+        return None if row is None else msgspec.convert(row, kind, strict=False)
 
     def get(self, kind: type[R], id: int) -> R:
         """The row with this id; raises `NotFound`."""
@@ -60,8 +62,7 @@ class Transaction:
 
     def all(self, kind: type[R], /, **columns: Value) -> list[R]:
         """All rows whose columns have these values, by id."""
-        where, values = _equal(columns)
-        return self.select(kind, f"{where} ORDER BY id", values)
+        return self.select(kind, f"{_equal(columns)} ORDER BY id", tuple(columns.values()))
 
     def select(self, kind: type[R], where: str, parameters: Sequence[Value] = ()) -> list[R]:
         """Rows by a condition in SQL, with whatever follows it."""
@@ -124,83 +125,92 @@ class Transaction:
 class Records:
     """The open store. Safe from several tasks: one transaction at a time."""
 
-    def __init__(self, connection: sqlite3.Connection, runtime: Runtime) -> None:
-        self._connection = connection
+    def __init__(self, database: Database, runtime: Runtime) -> None:
+        self._database = database
         self._runtime = runtime
         self._lock = runtime.lock("records")
 
     @staticmethod
     def open(path: Path | None, runtime: Runtime, image: bytes | None = None) -> Records:
         """Open or make the store in a file, or with None a new one in memory, cloned from `image` (default: empty)."""
-        name = ":memory:" if path is None else str(path)
-        connection = sqlite3.connect(name, isolation_level=None, check_same_thread=False, cached_statements=512)
-        try:
-            if path is None:
-                connection.deserialize(image or schema.empty_image())
-                connection.execute("PRAGMA journal_mode = MEMORY")
-            else:
-                _prepare_file(connection, path)
-        except BaseException:
-            connection.close()
-            raise
-        return Records(connection, runtime)
+        if path is not None:
+            return Records(FileDatabase(path), runtime)
+        return Records(MemoryDatabase(image or schema.empty_image()), runtime)
 
     def reopen(self, runtime: Runtime) -> Records:
         """The same store for the next process, after this one was killed; for stores in memory."""
-        return Records(self._connection, runtime)
+        return Records(self._database, runtime)
 
     def image(self) -> bytes:
         """A copy of the whole store, for `open`."""
         with self._lock:
-            return bytes(self._connection.serialize())
+            return bytes(self._database.connection.serialize())
 
     def close(self) -> None:
-        self._connection.close()
+        """Nobody may use the store any more; one in memory is gone."""
+        self._database.close()
 
     @contextmanager
     def transaction(self, what: str) -> Iterator[Transaction]:
         """All or nothing; `what` names the change at the runtime's commit point, without ids that differ by run."""
         with self._lock:
             with self._runtime.transaction():
-                connection = self._connection
-                connection.execute("BEGIN IMMEDIATE")
+                database = self._database
+                connection = database.connection
+                connection.execute(database.begin)
                 try:
                     yield Transaction(connection, self._runtime.now())
                     self._runtime.now()  # raises Dead: a process that was killed meanwhile must not commit
                 except BaseException:
-                    connection.execute("ROLLBACK")
+                    for sql in database.undo:
+                        connection.execute(sql)
                     raise
-                connection.execute("COMMIT")
+                for sql in database.commit:
+                    connection.execute(sql)
         self._runtime.point("commit", what)
 
-    @contextmanager
-    def read(self) -> Iterator[Transaction]:
+    def read(self) -> AbstractContextManager[Transaction]:
         """A consistent view; must not change anything. Nobody writes while it is open, so it needs no BEGIN."""
-        with self._lock:
-            with self._runtime.transaction():
-                yield Transaction(self._connection, self._runtime.now())
+        return _View(self._database, self._runtime, self._lock)
 
 
-def _prepare_file(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA busy_timeout = 10000")
-    connection.execute("BEGIN IMMEDIATE")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        for sql in schema.statements():
-            connection.execute(sql)
-    connection.execute("COMMIT")
-    if version not in (0, schema.VERSION):
-        connection.close()
-        raise Error(f"records {path} have version {version}; this splab reads {schema.VERSION}: use another directory")
+class _View:
+    """A class and not a generator, because reads are many and short."""
+
+    __slots__ = ("_database", "_fence", "_lock", "_runtime")
+
+    def __init__(self, database: Database, runtime: Runtime, lock: Lock) -> None:
+        self._database = database
+        self._runtime = runtime
+        self._lock = lock
+        self._fence = runtime.transaction()
+
+    def __enter__(self) -> Transaction:
+        self._lock.acquire()
+        try:
+            view = Transaction(self._database.connection, self._runtime.now())
+            self._fence.__enter__()
+        except BaseException:
+            self._lock.release()
+            raise
+        return view
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._fence.__exit__(kind, error, trace)
+        self._lock.release()
 
 
-def _equal(columns: dict[str, Value]) -> tuple[str, list[Value]]:
-    if not columns:
-        return "1", []
-    terms = [f"{name} IS ?" if value is None else f"{name} = ?" for name, value in columns.items()]
-    return " AND ".join(terms), list(columns.values())
+@functools.cache
+def _where(names: tuple[str, ...], absent: tuple[str, ...]) -> str:
+    """The condition that these columns have given values, or none when they are `absent`."""
+    return " AND ".join(f"{name} IS ?" if name in absent else f"{name} = ?" for name in names) or "1"
+
+
+def _equal(columns: dict[str, Value]) -> str:
+    absent = () if None not in columns.values() else tuple(name for name, value in columns.items() if value is None)
+    return _where(tuple(columns), absent)
 
 
 @functools.cache

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
+import re
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -18,9 +18,13 @@ Send = Callable[[Query], tuple[int, bytes]]
 """Carries a signed request to the management server; raises `ConnectionError` when that does not run."""
 
 POLL_SECONDS = 1.0
+POLL_GROWTH = 1.5
+LONGEST_POLL_SECONDS = 10.0
 JOB_TIMEOUT = 6 * 3600.0
 """Longer than the longest wait of a job for one answer: `primary.storage.download.wait` is three hours."""
 _RUNNING, _DONE = 0, 1
+_PLAIN = re.compile(r"[A-Za-z0-9_.~\-]*")
+"""What quoting leaves as it is."""
 
 
 class MemoryCloud:
@@ -46,6 +50,7 @@ class MemoryCloud:
 
     def _wait(self, job_id: str, timeout: float, command: str) -> Json:
         deadline = self._runtime.monotonic() + timeout
+        pause = POLL_SECONDS
         while True:
             job = self._poll(job_id)
             if job is not None and job["jobstatus"] == _DONE:
@@ -54,9 +59,11 @@ class MemoryCloud:
             if job is not None and job["jobstatus"] != _RUNNING:
                 failure = job["jobresult"]
                 raise CloudApiError(command or str(job["cmd"]), int(failure["errorcode"]), str(failure["errortext"]))
-            if self._runtime.monotonic() >= deadline:
+            left = deadline - self._runtime.monotonic()
+            if left <= 0:
                 raise TimeoutError(f"job {job_id} of {command or 'an async command'} did not end in {timeout:g} s")
-            self._runtime.sleep(POLL_SECONDS)
+            self._runtime.sleep(min(pause, left))
+            pause = min(pause * POLL_GROWTH, LONGEST_POLL_SECONDS)
 
     def _poll(self, job_id: str) -> Json | None:
         """The job, or None while no management server answers: it may be starting again."""
@@ -80,8 +87,9 @@ class MemoryCloud:
 
 def sign(query: Query, secret_key: str) -> str:
     """Signature version 1 (spec/cloudstack-api.md section 6)."""
-    text = "&".join(f"{name}={quote(value, safe='*')}" for name, value in sorted(query)).lower()
-    return base64.b64encode(hmac.new(secret_key.encode(), text.encode(), hashlib.sha1).digest()).decode()
+    quoted = (f"{name}={value if _PLAIN.fullmatch(value) else quote(value, safe='*')}" for name, value in sorted(query))
+    text = "&".join(quoted).lower()
+    return base64.b64encode(hmac.digest(secret_key.encode(), text.encode(), "sha1")).decode()
 
 
 def _text(value: str | int | bool) -> str:

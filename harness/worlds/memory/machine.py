@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import enum
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
@@ -330,7 +329,7 @@ def read_disk(element: ET.Element) -> ModelDisk:
     if driver is None or not driver.get("type"):
         raise InvalidParameter("refused: <driver type=...> is missing, so libvirt would take its default format")
     return ModelDisk(
-        element=copy.deepcopy(element),
+        element=element,
         source=source.get("dev", ""),
         target=target.get("dev", ""),
         serial=element.findtext("serial", "").strip(),

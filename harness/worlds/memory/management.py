@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from harness.cloudstack.config import CloudConfig, GuestAddress
+from harness.cloudstack.jobs import IN_PROGRESS
 from harness.cloudstack.records import Records, RecordsOfDriver
+from harness.cloudstack.records.rows import AsyncJob, HostRow, Operation
 from harness.cloudstack.server import ManagementServer
 from harness.driver import StorPoolProvider
 from harness.runtime.process import SimulatedRuntime
@@ -18,6 +20,7 @@ SECRET_KEY = "memory-secret-key"
 GUESTS = 64
 API_TIMEOUT = 300.0
 BOOT_TIMEOUT = 3600.0
+IMAGE_TIMEOUT = 60.0
 
 
 class Management:
@@ -42,25 +45,40 @@ class Management:
         )
 
         def boot() -> ManagementServer:
-            server = ManagementServer(
-                runtime,
-                records,
-                lambda driver_records, endpoints: StorPoolProvider(
-                    runtime,
-                    driver_records,
-                    endpoints,
-                    lambda connection: self._processes.connect(runtime, connection),
-                ),
-                {name: self._endpoint(runtime, name) for name in HOSTS},
-                self._endpoint(runtime, SECONDARY),
-                configuration(),
-            )
+            server = self._assemble(runtime, records)
             server.start()
             return server
 
         self._server = exchange(
             simulation.main, runtime, "start of the management server", boot, BOOT_TIMEOUT, self._processes.network
         )
+
+    def resume(self, image: bytes) -> None:
+        """As if the server that left these records, with nothing to finish, had gone on; once, instead of `start`."""
+        runtime = self._runtime = self._processes.simulation.process(MANAGEMENT)
+        records = self._records = Records.open(None, runtime, image)
+        self._server = self._assemble(runtime, records)
+        self._server.serve()
+
+    def image(self) -> bytes:
+        """The server's records, for `resume`. `ValueError` while a job or an operation of the driver is open."""
+        runtime, records = self._runtime, self._records
+        if runtime is None or records is None:
+            raise RuntimeError("the management server was never started")
+
+        def look() -> tuple[list[str], bytes]:
+            with records.read() as tx:
+                left = [f"job {job.job_cmd} runs" for job in tx.all(AsyncJob, job_status=IN_PROGRESS)]
+                left += [f"operation {work.kind} is open" for work in tx.all(Operation, outcome=None)]
+                left += [f"host {host.name} is {host.status}" for host in tx.all(HostRow) if host.status != "Up"]
+            return left, records.image()
+
+        processes = self._processes
+        main, what = processes.simulation.main, "image of the records"
+        left, image = exchange(main, runtime, what, look, IMAGE_TIMEOUT, processes.network)
+        if left:
+            raise ValueError(f"the management server is not at rest: {'; '.join(left)}")
+        return image
 
     def request(self, sender: SimulatedRuntime, query: Query) -> tuple[int, bytes]:
         """Carry out one API request in the server's process; raises `ConnectionError` without an answer."""
@@ -85,6 +103,21 @@ class Management:
         """Forget the records; after the run."""
         if self._records is not None:
             self._records.close()
+
+    def _assemble(self, runtime: SimulatedRuntime, records: Records) -> ManagementServer:
+        return ManagementServer(
+            runtime,
+            records,
+            lambda driver_records, endpoints: StorPoolProvider(
+                runtime,
+                driver_records,
+                endpoints,
+                lambda connection: self._processes.connect(runtime, connection),
+            ),
+            {name: self._endpoint(runtime, name) for name in HOSTS},
+            self._endpoint(runtime, SECONDARY),
+            configuration(),
+        )
 
     def _endpoint(self, runtime: SimulatedRuntime, name: str) -> Endpoint:
         return MemoryEndpoint(runtime, self._processes.listeners[name])

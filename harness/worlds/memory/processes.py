@@ -21,6 +21,7 @@ from harness.worlds.memory.machine import Machine
 from harness.worlds.memory.model_host import ModelHost
 from harness.worlds.memory.model_hypervisor import ModelHypervisor
 from harness.worlds.memory.model_secondary import ModelExport, ModelSecondaryRole
+from harness.worlds.memory.prepared import Prepared
 from harness.worlds.memory.transports import Listener, Network, StorPoolServer, StorPoolTransport
 from simulator.blocks.memory import MemoryBlocks
 from simulator.journal.memory import MemoryJournal
@@ -50,16 +51,23 @@ def agent_of(host: str) -> str:
 class Processes:
     """Everything beside the management server: StorPool, hosts, agents and the secondary storage role."""
 
-    def __init__(self, simulation: Simulation, seed: int) -> None:
+    def __init__(self, simulation: Simulation, prepared: Prepared | None = None) -> None:
         self.simulation = simulation
         self.settings = Settings()
-        self.blocks = MemoryBlocks(POOL_BYTES)
-        self.journal = MemoryJournal()
         self.export = ModelExport(EXPORT)
         self.network = Network(simulation.process("network"))
         self.listeners = {name: Listener(name, self.network) for name in (*HOSTS, SECONDARY)}
+        self._calls: dict[str, int] = {}
+        if prepared is None:
+            self.blocks = MemoryBlocks(POOL_BYTES)
+            self.journal = MemoryJournal()
+        else:
+            self.blocks = prepared.blocks.copy()
+            self.journal = MemoryJournal(prepared.journal)
+            self.export.files.update(prepared.files)
+            self.export.served.update(prepared.served)
+            self._calls.update(prepared.calls)
         self.machines = {name: self._machine(name, client) for client, name in enumerate(HOSTS, start=1)}
-        self._host_uuids = {name: Generator.of(seed, f"host:{name}").uuid() for name in HOSTS}
         self._storpool: StorPoolServer | None = None
 
     @property
@@ -78,8 +86,7 @@ class Processes:
         service = Service(
             self.blocks, self.journal, self.settings, lambda: self.simulation.clock(STORPOOL), STORPOOL_TOKEN
         )
-        calls = {} if self._storpool is None else self._storpool.calls
-        self._storpool = StorPoolServer(runtime, service, self.network, calls)
+        self._storpool = StorPoolServer(runtime, service, self.network, self._calls)
 
     def _start_agent(self, host: str) -> None:
         runtime = self.simulation.process(agent_of(host))
@@ -123,7 +130,7 @@ class Processes:
 
     def _agent_config(self, host: str) -> AgentConfig:
         return AgentConfig(
-            host_uuid=self._host_uuids[host],
+            host_uuid=Generator.of(0, f"host:{host}").uuid(),
             host_name=host,
             storpool_conf=STORPOOL_CONF,
             storpool_conf_directory=None,

@@ -6,6 +6,7 @@ The points "send" and "answer" are where other tasks may go first, and where a s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -63,7 +64,8 @@ class StorPoolServer:
         self.runtime = runtime
         self._service = service
         self._network = network
-        self._changed = runtime.event("a call of the StorPool API")
+        self._nearer = runtime.event("something to be due sooner")
+        self._wakes_at = 0.0
         runtime.spawn("tick", self._tick)
 
     def call(
@@ -113,7 +115,9 @@ class StorPoolServer:
         """A request arrives; its number. For a living process."""
         self.calls[name] = self.calls.get(name, 0) + 1
         number = self._service.submit(request, receive)
-        self._changed.deliver()
+        due = self._service.due_in()
+        if due is not None and self.runtime.monotonic() + due < self._wakes_at:
+            self._nearer.deliver()
         return number
 
     def object_keys(self) -> Mapping[str, int]:
@@ -154,8 +158,9 @@ class StorPoolServer:
     def _tick(self) -> None:
         while True:
             seconds = self._service.tick()
-            self._changed.wait(seconds)
-            self._changed = self.runtime.event("a call of the StorPool API")
+            self._wakes_at = math.inf if seconds is None else self.runtime.monotonic() + seconds
+            self._nearer.wait(seconds)
+            self._nearer = self.runtime.event("something to be due sooner")
 
 
 class StorPoolTransport:

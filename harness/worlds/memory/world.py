@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from harness import checks
 from harness.observers import Cloud, Environment, Guest, Host, StorPool
 from harness.runtime.simulated import Simulation, Strike
 from harness.storpool import Secret
@@ -16,24 +18,50 @@ from harness.worlds.memory.image import guest_image
 from harness.worlds.memory.management import API_KEY, SECRET_KEY, Management
 from harness.worlds.memory.model_guest import ModelGuest
 from harness.worlds.memory.observers import MemoryHost, MemoryStorPool
+from harness.worlds.memory.prepared import Prepared
 from harness.worlds.memory.processes import MANAGEMENT, STORPOOL_TOKEN, Processes
 from harness.worlds.memory.transports import StorPoolTransport
 
 T = TypeVar("T")
 
 POLL_SECONDS = 0.5
+PREPARING_SEED = -1 << 64
+"""Of the run that makes a prepared cloud. No other run may have it: it would draw the same ids again."""
+
+
+@functools.cache
+def booted() -> Prepared:
+    """A cloud that has booted and that nobody has used."""
+    return prepare(lambda _world: None)
+
+
+def prepare(body: Callable[[MemoryWorld], None]) -> Prepared:
+    """Boot a cloud, have `body` do something to it, and keep what is durable then; always the same for one `body`.
+
+    At the end the cloud must be at rest without VMs; `ValueError` says what is not.
+    """
+
+    def main(world: MemoryWorld) -> Prepared:
+        body(world)
+        return world.durable()
+
+    return MemoryWorld(PREPARING_SEED, start=None).run(main)
 
 
 class MemoryWorld:
     """`harness.observers.World` for one case, inside `run` only. `strike` is called at every point of the run.
 
     Two pools on StorPool templates of their own, two hosts, one zone. `simulation` has the journal and the digests.
+    `start` gives the cloud that the world begins with; with None it boots one, on a schedule of the seed.
     """
 
-    def __init__(self, seed: int, *, strike: Strike | None = None) -> None:
-        self.simulation = Simulation(seed)
+    def __init__(
+        self, seed: int, *, strike: Strike | None = None, start: Callable[[], Prepared] | None = booted
+    ) -> None:
+        prepared = self._prepared = None if start is None else start()
+        self.simulation = Simulation(seed, elapsed=0.0 if prepared is None else prepared.elapsed)
         self._strike = strike
-        self.processes = Processes(self.simulation, seed)
+        self.processes = Processes(self.simulation, prepared)
         self.management = Management(self.processes)
         self.faults = MemoryFaults(self.processes, self.start)
         self._names = 0
@@ -66,6 +94,25 @@ class MemoryWorld:
             self.management.start()
         else:
             self.processes.start(process)
+
+    def durable(self) -> Prepared:
+        """What is durable now, for worlds to start from. `ValueError` when the cloud is not at rest or has VMs."""
+        calls = dict(self._storpool.calls())
+        wrong = [str(violation) for violation in checks.violations(checks.take(self))]
+        wrong += [f"host {host.name} has domain {name}" for host in self._hosts for name in host.domains()]
+        if wrong:
+            raise ValueError(f"the cloud cannot be kept as it is: {'; '.join(wrong)}")
+        processes = self.processes
+        return Prepared(
+            records=self.management.image(),
+            journal=tuple(processes.journal.replay()),
+            blocks=processes.blocks.copy(),
+            calls=calls,
+            files=dict(processes.export.files),
+            served=dict(processes.export.served),
+            elapsed=self.simulation.elapsed,
+            environment=self.environment,
+        )
 
     @property
     def cloud(self) -> Cloud:
@@ -119,12 +166,16 @@ class MemoryWorld:
         return str(answer["virtualmachine"][0]["instancename"])
 
     def _main(self, body: Callable[[MemoryWorld], T]) -> T:
-        self.processes.export.served[IMAGE_URL] = guest_image().qcow2()
         for process in self.processes.names:
             self.processes.start(process)
-        make_templates(self._transport)
-        self.management.start()
-        self._environment = bootstrap(self)
+        if self._prepared is None:
+            self.processes.export.served[IMAGE_URL] = guest_image().qcow2()
+            make_templates(self._transport)
+            self.management.start()
+            self._environment = bootstrap(self)
+        else:
+            self.management.resume(self._prepared.records)
+            self._environment = self._prepared.environment
         self.simulation.strike = self._strike
         try:
             return body(self)

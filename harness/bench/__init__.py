@@ -1,0 +1,1 @@
+"""Measurements of what runs cost; nothing imports them."""

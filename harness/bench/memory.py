@@ -1,0 +1,143 @@
+"""CPU time of runs of the memory world, beside a loop of plain Python: `python -m harness.bench.memory [RUNS]`.
+
+Machines differ and so does one machine from hour to hour; the ratio to the loop is what two measurements can share.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+from harness import checks
+from harness.observers import Json
+from harness.worlds.memory.world import MemoryWorld
+
+RUNS = 40
+LOOP = 20_000
+"""Turns of the loop that is measured for comparison."""
+QUIET_SECONDS = 1800.0
+
+
+def nothing(world: MemoryWorld) -> None:
+    """Only what comes before a scenario."""
+    del world
+
+
+def rest(world: MemoryWorld) -> None:
+    """Half a virtual hour in which nobody asks for anything."""
+    world.simulation.main.sleep(QUIET_SECONDS)
+
+
+def life(world: MemoryWorld) -> None:
+    """Template, VM, and a DATA volume that comes and goes."""
+    vm = deploy(world, template(world))
+    volume = data_volume(world, vm)
+    world.cloud.call("detachVolume", id=volume)
+    world.cloud.call("deleteVolume", id=volume)
+
+
+def whole_life(world: MemoryWorld) -> None:
+    """As `life`, then a stop, a start and the end of the VM, and the invariants."""
+    vm = deploy(world, template(world))
+    volume = data_volume(world, vm)
+    world.cloud.call("detachVolume", id=volume)
+    world.cloud.call("stopVirtualMachine", id=vm)
+    world.cloud.call("startVirtualMachine", id=vm)
+    world.cloud.call("deleteVolume", id=volume)
+    world.cloud.call("destroyVirtualMachine", id=vm, expunge=True)
+    assert not checks.violations(checks.take(world))
+
+
+def template(world: MemoryWorld) -> str:
+    env = world.environment
+    answer = world.cloud.call(
+        "registerTemplate",
+        name="image",
+        displaytext="image",
+        format="QCOW2",
+        hypervisor="KVM",
+        url=env.image_url,
+        zoneid=env.zone_id,
+        ostypeid=env.os_type_id,
+    )
+    template_id = str(answer["template"][0]["id"])
+
+    def ready() -> bool:
+        listed: Json = world.cloud.call("listTemplates", templatefilter="all", id=template_id)
+        return bool(listed["template"][0]["isready"])
+
+    world.wait_until("the template is ready", ready)
+    return template_id
+
+
+def deploy(world: MemoryWorld, template_id: str) -> str:
+    env = world.environment
+    done = world.cloud.call(
+        "deployVirtualMachine",
+        serviceofferingid=env.service_offering_id,
+        zoneid=env.zone_id,
+        templateid=template_id,
+        name="guest",
+        hypervisor="KVM",
+    )
+    return str(done["virtualmachine"]["id"])
+
+
+def data_volume(world: MemoryWorld, vm: str) -> str:
+    env = world.environment
+    offering = world.cloud.call(
+        "createDiskOffering", name="data", displaytext="data", customized=True, tags=env.pools[0].tag
+    )
+    made = world.cloud.call(
+        "createVolume", name="data", zoneid=env.zone_id, diskofferingid=str(offering["diskoffering"]["id"]), size=1
+    )
+    volume = str(made["volume"]["id"])
+    world.cloud.call("attachVolume", id=volume, virtualmachineid=vm)
+    return volume
+
+
+BODIES: dict[str, Callable[[MemoryWorld], None]] = {
+    "boot": nothing,
+    "life": life,
+    "whole life": whole_life,
+    "30 quiet minutes": rest,
+}
+
+
+def run_seconds(body: Callable[[MemoryWorld], None], seed: int) -> float:
+    began = time.process_time()
+    MemoryWorld(seed).run(body)
+    return time.process_time() - began
+
+
+def loop_seconds() -> float:
+    began = time.process_time()
+    seen: dict[int, str] = {}
+    for number in range(LOOP):
+        seen[number % 64] = str(number)
+    return time.process_time() - began
+
+
+def main() -> None:
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
+    logging.getLogger("harness").setLevel(logging.CRITICAL)
+    for body in BODIES.values():
+        run_seconds(body, 0)
+    # Turn by turn, so that a busy minute of the machine falls on all of them.
+    taken: dict[str, list[float]] = {"loop": [], **{name: [] for name in BODIES}}
+    for seed in range(1, runs + 1):
+        taken["loop"].append(loop_seconds())
+        for name, body in BODIES.items():
+            taken[name].append(run_seconds(body, seed))
+    loop = statistics.median(taken["loop"])
+    print(f"{'CPU of one run':20} {'median ms':>10} {'least ms':>10} {'loops':>8}")
+    for name, seconds in taken.items():
+        median = statistics.median(seconds)
+        print(f"{name:20} {median * 1000:10.2f} {min(seconds) * 1000:10.2f} {median / loop:8.2f}")
+
+
+if __name__ == "__main__":
+    main()

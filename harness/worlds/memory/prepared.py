@@ -1,0 +1,33 @@
+"""What is durable of a whole cloud at rest, from which worlds start without booting one each time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.observers import Environment
+from simulator.blocks.memory import MemoryBlocks
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Taken by `MemoryWorld.durable`; nobody changes what is in it, each world takes copies.
+
+    The hosts run no domains, no API job is open and the management server has nothing left to recover, so that what
+    its process had in memory is what a new one begins with.
+    """
+
+    records: bytes
+    """CloudStack's, as `Records.image` gives them."""
+    journal: tuple[bytes, ...]
+    """Of the StorPool simulator."""
+    blocks: MemoryBlocks
+    calls: Mapping[str, int]
+    """Calls that the StorPool API had served, by name."""
+    files: Mapping[str, bytes]
+    """On the NFS export."""
+    served: Mapping[str, bytes]
+    """By the web server that templates come from."""
+    elapsed: float
+    """Virtual seconds since the start of the run that made it."""
+    environment: Environment
