@@ -12,6 +12,8 @@ from scenarios import steps
 
 TEMPLATES = 2
 SETTLE_SECONDS = 3600.0
+DOWNLOAD_SECONDS = 600
+"""How long an agent may copy an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ def beginning(*, seeded: bool) -> Beginning:
     inventories: list[tidy.Inventory] = []
 
     def make(world: MemoryWorld) -> None:
+        # Three hours, the default, only make lost answers last longer.
+        world.cloud.call("updateConfiguration", name="primary.storage.download.wait", value=str(DOWNLOAD_SECONDS))
         templates.extend(str(steps.template(world, f"template{number}")["id"]) for number in range(TEMPLATES))
         offerings.append(steps.disk_offering(world))
         if seeded:
