@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from harness import tidy
 from harness.worlds.memory.prepared import Prepared
 from harness.worlds.memory.world import MemoryWorld, prepare
 from scenarios import steps
@@ -22,7 +21,6 @@ class Beginning:
     templates: tuple[str, ...]
     """Ids, by the plan's number."""
     disk_offering: str
-    inventory: tidy.Inventory
 
 
 @functools.cache
@@ -30,7 +28,6 @@ def beginning(*, seeded: bool) -> Beginning:
     """With `seeded` the first template was used before, so that its snapshot is on the pool."""
     templates: list[str] = []
     offerings: list[str] = []
-    inventories: list[tidy.Inventory] = []
 
     def make(world: MemoryWorld) -> None:
         # Three hours, the default, only make lost answers last longer.
@@ -39,8 +36,7 @@ def beginning(*, seeded: bool) -> Beginning:
         offerings.append(steps.disk_offering(world))
         if seeded:
             steps.expunge(world, steps.deploy(world, templates[0]))
-        inventories.append(tidy.inventory(world))
         world.wait_until("the driver has nothing open", lambda: not world.management.open_operations(), SETTLE_SECONDS)
 
     cloud = prepare(make)
-    return Beginning(cloud, tuple(templates), offerings[0], inventories[0])
+    return Beginning(cloud, tuple(templates), offerings[0])

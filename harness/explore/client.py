@@ -9,17 +9,13 @@ from harness.explore import model
 from harness.explore.looks import Looks
 from harness.explore.model import Model, Register, Told, Write
 from harness.explore.plan import Action
+from harness.explore.requests import JobFailed, listed, wait
 from harness.explore.violation import Violation, ViolationFound
 from harness.observers import CloudApiError, Json
 from harness.worlds.memory.model_guest import ModelGuest
 from harness.worlds.memory.world import MemoryWorld
 from simulator.ports import OutOfSpace
 
-JOB_SECONDS = 7200.0
-"""A job that has not ended after this never does."""
-REACH_SECONDS = 3600.0
-"""A management server that does not answer for so long is not coming back."""
-LONGEST_PAUSE = 30.0
 POWEROFF_SECONDS = 10.0
 """A guest that heard its power button is off after this."""
 
@@ -250,8 +246,12 @@ class Client:
             if request.sync:
                 result = cloud.call(request.command, **request.parameters)
             else:
-                result = self._wait(request, cloud.start(request.command, **request.parameters))
-        except _JobFailed as error:
+                result = wait(
+                    self._world,
+                    cloud.start(request.command, **request.parameters),
+                    f"{request.command} {request.parameters.get('name') or request.parameters.get('id')}",
+                )
+        except JobFailed as error:
             self._model.tick()
             return f"failed: {error}", None
         except CloudApiError as error:
@@ -270,23 +270,6 @@ class Client:
             return f"unknown: {error}", None
         self._model.done(request.command, *(write for _, write in request.writes))
         return "done", result
-
-    def _wait(self, request: Request, job_id: str) -> Json:
-        main = self._world.simulation.main
-        deadline = main.monotonic() + JOB_SECONDS
-        pause = 0.5
-        while True:
-            try:
-                return self._world.cloud.wait(job_id, 0)
-            except TimeoutError:
-                pass
-            except CloudApiError as error:
-                raise _JobFailed(str(error)) from error
-            if main.monotonic() >= deadline:
-                text = f"the job of {request.command} {request.parameters} did not end in {JOB_SECONDS:g} s"
-                raise ViolationFound(Violation("a job never ends", text))
-            main.sleep(pause)
-            pause = min(LONGEST_PAUSE, 2 * pause)
 
     def _vm(self, action: Action) -> Told | None:
         vm = self._model.vms.get(-1 if action.vm is None else action.vm)
@@ -308,21 +291,7 @@ class Client:
         return None if volume.id is None else volume
 
     def _find(self, command: str, key: str, name: str) -> Json | None:
-        main = self._world.simulation.main
-        deadline = main.monotonic() + REACH_SECONDS
-        pause = 0.5
-        while True:
-            try:
-                answer = self._world.cloud.call(command, name=name, listall=True)
-            except ConnectionError as error:
-                if main.monotonic() >= deadline:
-                    text = f"CloudStack's API did not answer for {REACH_SECONDS:g} s: {error}"
-                    raise ViolationFound(Violation("the API is away", text)) from error
-                main.sleep(pause)
-                pause = min(LONGEST_PAUSE, 2 * pause)
-                continue
-            found: list[Json] = [item for item in answer.get(key, []) if item["name"] == name]
-            return found[0] if found else None
+        return next((item for item in listed(self._world, command, key, name=name) if item["name"] == name), None)
 
     def _learn_vm(self, vm: Told, shown: Json) -> None:
         vm.id = str(shown["id"])
@@ -361,10 +330,6 @@ class Client:
             self._check(action)
             return
         self._model.marks[serial, self._number] = text
-
-
-class _JobFailed(Exception):
-    pass
 
 
 _ACTIONS: dict[str, Callable[[Client, Action], str | None]] = {

@@ -4,92 +4,82 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness import tidy
-from harness.checks import Picture, Violation, take, violations_at_rest
-from harness.explore import violation
+from harness import checks
+from harness.checks import Picture
 from harness.explore.client import Shared
 from harness.explore.contents import wrong_contents
 from harness.explore.model import ABSENT, DELETING, FREE, Told
-from harness.explore.violation import ViolationFound
+from harness.explore.requests import JobFailed, listed, wait
+from harness.explore.violation import Violation, ViolationFound
 from harness.observers import CloudApiError, Json
-from harness.runtime.simulated import Simulation
 
 UP_SECONDS = 3600.0
-"""Within this after the last fault every killed process is up again."""
+"""Within this after the last fault every process and host is up again, and every job has ended."""
 REST_SECONDS = 3600.0
 """Within this the cloud is at rest: the longest fault, its time-out, and a restart after it."""
 CLOSED_SECONDS = 1800.0
 """Within this after everything was removed the driver has closed its operations: thrice its settle time."""
-LOOK_SECONDS = 60.0
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
 
 
-def judge(shared: Shared, before: tidy.Inventory, skew: float) -> None:
+def judge(shared: Shared, skew: float) -> None:
     """Raises `ViolationFound`. Clocks may be wrong by up to `skew` seconds, which is waited longer then."""
-    world = shared.world
-    _wait(world.simulation, "processes and hosts come up again", lambda: _away(shared), skew)
-    _expunge_again(shared)
-    _rest(shared, "at rest", REST_SECONDS + skew)
-    _wait(world.simulation, "jobs end", lambda: _jobs(shared), skew)
-    picture = take(world)
+    _wait(shared, "processes and hosts come up again", lambda: _away(shared), UP_SECONDS + skew)
+    _wait(shared, "jobs end", lambda: _jobs(shared), UP_SECONDS + skew)
+    picture = _at_rest(shared, "at rest", REST_SECONDS + skew)
     _as_told(shared, picture)
     wrong = wrong_contents(shared, picture)
     if wrong is not None:
         _found("contents", wrong)
-    left = tidy.tidy(world, before)
-    if left:
-        _found("what is at rest can be removed", "; ".join(left))
-    _rest(shared, "after removal", REST_SECONDS + skew)
-    _nothing_left(shared)
-    _wait(world.simulation, "the driver closes its operations", lambda: _open_operations(shared), CLOSED_SECONDS + skew)
+    _remove(shared, picture)
+    _nothing_left(shared, _at_rest(shared, "after removal", REST_SECONDS + skew))
+    _wait(shared, "the driver closes its operations", lambda: _open_operations(shared), CLOSED_SECONDS + skew)
 
 
 def _found(kind: str, text: str) -> None:
-    raise ViolationFound(violation.Violation(kind, text))
+    raise ViolationFound(Violation(kind, text))
 
 
-def _rest(shared: Shared, when: str, seconds: float) -> None:
-    found = violations_at_rest(shared.world, shared.world.simulation.main.sleep, seconds)
-    if found:
-        text = "; ".join(str(each) for each in found)
-        _found(f"{when}: {_names(found)}", f"still so after {seconds:g} s: {text}")
-
-
-def _names(found: list[Violation]) -> str:
-    return found[0].invariant
-
-
-def _wait(simulation: Simulation, what: str, left: Callable[[], list[str]], seconds: float) -> None:
-    """Until nothing is left, at most `UP_SECONDS` and `seconds`."""
-    main = simulation.main
-    deadline = main.monotonic() + UP_SECONDS + seconds
+def _wait(shared: Shared, what: str, left: Callable[[], list[str]], seconds: float) -> None:
+    """Until nothing is left, at most so long; each look costs, so the pauses between them grow."""
+    main = shared.world.simulation.main
+    deadline = main.monotonic() + seconds
+    pause = FIRST_PAUSE
     while remaining := left():
         if main.monotonic() >= deadline:
-            _found(what, "; ".join(remaining))
-        main.sleep(LOOK_SECONDS)
+            _found(what, f"still so after {seconds:g} s: {'; '.join(remaining)}")
+        main.sleep(pause)
+        pause = min(LONGEST_PAUSE, 2 * pause)
+
+
+def _at_rest(shared: Shared, when: str, seconds: float) -> Picture:
+    """The cloud once every invariant holds."""
+    main = shared.world.simulation.main
+    deadline = main.monotonic() + seconds
+    pause = FIRST_PAUSE
+    while True:
+        picture = checks.take(shared.world)
+        violated = checks.violations(picture)
+        if not violated:
+            return picture
+        if main.monotonic() >= deadline:
+            text = "; ".join(str(each) for each in violated)
+            _found(f"{when}: {violated[0].invariant}", f"still so after {seconds:g} s: {text}")
+        main.sleep(pause)
+        pause = min(LONGEST_PAUSE, 2 * pause)
 
 
 def _away(shared: Shared) -> list[str]:
     if not shared.world.faults.over:
         return ["a fault goes on"]
-    hosts = shared.world.cloud.call("listHosts", type="Routing").get("host", [])
+    hosts = listed(shared.world, "listHosts", "host", type="Routing")
     return [f"host {host['name']} is {host['state']}" for host in hosts if host["state"] != "Up"]
 
 
-def _expunge_again(shared: Shared) -> None:
-    """An expunge that failed is asked for again by whoever wanted it; CloudStack itself comes back once a day."""
-    cloud = shared.world.cloud
-    listed = cloud.call("listVirtualMachines", listall=True).get("virtualmachine", [])
-    for vm in listed:
-        if vm["state"] == "Expunging":
-            try:
-                cloud.call("expungeVirtualMachine", id=vm["id"])
-            except CloudApiError as error:
-                shared.world.simulation.note("judge", "expunge again", str(error))
-
-
 def _jobs(shared: Shared) -> list[str]:
-    answer = shared.world.cloud.call("listAsyncJobs", listall=True)
-    return [f"job {job['jobid']} of {job['cmd']} is in progress" for job in answer.get("asyncjobs", [])]
+    jobs = listed(shared.world, "listAsyncJobs", "asyncjobs")
+    return [f"job {job['jobid']} of {job['cmd']} is in progress" for job in jobs]
 
 
 def _as_told(shared: Shared, picture: Picture) -> None:
@@ -121,10 +111,29 @@ def _compare(told: Told, seen: str) -> None:
         _found("what was acknowledged", f"{told.name} is {seen}, and can only be {' or '.join(sorted(possible))}")
 
 
-def _nothing_left(shared: Shared) -> None:
+def _remove(shared: Shared, picture: Picture) -> None:
+    """Remove every VM and volume through the API; what is at rest can be removed at once."""
+    world = shared.world
+    try:
+        started = [
+            (str(vm["name"]), world.cloud.start("destroyVirtualMachine", id=vm["id"], expunge=True))
+            for vm in picture.vm_records.values()
+        ]
+        for name, job in started:
+            wait(world, job, f"the removal of {name}")
+        for volume in listed(world, "listVolumes", "volume"):
+            world.cloud.call("deleteVolume", id=volume["id"])
+    except (JobFailed, CloudApiError) as error:
+        _found("what is at rest can be removed", str(error))
+
+
+def _nothing_left(shared: Shared, picture: Picture) -> None:
     """Beyond what the invariants say of a cloud without records."""
-    processes = shared.world.processes
-    for machine in processes.machines.values():
+    for records in (picture.vm_records, picture.volume_records, picture.snapshot_records):
+        left = [str(item["name"]) for item in records.values()]
+        if left:
+            _found("nothing is left", f"CloudStack still shows {', '.join(left)}")
+    for machine in shared.world.processes.machines.values():
         if machine.domains:
             _found("nothing is left", f"domains of {machine.name}: {', '.join(machine.domains)}")
         if machine.open_disks():

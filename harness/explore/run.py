@@ -15,6 +15,7 @@ from harness.explore.judge import judge
 from harness.explore.looks import Looks
 from harness.explore.model import Model, Told
 from harness.explore.plan import Action, Plan
+from harness.explore.requests import wait
 from harness.explore.violation import Violation, ViolationFound
 from harness.faults import Injector, Point
 from harness.faults.kinds import JUMP
@@ -189,7 +190,7 @@ def _explore(
     simulation.note("judge", "faults", "over")
     if not all(ended):
         raise ViolationFound(Violation("a client never ends", f"not in {CLIENT_SECONDS:g} s"))
-    judge(shared, beginning.inventory, _skew(watch.injector))
+    judge(shared, _skew(watch.injector))
     watch.check()
 
 
@@ -222,17 +223,17 @@ def _begin(plan: Plan, shared: Shared) -> None:
         vm.register.value = model.RUNNING
         parameters = steps.deploy_parameters(world, shared.templates[0], name=vm.name, displayname=vm.name)
         jobs.append((vm, world.cloud.start("deployVirtualMachine", **parameters)))
-    for vm, job in jobs:
-        shown: Json = world.cloud.wait(job)["virtualmachine"]
-        vm.id, vm.instance_name = str(shown["id"]), str(shown["instancename"])
     for slot in range(plan.volumes):
         volume = told.volumes[slot] = Told(f"volume{slot}", asked=True)
         volume.register.value = model.FREE
-        made = world.cloud.call(
-            "createVolume",
-            name=volume.name,
-            zoneid=world.environment.zone_id,
-            diskofferingid=shared.disk_offering,
-            size=1,
-        )
-        volume.id = str(made["volume"]["id"])
+        parameters = {
+            "name": volume.name,
+            "zoneid": world.environment.zone_id,
+            "diskofferingid": shared.disk_offering,
+            "size": 1,
+        }
+        jobs.append((volume, world.cloud.start("createVolume", **parameters)))
+    for told_of, job in jobs:
+        result = wait(world, job, told_of.name)
+        shown: Json = result.get("virtualmachine") or result["volume"]
+        told_of.id, told_of.instance_name = str(shown["id"]), str(shown.get("instancename", ""))
