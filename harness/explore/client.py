@@ -97,7 +97,7 @@ class Client:
             self._learn_vm(vm, result["virtualmachine"])
         elif how != "done":
             # A VM whose first start failed gives back what others attached to it meanwhile.
-            self._release(vm)
+            self._model.release(vm)
         return how
 
     def create(self, action: Action) -> str | None:
@@ -126,6 +126,7 @@ class Client:
             return None
         request = Request("attachVolume", {"id": volume.id or "", "virtualmachineid": vm.id or ""})
         self._writes(request, volume.register, vm.name)
+        volume.register.writes += [release for release in vm.releases if release.ended is None]
         how, result = self._send(request)
         if result is not None:
             volume.path = str(result["volume"].get("path", ""))
@@ -221,20 +222,15 @@ class Client:
             return None
         request = Request(command, {"id": vm.id or "", **parameters}, sync=sync)
         self._writes(request, vm.register, *values)
-        released = self._release(vm) if releases else []
+        release = self._model.release(vm) if releases else None
         how, _ = self._send(request)
-        if how in ("done", "refused") and command not in self._model.disturbed:
-            for write in released:
-                write.ended = self._model.tick()
+        if release is None or command in self._model.disturbed:
+            return how
+        if how == "done":
+            release.ended = self._model.tick()
+        elif how.startswith("refused"):
+            self._model.keep(vm, release)
         return how
-
-    def _release(self, vm: Told) -> list[Write]:
-        """The VM may let its DATA volumes go; which those are is not known for certain."""
-        return [
-            self._model.begin(volume.register, model.FREE)
-            for volume in self._model.volumes.values()
-            if vm.name in volume.register.possible()
-        ]
 
     def _writes(self, request: Request, register: Register, *values: str) -> None:
         request.writes.append((register, self._model.begin(register, *values)))

@@ -61,6 +61,8 @@ class Told:
     """Of a VM: name of its domain."""
     path: str = ""
     """Of a volume, once it was told."""
+    releases: list[Write] = field(default_factory=list)
+    """Of a VM: when it may have let its DATA volumes go."""
     unconfirmed: bool = False
     """A VM that was stopped by force: it may run on until its host answers, and starts nowhere before."""
 
@@ -79,6 +81,21 @@ class Model:
     def tick(self) -> int:
         self.time += 1
         return self.time
+
+    def release(self, vm: Told) -> Write:
+        """The VM may let its DATA volumes go from now on; which those are is not known for certain."""
+        write = Write((FREE,), self.tick())
+        vm.releases.append(write)
+        for volume in self.volumes.values():
+            if vm.name in volume.register.possible():
+                volume.register.writes.append(write)
+        return write
+
+    def keep(self, vm: Told, release: Write) -> None:
+        """The request that might have had the VM let volumes go was turned away."""
+        vm.releases.remove(release)
+        for volume in self.volumes.values():
+            volume.register.writes = [write for write in volume.register.writes if write is not release]
 
     def begin(self, register: Register, *values: str) -> Write:
         write = Write(values, self.tick())
