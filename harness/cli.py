@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import shutil
@@ -25,23 +26,26 @@ from scenarios import registry
 WORLDS = ("memory", "local", "all")
 
 
+LAZY = {
+    "explore": ("harness.explore.command", "explore"),
+    "faults": ("harness.faults.command", "faults"),
+    "lab": ("lab.commands", "lab"),
+}
+"""Commands by name, and where each is."""
+
+
 class LazyGroup(click.Group):
-    """Imports other rooms' commands only when they are asked for: a run in memory needs nothing of the lab."""
+    """Imports a command's module only when it is asked for: a run in memory needs nothing of the lab."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), "explore", "lab"})
+        return sorted({*super().list_commands(ctx), *LAZY})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name == "lab":
-            from lab import commands
-
-            group: click.Command = commands.lab
-            return group
-        if name == "explore":
-            from harness.explore import command
-
-            return command.explore
-        return super().get_command(ctx, name)
+        if name not in LAZY:
+            return super().get_command(ctx, name)
+        module, attribute = LAZY[name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

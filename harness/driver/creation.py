@@ -44,7 +44,12 @@ class Creation:
     @property
     def settled(self) -> bool:
         """Whether no sending can arrive any more."""
-        return not self.unanswered or self._operations.now() >= self.settles_at
+        return not self.unanswered or self._over
+
+    @property
+    def _over(self) -> bool:
+        """Whether the last sending was so long ago that no copy of it is under way."""
+        return self._operations.now() >= self.settles_at
 
     @property
     def settles_at(self) -> float:
@@ -82,19 +87,23 @@ class Creation:
                 raise
         raise AssertionError("the last sending returns or raises")
 
-    def unmake(self, remove: Callable[[str], None]) -> bool:
-        """Remove whatever was made. False while a sending may still arrive: then call again later."""
+    def unmake(self, remove: Callable[[str], None], *, copies: bool = False) -> bool:
+        """Remove whatever was made. False while a sending may still arrive: then call again later.
+
+        With `copies` a second copy of a sending that was answered may arrive, too: now that the name is free it would
+        make another object.
+        """
         for _ in range(self.unanswered + 2):
             global_id = self.global_id
-            if global_id is None and self.unanswered:
+            if global_id is None and (self.unanswered or (copies and self._over)):
                 global_id = self.find()
                 if global_id is not None:
-                    self._made(global_id, self.unanswered - 1, self._operation.step)
+                    self._made(global_id, max(self.unanswered - 1, 0), self._operation.step)
             if global_id is None:
                 break
             remove(f"~{global_id}")
             self.forget()
-        return self.settled
+        return self._over if copies else self.settled
 
     def find(self) -> str | None:
         """Global id of the object that has the name now."""

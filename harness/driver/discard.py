@@ -11,7 +11,7 @@ from harness.storpool import StorPoolClient
 
 
 class Discards:
-    """Removes what an operation left. One step: discard."""
+    """Removes what an operation left, and looks once more when nothing can arrive any more. One step: discard."""
 
     kind = "discard"
 
@@ -36,7 +36,7 @@ class Discards:
     def recover(self, operation: Operation) -> str:
         if self._remove(operation, self._pools.get(int(operation.data["pool"])).client):
             return f"{operation}: removed"
-        return f"{operation}: open until a lost request can no longer arrive"
+        return f"{operation}: removed; open until neither a lost request nor a copy of one can arrive any more"
 
     def _remove(self, operation: Operation, client: StorPoolClient) -> bool:
         creation = Creation(self._operations, operation, operation.data["key"], client)
@@ -44,7 +44,7 @@ class Discards:
         if self._operations.now() < float(operation.data["in-use-until"]):
             # An agent may be about to open it: an attachment that nobody has opened yet is not known to be unused.
             remove = lambda name: remove_volume(client, name, detach_unused=False)  # noqa: E731
-        if not creation.unmake(remove):
+        if not creation.unmake(remove, copies=True):
             return False
         operation.done()
         return True

@@ -35,7 +35,10 @@ class Injector:
         self.fired: list[Fired] = []
         self._count_all = count_all
         self._at: dict[str, set[int]] = {}
+        self.ends_guests = False
+        """Whether the plan has faults that power VMs off."""
         for fault in faults:
+            self.ends_guests |= fault.kind.ends_guests
             self._at.setdefault(fault.kind.name, set()).add(fault.at)
         self._target: FaultTarget | None = None
 

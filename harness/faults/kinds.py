@@ -36,6 +36,16 @@ class FaultKind:
     """What happens, in a few words."""
     fits: Callable[[Point], bool]
     strike: Callable[[FaultTarget, Point], MessageFault | None]
+    ends_guests: bool = False
+    """Whether VMs of a host may be off afterwards, without anybody having asked for it."""
+
+    def __reduce__(self) -> tuple[Callable[[str], FaultKind], tuple[str]]:
+        """Goes to another process by its name."""
+        return _named, (self.name,)
+
+
+def _named(name: str) -> FaultKind:
+    return KINDS[name]
 
 
 def _message(fate: MessageFate, seconds: float = 0.0, answer: bytes = b"") -> Callable[..., MessageFault]:
@@ -158,12 +168,14 @@ _ALL: tuple[FaultKind, ...] = (
         "host lost and back",
         lambda p: p.host is not None,
         _host(lambda target, host: target.lose_host(host, HOST_DOWN)),
+        ends_guests=True,
     ),
     FaultKind(
         "guests-killed",
         "every QEMU of the host killed",
         lambda p: p.host is not None,
         _host(lambda target, host: target.kill_guests(host)),
+        ends_guests=True,
     ),
     FaultKind(
         "libvirtd-restarts",

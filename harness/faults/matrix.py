@@ -85,6 +85,7 @@ class _Run:
     def _run(self, world: MemoryWorld) -> None:
         before = tidy.inventory(world)
         subject = self.operation.prepare(world)
+        subject.guests_ended = self.injector.ends_guests
         _rest(world, "before the operation")
         self.injector.armed = True
         refusal = self._request(world, subject)
@@ -127,8 +128,9 @@ class _Run:
         return "undone"
 
 
-def find(operation: Operation) -> Found:
+def find(operation_id: str) -> Found:
     """Run the operation without a fault; its points and cases."""
+    operation = BY_ID[operation_id]
     injector = Injector(count_all=True)
     run = _execute(operation, injector)
     if run.why or run.outcome != "done":

@@ -28,6 +28,8 @@ class Subject:
     template_id: str = ""
     name: str = ""
     """Of the VM that the request makes."""
+    guests_ended: bool = False
+    """Whether a fault may have powered VMs off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def _deploy(world: World, subject: Subject) -> None:
 def _deployed(world: World, subject: Subject) -> None:
     vm = _named(world, subject.name)
     assert vm is not None and vm["state"] != "Error", f"VM {subject.name} was not deployed: {vm}"
-    vm = _running(world, vm)
+    vm = _running(world, subject, vm)
     root = steps.root_volume(world, str(vm["id"]))
     looks.fully_attached(world, vm, root)
     size = world.environment.image_size
@@ -111,10 +113,13 @@ def _named(world: World, name: str) -> Json | None:
     return next(iter(steps.many(answer, "virtualmachine")), None)
 
 
-def _running(world: World, vm: Json) -> Json:
-    """The VM as it is now; started again when a fault ended its guest."""
+def _running(world: World, subject: Subject, vm: Json) -> Json:
+    """The VM as it is now, which must run; started again when a fault ended its guest."""
     now = looks.reread(world, vm)
-    return steps.start(world, now) if now["state"] == "Stopped" else now
+    if now["state"] == "Stopped" and subject.guests_ended:
+        return steps.start(world, now)
+    assert now["state"] == "Running", f"VM {vm['id']} is {now['state']}"
+    return now
 
 
 def _first_use(world: World) -> Subject:
@@ -140,7 +145,7 @@ def _on_its_vm(world: World, subject: Subject) -> Json:
 
 def _attached(world: World, subject: Subject) -> None:
     volume = _on_its_vm(world, subject)
-    vm = _running(world, subject.vm)
+    vm = _running(world, subject, subject.vm)
     looks.fully_attached(world, vm, volume)
     _has_mark(world, vm, volume)
 
@@ -164,7 +169,7 @@ def _detach(world: World, subject: Subject) -> None:
 
 def _detached(world: World, subject: Subject) -> None:
     _free(world, subject)
-    vm = _running(world, subject.vm)
+    vm = _running(world, subject, subject.vm)
     _has_mark(world, vm, steps.attach(world, subject.volume, vm))
     steps.detach(world, subject.volume)
 
@@ -174,10 +179,7 @@ def _start(world: World, subject: Subject) -> None:
 
 
 def _started(world: World, subject: Subject) -> None:
-    vm = looks.reread(world, subject.vm)
-    # A guest that died since was up; its VM is Stopped again, and must come up once more.
-    vm = _running(world, vm)
-    assert vm["state"] == "Running", vm
+    vm = _running(world, subject, subject.vm)
     looks.fully_attached(world, vm, steps.root_volume(world, str(vm["id"])))
     _attached(world, subject)
 
@@ -193,12 +195,12 @@ def _stopped(world: World, subject: Subject) -> None:
     for volume in (root, looks.reread_volume(world, subject.volume)):
         looks.fully_detached(world, volume)
         looks.has_vm_tags(world, vm, volume)
+    steps.start(world, vm)
     _attached(world, subject)
 
 
 def _still_runs(world: World, subject: Subject) -> None:
-    vm = looks.reread(world, subject.vm)
-    assert vm["state"] == "Running", vm
+    assert looks.reread(world, subject.vm)["state"] == "Running", "it does not run"
     _attached(world, subject)
 
 

@@ -66,6 +66,8 @@ class Fault(enum.Enum):
     KILLED_AFTER = "killed after"
     KILLED_LATE = "killed late"
     """Its sender dies; it arrives after the next calls."""
+    COPY_LATE = "copy late"
+    """It is answered, and a copy of it arrives after the next calls."""
 
 
 DEATHS = (Fault.KILLED_BEFORE, Fault.KILLED_AFTER, Fault.KILLED_LATE)
@@ -208,7 +210,7 @@ class Cluster:
         fault = self.faults.get(number)
         if fault in DEATHS:
             runtime.kill()
-        if fault in (Fault.REQUEST_LATE, Fault.KILLED_LATE):
+        if fault in (Fault.REQUEST_LATE, Fault.KILLED_LATE, Fault.COPY_LATE):
             self.late.append((number + (self.lateness.pop(0) if self.lateness else 4), request))
         reply = None if fault in UNSERVED else self.serve(request)
         if fault in DEATHS:
@@ -320,8 +322,12 @@ class Rig:
         return lines
 
     def unfinished(self) -> list[OperationRecord]:
-        """Open operations whose answer was not given."""
-        return [operation for operation in self.records.open_operations() if operation.step != "answered"]
+        """Open operations whose answer was not given, but for those that only look out for late copies of a request."""
+        return [
+            operation
+            for operation in self.records.open_operations()
+            if operation.step != "answered" and not _looks_out(operation)
+        ]
 
     def volumes(self) -> list[str]:
         return [f"/dev/storpool-byid/{volume.global_id}" for volume in self.look.volumes_list()]
@@ -400,3 +406,9 @@ def on_pool(template: TemplateObject) -> TemplateObject:
 
 def snapshot_of(source: VolumeObject, number: int = 9) -> SnapshotObject:
     return SnapshotObject(id=number, uuid=f"snap-{number}", name="s", volume=source, size=source.size, store=POOL)
+
+
+def _looks_out(operation: OperationRecord) -> bool:
+    """Whether what was to be discarded is gone, and nothing that was sent is without an answer."""
+    data, key = operation.data, operation.data.get("key", "")
+    return operation.kind == "discard" and not data[f"{key}.id"] and data[f"{key}.unanswered"] == "0"
