@@ -11,8 +11,12 @@ from scenarios import steps
 
 TEMPLATES = 2
 SETTLE_SECONDS = 3600.0
-DOWNLOAD_SECONDS = 600
-"""How long an agent may copy an image."""
+SETTINGS = {
+    "primary.storage.download.wait": "600",
+    "storpool.volume.tags.checkup": "900",
+    "storpool.snapshot.tags.checkup": "900",
+}
+"""Shorter than CloudStack's defaults of three hours and a day, so that runs do not idle away their virtual time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,8 @@ def beginning(*, seeded: bool) -> Beginning:
     offerings: list[str] = []
 
     def make(world: MemoryWorld) -> None:
-        # Three hours, the default, only make lost answers last longer.
-        world.cloud.call("updateConfiguration", name="primary.storage.download.wait", value=str(DOWNLOAD_SECONDS))
+        for name, value in SETTINGS.items():
+            world.cloud.call("updateConfiguration", name=name, value=value)
         templates.extend(str(steps.template(world, f"template{number}")["id"]) for number in range(TEMPLATES))
         offerings.append(steps.disk_offering(world))
         if seeded:
