@@ -87,7 +87,7 @@ NEEDS_VOLUME: frozenset[str] = frozenset({"create", "attach", "detach", "delete"
 
 
 class Plan(_Data, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)]
+    seed: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
     """Of the schedule, and of everything else that the world draws."""
     vms: Annotated[int, msgspec.Meta(ge=0, le=4)] = 0
     """Running at the beginning, in the first slots, of the first template."""
