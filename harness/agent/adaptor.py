@@ -29,11 +29,12 @@ class Attachments(Protocol):
     All raise errors of `harness.spi.errors`. Attaching and detaching can be repeated with the same effect.
     """
 
-    def attach(self, object_id: str, client: int, *, shared: bool, timeout: int) -> None:
+    def attach(self, object_id: str, client: int, *, shared: bool, timeout: int, late: Callable[[], None]) -> None:
         """Attach here, a volume read-write and a snapshot read-only. `NotFound` when there is no such object.
 
         Unless `shared`, a volume is detached from every other client that may write to it; when one of them has it
-        open, `Conflict` names that one and nothing is changed.
+        open, `Conflict` names that one and nothing is changed. `late` is called, at once, when the attachment may also
+        be made after this call and whatever follows it: an answer was lost, or StorPool gave up waiting.
         """
         ...
 
@@ -47,7 +48,8 @@ class Attachments(Protocol):
 
 
 class StorageAdaptor:
-    """`client_id` (SP_OURID) is asked for at each call: a corrected storpool.conf needs no restart of the agent."""
+    """`client_id` (SP_OURID) is asked for at each call: a corrected storpool.conf needs no restart of the agent.
+    `attach_may_come_late` is told the path of an attachment that may be made after a later detach."""
 
     def __init__(
         self,
@@ -56,12 +58,14 @@ class StorageAdaptor:
         attachments: Attachments,
         config: AgentConfig,
         client_id: Callable[[], int],
+        attach_may_come_late: Callable[[str], None],
     ) -> None:
         self._runtime = runtime
         self._host = host
         self._attachments = attachments
         self._config = config
         self._client_id = client_id
+        self._attach_may_come_late = attach_may_come_late
 
     def connect(self, path: str, *, size: int | None, timeout: float, shared: bool = False) -> int:
         """Attach the object at `path` to this host and wait for its device; the device's size.
@@ -129,7 +133,9 @@ class StorageAdaptor:
         client = self._client_id()
         timeout = max(1, min(self._config.attach_timeout, int(deadline.remaining)))
         try:
-            self._attachments.attach(object_id, client, shared=shared, timeout=timeout)
+            self._attachments.attach(
+                object_id, client, shared=shared, timeout=timeout, late=lambda: self._attach_may_come_late(path)
+            )
         except NotSent as error:
             raise NotSent(
                 f"host {name} could not attach {path}, because it does not reach the StorPool API: {error}; "

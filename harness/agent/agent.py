@@ -1,13 +1,21 @@
-"""The agent of one host: hands each command to its handler and turns errors into answers."""
+"""The agent of one host: hands each command to its handler and turns errors into answers.
+
+A command whose VM or volumes have an operation open that nobody works on waits until that was looked at (recovery.py).
+"""
 
 from __future__ import annotations
 
 import logging
 
+import msgspec
+
 from harness.agent.adaptor import StorageAdaptor
 from harness.agent.attachments import ClientAttachments
 from harness.agent.config import AgentConfig
+from harness.agent.deadline import Deadline
 from harness.agent.handlers import attach, dettach, download_template, modify_pool, ping, start, stop
+from harness.agent.operations import Operations
+from harness.agent.recovery import Recovery
 from harness.agent.storpool_conf import read_host_configuration
 from harness.agent.tools import Tools
 from harness.agent.unplugs import Unplugs
@@ -33,8 +41,8 @@ _log = logging.getLogger("harness.agent")
 
 
 class Agent:
-    """Keeps no state but its locks and what guests were asked last: domains and attachments are found again after a
-    restart. Safe for many tasks."""
+    """Keeps records of the operations that are not over, durably on its host, and in memory its locks and what guests
+    were asked last. Domains and attachments are found again after a restart. Safe for many tasks."""
 
     def __init__(
         self,
@@ -45,12 +53,14 @@ class Agent:
         storpool: StorPoolClient,
         config: AgentConfig,
     ) -> None:
+        operations = Operations(runtime, host, config.operations_directory)
         adaptor = StorageAdaptor(
             runtime,
             host,
             ClientAttachments(storpool),
             config,
             client_id=lambda: read_host_configuration(host, config).client_id,
+            attach_may_come_late=operations.attach_may_come_late,
         )
         self._tools = Tools(
             runtime=runtime,
@@ -62,18 +72,30 @@ class Agent:
             vm_locks=KeyedLocks(runtime, "vm"),
             volume_locks=KeyedLocks(runtime, "volume"),
             unplugs=Unplugs(runtime),
+            operations=operations,
         )
+        self.recovery = Recovery(self._tools)
+        """To be started before the first command; see `Recovery.start`."""
 
     def handle(self, command: AnyCommand) -> AnyAnswer:
         """Carry out one command. Only `Dead`, `MisuseError` and bugs are raised; every other error is an answer."""
         try:
-            return self._dispatch(command)
+            return self._dispatch(self._after_recovery(command))
         except MisuseError:
             raise
         except Error as error:
             details = describe(error)
             _log.warning("%s failed: %s", type(command).__name__, details)
             return Answer(result=False, details=details, error_class=error.error_class)
+
+    def _after_recovery(self, command: AnyCommand) -> AnyCommand:
+        """The command with the time that is left, once what is open of its VM and volumes has been looked at."""
+        vm, paths = _subjects(command)
+        if vm is None and not paths:
+            return command
+        deadline = Deadline(self._tools.runtime, command.wait)
+        self.recovery.before_command(vm, paths, command.wait / 2)
+        return msgspec.structs.replace(command, wait=deadline.remaining)
 
     def _dispatch(self, command: AnyCommand) -> AnyAnswer:
         match command:
@@ -97,6 +119,23 @@ class Agent:
                     details=f"{type(command).__name__} is for the secondary storage role, not for a KVM host",
                     error_class=ErrorClass.PERMANENT,
                 )
+
+
+def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
+    """The VM, and the volumes, that the command changes on this host."""
+    match command:
+        case StartCommand():
+            return command.vm.name, tuple(disk.path for disk in command.vm.disks)
+        case StopCommand():
+            return command.vm_name, command.volumes_to_disconnect
+        case AttachCommand() | DettachCommand():
+            return command.vm_name, (command.disk.path,)
+        case StorPoolModifyStoragePoolCommand():
+            return None, (command.volume_path,)
+        case StorPoolDownloadTemplateCommand():
+            return None, (command.destination.path,) if command.destination.path is not None else ()
+        case _:
+            return None, ()
 
 
 def describe(error: Error) -> str:

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import UNSET
 
 from harness.spi.errors import InvalidParameter, NotFound, Unavailable, Unknown
-from harness.storpool import SnapshotReassignDesc, StorPoolClient, VolumeReassignDesc
+from harness.storpool import NotSent, SnapshotReassignDesc, StorPoolClient, VolumeReassignDesc
 
 ATTEMPTS = 3
 """Sendings of a request whose answers were lost. Both requests only say how things should be, so that a repetition
 or a late twin of one that succeeded changes nothing."""
 
 
+def _nothing() -> None:
+    """For a change that may come late without harm."""
+
+
 class ClientAttachments:
     """`harness.agent.adaptor.Attachments` over the StorPool client. A path does not tell a volume from a snapshot, so a
     volume is asked for first.
 
-    An attach whose answer was lost may arrive after a later detach, and nothing here can tell: reading back shows only
-    what has arrived. What it leaves is an attachment that nobody opens; the next attach elsewhere takes it away.
+    An attach whose answer was lost may arrive after a later detach, and reading back shows only what has arrived. What
+    it leaves is an attachment that nobody opens: `late` is called, so that it is looked for once it can come no more,
+    and the next attach elsewhere takes it away too.
     """
 
     def __init__(self, client: StorPoolClient) -> None:
         self._client = client
 
-    def attach(self, object_id: str, client: int, *, shared: bool, timeout: int) -> None:
+    def attach(
+        self, object_id: str, client: int, *, shared: bool, timeout: int, late: Callable[[], None] = _nothing
+    ) -> None:
         others = () if shared else self._other_writers(object_id, client)
         try:
             # StorPool does all of it or nothing: a device that is open elsewhere keeps it from being attached here.
             desc = VolumeReassignDesc(volume=object_id, rw=(client,), detach=others or UNSET, force=False)
-            self._reassign(desc, timeout)
+            self._reassign(desc, timeout, late)
         except NotFound:
-            self._reassign(SnapshotReassignDesc(snapshot=object_id, ro=(client,)), timeout)
+            self._reassign(SnapshotReassignDesc(snapshot=object_id, ro=(client,)), timeout, late)
 
     def detach(self, object_id: str, client: int, *, timeout: int) -> None:
         try:
@@ -48,7 +57,12 @@ class ClientAttachments:
         found = self._client.attachments(object_id)
         return tuple(sorted({at.client for at in found if at.rights == "rw" and at.client != client}))
 
-    def _reassign(self, item: VolumeReassignDesc | SnapshotReassignDesc, timeout: int) -> None:
+    def _reassign(
+        self,
+        item: VolumeReassignDesc | SnapshotReassignDesc,
+        timeout: int,
+        late: Callable[[], None] = _nothing,
+    ) -> None:
         lost: Unknown | None = None
         for _ in range(ATTEMPTS):
             try:
@@ -56,8 +70,12 @@ class ClientAttachments:
                 return
             except Unknown as error:
                 lost = error
+                late()
             except (Unavailable, InvalidParameter) as error:
-                # Nothing was done this time; what an earlier sending did stays unknown.
+                # Nothing was done this time; what an earlier sending did stays unknown. StorPool may go on with what
+                # it gave up waiting for.
+                if isinstance(error, Unavailable) and not isinstance(error, NotSent):
+                    late()
                 if lost is None:
                     raise
                 raise lost from error

@@ -66,6 +66,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """CloudStack's `wait.detach.device`: how long a guest may take to let a disk go."""
     shutdown_timeout: float = 60.0
     """How long a guest may take to power off by itself before it is destroyed."""
+    operations_directory: str = "/var/lib/splab-agent/operations"
+    """Records of operations that are not over, on a disk that survives a restart of the host; of this agent alone."""
     max_commands: int = 32
     """Commands that may run at a time; more are turned away before they begin."""
 

@@ -56,6 +56,7 @@ def serve(config: AgentConfig) -> int:
     runtime = ThreadRuntime(f"agent-{config.host_name}")
     agent = build(runtime, config)
     stopping = stop_event(runtime)
+    agent.recovery.start()
     server = CommandServer(runtime, agent.handle, config.listen, config.tls, config.max_commands)
     server.start()
     host, port = server.address

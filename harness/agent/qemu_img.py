@@ -55,21 +55,23 @@ def check_guest_image(image: ImageInfo, file: str) -> None:
         raise InvalidParameter(f"{file} is encrypted; decrypt it before registering it as a template")
 
 
-def convert_to_device(host: Host, file: str, image_format: ImageFormat, device: str, timeout: float) -> None:
+def convert_to_device(
+    host: Host, file: str, image_format: ImageFormat, device: str, timeout: float, operation: str
+) -> None:
     """Write the guest's disk onto an existing block device, past the page cache, and flush it.
 
     -t none: with qemu-img's default cache mode a flush does nothing. Raises `Unavailable` when it failed or was killed
     after `timeout` seconds; the device then holds part of the image.
     """
     argv = ("qemu-img", "convert", "-n", "-f", image_format.qemu, "-O", "raw", "-t", "none", file, device)
-    result = _run(host, argv, timeout)
+    result = _run(host, argv, timeout, operation)
     if result.rc != 0:
         raise Unavailable(f"qemu-img could not copy {file} to {device}: {_reason(result)}")
 
 
-def _run(host: Host, argv: tuple[str, ...], timeout: float) -> CommandResult:
+def _run(host: Host, argv: tuple[str, ...], timeout: float, operation: str | None = None) -> CommandResult:
     try:
-        return host.run(argv, timeout=timeout)
+        return host.run(argv, timeout=timeout, operation=operation)
     except Unknown as error:
         raise Unavailable(
             f"{' '.join(argv[:2])} of {argv[-1]} did not end within {timeout:g} s and was killed; "

@@ -1,4 +1,9 @@
-"""`harness.spi.ports.Host` on Linux: block devices, programs without a shell, small files."""
+"""`harness.spi.ports.Host` on Linux: block devices, programs without a shell, small files.
+
+A program inherits an open memory file that is named after the operation it is run for, and so do its children. The
+kernel shows that name for as long as one of them lives, from the fork on; so programs are found again without a record
+of process numbers, which come again.
+"""
 
 from __future__ import annotations
 
@@ -53,27 +58,42 @@ class RealHost:
             os.close(device)
         return int(size) or None
 
-    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> CommandResult:
+    def run(
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float, operation: str | None = None
+    ) -> CommandResult:
         """Its whole process group is killed when the time is over; what it prints is kept up to a limit."""
-        source = _memory_file(stdin)
+        source = _memory_file("stdin", stdin)
+        mark = () if operation is None else (_memory_file(_mark_of(operation), b""),)
         try:
             process = subprocess.Popen(
                 list(argv),
                 stdin=source,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                pass_fds=mark,
                 start_new_session=True,
                 env=os.environ | {"LC_ALL": "C"},
             )
         except (OSError, ValueError) as error:
             raise Unavailable(f"{argv[0]} cannot be started on this host: {error}; is it installed?") from error
         finally:
-            os.close(source)
+            for file in (source, *mark):
+                os.close(file)
         try:
             return self._finish(tuple(argv), process, timeout)
         finally:
             if process.returncode is None:
                 _kill_group(process)
+
+    def end_programs(self, operation: str, *, timeout: float) -> None:
+        deadline = self._runtime.monotonic() + timeout
+        while pids := _kill_holders(f"/memfd:{_mark_of(operation)} (deleted)"):
+            if self._runtime.monotonic() >= deadline:
+                raise Unknown(
+                    f"processes {', '.join(map(str, pids))} of operation {operation} were killed but are still there "
+                    f"after {timeout:g} s; do they hang in I/O?"
+                )
+            self._runtime.sleep(POLL_SECONDS)
 
     def read_text(self, path: str) -> str:
         try:
@@ -86,6 +106,35 @@ class RealHost:
         if len(data) > TEXT_LIMIT:
             raise InvalidParameter(f"{path} is larger than {TEXT_LIMIT} bytes")
         return data.decode(errors="replace")
+
+    def write_durably(self, path: str, text: str) -> None:
+        target = Path(path)
+        fresh = target.with_name(f"{target.name}.new")
+        try:
+            _make_directory(target.parent)
+            file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(file, "w", encoding="utf-8") as writer:
+                writer.write(text)
+                writer.flush()
+                os.fsync(file)
+            fresh.replace(target)
+            _sync_directory(target.parent)
+        except OSError as error:
+            raise Unavailable(f"{path} cannot be written: {error.strerror}; is the disk full or read-only?") from error
+
+    def remove(self, path: str) -> None:
+        try:
+            Path(path).unlink(missing_ok=True)
+        except OSError as error:
+            raise Unavailable(f"{path} cannot be removed: {error.strerror}") from error
+
+    def list_directory(self, path: str) -> tuple[str, ...]:
+        try:
+            return tuple(sorted(os.listdir(path)))  # noqa: PTH208 - names are wanted, not paths
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise Unavailable(f"{path} cannot be listed: {error.strerror}") from error
 
     def _finish(self, argv: tuple[str, ...], process: subprocess.Popen[bytes], timeout: float) -> CommandResult:
         deadline = self._runtime.monotonic() + timeout
@@ -153,9 +202,67 @@ class _Output:
                 return
 
 
-def _memory_file(data: bytes) -> int:
+def _make_directory(directory: Path) -> None:
+    """Make it durably, with those above it."""
+    if not directory.is_dir():
+        _make_directory(directory.parent)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        _sync_directory(directory.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _mark_of(operation: str) -> str:
+    return f"splab-agent:{operation}"
+
+
+def _kill_holders(link: str) -> list[int]:
+    """Kill every other process that has a file open which /proc shows as `link`; their numbers."""
+    found = []
+    for name in os.listdir("/proc"):  # noqa: PTH208 - names are wanted, not paths
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            # Opened before the look: were the number used again, the signal would still go to what was looked at.
+            process = os.pidfd_open(int(name))
+        except OSError:
+            continue
+        try:
+            if _holds(int(name), link):
+                found.append(int(name))
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(process)
+    return found
+
+
+def _holds(pid: int, link: str) -> bool:
+    directory = f"/proc/{pid}/fd"
+    try:
+        return any(_link(f"{directory}/{name}") == link for name in os.listdir(directory))  # noqa: PTH208
+    except OSError:
+        # It has ended, or is another user's and so none of ours.
+        return False
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)  # noqa: PTH115 - many thousands of them
+    except OSError:
+        return ""
+
+
+def _memory_file(name: str, data: bytes) -> int:
     """A file that only this process and the program know: input may be a secret, and never blocks."""
-    file = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    file = os.memfd_create(name, os.MFD_CLOEXEC)
     os.write(file, data)
     os.lseek(file, 0, os.SEEK_SET)
     return file

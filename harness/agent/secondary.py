@@ -49,6 +49,9 @@ class QemuNfs:
         server, export = split_store(store)
         yield f"nfs://{server}{export}/{check_file(path)}"
 
+    def clean_up(self) -> None:
+        """Nothing is mounted, so nothing was left."""
+
 
 class KernelMount:
     """A read-only mount of its own for each use, always taken away again."""
@@ -57,12 +60,14 @@ class KernelMount:
         self._runtime = runtime
         self._host = host
         self._directory = directory
+        self._own = runtime.uuid()
+        """How names of this agent's mounts begin."""
 
     @contextmanager
     def file(self, store: DataStore, path: str) -> Iterator[str]:
         server, export = split_store(store)
         relative = check_file(path)
-        target = f"{self._directory}/{self._runtime.uuid()}"
+        target = f"{self._directory}/{self._own}.{self._runtime.uuid()}"
         self._run("make", "mkdir", "-p", "-m", "0700", target)
         try:
             self._mount(f"{server}:{export}", target)
@@ -75,6 +80,17 @@ class KernelMount:
             if not self._tidy("umount", target):
                 self._tidy("umount", "-l", target)
             self._tidy("rmdir", target)
+
+    def clean_up(self) -> None:
+        try:
+            names = self._host.list_directory(self._directory)
+        except Error as error:
+            _log.warning("mounts that an earlier agent may have left cannot be looked for: %s", error)
+            return
+        for name in names:
+            if not name.startswith(f"{self._own}."):
+                self._tidy("umount", "-l", f"{self._directory}/{name}")
+                self._tidy("rmdir", f"{self._directory}/{name}")
 
     def _mount(self, source: str, target: str) -> None:
         options = "ro,nosuid,nodev,noexec,soft,timeo=100,retrans=3"

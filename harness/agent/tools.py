@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from harness.agent.adaptor import StorageAdaptor
 from harness.agent.config import AgentConfig
+from harness.agent.operations import Operations
 from harness.agent.unplugs import Unplugs
 from harness.spi.locks import KeyedLocks
 from harness.spi.ports import Host, Hypervisor, Secondary
@@ -16,7 +17,7 @@ from harness.spi.runtime import Runtime
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Ports, adaptor, locks and open requests of one agent."""
+    """Ports, adaptor, locks, open operations and open requests of one agent."""
 
     runtime: Runtime
     host: Host
@@ -27,6 +28,7 @@ class Tools:
     vm_locks: KeyedLocks
     volume_locks: KeyedLocks
     unplugs: Unplugs
+    operations: Operations
 
     @contextmanager
     def volumes(self, paths: Iterable[str], timeout: float) -> Iterator[None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from harness.spi.driver import DriverRecords, OperationRecord
 from harness.spi.errors import Conflict, Error
@@ -94,11 +94,9 @@ class Operations:
     def now(self) -> float:
         return self._runtime.now()
 
-    @contextmanager
-    def exclusive(self, subject: str, wait: float = LOCK_WAIT) -> Iterator[None]:
+    def exclusive(self, subject: str, wait: float = LOCK_WAIT) -> AbstractContextManager[None]:
         """Keep other operations of this process off the subject."""
-        with self._locks.hold(subject, wait):
-            yield
+        return self._locks.hold(subject, wait)
 
     def begin(self, kind: str, subject: str, step: str, data: Mapping[str, str]) -> Operation:
         """A new operation, or the open one of this kind and subject. The caller holds the subject."""

@@ -25,6 +25,8 @@ JUMP = 7200.0
 
 _CHANGES = ("VolumeCreate", "VolumeUpdate", "VolumeDelete", "VolumeSnapshot", "SnapshotDelete", "VolumesReassignWait")
 _BUSY = ("VolumeDelete", "SnapshotDelete", "VolumesReassignWait")
+_EFFECTS = ("VolumeCreate", "VolumeDelete", "VolumeSnapshot", "SnapshotDelete", "VolumesReassignWait")
+"""Calls that change blocks or devices."""
 _FILLS = ("VolumeCreate", "VolumeSnapshot")
 _LIBVIRT = ("create", "shutdown", "destroy", "undefine", "attach-device", "detach-device")
 
@@ -160,7 +162,19 @@ _ALL: tuple[FaultKind, ...] = (
         "management-killed",
         "management server killed while an agent works",
         lambda p: p.agent,
-        lambda target, p: target.kill(MANAGEMENT, RESTART),  # noqa: ARG005 - one shape for all
+        lambda target, p: target.kill(MANAGEMENT, RESTART),  # noqa: ARG005
+    ),
+    FaultKind(
+        "storpool-killed-before",
+        "StorPool killed with the change in its journal and nothing done",
+        lambda p: p.kind == "send" and p.call in _EFFECTS,
+        lambda target, p: target.storpool_dies(RESTART, after=False),  # noqa: ARG005
+    ),
+    FaultKind(
+        "storpool-killed-after",
+        "StorPool killed with the change done and not committed",
+        lambda p: p.kind == "send" and p.call in _EFFECTS,
+        lambda target, p: target.storpool_dies(RESTART, after=True),  # noqa: ARG005
     ),
     FaultKind("hang", "its task hangs", _own, lambda target, p: target.hang(LONG)),  # noqa: ARG005
     FaultKind(

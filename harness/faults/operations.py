@@ -104,7 +104,12 @@ def _deployed(world: World, subject: Subject) -> None:
 
 
 def _not_deployed(world: World, subject: Subject) -> None:
+    """A VM whose deploy was interrupted is Stopped, as in CloudStack, and can be started."""
     vm = _named(world, subject.name)
+    if vm is not None and vm["state"] == "Stopped":
+        steps.start(world, vm)
+        _deployed(world, subject)
+        return
     assert vm is None or vm["state"] in ("Error", "Destroyed"), f"VM {subject.name} is {vm}"
 
 

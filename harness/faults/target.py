@@ -51,6 +51,13 @@ class FaultTarget(Protocol):
         """StorPool has no space left."""
         ...
 
+    def storpool_dies(self, seconds: float, *, after: bool) -> None:
+        """StorPool is killed at its next effect: before it, or with `after` between it and its commit.
+
+        It is started again `seconds` later.
+        """
+        ...
+
     def set_clock(self, process: str, seconds: float) -> None:
         """The wall clock of the process's machine jumps by so much and stays wrong."""
         ...

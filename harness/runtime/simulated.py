@@ -71,6 +71,8 @@ class Simulation:
         self._incarnations: dict[str, int] = {}
         self._errors: list[tuple[str, BaseException]] = []
         self._verdict: BaseException | None = None
+        self._idle: list[greenlet] = []
+        """Greenlets whose task has ended."""
         self._hub: greenlet = getcurrent()
         self._over = False
         self.main = self.process(MAIN)
@@ -158,6 +160,11 @@ class Simulation:
             if not process.dead:
                 self._end(process)
         self.current = None
+        while self._idle:
+            # One that is left suspended would keep the whole run in memory.
+            idle = self._idle.pop()
+            idle.parent = getcurrent()
+            idle.throw()
 
     def digest(self) -> str:
         """Of the whole run: every choice and point, and how far each generator was drawn."""
@@ -278,8 +285,21 @@ class Simulation:
     def _resume(self, task: SimulatedTask) -> None:
         self.current = task
         if task.greenlet is None:
-            task.greenlet = greenlet(lambda: self._body(task), self._hub)
+            task.greenlet = self._idle.pop() if self._idle else greenlet(self._work, self._hub)
         task.greenlet.switch()
+
+    def _work(self) -> None:
+        """What a greenlet does: one task after another, because making a greenlet costs more than a short task."""
+        me = getcurrent()
+        while True:
+            task = self.current
+            assert task is not None, "it was resumed for a task"
+            self._body(task)
+            if task.process.dead:
+                # Back to whoever killed it.
+                return
+            self._idle.append(me)
+            self._hub.switch()
 
     def _body(self, task: SimulatedTask) -> None:
         try:

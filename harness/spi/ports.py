@@ -29,13 +29,41 @@ class Host(Protocol):
         """Size in bytes of the block device that `path` leads to; None when it is missing or not a block device."""
         ...
 
-    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> CommandResult:
+    def run(
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float, operation: str | None = None
+    ) -> CommandResult:
         """Run a program without a shell. Raises `Unavailable` when it cannot be started and `Unknown` when `timeout`
-        seconds pass; it has been killed then."""
+        seconds pass; it has been killed then.
+
+        It does not die with the agent. `operation` is an id by which the next agent finds it again.
+        """
+        ...
+
+    def end_programs(self, operation: str, *, timeout: float) -> None:
+        """Kill the programs that were run for this operation, by whichever agent, and wait until none of them is left.
+
+        Raises `Unknown` when one is still there after `timeout` seconds: it may go on writing.
+        """
         ...
 
     def read_text(self, path: str) -> str:
         """Contents of a small text file; raises `NotFound` when it is missing."""
+        ...
+
+    def write_durably(self, path: str, text: str) -> None:
+        """Replace a small text file, or make it and its directories. Once this returns, the text survives a crash of
+        the host; until then the old contents do, whole. It is written to `<path>.new` first. Only root can read it.
+
+        Raises `Unavailable`; nothing was changed then.
+        """
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove a file; no error when it is missing. A crash of the host may bring it back. Raises `Unavailable`."""
+        ...
+
+    def list_directory(self, path: str) -> tuple[str, ...]:
+        """Names in a directory, sorted; none when it is missing. Raises `Unavailable`."""
         ...
 
 
@@ -96,6 +124,11 @@ class Secondary(Protocol):
         Raises `InvalidParameter` for a path that leaves the store or a store that is not NFS, `Unavailable` when the
         store cannot be reached.
         """
+        ...
+
+    def clean_up(self) -> None:
+        """Take away what an earlier agent of this host left when it died; what this one uses stays. Never raises
+        `Error`: what cannot be taken away is logged."""
         ...
 
 

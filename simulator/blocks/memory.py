@@ -103,15 +103,17 @@ class MemoryBlocks:
     def read(self, key: int, offset: int, length: int) -> bytes:
         found = self._find(key, "read")
         self._check_range(key, found, offset, length)
-        pages, store, parts = found.table.pages, self._store, bytearray()
-        position, end = offset, offset + length
-        while position < end:
-            index, start = divmod(position, PAGE)
-            stop = min(PAGE, start + end - position)
-            number = pages.get(index)
-            parts += bytes(stop - start) if number is None else store[number][start:stop]
-            position += stop - start
-        return bytes(parts)
+        first, start = divmod(offset, PAGE)
+        if start + length <= PAGE:
+            number = found.table.pages.get(first)
+            return bytes(length) if number is None else self._store[number][start : start + length]
+        # Most of a disk is not stored, so the stored pages are put into zeroes, whole ones, and the edges cut off.
+        last = (offset + length - 1) // PAGE
+        content = bytearray((last + 1 - first) * PAGE)
+        for index, number in found.table.pages.items():
+            if first <= index <= last:
+                content[(index - first) * PAGE : (index - first + 1) * PAGE] = self._store[number]
+        return bytes(memoryview(content)[start : start + length])
 
     def write(self, key: int, offset: int, data: bytes) -> None:
         found = self._find(key, "write")

@@ -9,8 +9,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 
+import msgspec
+
 from harness.agent.agent import Agent
 from harness.agent.config import AgentConfig
+from harness.agent.operations import Record
 from harness.spi.errors import Conflict, NotFound
 from harness.spi.objects import DataStore, Disk, Nic, StoreRole, VirtualMachine, VolumeType, device_path
 from harness.spi.ports import CommandResult, DomainState
@@ -51,11 +54,27 @@ class FakeLock:
         self.release()
 
 
+class FakeEvent:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.happened = False
+
+    def set(self) -> None:
+        self.happened = True
+
+    def is_set(self) -> bool:
+        return self.happened
+
+    def wait(self, timeout: float | None = None) -> bool:
+        raise NotImplementedError(f"handlers wait for no event: {self.name} {timeout}")
+
+
 class ClockRuntime:
     """A runtime of one task, whose time passes in `sleep` only."""
 
     def __init__(self) -> None:
         self.time = 1000.0
+        self.uuids = 0
         self.at_sleep: Callable[[], None] = lambda: None
 
     @property
@@ -81,7 +100,7 @@ class ClockRuntime:
         return FakeLock(self)
 
     def event(self, name: str) -> Event:
-        raise NotImplementedError(name)
+        return FakeEvent(name)
 
     def random(self) -> float:
         return 0.5
@@ -90,7 +109,8 @@ class ClockRuntime:
         return b"\7" * count
 
     def uuid(self) -> str:
-        return "00000000-0000-4000-8000-000000000000"
+        self.uuids += 1
+        return f"00000000-0000-4000-8000-{self.uuids:012d}"
 
     def point(self, kind: str, detail: str) -> None:
         pass
@@ -131,6 +151,8 @@ class Rig:
     mounts: int = 0
     unmounts: int = 0
     appears: dict[str, float] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    """What the agent wrote, by path."""
     programs: Callable[[tuple[str, ...]], CommandResult] | None = None
     config: AgentConfig = field(
         default_factory=lambda: AgentConfig(host_uuid="h-1", host_name="kvm1", storpool_conf_directory=None)
@@ -157,8 +179,16 @@ class Rig:
             raise self.late_failures[name].pop(0)
 
     def agent(self) -> Agent:
+        """A new agent that has found what the one before it left, and has done nothing about it yet."""
         client = StorPoolClient(FakeApi(self), self.clock, RetryPolicy(attempts=1))
-        return Agent(self.clock, FakeHost(self), FakeHypervisor(self), FakeSecondary(self), client, self.config)
+        agent = Agent(self.clock, FakeHost(self), FakeHypervisor(self), FakeSecondary(self), client, self.config)
+        agent.recovery.load()
+        return agent
+
+    def records(self) -> list[Record]:
+        """Of open operations, the oldest first."""
+        found = [msgspec.json.decode(text, type=Record) for text in self.files.values()]
+        return sorted(found, key=lambda record: record.began_at)
 
     def volume(self, number: int, size: int = 64 * MIB) -> Disk:
         """A volume that exists, as the disk a command names; number 0 is the ROOT disk."""
@@ -293,7 +323,10 @@ class FakeHost:
             return None
         return rig.device_size if rig.device_size is not None else rig.volumes[global_id]
 
-    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> CommandResult:
+    def run(
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float, operation: str | None = None
+    ) -> CommandResult:
+        assert (operation is not None) == (argv[:2] == ("qemu-img", "convert"))
         assert stdin == b""
         assert timeout > 0
         with self._rig.step(" ".join(argv[:2])):
@@ -301,9 +334,27 @@ class FakeHost:
             return self._rig.programs(tuple(argv))
 
     def read_text(self, path: str) -> str:
+        if path in self._rig.files:
+            return self._rig.files[path]
         if path != "/etc/storpool.conf":
             raise NotFound(path)
         return CONF
+
+    def end_programs(self, operation: str, *, timeout: float) -> None:
+        assert timeout > 0
+        with self._rig.step("end programs"):
+            assert any(operation in name for name in self._rig.files), "no record tells of what it was run for"
+
+    def write_durably(self, path: str, text: str) -> None:
+        with self._rig.step("write record"):
+            self._rig.files[path] = text
+
+    def remove(self, path: str) -> None:
+        with self._rig.step("remove record"):
+            self._rig.files.pop(path, None)
+
+    def list_directory(self, path: str) -> tuple[str, ...]:
+        return tuple(sorted(name.removeprefix(f"{path}/") for name in self._rig.files))
 
 
 class FakeHypervisor:
@@ -389,6 +440,9 @@ class FakeSecondary:
             yield f"/mnt/store/{path}"
         finally:
             self._rig.unmounts += 1
+
+    def clean_up(self) -> None:
+        raise NotImplementedError("for the start of an agent only")
 
 
 def unreachable() -> NotSent:

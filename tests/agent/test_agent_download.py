@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from agent_fakes import MIB, ClockRuntime, Rig
+from agent_fakes import MIB, ClockRuntime, FakeHost, Rig
 
 from harness.agent import qemu_img
 from harness.agent.real_host import RealHost
@@ -157,22 +157,24 @@ def test_qemu_reads_the_file_from_its_nfs_url() -> None:
         assert file == f"nfs://10.0.0.9/export/x/{IMAGE}"
 
 
-class MountHost:
+class MountHost(FakeHost):
     """Runs nothing, and remembers what it was asked to run."""
 
     def __init__(self, *, real: str | None = None, failing: str = "") -> None:
+        super().__init__(Rig())
         self.ran: list[tuple[str, ...]] = []
+        self.left: tuple[str, ...] = ()
         self._real = real
         self._failing = failing
 
-    def block_device_size(self, path: str) -> int | None:
-        raise NotImplementedError(path)
+    def list_directory(self, path: str) -> tuple[str, ...]:
+        assert path == "/run/mnt"
+        return self.left
 
-    def read_text(self, path: str) -> str:
-        raise NotImplementedError(path)
-
-    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> CommandResult:
-        assert (stdin, timeout > 0) == (b"", True)
+    def run(
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float, operation: str | None = None
+    ) -> CommandResult:
+        assert (stdin, timeout > 0, operation) == (b"", True, None)
         asked = tuple(argv)
         self.ran.append(asked)
         if asked[0] == "realpath":
@@ -188,7 +190,7 @@ def mounted(host: MountHost) -> str:
 def test_a_kernel_mount_is_read_only_and_always_taken_away() -> None:
     host = MountHost()
     file = mounted(host)
-    target = "/run/mnt/00000000-0000-4000-8000-000000000000"
+    target = "/run/mnt/00000000-0000-4000-8000-000000000001.00000000-0000-4000-8000-000000000002"
     assert file == f"{target}/{IMAGE}"
     mount = next(argv for argv in host.ran if argv[0] == "mount")
     assert mount[-2:] == ("10.0.0.9:/export/x", target)
@@ -213,7 +215,24 @@ def test_a_link_on_the_export_does_not_lead_to_a_file_of_the_host() -> None:
 def test_a_mount_that_is_busy_is_taken_away_lazily() -> None:
     host = MountHost(failing="umount")
     mounted(host)
-    assert ("umount", "-l", "/run/mnt/00000000-0000-4000-8000-000000000000") in host.ran
+    assert host.ran[-2][:2] == ("umount", "-l")
+
+
+def test_mounts_that_a_dead_agent_left_are_taken_away_and_those_in_use_are_not() -> None:
+    host = MountHost()
+    mount = KernelMount(ClockRuntime(), host, "/run/mnt")
+    with mount.file(STORE, IMAGE) as file:
+        host.left = ("dead-1.x", "dead-2.y", file.removeprefix("/run/mnt/").partition("/")[0])
+        host.ran.clear()
+        mount.clean_up()
+    gone = [argv for argv in host.ran if argv[0] in ("umount", "rmdir")][:4]
+    assert gone == [
+        ("umount", "-l", "/run/mnt/dead-1.x"),
+        ("rmdir", "/run/mnt/dead-1.x"),
+        ("umount", "-l", "/run/mnt/dead-2.y"),
+        ("rmdir", "/run/mnt/dead-2.y"),
+    ]
+    assert len(host.ran) == 6, "and the one in use, once, when its use is over"
 
 
 @pytest.fixture
@@ -269,7 +288,7 @@ def test_a_real_copy_writes_the_guests_disk_and_wipes_what_was_under_it(real_hos
     loop = ["losetup", "--find", "--show", "--direct-io=off", str(backing)]
     device = subprocess.run(loop, check=True, capture_output=True, text=True).stdout.strip()
     try:
-        qemu_img.convert_to_device(real_host, str(image), ImageFormat.QCOW2, device, 60)
+        qemu_img.convert_to_device(real_host, str(image), ImageFormat.QCOW2, device, 60, "op-1")
     finally:
         subprocess.run(["losetup", "--detach", device], check=True)
     written = backing.read_bytes()

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 import trustme
 
 from harness.agent.main import main
+from harness.agent.operations import Kind, Record
 from harness.cloudstack.agents.https import HttpsEndpoint
 from harness.spi.commands import PingCommand, StorPoolModifyStoragePoolCommand
 from harness.spi.errors import ErrorClass
@@ -70,6 +72,7 @@ def settings(directory: Path, **changes: object) -> Path:
         "libvirt_uri": "test:///default",
         "storpool_conf": str(conf),
         "storpool_conf_directory": str(drop_ins),
+        "operations_directory": str(directory / "operations"),
     }
     file.write_text(json.dumps(config | changes))
     return file
@@ -116,6 +119,27 @@ def test_a_process_serves_commands_logs_json_without_the_token_and_ends_on_sigte
     assert {line["host"] for line in lines} == {"kvm1"}
     assert any("StorPoolModifyStoragePoolCommand failed" in line["message"] for line in lines)
     assert TOKEN not in log.read_text() + checked.details
+
+
+def test_an_agent_serves_though_records_cannot_be_read_or_concluded_and_one_that_is_killed_keeps_them(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("libvirt", reason="needs libvirt-python: pip install '.[agent]'")
+    config = settings(tmp_path)
+    directory = tmp_path / "operations"
+    directory.mkdir()
+    (directory / "torn.json").write_text('{"id":"torn","kind":"att')
+    left = Record(id="op-1", kind=Kind.ATTACH, vm="test", paths=("/dev/storpool-byid/d.n.1",), began_at=1.0)
+    (directory / "op-1.json").write_bytes(msgspec.json.encode(left))
+    (directory / "op-2.json.new").write_text("")
+    for number in range(2):
+        log = tmp_path / f"log-{number}"
+        with running([sys.executable, "-m", "harness.agent.main"], config, log) as (process, url):
+            assert endpoint(tmp_path, url).send(PingCommand(), timeout=30).result
+            process.kill()
+        assert sorted(path.name for path in directory.iterdir()) == ["op-1.json", "torn.json"]
+        assert f"{directory}/torn.json cannot be read" in log.read_text()
+        assert "operation op-1 (attach test /dev/storpool-byid/d.n.1, acting) was left open" in log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -170,6 +172,140 @@ def test_text_files_are_read_up_to_a_limit(host: RealHost, tmp_path: Path) -> No
         big.truncate(2 * 1024 * 1024)
     with pytest.raises(InvalidParameter):
         host.read_text(str(file))
+
+
+WRITER = """
+import os, sys
+from harness.agent.real_host import RealHost
+from harness.runtime.threads import ThreadRuntime
+host = RealHost(ThreadRuntime("writer"))
+stop = int(sys.argv[2])
+calls = 0
+
+def deadly(name):
+    real = getattr(os, name)
+    def call(*arguments, **named):
+        global calls
+        calls += 1
+        if calls == stop:
+            os.kill(os.getpid(), 9)
+        return real(*arguments, **named)
+    setattr(os, name, call)
+
+for name in ("open", "fdopen", "fsync", "replace", "rename", "close"):
+    deadly(name)
+host.write_durably(sys.argv[1], "new" * 1000)
+print("ended", calls)
+"""
+
+
+def test_a_durable_file_is_whole_whenever_its_writer_is_killed(host: RealHost, tmp_path: Path) -> None:
+    """Killed before each system call of the write, as far as Python makes them."""
+    seen = []
+    for stop in range(1, 30):
+        path = tmp_path / str(stop) / "operations/op.json"
+        path.parent.mkdir(parents=True)
+        path.write_text("old")
+        path.with_name("op.json.new").write_text("left by another kill" * 1000)
+        argv = [PYTHON, "-c", WRITER, str(path), str(stop)]
+        ran = subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2])
+        assert ran.returncode in (0, -9), ran.stderr
+        seen.append(path.read_text())
+        assert set(host.list_directory(str(path.parent))) <= {"op.json", "op.json.new"}
+        if ran.returncode == 0:
+            break
+    assert set(seen) == {"old", "new" * 1000}
+    assert len(seen) > 4
+    assert seen == sorted(seen, reverse=True), "once it is new it stays so"
+
+
+def test_durable_files_are_made_with_their_directory_for_root_alone_and_removed(host: RealHost, tmp_path: Path) -> None:
+    directory = tmp_path / "a/b"
+    path = str(directory / "op.json")
+    assert host.list_directory(str(directory)) == ()
+    host.remove(path)
+    for text in ("{}", "[1]"):
+        host.write_durably(path, text)
+        assert host.read_text(path) == text
+    assert host.list_directory(str(directory)) == ("op.json",)
+    assert (directory.stat().st_mode & 0o777, Path(path).stat().st_mode & 0o777) == (0o700, 0o600)
+    host.remove(path)
+    assert host.list_directory(str(directory)) == ()
+    (tmp_path / "file").touch()
+    for refused in (
+        lambda: host.write_durably(str(tmp_path / "file/x"), ""),
+        lambda: host.list_directory(f"{tmp_path}/file"),
+    ):
+        with pytest.raises(Unavailable, match="file"):
+            refused()
+
+
+RUNNER = """
+import sys
+from harness.agent.real_host import RealHost
+from harness.runtime.threads import ThreadRuntime
+RealHost(ThreadRuntime("agent")).run(sys.argv[2:], stdin=b"secret", timeout=600, operation=sys.argv[1])
+"""
+
+
+def kill(processes: list[int]) -> None:
+    """Those that a failed test left."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        os.close(process)
+
+
+def orphan(operation: str, *argv: str) -> subprocess.Popen[str]:
+    """An agent that runs a program; the caller kills the agent alone."""
+    return subprocess.Popen([PYTHON, "-c", RUNNER, operation, *argv], text=True, cwd=Path(__file__).parents[2])
+
+
+def wait_for(file: Path) -> str:
+    runtime = ThreadRuntime("test")
+    deadline = runtime.monotonic() + 20
+    while runtime.monotonic() < deadline:
+        if file.exists() and file.read_text().endswith("\n"):
+            return file.read_text()
+        runtime.sleep(0.02)
+    raise AssertionError(f"{file} was not written")
+
+
+def test_a_program_that_outlives_its_agent_is_found_and_ended_with_its_children(
+    host: RealHost, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    processes = {}
+    for name in ("mine", "other"):
+        said = tmp_path / name
+        # Writes on for ever, as a copy would; its child too.
+        script = f"(while :; do echo >> {said}.child; sleep 0.02; done) & echo $$ $! > {said}; wait"
+        processes[name] = orphan(f"{tmp_path.name}-{name}", "sh", "-c", script)
+    pids = {name: [int(pid) for pid in wait_for(tmp_path / name).split()] for name in processes}
+    for process in processes.values():
+        process.kill()
+        process.wait(20)
+    # It fails for what does not outlive the agent.
+    opened = [os.pidfd_open(pid) for pid in (*pids["mine"], *pids["other"])]
+    request.addfinalizer(lambda: kill(opened))
+    host.end_programs(f"{tmp_path.name}-mine", timeout=20)
+    for pid in pids["mine"]:
+        assert_gone(pid)
+    written = (tmp_path / "mine.child").stat().st_size
+    for pid in pids["other"]:
+        assert Path(f"/proc/{pid}/cmdline").read_bytes(), "another operation's program lives on"
+    host.end_programs(f"{tmp_path.name}-other", timeout=20)
+    for pid in pids["other"]:
+        assert_gone(pid)
+    assert (tmp_path / "mine.child").stat().st_size == written
+    host.end_programs(f"{tmp_path.name}-mine", timeout=0.01)
+
+
+def test_a_program_that_cannot_be_ended_is_told(host: RealHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        real_host, "_kill_holders", lambda link: [77] if link == "/memfd:splab-agent:op (deleted)" else []
+    )
+    with pytest.raises(Unknown, match="processes 77 of operation op"):
+        host.end_programs("op", timeout=0.1)
 
 
 def test_storpools_configuration_is_read_as_storpool_reads_it(host: RealHost, tmp_path: Path) -> None:

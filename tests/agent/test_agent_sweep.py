@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 from agent_fakes import MIB, Rig
 
+from harness.agent.operations import SETTLE_TIME
 from harness.spi.commands import (
     AnyCommand,
     AttachCommand,
@@ -100,6 +101,14 @@ def reached(case: Case, rig: Rig) -> bool:
     return disks(rig) == case.disks and rig.attached == set(case.disks)
 
 
+def settled(case: Case, rig: Rig) -> bool:
+    """Whether nothing is open any more, and nothing has changed, once everything has settled."""
+    assert not rig.agent().recovery.look_at_all()
+    rig.clock.time += SETTLE_TIME + 1
+    assert not rig.agent().recovery.look_at_all()
+    return rig.files == {} and reached(case, rig)
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize(("error", "late"), [(Unavailable, False), (Unknown, False), (Unknown, True)])
 def test_any_one_failure_is_undone_or_told_and_a_repetition_succeeds(
@@ -125,6 +134,7 @@ def test_any_one_failure_is_undone_or_told_and_a_repetition_succeeds(
         repeated = rig.agent().handle(again)
         assert repeated.result, f"{where}, then {repeated}"
         assert reached(case, rig), where
+        assert settled(case, rig), where
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -141,3 +151,4 @@ def test_an_agent_killed_at_any_step_goes_on_after_its_restart(case: Case, late:
         repeated = rig.agent().handle(again)
         assert repeated.result, f"killed at {step} (step {number}), then {repeated}"
         assert reached(case, rig), f"killed at {step} (step {number})"
+        assert settled(case, rig), f"killed at {step} (step {number})"

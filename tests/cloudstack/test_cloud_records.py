@@ -32,6 +32,9 @@ def records(request: pytest.FixtureRequest, runtime: ThreadRuntime, tmp_path: Pa
     return Records.open(None if request.param == "memory" else tmp_path / "cloud.db", runtime)
 
 
+SUM = "SELECT sum(size) FROM volumes"
+
+
 def volume(name: str = "data") -> Volume:
     return Volume(
         uuid=f"uuid of {name}",
@@ -165,6 +168,39 @@ def test_stores_in_memory_are_separate_and_open_in_well_under_a_millisecond(runt
         Records.open(None, runtime).close()
         seconds.append(time.perf_counter() - began)
     assert min(seconds) < 0.001
+
+
+def test_what_was_read_before_a_change_is_read_anew_after_it(records: Records, runtime: ThreadRuntime) -> None:
+    with records.transaction("x") as tx:
+        row = tx.insert(volume())
+
+    def look() -> tuple[object, ...]:
+        seen: list[object] = []
+        for store in (records, records, records.reopen(runtime)):
+            with store.read() as tx:
+                every = tx.all(Volume)
+                sizes = tx.pairs("SELECT name, size FROM volumes")
+                seen.append((tx.get(Volume, row.id), tx.find(Volume, name="data"), [*every], tx.integer(SUM), [*sizes]))
+                every.clear()
+                sizes.clear()
+        assert seen[0] == seen[1] == seen[2]
+        return tuple(seen)
+
+    first = look()
+    with pytest.raises(Conflict), records.transaction("x") as tx:
+        tx.update(row, size=7)
+        assert tx.get(Volume, row.id).size == tx.integer(SUM) == 7
+        raise Conflict("given up")
+    assert look() == first
+    with records.transaction("x") as tx:
+        tx.update(row, size=7)
+    after = look()
+    assert after != first
+    with records.reopen(runtime).transaction("x") as tx:
+        tx.delete(row)
+        assert tx.find(Volume, name="data") is None
+    with records.read() as tx:
+        assert tx.find(Volume, name="data") is None and tx.all(Volume) == [] and tx.integer(SUM) == 0
 
 
 def test_a_closed_store_in_memory_leaves_nothing_to_the_next_one_and_is_not_its_back_door(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from greenlet import getcurrent
 
 from harness.runtime.errors import BoundError, DeadlockError, TaskErrors
 from harness.runtime.process import SimulatedRuntime
@@ -302,3 +305,28 @@ def test_a_dying_task_cannot_go_on_through_the_runtime_of_another_process() -> N
 
     simulation.run(main)
     assert effects == []
+
+
+def test_a_run_leaves_nothing_in_memory_and_its_tasks_share_greenlets() -> None:
+    seen: set[int] = set()
+
+    def run() -> weakref.ref[Simulation]:
+        simulation = Simulation(1)
+        victim = simulation.process("victim")
+
+        def main() -> None:
+            for turn in range(20):
+                for process in (simulation.main, victim):
+                    process.spawn("short", lambda: seen.add(id(getcurrent())))
+                simulation.main.sleep(1)
+                if turn == 9:
+                    victim.spawn("waits", lambda: victim.sleep(1000))
+            simulation.kill("victim")
+
+        simulation.run(main)
+        return weakref.ref(simulation)
+
+    over = run()
+    gc.collect()
+    assert over() is None
+    assert len(seen) == 2

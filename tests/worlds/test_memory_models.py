@@ -19,7 +19,7 @@ from harness.spi.ports import DomainState
 from harness.worlds.memory.image import BOOT_MAGIC, guest_image
 from harness.worlds.memory.machine import Machine
 from harness.worlds.memory.model_guest import ModelGuest
-from harness.worlds.memory.model_host import ModelHost
+from harness.worlds.memory.model_host import COPY_SECONDS, ModelHost
 from harness.worlds.memory.model_hypervisor import ModelHypervisor
 from harness.worlds.memory.model_secondary import ModelExport, ModelSecondaryRole
 from simulator.blocks.memory import MemoryBlocks
@@ -158,29 +158,41 @@ def test_an_image_larger_than_the_device_is_refused_and_other_programs_do_not_ex
     bench.run(work)
 
 
-def test_a_copy_that_is_killed_leaves_part_of_the_image_and_a_closed_device() -> None:
+def test_a_copy_outlives_its_agent_until_it_is_killed_and_leaves_part_of_the_image_and_a_closed_device() -> None:
     bench = Bench()
-    writes: list[int] = []
+    copies: list[str] = []
 
-    def strike(process: str, _kind: str, detail: str) -> None:
+    def strike(_process: str, _kind: str, detail: str) -> None:
         if detail.endswith("writes"):
-            writes.append(1)
-            if len(writes) == 2:
-                bench.simulation.kill(process)
+            copies.append(detail)
+            if len(copies) == 2:
+                bench.simulation.kill("agent")
 
     bench.simulation.strike = strike
 
     def copy() -> None:
-        bench.host.run(convert(QCOW2, "qcow2", DEVICE), timeout=10)
+        bench.host.run(convert(QCOW2, "qcow2", DEVICE), timeout=10, operation="op-1")
 
     def main() -> None:
         bench.agent.spawn("copy", copy)
+        bench.simulation.main.sleep(COPY_SECONDS * 0.75)
+        assert not bench.simulation.alive("agent")
+        assert bench.blocks.opened(1)
+        runtime = bench.simulation.process("agent")
+        host = ModelHost(bench.machine, runtime, bench.export.read)
+
+        def end() -> None:
+            host.end_programs("another", timeout=5)
+            assert bench.blocks.opened(1)
+            host.end_programs("op-1", timeout=5)
+            assert not bench.blocks.opened(1)
+
+        runtime.spawn("end", end)
         bench.simulation.main.sleep(10)
 
     bench.simulation.run(main)
     assert bench.blocks.read(1, 0, len(BOOT_MAGIC)) == BOOT_MAGIC
     assert bench.blocks.read(1, guest_image().size - 4096, 4096) == bytes(4096)
-    assert not bench.blocks.opened(1)
     with pytest.raises(Dead):
         bench.host.block_device_size(DEVICE)
 

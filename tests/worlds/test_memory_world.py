@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness import checks
+from harness.agent.operations import SETTLE_TIME
 from harness.observers import CloudApiError, Json, World
 from harness.worlds.memory.prepared import Prepared
 from harness.worlds.memory.processes import ENDPOINT, MANAGEMENT, STORPOOL_TOKEN, agent_of
@@ -200,6 +201,76 @@ def test_every_process_can_be_killed_and_started_again_with_what_is_durable(seed
         assert violations(world) == []
 
     MemoryWorld(seed).run(live_on)
+
+
+class DyingAgents:
+    """A VM's life whose agents die at every point number `every * n + first`, and are started again within a second."""
+
+    def __init__(self, first: int, every: int) -> None:
+        self.world = MemoryWorld(first, strike=self._strike)
+        self.kills = 0
+        self._first = first
+        self._every = every
+        self._points = 0
+        self._agents = [agent_of(host.name) for host in self.world.hosts]
+        self._over = False
+
+    def run(self) -> None:
+        self.world.run(self._main)
+
+    def _main(self, world: MemoryWorld) -> None:
+        world.simulation.main.spawn("start again", self._start_again)
+        env = world.environment
+        template_id = template(world)
+        offering = world.cloud.call("createDiskOffering", name="o", displaytext="o", disksize=1, tags=env.pools[0].tag)[
+            "diskoffering"
+        ]["id"]
+        vm = self._try("deployVirtualMachine", **deployment(world, template_id))
+        volume = self._try("createVolume", name="d", diskofferingid=offering, zoneid=env.zone_id)
+        for command in ("attachVolume", "detachVolume", "attachVolume") if vm and volume else ():
+            self._try(command, id=volume["volume"]["id"], virtualmachineid=vm["virtualmachine"]["id"])
+        for command in ("stopVirtualMachine", "startVirtualMachine") if vm else ():
+            self._try(command, id=vm["virtualmachine"]["id"])
+        self._over = True
+        world.simulation.main.sleep(2 * SETTLE_TIME)
+        assert violations(world) == []
+        files = [name for machine in world.processes.machines.values() for name in machine.files]
+        assert not [name for name in files if "/operations/" in name]
+
+    def _try(self, command: str, **parameters: str | int | bool) -> Json:
+        """The answer; nothing when it failed, as it may because of a kill."""
+        try:
+            return self.world.cloud.call(command, **parameters)
+        except CloudApiError:
+            return {}
+
+    def _start_again(self) -> None:
+        while not self._over:
+            for name in self._agents:
+                if not self.world.simulation.alive(name):
+                    self.world.start(name)
+            self.world.simulation.main.sleep(1)
+
+    def _strike(self, process: str, _kind: str, _detail: str) -> None:
+        if process not in self._agents or self._over:
+            return
+        self._points += 1
+        if self._points % self._every == self._first:
+            self.kills += 1
+            self.world.kill(process)
+
+
+def test_agents_that_die_again_and_again_leave_nothing_behind() -> None:
+    kills = 0
+    for every in (10, 40):
+        for first in range(every):
+            life = DyingAgents(first, every)
+            try:
+                life.run()
+            except AssertionError as error:
+                raise AssertionError(f"killed at points {every} * n + {first}: {error}") from error
+            kills += life.kills
+    assert kills > 50
 
 
 def test_a_dead_agent_is_an_error_of_the_job_and_not_of_the_run() -> None:

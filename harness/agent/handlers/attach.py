@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import disk_xml, read_disks, target_name
+from harness.agent.operations import Kind
 from harness.agent.tools import Tools
 from harness.spi.commands import AttachAnswer, AttachCommand
 from harness.spi.errors import Conflict, Error, NotFound, Unknown
@@ -25,6 +26,11 @@ def _attach(tools: Tools, name: str, disk: Disk, deadline: Deadline) -> AttachAn
     if _has(tools, name, disk):
         tools.adaptor.verify(disk.path, size=disk.size, timeout=deadline.remaining)
         return AttachAnswer(result=True, disk=disk, details=f"{disk.path} was attached to {name} already")
+    with tools.operations.begin(Kind.ATTACH, name, [disk.path]):
+        return _give(tools, name, disk, deadline)
+
+
+def _give(tools: Tools, name: str, disk: Disk, deadline: Deadline) -> AttachAnswer:
     tools.adaptor.connect(disk.path, size=disk.size, timeout=deadline.remaining)
     try:
         tools.hypervisor.attach_device(name, disk_xml(disk))

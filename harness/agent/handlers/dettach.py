@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import AttachedDisk, attached_disk_xml, read_disks
+from harness.agent.operations import Kind
 from harness.agent.tools import Tools
 from harness.spi.commands import AttachAnswer, DettachCommand
 from harness.spi.errors import Conflict, Error, NotFound, Unavailable, Unknown
@@ -29,8 +30,9 @@ def handle(tools: Tools, command: DettachCommand) -> AttachAnswer:
     deadline = Deadline(tools.runtime, command.wait)
     with tools.vm_locks.hold(command.vm_name, deadline.remaining):
         with tools.volumes([command.disk.path], deadline.remaining):
-            _take_away(tools, command.vm_name, command.disk, deadline)
-            _disconnect(tools, command.vm_name, command.disk.path)
+            with tools.operations.begin(Kind.DETTACH, command.vm_name, [command.disk.path]):
+                _take_away(tools, command.vm_name, command.disk, deadline)
+                _disconnect(tools, command.vm_name, command.disk.path)
     return AttachAnswer(result=True, disk=command.disk)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.agent import qemu_img
 from harness.agent.deadline import Deadline
+from harness.agent.operations import Kind, Operation
 from harness.agent.tools import Tools
 from harness.spi.commands import CopyCmdAnswer, StorPoolDownloadTemplateCommand
 from harness.spi.errors import Error, InvalidParameter
@@ -23,13 +24,17 @@ def handle(tools: Tools, command: StorPoolDownloadTemplateCommand) -> CopyCmdAns
         with tools.secondary.file(source.store, source.path) as file:
             image = qemu_img.info(tools.host, file, _format(source), min(INFO_SECONDS, deadline.remaining))
             qemu_img.check_guest_image(image, file)
-            capacity = tools.adaptor.connect(destination.path, size=size, timeout=deadline.remaining)
-            try:
-                _copy(tools, file, _format(source), image.virtual_size, destination.path, capacity, deadline)
-            except Error as error:
-                tools.adaptor.undo(error, [destination.path])
-                raise
-            details = _detach(tools, destination.path)
+            with tools.operations.begin(Kind.DOWNLOAD, None, [destination.path]) as operation:
+                capacity = tools.adaptor.connect(destination.path, size=size, timeout=deadline.remaining)
+                try:
+                    _check_size(file, image.virtual_size, destination.path, capacity)
+                    qemu_img.convert_to_device(
+                        tools.host, file, _format(source), destination.path, deadline.remaining, operation.id
+                    )
+                except Error as error:
+                    tools.adaptor.undo(error, [destination.path])
+                    raise
+                details = _detach(tools, destination.path, operation)
     return CopyCmdAnswer(result=True, path=destination.path, size=image.virtual_size, details=details)
 
 
@@ -38,27 +43,19 @@ def _format(source: TemplateObject | SnapshotObject) -> ImageFormat:
     return source.format if isinstance(source, TemplateObject) else ImageFormat.QCOW2
 
 
-def _copy(
-    tools: Tools,
-    file: str,
-    image_format: ImageFormat,
-    virtual_size: int,
-    device: str,
-    capacity: int,
-    deadline: Deadline,
-) -> None:
+def _check_size(file: str, virtual_size: int, device: str, capacity: int) -> None:
     if virtual_size > capacity:
         raise InvalidParameter(
             f"the image {file} is a disk of {virtual_size} bytes, but {device} has only {capacity}; "
             "make the volume at least that large"
         )
-    qemu_img.convert_to_device(tools.host, file, image_format, device, deadline.remaining)
 
 
-def _detach(tools: Tools, path: str) -> str:
+def _detach(tools: Tools, path: str, operation: Operation) -> str:
     """Detach after a good copy; a failure is told in the details, for it does not make the copy bad."""
     try:
         tools.adaptor.disconnect(path)
     except Error as error:
+        operation.leave_open()
         return f"copied, but {path} stays attached to host {tools.config.host_name}: {error}"
     return ""

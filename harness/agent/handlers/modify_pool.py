@@ -6,6 +6,7 @@ The check volume is detached again, so that it holds nothing up when it is to be
 from __future__ import annotations
 
 from harness.agent.deadline import Deadline
+from harness.agent.operations import Kind
 from harness.agent.storpool_conf import read_host_configuration
 from harness.agent.tools import Tools
 from harness.spi.commands import StorPoolModifyStoragePoolAnswer, StorPoolModifyStoragePoolCommand
@@ -17,13 +18,15 @@ def handle(tools: Tools, command: StorPoolModifyStoragePoolCommand) -> StorPoolM
     deadline = Deadline(tools.runtime, command.wait)
     configuration = read_host_configuration(tools.host, tools.config)
     details = ""
-    with tools.volumes([command.volume_path], deadline.remaining):
+    path = command.volume_path
+    with tools.volumes([path], deadline.remaining), tools.operations.begin(Kind.CHECK, None, [path]) as operation:
         if command.add:
             # Every host proves itself with the same volume, perhaps at this moment.
-            tools.adaptor.connect(command.volume_path, size=None, timeout=deadline.remaining, shared=True)
+            tools.adaptor.connect(path, size=None, timeout=deadline.remaining, shared=True)
         try:
-            tools.adaptor.disconnect(command.volume_path)
+            tools.adaptor.disconnect(path)
         except Error as error:
+            operation.leave_open()
             details = f"the host reaches StorPool, but the check volume stays attached: {error}"
             if not command.add:
                 raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 from harness.agent.adaptor import is_storpool_path
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import read_disks
+from harness.agent.operations import Kind
 from harness.agent.tools import Tools
 from harness.spi.commands import Answer, StopCommand
 from harness.spi.errors import Error, NotFound, Unavailable
@@ -28,14 +29,15 @@ def handle(tools: Tools, command: StopCommand) -> Answer:
         if state is not None:
             paths |= dict.fromkeys(_disks(tools, command.vm_name))
         with tools.volumes(paths, deadline.remaining):
-            if state is DomainState.RUNNING and not command.force:
-                _ask_guest(tools, command.vm_name, deadline)
-            if state is not None:
-                _power_off(tools, command.vm_name)
-            tools.unplugs.over(command.vm_name)
-            _disconnect_all(tools, list(paths))
-            if state is not None:
-                tools.hypervisor.undefine(command.vm_name)
+            with tools.operations.begin(Kind.STOP, command.vm_name, paths):
+                if state is DomainState.RUNNING and not command.force:
+                    _ask_guest(tools, command.vm_name, deadline)
+                if state is not None:
+                    _power_off(tools, command.vm_name)
+                tools.unplugs.over(command.vm_name)
+                _disconnect_all(tools, list(paths))
+                if state is not None:
+                    tools.hypervisor.undefine(command.vm_name)
     return Answer(result=True, details="" if state is not None else f"domain {command.vm_name} was not there")
 
 

@@ -40,17 +40,23 @@ def expired(query: Query, now: float) -> str | None:
 
 def _candidates(query: Query, secret: str) -> Iterator[bytes]:
     pairs = [(name, value) for name, value in query if name.lower() != "signature"]
-    by_name = sorted(pairs, key=lambda pair: pair[0])
-    by_lower_name = sorted(pairs, key=lambda pair: pair[0].lower())
     # Java escapes "~", Python does not; libcloud leaves brackets alone, and names may or may not be escaped.
-    for ordered, safe, tilde, names in itertools.product(
-        (by_name, by_lower_name), ("*", "*[]"), ("~", "%7E"), (False, True)
-    ):
+    for order, safe, tilde, names in itertools.product((_name, _lower_name), ("*", "*[]"), ("~", "%7E"), (False, True)):
         text = "&".join(
-            f"{_quoted(name, safe) if names else name}={_quoted(value, safe).replace('~', tilde)}"
-            for name, value in ordered
-        ).lower()
-        yield base64.b64encode(hmac.digest(secret.encode(), text.encode(), "sha1"))
+            [
+                f"{_quoted(name, safe) if names else name}={_quoted(value, safe).replace('~', tilde)}"
+                for name, value in sorted(pairs, key=order)
+            ]
+        )
+        yield base64.b64encode(hmac.digest(secret.encode(), text.lower().encode(), "sha1"))
+
+
+def _name(pair: tuple[str, str]) -> str:
+    return pair[0]
+
+
+def _lower_name(pair: tuple[str, str]) -> str:
+    return pair[0].lower()
 
 
 def _quoted(text: str, safe: str) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from harness.cloudstack.records import schema
 from harness.spi.errors import Error
 
 STATEMENTS = 512
 """Prepared statements that a connection keeps: more than there are different ones."""
+Found = dict[tuple[str, tuple[Any, ...]], list[Any]]
+"""Rows by statement and parameters."""
 IDLE = 8
 """Connections that are kept for later stores in memory."""
 
@@ -20,6 +22,8 @@ class Database(Protocol):
 
     connection: sqlite3.Connection
     """Closed after `close`."""
+    found: Found | None
+    """For what was read since the last change; None when others may change the database too."""
     begin: str
     commit: tuple[str, ...]
     undo: tuple[str, ...]
@@ -30,6 +34,7 @@ class Database(Protocol):
 class FileDatabase:
     """A file, made when it does not exist. `Error` for one of another version."""
 
+    found: Found | None = None
     begin = "BEGIN IMMEDIATE"
     commit: tuple[str, ...] = ("COMMIT",)
     undo: tuple[str, ...] = ("ROLLBACK",)
@@ -75,6 +80,7 @@ class MemoryDatabase:
 
     def __init__(self, image: bytes) -> None:
         self._image = image
+        self.found: Found | None = {}
         self.connection = _take_idle(image) or _load(image)
         self.connection.execute("BEGIN")
 

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import functools
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from harness.cloudstack.records import schema
-from harness.cloudstack.records.database import Database, FileDatabase, MemoryDatabase
+from harness.cloudstack.records.database import Database, FileDatabase, Found, MemoryDatabase
 from harness.cloudstack.records.rows import Row
 from harness.spi.errors import Conflict, MisuseError, NotFound
 from harness.spi.runtime import Lock, Runtime
 
 R = TypeVar("R", bound=Row)
 Value = str | int | float | bool | None
+KEPT = 4096
+"""Reads that are kept at most."""
 
 
 class Transaction:
     """Statements of one transaction. Nothing that waits may be called while it is open."""
 
-    def __init__(self, connection: sqlite3.Connection, now: float) -> None:
+    def __init__(self, connection: sqlite3.Connection, now: float, found: Found | None = None) -> None:
+        """`found`, of a view, keeps what was read since the last change: most reads are made again and again."""
         self._connection = connection
+        self._found = found
         self.now = now
 
     def execute(self, sql: str, parameters: Sequence[Value] = ()) -> int:
@@ -35,8 +39,8 @@ class Transaction:
 
     def scalar(self, sql: str, parameters: Sequence[Value] = ()) -> Value:
         """First column of the first row, or None."""
-        row = self._connection.execute(sql, parameters).fetchone()
-        value: Value = row[0] if row else None
+        rows = self._fetch(sql, parameters)
+        value: Value = rows[0][0] if rows else None
         return value
 
     def integer(self, sql: str, parameters: Sequence[Value] = ()) -> int:
@@ -45,29 +49,28 @@ class Transaction:
 
     def pairs(self, sql: str, parameters: Sequence[Value] = ()) -> list[tuple[str, str]]:
         """Rows of two text columns."""
-        return self._connection.execute(sql, parameters).fetchall()
+        return list(self._fetch(sql, parameters))
 
     def find(self, kind: type[R], /, **columns: Value) -> R | None:
         """The first row whose columns have these values, or None."""
-        sql = f"{_select(kind)}{_equal(columns)} ORDER BY id LIMIT 1"
-        row = self._connection.execute(sql, tuple(columns.values())).fetchone()
-        return None if row is None else msgspec.convert(row, kind, strict=False)
+        return self._first(kind, _find(kind, tuple(columns), _absent(columns)), tuple(columns.values()))
 
     def get(self, kind: type[R], id: int) -> R:
         """The row with this id; raises `NotFound`."""
-        row = self.find(kind, id=id)
+        row = self._first(kind, _get(kind), (id,))
         if row is None:
             raise NotFound(f"{kind.TABLE} has no row {id}")
         return row
 
     def all(self, kind: type[R], /, **columns: Value) -> list[R]:
         """All rows whose columns have these values, by id."""
-        return self.select(kind, f"{_equal(columns)} ORDER BY id", tuple(columns.values()))
+        where = f"{_where(tuple(columns), _absent(columns))} ORDER BY id"
+        return self.select(kind, where, tuple(columns.values()))
 
     def select(self, kind: type[R], where: str, parameters: Sequence[Value] = ()) -> list[R]:
         """Rows by a condition in SQL, with whatever follows it."""
-        fetched = self._connection.execute(f"{_select(kind)}{where}", parameters).fetchall()
-        return [msgspec.convert(row, kind, strict=False) for row in fetched]
+        rows = self._fetch(f"{_select(kind)}{where}", parameters)
+        return [msgspec.convert(row, kind, strict=False) for row in rows]
 
     def insert(self, row: R) -> R:
         """Store a new row; the same with its id. `Conflict` when a unique column is taken."""
@@ -114,6 +117,22 @@ class Transaction:
             (resource_id, name, value),
         )
 
+    def _first(self, kind: type[R], sql: str, parameters: tuple[Value, ...]) -> R | None:
+        rows = self._fetch(sql, parameters)
+        return msgspec.convert(rows[0], kind, strict=False) if rows else None
+
+    def _fetch(self, sql: str, parameters: Sequence[Value]) -> Sequence[Any]:  # Any: the columns of each row
+        found = self._found
+        if found is None:
+            return self._connection.execute(sql, parameters).fetchall()
+        asked = (sql, tuple(parameters))
+        rows = found.get(asked)
+        if rows is None:
+            if len(found) >= KEPT:
+                found.clear()
+            rows = found[asked] = self._connection.execute(sql, parameters).fetchall()
+        return rows
+
     def _change(self, row: R, columns: dict[str, Value], condition: str, expected: tuple[Value, ...]) -> R:
         changes = ", ".join(f"{name} = ?" for name in columns)
         sql = f"UPDATE {row.TABLE} SET {changes} WHERE id = ?{condition}"
@@ -150,24 +169,9 @@ class Records:
         """Nobody may use the store any more; one in memory is gone."""
         self._database.close()
 
-    @contextmanager
-    def transaction(self, what: str) -> Iterator[Transaction]:
+    def transaction(self, what: str) -> AbstractContextManager[Transaction]:
         """All or nothing; `what` names the change at the runtime's commit point, without ids that differ by run."""
-        with self._lock:
-            with self._runtime.transaction():
-                database = self._database
-                connection = database.connection
-                connection.execute(database.begin)
-                try:
-                    yield Transaction(connection, self._runtime.now())
-                    self._runtime.now()  # raises Dead: a process that was killed meanwhile must not commit
-                except BaseException:
-                    for sql in database.undo:
-                        connection.execute(sql)
-                    raise
-                for sql in database.commit:
-                    connection.execute(sql)
-        self._runtime.point("commit", what)
+        return _Change(self._database, self._runtime, self._lock, what)
 
     def read(self) -> AbstractContextManager[Transaction]:
         """A consistent view; must not change anything. Nobody writes while it is open, so it needs no BEGIN."""
@@ -175,7 +179,7 @@ class Records:
 
 
 class _View:
-    """A class and not a generator, because reads are many and short."""
+    """A class and not a generator, as `_Change` is, because there are many and they are short."""
 
     __slots__ = ("_database", "_fence", "_lock", "_runtime")
 
@@ -188,7 +192,7 @@ class _View:
     def __enter__(self) -> Transaction:
         self._lock.acquire()
         try:
-            view = Transaction(self._database.connection, self._runtime.now())
+            view = Transaction(self._database.connection, self._runtime.now(), self._database.found)
             self._fence.__enter__()
         except BaseException:
             self._lock.release()
@@ -202,15 +206,63 @@ class _View:
         self._lock.release()
 
 
+class _Change(_View):
+    __slots__ = ("_what",)
+
+    def __init__(self, database: Database, runtime: Runtime, lock: Lock, what: str) -> None:
+        super().__init__(database, runtime, lock)
+        self._what = what
+
+    def __enter__(self) -> Transaction:
+        view = super().__enter__()
+        database = self._database
+        try:
+            if database.found is not None:
+                database.found.clear()
+            database.connection.execute(database.begin)
+        except BaseException:
+            super().__exit__(None, None, None)
+            raise
+        return Transaction(database.connection, view.now)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        database, ending = self._database, self._database.undo
+        try:
+            if kind is None:
+                self._runtime.now()  # raises Dead: a process that was killed meanwhile must not commit
+                ending = database.commit
+        finally:
+            try:
+                for sql in ending:
+                    database.connection.execute(sql)
+            finally:
+                super().__exit__(kind, error, trace)
+        if kind is None:
+            self._runtime.point("commit", self._what)
+
+
 @functools.cache
 def _where(names: tuple[str, ...], absent: tuple[str, ...]) -> str:
     """The condition that these columns have given values, or none when they are `absent`."""
     return " AND ".join(f"{name} IS ?" if name in absent else f"{name} = ?" for name in names) or "1"
 
 
-def _equal(columns: dict[str, Value]) -> str:
-    absent = () if None not in columns.values() else tuple(name for name, value in columns.items() if value is None)
-    return _where(tuple(columns), absent)
+def _absent(columns: dict[str, Value]) -> tuple[str, ...]:
+    if None not in columns.values():
+        return ()
+    return tuple(name for name, value in columns.items() if value is None)
+
+
+@functools.cache
+def _find(kind: type[Row], names: tuple[str, ...], absent: tuple[str, ...]) -> str:
+    return f"{_select(kind)}{_where(names, absent)} ORDER BY id LIMIT 1"
+
+
+@functools.cache
+def _get(kind: type[Row]) -> str:
+    return f"{_select(kind)}id = ?"
 
 
 @functools.cache

@@ -58,6 +58,7 @@ def _kvm_agent(lab: Lab, host: KvmHost) -> AgentProcess:
         "accelerator": "kvm" if host.accelerator is Accelerator.KVM else "qemu",
         "secondary_access": "qemu-nfs" if lab.secondary.access is Access.QEMU else "kernel-mount",
         "log_directory": str(host.agent_directory / "consoles"),
+        "operations_directory": str(host.agent_directory / "operations"),
     }
     return AgentProcess(
         name=host.name,

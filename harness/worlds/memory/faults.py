@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.worlds.memory.processes import Processes, agent_of
+from harness.worlds.memory.processes import STORPOOL, Processes, agent_of
 
 RETRY_SECONDS = 5.0
 """Between two tries of starting a process that was killed while it started."""
@@ -101,6 +101,11 @@ class MemoryFaults:
             blocks.taken = 0
 
         self._later(seconds, "StorPool emptied", empty)
+
+    def storpool_dies(self, seconds: float, *, after: bool) -> None:
+        effects = self._processes.effects
+        effects.dying = lambda: self.kill(STORPOOL, seconds)
+        effects.after = after
 
     def set_clock(self, process: str, seconds: float) -> None:
         clocks = self._simulation.clocks

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from harness.runtime.process import SimulatedRuntime
+from harness.runtime.process import SimulatedEvent, SimulatedRuntime
 from harness.spi.errors import Error, InvalidParameter, NotFound
 from harness.spi.objects import PATH_PREFIX
 from harness.spi.ports import DomainState
@@ -94,6 +94,15 @@ class ModelDomain:
     """Live XML, if it was asked for since the disks changed."""
 
 
+@dataclass(slots=True)
+class ModelProgram:
+    """A program that takes its time."""
+
+    operation: str | None
+    """What `Host.end_programs` finds it by."""
+    killed: SimulatedEvent
+
+
 class Machine:
     """One host. `runtime` is its hardware's: a process that no test kills by accident."""
 
@@ -107,6 +116,8 @@ class Machine:
         self.files = dict(files)
         """Small text files by path."""
         self.domains: dict[str, ModelDomain] = {}
+        self.programs: list[ModelProgram] = []
+        """Those that run, also after the agent that started them has died."""
         self.cuts = 0
         """How many reasons there are for which this host does not reach the StorPool API."""
         self.libvirtd_gone = 0

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
-from harness.spi.errors import NotFound, Unavailable
+from harness.runtime.process import SimulatedRuntime
+from harness.spi.errors import NotFound, Unavailable, Unknown
 from harness.spi.ports import CommandResult
-from harness.spi.runtime import Runtime
 from harness.worlds.memory.image import Image, ImageError, read_image
-from harness.worlds.memory.machine import Machine
+from harness.worlds.memory.machine import Machine, ModelProgram
 from simulator.ports import BlocksError
 
 Files = Callable[[str], bytes]
 """Contents of an image file by the name that `Secondary.file` gave; raises `NotFound`."""
+
+COPY_SECONDS = 0.2
+END_POLL_SECONDS = 0.05
 
 _INFO_OPTIONS = {"-f": True, "--output=json": False}
 _CONVERT_OPTIONS = {"-f": True, "-O": True, "-t": True, "-T": True, "-n": False, "-p": False}
@@ -25,7 +29,7 @@ _CONVERT_OPTIONS = {"-f": True, "-O": True, "-t": True, "-T": True, "-n": False,
 class ModelHost:
     """One agent's view of the machine; its runtime fences it when the agent is killed."""
 
-    def __init__(self, machine: Machine, runtime: Runtime, files: Files) -> None:
+    def __init__(self, machine: Machine, runtime: SimulatedRuntime, files: Files) -> None:
         self._machine = machine
         self._runtime = runtime
         self._files = files
@@ -41,8 +45,46 @@ class ModelHost:
             raise NotFound(f"{path} does not exist on host {self._machine.name}")
         return text
 
-    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> CommandResult:  # noqa: ARG002 - port
-        """qemu-img info and convert. Any other program is refused, as is a format that is not given."""
+    def write_durably(self, path: str, text: str) -> None:
+        """At once; a kill strikes before or after."""
+        what = f"{self._machine.name}: write {posixpath.dirname(path)}"
+        self._runtime.point("commit", what)
+        self._machine.files[path] = text
+        self._runtime.point("commit", f"{what}, done")
+
+    def remove(self, path: str) -> None:
+        what = f"{self._machine.name}: remove from {posixpath.dirname(path)}"
+        self._runtime.point("commit", what)
+        self._machine.files.pop(path, None)
+        self._runtime.point("commit", f"{what}, done")
+
+    def list_directory(self, path: str) -> tuple[str, ...]:
+        self._runtime.monotonic()
+        return tuple(
+            sorted(posixpath.basename(file) for file in self._machine.files if posixpath.dirname(file) == path)
+        )
+
+    def end_programs(self, operation: str, *, timeout: float) -> None:
+        deadline = self._runtime.monotonic() + timeout
+        while found := [program for program in self._machine.programs if program.operation == operation]:
+            for program in found:
+                program.killed.deliver()
+            if self._runtime.monotonic() >= deadline:
+                raise Unknown(f"programs of operation {operation} are still there after {timeout:g} s")
+            self._runtime.sleep(END_POLL_SECONDS)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",  # noqa: ARG002 - the port's signature
+        timeout: float,
+        operation: str | None = None,
+    ) -> CommandResult:
+        """qemu-img info and convert. Any other program is refused, as is a format that is not given.
+
+        A copy takes `COPY_SECONDS` and goes on when the agent dies, as any program does.
+        """
         arguments = tuple(argv)
         if arguments[:2] not in (("qemu-img", "info"), ("qemu-img", "convert")):
             raise Unavailable(f"the model host {self._machine.name} has no program for {' '.join(arguments[:2])}")
@@ -51,7 +93,8 @@ class ModelHost:
             if arguments[1] == "info":
                 output = self._info(_parse(arguments[2:], _INFO_OPTIONS))
             else:
-                output = self._convert(_parse(arguments[2:], _CONVERT_OPTIONS))
+                output = b""
+                self._convert(_parse(arguments[2:], _CONVERT_OPTIONS), operation, timeout)
         except _Failed as error:
             return CommandResult(arguments, 1, b"", f"qemu-img: {error}\n".encode())
         self._runtime.point("effect-end", f"{self._machine.name}: {' '.join(arguments[:2])}")
@@ -70,7 +113,7 @@ class ModelHost:
             }
         )
 
-    def _convert(self, call: _Call) -> bytes:
+    def _convert(self, call: _Call, operation: str | None, timeout: float) -> None:
         source, destination = call.operand(0, 2), call.operand(1, 2)
         image = self._read(source, call.need("-f"))
         if call.need("-O") != "raw":
@@ -81,19 +124,28 @@ class ModelHost:
             raise _Failed(f"Could not open '{destination}': No such file or directory")
         if machine.blocks.size(key) < image.size:
             raise _Failed("error while converting raw: Device too small")
-        machine.blocks.open(key, machine.client_id)
-        try:
-            blank = machine.blocks.stored(key) == 0
-            for half in _halves(image, zeroes=not blank):
-                # A kill between the halves leaves part of the image, as it would.
-                self._runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
-                for offset, data in half:
-                    machine.blocks.write(key, offset, data)
-        except BlocksError as error:
-            raise _Failed(f"error while writing: {error}") from error
-        finally:
-            machine.blocks.release(key, machine.client_id)
-        return b""
+        program = ModelProgram(operation, machine.runtime.event("a signal"))
+        failures: list[BlocksError] = []
+        ended = self._runtime.event(f"the end of qemu-img on {machine.name}")
+
+        def copy() -> None:
+            try:
+                _copy(machine, key, image, program)
+            except BlocksError as error:
+                failures.append(error)
+            machine.programs.remove(program)
+            ended.deliver()
+
+        machine.programs.append(program)
+        machine.runtime.spawn("qemu-img", copy)
+        if not ended.wait(timeout):
+            program.killed.deliver()
+            ended.wait()
+            raise Unknown(f"qemu-img did not end within {timeout:g} s and was killed")
+        if program.killed.is_set():
+            raise _Failed("killed")
+        if failures:
+            raise _Failed(f"error while writing: {failures[0]}")
 
     def _read(self, file: str, image_format: str) -> Image:
         try:
@@ -106,6 +158,21 @@ class ModelHost:
         if key is None:
             return self._files(file)
         return self._machine.blocks.read(key, 0, self._machine.blocks.size(key))
+
+
+def _copy(machine: Machine, key: int, image: Image, program: ModelProgram) -> None:
+    """A program that is killed between the halves leaves part of the image, as it would."""
+    machine.blocks.open(key, machine.client_id)
+    try:
+        blank = machine.blocks.stored(key) == 0
+        for half in _halves(image, zeroes=not blank):
+            machine.runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
+            if program.killed.wait(COPY_SECONDS / 2):
+                return
+            for offset, data in half:
+                machine.blocks.write(key, offset, data)
+    finally:
+        machine.blocks.release(key, machine.client_id)
 
 
 class _Failed(Exception):

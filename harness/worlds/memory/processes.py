@@ -1,7 +1,7 @@
 """The processes of the memory world, and how each is started from what is durable.
 
 A killed process is started again with the same function: StorPool from its journal, the management server from its
-records, an agent from nothing.
+records, an agent from its host's files and domains.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.worlds.memory.model_host import ModelHost
 from harness.worlds.memory.model_hypervisor import ModelHypervisor
 from harness.worlds.memory.model_secondary import ModelExport, ModelSecondaryRole
 from harness.worlds.memory.prepared import Prepared
-from harness.worlds.memory.transports import Listener, Network, StorPoolServer, StorPoolTransport
+from harness.worlds.memory.transports import DyingEffects, Listener, Network, StorPoolServer, StorPoolTransport
 from simulator.blocks.memory import MemoryBlocks
 from simulator.journal.memory import MemoryJournal
 from simulator.service import Service
@@ -57,6 +57,7 @@ class Processes:
         self.export = ModelExport(EXPORT)
         self.network = Network(simulation.process("network"))
         self.listeners = {name: Listener(name, self.network) for name in (*HOSTS, SECONDARY)}
+        self.effects = DyingEffects()
         self._calls: dict[str, int] = {}
         if prepared is None:
             self.blocks = MemoryBlocks(POOL_BYTES)
@@ -76,16 +77,18 @@ class Processes:
         return (STORPOOL, SECONDARY, *map(agent_of, HOSTS))
 
     def start(self, name: str) -> None:
-        """Start a process that does not run; `KeyError` for an unknown name."""
+        """Start a process that does not run; returns once it serves. `KeyError` for an unknown name.
+
+        For the scenario's tasks.
+        """
         starts: dict[str, Callable[[], None]] = {STORPOOL: self._start_storpool, SECONDARY: self._start_secondary}
         starts |= {agent_of(host): partial(self._start_agent, host) for host in HOSTS}
         starts[name]()
 
     def _start_storpool(self) -> None:
         runtime = self.simulation.process(STORPOOL)
-        service = Service(
-            self.blocks, self.journal, self.settings, lambda: self.simulation.clock(STORPOOL), STORPOOL_TOKEN
-        )
+        clock = partial(self.simulation.clock, STORPOOL)
+        service = Service(self.blocks, self.journal, self.settings, clock, STORPOOL_TOKEN, self.effects)
         self._storpool = StorPoolServer(runtime, service, self.network, self._calls)
 
     def _start_agent(self, host: str) -> None:
@@ -100,7 +103,18 @@ class Processes:
             StorPoolClient(transport, runtime),
             self._agent_config(host),
         )
-        self.listeners[host].listen(runtime, agent.handle)
+        listener = self.listeners[host]
+        served = self.simulation.main.event(f"the agent of {host} serves")
+
+        def serve() -> None:
+            agent.recovery.start()
+            listener.listen(runtime, agent.handle)
+            served.deliver()
+
+        # Killed as it starts, it never serves; whoever waits for it learns it from the next command.
+        runtime.at_death[served] = served.deliver
+        runtime.spawn("start", serve)
+        served.wait()
 
     def _start_secondary(self) -> None:
         runtime = self.simulation.process(SECONDARY)

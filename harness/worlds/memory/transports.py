@@ -19,6 +19,7 @@ from harness.runtime.process import SimulatedEvent, SimulatedRuntime
 from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.errors import Error, Unavailable, Unknown
 from harness.storpool import AnswerLost, NotSent, Reply, Request, Secret
+from simulator.effects import Done, Work
 
 T = TypeVar("T")
 
@@ -47,6 +48,25 @@ class Network:
             self._under_way -= 1
 
         self._runtime.spawn(what, arrive)
+
+
+class DyingEffects:
+    """Effects of StorPool calls, carried out at once. When `dying` is set the process dies at the next one."""
+
+    def __init__(self) -> None:
+        self.dying: Callable[[], None] | None = None
+        """Kills the process; used once."""
+        self.after = False
+        """Whether it dies between the effect and its commit, and not before the effect."""
+
+    def start(self, work: Work, done: Done) -> None:
+        dying, self.dying = self.dying, None
+        if dying is None:
+            done(work())
+            return
+        if self.after:
+            work()
+        dying()
 
 
 class StorPoolServer:
@@ -116,7 +136,7 @@ class StorPoolServer:
         self.calls[name] = self.calls.get(name, 0) + 1
         number = self._service.submit(request, receive)
         due = self._service.due_in()
-        if due is not None and self.runtime.monotonic() + due < self._wakes_at:
+        if due is not None and self.runtime.simulation.elapsed + due < self._wakes_at:
             self._nearer.deliver()
         return number
 

@@ -1,0 +1,164 @@
+"""Finishes or undoes operations that no command works on any more, by looking at domains and attachments.
+
+At start-up, before the agent serves; in the background for as long as StorPool or libvirt are away, and once more when
+an operation has settled; and before a command for the same VM or volume. What is looked at decides, never what the
+record says was done, so it is right at any time: locks keep running commands out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from contextlib import ExitStack
+
+from harness.agent.adaptor import is_storpool_path
+from harness.agent.deadline import Deadline
+from harness.agent.domain_xml import read_disks
+from harness.agent.operations import Kind, Record, Step
+from harness.agent.tools import Tools
+from harness.spi.errors import Conflict, Error, NotFound
+from harness.spi.ports import DomainState
+
+_log = logging.getLogger("harness.agent")
+
+START_SECONDS = 10.0
+"""How long the start of the agent waits for the first look at everything; it goes on in the background."""
+LOOK_SECONDS = 20.0
+"""How long one operation may take to be concluded, beside the calls that run then."""
+RETRY_SECONDS = (5.0, 60.0)
+"""Between attempts: at first, and after doubling at most."""
+PROGRAM_SECONDS = 10.0
+"""How long a program that was killed may take to end."""
+_ON = (DomainState.RUNNING, DomainState.PAUSED)
+
+
+class Recovery:
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def load(self) -> None:
+        """Find what an earlier agent left, and do nothing about it yet."""
+        self._tools.operations.load()
+
+    def start(self) -> None:
+        """Look at what an earlier agent left, for at most `START_SECONDS`, and tend to it from then on."""
+        self.load()
+        looked = self._tools.runtime.event("recovery")
+
+        def tend() -> None:
+            failed = self.look_at_all()
+            looked.set()
+            self._tools.secondary.clean_up()
+            self._tend(failed)
+
+        self._tools.runtime.spawn("recovery", tend)
+        if not looked.wait(START_SECONDS):
+            _log.warning("operations that were left open are not all concluded yet; commands are served meanwhile")
+
+    def look_at_all(self) -> bool:
+        """One attempt at everything that is left, also before it has settled; whether any failed."""
+        return self._attempt(self._tools.operations.left())
+
+    def before_command(self, vm: str | None, paths: Iterable[str], seconds: float) -> None:
+        """Conclude what is left open of this VM and these volumes.
+
+        What fails is logged and stays for later: the command may be what helps. Only a copy that may still be written
+        to keeps others off its volume, with `Unknown`, or the error that kept it from being looked at.
+        """
+        wanted = set(paths)
+        deadline = Deadline(self._tools.runtime, seconds)
+        for record in self._tools.operations.left():
+            if record.step is Step.SETTLING or not (wanted & set(record.paths) or (vm is not None and vm == record.vm)):
+                continue
+            if deadline.passed and record.kind is not Kind.DOWNLOAD:
+                continue
+            try:
+                self._conclude(record, deadline)
+            except Error as error:
+                if record.kind is Kind.DOWNLOAD:
+                    raise
+                _log.warning("%s could not be concluded before the next command: %s", record, error)
+
+    def _tend(self, failed: bool) -> None:
+        operations = self._tools.operations
+        pause, longest = RETRY_SECONDS
+        while True:
+            operations.await_change(pause if failed else self._first_settles_in())
+            failed = self._attempt(
+                record for record in operations.left() if record.step is Step.ACTING or operations.settled(record)
+            )
+            pause = min(2 * pause, longest) if failed else RETRY_SECONDS[0]
+
+    def _first_settles_in(self) -> float | None:
+        """Seconds; None when nothing is settling."""
+        operations = self._tools.operations
+        waits = [operations.settles_in(record) for record in operations.left() if record.step is Step.SETTLING]
+        return max(0.0, min(waits)) if waits else None
+
+    def _attempt(self, records: Iterable[Record]) -> bool:
+        failed = False
+        for record in records:
+            try:
+                self._conclude(record, Deadline(self._tools.runtime, LOOK_SECONDS))
+            except Error as error:
+                _log.warning("%s could not be concluded and is tried again: %s", record, error)
+                failed = True
+        return failed
+
+    def _conclude(self, record: Record, deadline: Deadline) -> None:
+        """Finish or undo it, then let it settle; with its settle time over, end it."""
+        tools = self._tools
+        with ExitStack() as stack:
+            if record.vm is not None:
+                stack.enter_context(tools.vm_locks.hold(record.vm, deadline.remaining))
+            off = record.kind in (Kind.START, Kind.STOP) and record.vm is not None and self._is_off(record.vm)
+            paths = dict.fromkeys(record.paths)
+            if off and record.vm is not None:
+                paths |= dict.fromkeys(self._disks(record.vm))
+            stack.enter_context(tools.volumes(paths, deadline.remaining))
+            if not tools.operations.holds(record):
+                return
+            if record.kind is Kind.DOWNLOAD:
+                tools.host.end_programs(record.id, timeout=min(PROGRAM_SECONDS, deadline.remaining))
+            released = self._release(record, list(paths), deadline)
+            if off and released and record.vm is not None:
+                tools.hypervisor.undefine(record.vm)
+            if record.step is Step.ACTING:
+                tools.operations.settle(record)
+                _log.info("%s is finished or undone, and is looked at again when it has settled", record)
+            elif tools.operations.settled(record):
+                tools.operations.end(record)
+                _log.info("%s has settled", record)
+
+    def _release(self, record: Record, paths: list[str], deadline: Deadline) -> bool:
+        """Detach what no running domain has; False when something else has one of them open and keeps it."""
+        used = self._used()
+        released = True
+        problem: Error | None = None
+        for path in reversed(paths):
+            if path in used or not is_storpool_path(path):
+                continue
+            try:
+                self._tools.adaptor.disconnect(path, timeout=deadline.remaining)
+            except Conflict as error:
+                _log.error("%s: %s", record, error)
+                released = False
+            except Error as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem
+        return released
+
+    def _used(self) -> set[str]:
+        """Devices that a domain which runs or is paused has."""
+        states = self._tools.hypervisor.domains()
+        return {path for name, state in states.items() if state in _ON for path in self._disks(name)}
+
+    def _is_off(self, vm: str) -> bool:
+        return self._tools.hypervisor.domains().get(vm) not in _ON
+
+    def _disks(self, vm: str) -> list[str]:
+        try:
+            return [disk.source for disk in read_disks(self._tools.hypervisor.xml(vm))]
+        except NotFound:
+            return []
