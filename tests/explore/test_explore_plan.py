@@ -11,6 +11,7 @@ import pytest
 
 from harness.explore.drawing import draw, parse_seed, seed_text
 from harness.explore.plan import MAX_ACTIONS, MAX_CLIENTS, MAX_FAULTS, Action, Plan, check, decode, encode
+from harness.faults import KINDS
 
 SEEDS = range(2000)
 
@@ -32,10 +33,8 @@ def test_every_kind_of_action_and_most_kinds_of_faults_are_drawn() -> None:
         plan = draw(number)
         actions.update(action.kind for client in plan.clients for action in client)
         faults.update(fault.partition("@")[0] for fault in plan.faults)
-    kinds = Action.__annotations__["kind"]
-    assert kinds == "ActionKind"
     assert len(actions) == 14
-    assert len(faults) == 27
+    assert set(faults) == set(KINDS) - {"secondary-full"}
     assert min(actions.values()) > 20
     assert min(faults.values()) > 20
 
@@ -66,7 +65,7 @@ def test_the_same_seed_gives_the_same_plan_in_another_process() -> None:
         ('{"seed": 1, "clients": [[{"kind": "explode"}]]}', "explode"),
         ('{"seed": 1, "clients": [[{"kind": "attach", "vm": 0}]]}', "volume is missing"),
         ('{"seed": 1, "clients": [[{"kind": "create", "vm": 0, "volume": 1}]]}', "no VM"),
-        ('{"seed": 1, "clients": [[{"kind": "stop", "vm": 16}]]}', "< 16"),
+        ('{"seed": 1, "clients": [[{"kind": "stop", "vm": 16}]]}', "<= 15"),
         ('{"seed": 1, "clients": [[], [], [], [], []]}', "5 clients"),
     ],
 )
