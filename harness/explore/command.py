@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import statistics
 import sys
 import time
@@ -34,7 +35,7 @@ SHRUNK = 3
 @click.command()
 @click.option("--runs", type=click.IntRange(min=1), help=f"How many seeds. Default {DEFAULT_RUNS}, without --seconds.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Run seeds for so long.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option("--jobs", type=click.IntRange(1, 256), default=os.cpu_count() or 1, help="Processes; default: the cores.")
 @click.option("--scheduler", metavar="URL", help="Run on the workers of this Dask scheduler instead.")
 @click.option("--first", type=click.IntRange(min=0), help="Number of the first seed; default: one not used before.")
 @click.option("--seed", help="Run this one seed, like v1:cloud:42, and tell its story if it fails.")

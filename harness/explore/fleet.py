@@ -13,6 +13,8 @@ from harness.explore.shard import Totals, run_share
 
 SHARE = 20
 """Seeds of one share: a second or so, so that a run ends soon after its time."""
+CONNECT_SECONDS = 10
+"""Until a Dask scheduler must have answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def _executor(jobs: int, scheduler: str | None) -> Iterator[tuple[concurrent.fut
         import distributed
     except ImportError as error:
         raise ValueError("--scheduler needs the extra `cluster`: pip install 'splab[cluster]'") from error
-    with distributed.Client(scheduler) as client:
+    with distributed.Client(scheduler, timeout=CONNECT_SECONDS) as client:
         width = sum(client.nthreads().values())
         if not width:
             raise ValueError(f"the Dask scheduler {scheduler} has no workers")

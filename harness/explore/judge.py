@@ -20,7 +20,7 @@ REST_SECONDS = 3600.0
 CLOSED_SECONDS = 1800.0
 """Within this after everything was removed the driver has closed its operations: thrice its settle time."""
 FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 60.0
+LONGEST_PAUSE = 300.0
 
 
 def judge(shared: Shared, skew: float) -> None:
