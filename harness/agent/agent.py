@@ -11,6 +11,7 @@ import msgspec
 
 from harness.agent.adaptor import StorageAdaptor
 from harness.agent.attachments import ClientAttachments
+from harness.agent.command_order import CommandOrder
 from harness.agent.config import AgentConfig
 from harness.agent.deadline import Deadline
 from harness.agent.handlers import attach, dettach, download_template, modify_pool, ping, start, stop
@@ -69,6 +70,7 @@ class Agent:
             secondary=secondary,
             adaptor=adaptor,
             config=config,
+            order=CommandOrder(runtime),
             vm_locks=KeyedLocks(runtime, "vm"),
             volume_locks=KeyedLocks(runtime, "volume"),
             unplugs=Unplugs(runtime),

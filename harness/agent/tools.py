@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from harness.agent.adaptor import StorageAdaptor
+from harness.agent.command_order import CommandOrder
 from harness.agent.config import AgentConfig
 from harness.agent.operations import Operations
 from harness.agent.unplugs import Unplugs
@@ -25,10 +26,19 @@ class Tools:
     secondary: Secondary
     adaptor: StorageAdaptor
     config: AgentConfig
+    order: CommandOrder
     vm_locks: KeyedLocks
     volume_locks: KeyedLocks
     unplugs: Unplugs
     operations: Operations
+
+    @contextmanager
+    def vm(self, name: str, sequence: int, timeout: float) -> Iterator[None]:
+        """Hold the VM for a command; `Conflict` when it is not free in time, or a later command has arrived."""
+        self.order.arrived(name, sequence)
+        with self.vm_locks.hold(name, timeout):
+            self.order.check(name, sequence)
+            yield
 
     @contextmanager
     def volumes(self, paths: Iterable[str], timeout: float) -> Iterator[None]:

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from harness.cloudstack import settings
 from harness.cloudstack.config import CloudConfig
+from harness.cloudstack.orchestration.agents import STARTS
 from harness.cloudstack.records import Records, Transaction
-from harness.cloudstack.records.rows import Account, Cluster, Domain, GuestOs, HostRow, ImageStore, Pod, User, Zone
+from harness.cloudstack.records.rows import (
+    Account,
+    Cluster,
+    Domain,
+    GuestOs,
+    HostRow,
+    ImageStore,
+    Pod,
+    Sequence,
+    User,
+    Zone,
+)
 from harness.spi.errors import InvalidParameter
 from harness.spi.runtime import Runtime
 
@@ -25,8 +37,18 @@ def bootstrap(runtime: Runtime, records: Records, config: CloudConfig) -> None:
         user = tx.get(User, 1)
         tx.update(user, api_key=config.api_key, secret_key=config.secret_key)
         tx.update(tx.get(ImageStore, 1), url=config.image_store_url)
+        _count_start(tx)
         # Who was Up when the last server died must answer first.
         tx.execute("UPDATE host SET status = 'Connecting'")
+
+
+def _count_start(tx: Transaction) -> None:
+    """Commands of this server come after those of the one before."""
+    starts = tx.find(Sequence, name=STARTS)
+    if starts is None:
+        tx.insert(Sequence(name=STARTS, value=1))
+    else:
+        tx.update(starts, value=starts.value + 1)
 
 
 def _make_all(tx: Transaction, config: CloudConfig, uuids: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from harness.cloudstack import settings
 from harness.cloudstack.api.dispatch import ApiReply, Dispatcher
 from harness.cloudstack.bootstrap import bootstrap
 from harness.cloudstack.config import CloudConfig
@@ -12,8 +13,10 @@ from harness.cloudstack.orchestration.agents import Agents
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.records import Records, RecordsOfDriver
 from harness.cloudstack.services import Services, assemble
+from harness.cloudstack.settings import SNAPSHOT_CHECKUP, VOLUME_CHECKUP
 from harness.spi.driver import DataStoreProvider, DriverRecords, HostEndpoints
 from harness.spi.errors import Error
+from harness.spi.inventory import Finding
 from harness.spi.locks import KeyedLocks
 from harness.spi.ports import Endpoint
 from harness.spi.runtime import Runtime, Task
@@ -50,8 +53,8 @@ class ManagementServer:
         self._dispatcher = Dispatcher(self._services)
         self._stopping = runtime.event("management server stopping")
         self._tasks: list[Task] = []
-        self._told: frozenset[str] = frozenset()
-        """What the driver's last recovery said, so that the log tells it once."""
+        self._told: dict[str, frozenset[str]] = {}
+        """What each kind of the driver's work said last, so that the log tells it once."""
 
     @property
     def services(self) -> Services:
@@ -69,13 +72,19 @@ class ManagementServer:
         services.hosts.poll()
         self._recover_driver()
         services.recovery.resume()
-        self.serve()
+        self.serve(compare=True)
 
-    def serve(self) -> None:
-        """The last step of `start` alone, for records in which a server left nothing to finish and its hosts Up."""
+    def serve(self, *, compare: bool = False) -> None:
+        """The last step of `start` alone, for records in which a server left nothing to finish and its hosts Up.
+
+        With `compare` records and storage are compared soon: the server before may have died between the two.
+        """
         services = self._services
         self._spawn("ping", services.config.ping_interval, self.tend)
         self._spawn("cleanup", services.config.cleanup_interval, services.recovery.clean_up)
+        first = services.config.ping_interval if compare else None
+        self._spawn("compare volumes", VOLUME_CHECKUP, self._reconcile_volumes, first)
+        self._spawn("compare snapshots", SNAPSHOT_CHECKUP, self._reconcile_snapshots, first)
 
     def stop(self, timeout: float = 30.0) -> bool:
         """End orderly: no new jobs, background tasks ended; False when something still ran after `timeout` seconds."""
@@ -90,12 +99,25 @@ class ManagementServer:
 
     def _recover_driver(self) -> None:
         try:
-            lines = frozenset(self._services.context.driver.recover())
-            for line in sorted(lines - self._told):
-                _log.info("storage driver: %s", line)
-            self._told = lines
+            self._tell(logging.INFO, "recovery", self._services.context.driver.recover())
         except Error as error:
             _log.warning("the storage driver could not recover everything, it goes on as it is: %s", error)
+
+    def _reconcile_volumes(self) -> None:
+        self._report("volumes", self._services.context.driver.reconcile_volumes())
+
+    def _reconcile_snapshots(self) -> None:
+        self._report("snapshots", self._services.context.driver.reconcile_snapshots())
+
+    def _report(self, work: str, findings: Sequence[Finding]) -> None:
+        self._tell(logging.INFO, f"mended {work}", [str(finding) for finding in findings if finding.mended])
+        self._tell(logging.WARNING, work, [str(finding) for finding in findings if not finding.mended])
+
+    def _tell(self, level: int, work: str, said: Sequence[str]) -> None:
+        lines = frozenset(said)
+        for line in sorted(lines - self._told.get(work, frozenset())):
+            _log.log(level, "storage driver: %s", line)
+        self._told[work] = lines
 
     def tend(self) -> None:
         """What the ping task does each time: ping the hosts, then settle what was left open with driver and hosts."""
@@ -103,12 +125,24 @@ class ManagementServer:
         self._recover_driver()
         self._services.recovery.settle()
 
-    def _spawn(self, name: str, interval: float, work: Callable[[], None]) -> None:
+    def _spawn(self, name: str, interval: float | str, work: Callable[[], None], first: float | None = None) -> None:
+        """Do `work` every `interval` seconds, or as often as the setting of this name says, 0 for never.
+
+        `first` is the pause, if shorter, until it has once been done without an error.
+        """
+
         def loop() -> None:
-            while not self._stopping.wait(interval):
+            seconds = self._seconds(interval) if isinstance(interval, str) else interval
+            pause = seconds if first is None else min(first, seconds)
+            while seconds > 0 and not self._stopping.wait(pause):
                 try:
                     work()
+                    pause = seconds
                 except Error as error:
                     _log.warning("background task %s: %s", name, error)
 
         self._tasks.append(self._services.runtime.spawn(name, loop))
+
+    def _seconds(self, setting: str) -> float:
+        with self._services.records.read() as tx:
+            return settings.seconds(tx, setting)

@@ -10,6 +10,8 @@ from harness.spi.errors import NotFound
 
 BYPASS = "sp.bypass.secondary.storage"
 BACKUP = "snapshot.backup.to.secondary"
+VOLUME_CHECKUP = "storpool.volume.tags.checkup"
+SNAPSHOT_CHECKUP = "storpool.snapshot.tags.checkup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,10 @@ _ALL = (
     Setting("storpool.storage.stats.interval", "3600", "Seconds between pool statistics; 0 is off", dynamic=False),
     Setting("storpool.delete.after.interval", "0", "Seconds a deleted volume leaves a snapshot", "StoragePool"),
     Setting("storpool.list.snapshots.delete.after.interval", "360", "Seconds between expiry syncs", dynamic=False),
-    Setting("storpool.volume.tags.checkup", "86400", "Seconds between volume tag checks; 0 is off", dynamic=False),
-    Setting("storpool.snapshot.tags.checkup", "86400", "Seconds between snapshot tag checks; 0 is off", dynamic=False),
+    Setting(VOLUME_CHECKUP, "86400", "Seconds between comparing volumes with StorPool; 0 is off", dynamic=False),
+    Setting(SNAPSHOT_CHECKUP, "86400", "Seconds between comparing snapshots with StorPool; 0 is off", dynamic=False),
+    Setting("storpool.orphans.grace", "86400", "Age in seconds of objects to remove if unknown; 0 only reports them"),
+    Setting("storpool.operations.retention", "604800", "Seconds to keep ended operation records; 0 is for ever"),
     Setting("storpool.snapshot.recovery.from.remote.check", "300", "Seconds between checks; 0 is off", dynamic=False),
     Setting("primary.storage.download.wait", "10800", "Seconds to wait for a download to primary storage"),
     Setting("backup.snapshot.wait", "21600", "Seconds to wait for a snapshot backup", category="Snapshots"),

@@ -13,6 +13,8 @@ from harness.spi.objects import device_path, storpool_id
 from harness.storpool import ObjectDoesNotExist, VolumeCreateDesc
 
 SIZE = 512
+DETAIL = "SP_VOLUME_ON_CLUSTER-"
+"""Start of the pool detail that holds the path; the CloudStack cluster's row id follows."""
 
 
 class CheckVolumes:
@@ -28,7 +30,7 @@ class CheckVolumes:
     def path(self, pool_id: int, cluster_id: int) -> str:
         """Device path of the check volume; made anew when StorPool lost it."""
         pool = self._pools.get(pool_id)
-        key = f"SP_VOLUME_ON_CLUSTER-{cluster_id}"
+        key = f"{DETAIL}{cluster_id}"
         with self._operations.exclusive(f"pool:{pool_id}/{key}"):
             path = self._records.pool_details(pool_id).get(key)
             if path is None or not _exists(pool, path):

@@ -8,8 +8,9 @@ from harness.driver.discard import Discards
 from harness.driver.operations import Operation, Operations, report_also
 from harness.driver.pools import Pool, Pools
 from harness.driver.removal import remover
+from harness.driver.settings import seconds
 from harness.spi.driver import DriverRecords
-from harness.spi.errors import Error, InvalidParameter, Unknown
+from harness.spi.errors import Error, Unknown
 from harness.spi.objects import DataObject, SnapshotObject, TemplateObject, VolumeObject, storpool_id
 from harness.storpool import ObjectDoesNotExist, VolumeSnapshotDesc
 
@@ -36,7 +37,7 @@ class Deletion:
             return
         pool = self._pools.of(item)
         subject, key = _subject(item, pool)
-        interval = self._interval(pool) if isinstance(item, VolumeObject) else 0
+        interval = seconds(self._records, DELETE_AFTER, pool.id) if isinstance(item, VolumeObject) else 0
         data = {"pool": str(pool.id), "object": storpool_id(item.path), "key": key}
         with self._operations.exclusive(subject):
             operation = self._operations.begin(self.kind, subject, "begin", data)
@@ -90,12 +91,6 @@ class Deletion:
                 f"StorPool made snapshot ~{global_id} of {name} without its deletion date or tag, "
                 "so the volume was not deleted"
             )
-
-    def _interval(self, pool: Pool) -> int:
-        text = self._records.setting(DELETE_AFTER, pool_id=pool.id) or "0"
-        if not (text.isascii() and text.isdigit()):
-            raise InvalidParameter(f"setting {DELETE_AFTER} of pool {pool.id} is {text!r}, not a number of seconds")
-        return int(text)
 
     def _gone(self, operation: Operation, pool: Pool) -> bool:
         name = operation.data["object"]

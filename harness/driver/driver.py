@@ -8,15 +8,19 @@ from harness.driver import tags
 from harness.driver.check_volume import CheckVolumes
 from harness.driver.deletion import Deletion
 from harness.driver.discard import Discards
+from harness.driver.leaks import Leaks
 from harness.driver.motion import Motion
 from harness.driver.operations import Operation, Operations, log
+from harness.driver.orphans import Orphans
 from harness.driver.pools import Pools
+from harness.driver.reconciler import Reconciler
 from harness.driver.seeding import TemplateSeeding
 from harness.driver.settling import Settler
 from harness.driver.snapshots import SnapshotTaking
 from harness.driver.volumes import VolumeCreation
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.errors import Error, NotFound
+from harness.spi.inventory import Finding
 from harness.spi.objects import DataObject, SnapshotObject, VolumeObject
 
 
@@ -45,9 +49,12 @@ class StorPoolDriver:
         self._records = records
         discards = Discards(operations, pools)
         self._volumes = VolumeCreation(operations, pools, records, discards, settler)
-        self._snapshots = SnapshotTaking(operations, pools, settler)
+        self._snapshots = SnapshotTaking(operations, pools, records, settler)
         self._deletion = Deletion(operations, pools, records, discards)
         self._tags = tags.TagUpdates(operations, pools)
+        orphans = Orphans(operations, pools, records)
+        leaks = Leaks(operations, records)
+        self._reconciler = Reconciler(operations, pools, records, self._tags, orphans, leaks)
         seeding = TemplateSeeding(operations, pools, records, endpoints, discards, settler)
         settler.add(self._volumes, self._snapshots, seeding)
         self._motion = Motion(pools, records, seeding, self._volumes)
@@ -58,6 +65,8 @@ class StorPoolDriver:
             self._deletion,
             self._tags,
             check_volumes,
+            orphans,
+            leaks,
             discards,
         )
         self._works = {work.kind: work for work in works}
@@ -92,6 +101,12 @@ class StorPoolDriver:
             self._tags.update(volume, dict(tags.DETACHED))
         except NotFound as gone:
             log.info("%s: nothing to revoke", gone)
+
+    def reconcile_volumes(self) -> list[Finding]:
+        return self._reconciler.volumes()
+
+    def reconcile_snapshots(self) -> list[Finding]:
+        return self._reconciler.snapshots()
 
     def recover(self) -> list[str]:
         """Finish or undo every open operation that no call of this process is working on.

@@ -132,6 +132,23 @@ class Operations:
     def surely_recorded(self, operation: Operation) -> bool:
         return self._runtime.now() >= float(operation.data["answered"]) + self.answer_time
 
+    def in_nobodys_hands(self, operation: Operation) -> bool:
+        """Whether no task of this process can still be about to record the answer."""
+        return not self.answered_here(operation) or self.surely_recorded(operation)
+
+    @contextmanager
+    def idle(self, *subjects: str) -> Iterator[bool]:
+        """Hold the subjects, unless somebody works on one of them or an operation of one is open: then False."""
+        with ExitStack() as stack:
+            try:
+                for subject in subjects:
+                    stack.enter_context(self._locks.hold(subject, 0))
+            except Conflict:
+                free = False
+            else:
+                free = not any(record.subject in subjects for record in self._records.open_operations())
+            yield free
+
     @contextmanager
     def recovering(self, operation: Operation) -> Iterator[Operation | None]:
         """The operation as it is now, held for recovery; None when it is being worked on, or has ended."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import InvalidParameter
 from harness.spi.objects import DataObject, DataStore, StoreRole
-from harness.storpool import Connection, StorPoolClient, from_details, parse_url
+from harness.storpool import Connection, Secret, StorPoolClient, from_details, parse_url
 
 PROVIDER = "StorPool"
 
@@ -22,6 +22,21 @@ class Pool:
     id: int
     template: str
     client: StorPoolClient
+
+
+@dataclass(frozen=True, slots=True)
+class StorPoolCluster:
+    """Pools on one StorPool API, at least one."""
+
+    pools: tuple[Pool, ...]
+
+    @property
+    def client(self) -> StorPoolClient:
+        return self.pools[0].client
+
+    @property
+    def templates(self) -> frozenset[str]:
+        return frozenset(pool.template for pool in self.pools)
 
 
 class Pools:
@@ -45,8 +60,28 @@ class Pools:
             client = self._clients[connection] = self._connect(connection)
         return Pool(pool_id, connection.template, client)
 
+    def clusters(self) -> tuple[list[StorPoolCluster], dict[int, str]]:
+        """Pools by the API they are on, which pools with the same token share; and why others are left out, by id.
+
+        Pools at their alternative endpoint are: what is there is a copy that was made without these records.
+        """
+        found: dict[Secret, list[Pool]] = {}
+        left_out: dict[int, str] = {}
+        for pool_id in self._records.pool_ids():
+            if self._at_alternative(pool_id):
+                left_out[pool_id] = "it is at its alternative endpoint"
+                continue
+            try:
+                found.setdefault(self._connection(pool_id).token, []).append(self.get(pool_id))
+            except InvalidParameter as error:
+                left_out[pool_id] = str(error)
+        return [StorPoolCluster(tuple(pools)) for pools in found.values()], left_out
+
+    def _at_alternative(self, pool_id: int) -> bool:
+        return self._records.setting("sp.enable.alternative.endpoint", pool_id=pool_id) == "true"
+
     def _connection(self, pool_id: int) -> Connection:
-        if self._records.setting("sp.enable.alternative.endpoint", pool_id=pool_id) == "true":
+        if self._at_alternative(pool_id):
             url = self._records.setting("sp.alternative.endpoint", pool_id=pool_id)
             if not url:
                 raise InvalidParameter(

@@ -36,7 +36,7 @@ def remove_volume(client: StorPoolClient, name: str, *, detach_unused: bool = Tr
         remove()
 
 
-def remove_snapshot(client: StorPoolClient, name: str) -> None:
+def remove_snapshot(client: StorPoolClient, name: str, *, detach_unused: bool = True) -> None:
     """As `remove_volume`; volumes made from the snapshot keep their data."""
 
     def remove() -> None:
@@ -45,7 +45,8 @@ def remove_snapshot(client: StorPoolClient, name: str) -> None:
     try:
         remove()
     except Busy as busy:
-        _let_go(client, name, SnapshotReassignDesc(snapshot=name, detach="all", force=False), busy)
+        unused = SnapshotReassignDesc(snapshot=name, detach="all", force=False) if detach_unused else None
+        _let_go(client, name, unused, busy)
         remove()
 
 

@@ -12,7 +12,7 @@ from harness.driver.discard import Discards
 from harness.driver.operations import ANSWERED, Operation, Operations, report_also
 from harness.driver.pools import Pool, Pools
 from harness.driver.removal import remover
-from harness.driver.settling import Settler
+from harness.driver.settling import Fate, Settler
 from harness.spi.commands import AnyAnswer, StorPoolDownloadTemplateCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.errors import (
@@ -89,20 +89,31 @@ class TemplateSeeding:
         """Keep what the records know; else undo it: whoever asked is gone, and asks again."""
         if operation.step == ANSWERED:
             if self._operations.answered_here(operation):
-                return f"{operation}: {'done' if self.settle(operation) else 'open until it is surely recorded'}"
-            pool = self._pools.get(int(operation.data["pool"]))
-            cached = self._records.cached_template(int(operation.data["template"]), pool.id)
-            if cached is not None and cached.path == device_path(self._snapshot(operation, pool).global_id or ""):
+                return f"{operation}: {'settled' if self.settle(operation) else 'open until it is surely recorded'}"
+            if self._fate(operation) is Fate.RECORDED:
                 operation.done()
                 return f"{operation}: done"
         self._undo(operation)
         return f"{operation}: undone"
 
     def settle(self, operation: Operation) -> bool:
-        if not self._operations.surely_recorded(operation):
+        fate = self._fate(operation)
+        if fate is Fate.AWAITED or (fate is not Fate.RECORDED and not self._operations.surely_recorded(operation)):
             return False
-        operation.done()
+        if fate is Fate.ABANDONED:
+            self._undo(operation)
+        else:
+            operation.done()
         return True
+
+    def _fate(self, operation: Operation) -> Fate:
+        entry = self._records.template_cache(int(operation.data["template"]), int(operation.data["pool"]))
+        if entry is None:
+            uuid = operation.subject.removeprefix("template:").partition("@")[0]
+            return Fate.ABANDONED if self._records.template_known(uuid) else Fate.UNTOLD
+        if entry.path == device_path(operation.data["snapshot.id"]):
+            return Fate.RECORDED
+        return Fate.ABANDONED if entry.steady else Fate.AWAITED
 
     def _begin(self, subject: str, pool: Pool, template: TemplateObject) -> Operation:
         data = {"pool": str(pool.id), "template": str(template.id)}

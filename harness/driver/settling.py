@@ -1,11 +1,13 @@
 """Operations whose answer was given, until CloudStack has surely recorded it.
 
 A management server that dies between the driver's answer and its own commit asks again when it starts. So an answered
-operation stays open for a while, and a repeated call gets the same answer instead of a second object.
+operation stays open until the records tell what became of the answer, and a repeated call gets the same answer instead
+of a second object.
 """
 
 from __future__ import annotations
 
+import enum
 from typing import Protocol
 
 from harness.driver.operations import ANSWERED, Operation, Operations, log
@@ -13,6 +15,18 @@ from harness.spi.errors import Error
 from harness.spi.runtime import Runtime
 
 TASK = "storpool-settle"
+
+
+class Fate(enum.Enum):
+    """What became of an answer."""
+
+    RECORDED = "recorded"
+    AWAITED = "awaited"
+    """CloudStack is at work on the object's record: it may yet record the answer, or ask for it again."""
+    ABANDONED = "abandoned"
+    """CloudStack has the object's record without it, and nobody is at work there."""
+    UNTOLD = "untold"
+    """The records do not know whom the object is for; only time tells."""
 
 
 class Settles(Protocol):

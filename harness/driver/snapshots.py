@@ -9,7 +9,8 @@ from harness.driver.creation import Creation
 from harness.driver.operations import ANSWERED, Operation, Operations, report_also
 from harness.driver.pools import Pools
 from harness.driver.removal import remover
-from harness.driver.settling import Settler
+from harness.driver.settling import Fate, Settler
+from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, InvalidParameter, NotFound, Unknown
 from harness.spi.objects import SnapshotObject, device_path, storpool_id
 from harness.storpool import ObjectDoesNotExist, VolumeSnapshotDesc
@@ -23,10 +24,11 @@ class SnapshotTaking:
 
     kind = "take-snapshot"
 
-    def __init__(self, operations: Operations, pools: Pools, settler: Settler) -> None:
+    def __init__(self, operations: Operations, pools: Pools, records: DriverRecords, settler: Settler) -> None:
         self._settler = settler
         self._operations = operations
         self._pools = pools
+        self._records = records
 
     def take(self, snapshot: SnapshotObject) -> SnapshotObject:
         volume = snapshot.volume
@@ -66,11 +68,14 @@ class SnapshotTaking:
 
     def recover(self, operation: Operation) -> str:
         if operation.step == ANSWERED:
-            if not self._operations.answered_here(operation):
+            fate = self._fate(operation)
+            if fate in (Fate.AWAITED, Fate.UNTOLD) and not self._operations.answered_here(operation):
                 self._operations.answer(operation)
                 self._settler.wake()
                 return f"{operation}: taken; open until CloudStack asks for it again or has it"
-            return f"{operation}: {'done' if self.settle(operation) else 'taken; open until it is surely recorded'}"
+            if self.settle(operation):
+                return f"{operation}: {'undone, for nobody has it' if fate is Fate.ABANDONED else 'done'}"
+            return f"{operation}: taken; open until it is surely recorded"
         if self._undo(operation):
             return f"{operation}: undone"
         return f"{operation}: nothing there; open until a lost request can no longer arrive"
@@ -78,7 +83,11 @@ class SnapshotTaking:
     def settle(self, operation: Operation) -> bool:
         client = self._pools.get(int(operation.data["pool"])).client
         creation = Creation(self._operations, operation, "snapshot", client)
-        if not (creation.settled and self._operations.surely_recorded(operation)):
+        fate = self._fate(operation)
+        if fate is Fate.ABANDONED:
+            return self._operations.in_nobodys_hands(operation) and self._undo(operation)
+        told = fate is Fate.RECORDED or (fate is Fate.UNTOLD and self._operations.surely_recorded(operation))
+        if not (told and creation.settled):
             return False
         if not creation.exists():
             # Deleted since, so its name did not turn a late request away.
@@ -87,6 +96,14 @@ class SnapshotTaking:
                 remover(client, "snapshot")(f"~{late}")
         operation.done()
         return True
+
+    def _fate(self, operation: Operation) -> Fate:
+        record = self._records.snapshot(operation.subject.removeprefix("snapshot:"))
+        if record is None:
+            return Fate.UNTOLD
+        if record.path == device_path(operation.data["snapshot.id"]):
+            return Fate.RECORDED
+        return Fate.ABANDONED if record.removed or record.steady else Fate.AWAITED
 
     def _undo(self, operation: Operation) -> bool:
         client = self._pools.get(int(operation.data["pool"])).client

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections import OrderedDict
+
+from msgspec import UNSET
 
 from harness.driver.operations import Operation, Operations, log
-from harness.driver.pools import Pools
+from harness.driver.pools import Pool, Pools
 from harness.driver.tiers import placement
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, InvalidParameter, NotFound, Unavailable, Unknown
+from harness.spi.inventory import VolumeRecord
 from harness.spi.objects import SnapshotObject, TemplateObject, VolumeObject, storpool_id
 from harness.storpool import ObjectDoesNotExist, StorPoolClient, VolumeUpdateDesc
 
@@ -21,6 +25,8 @@ CHECK_VOLUME = {"cs": "check-volume-is-on-host"}
 DELAY_DELETE = {"cs": "delayDelete"}
 DETACHED = {"cvm": "", "disk": "", VC_POLICY: ""}
 SENDINGS = 3
+REMEMBERED = 4096
+"""Volumes whose last update is remembered."""
 _VALUE = re.compile(r"[A-Za-z0-9_\-.:]{0,199}")
 """What StorPool takes as the value of a tag."""
 
@@ -28,7 +34,7 @@ _VALUE = re.compile(r"[A-Za-z0-9_\-.:]{0,199}")
 def new_volume(records: DriverRecords, volume: VolumeObject) -> dict[str, str]:
     """Tags that a volume is created with."""
     tags = {"uuid": volume.uuid, "cs": "volume"}
-    tier = placement(records, volume).tier
+    tier = placement(records, volume.disk_offering_id).tier
     if tier:
         tags["qc"] = tier
     if volume.vm_uuid is not None:
@@ -63,7 +69,7 @@ def attached(records: DriverRecords, vm_uuid: str, volume: VolumeObject) -> dict
     if volume.device_id is not None:
         tags["disk"] = str(volume.device_id)
     if volume.disk_offering_id is not None:
-        tags["qc"] = placement(records, volume).tier or ""
+        tags["qc"] = placement(records, volume.disk_offering_id).tier or ""
     return tags
 
 
@@ -87,14 +93,33 @@ def _policy(records: DriverRecords, vm_uuid: str) -> str:
         return ""
 
 
+def recorded(records: DriverRecords, volume: VolumeRecord) -> dict[str, str]:
+    """Every tag of a volume as the records want it; an empty value where there should be none."""
+    tags = {"uuid": volume.uuid, "cs": "volume", **DETACHED}
+    if volume.disk_offering_id is not None:
+        tags["qc"] = placement(records, volume.disk_offering_id).tier or ""
+    if volume.vm_uuid is not None:
+        tags["cvm"] = volume.vm_uuid
+        tags[VC_POLICY] = _policy(records, volume.vm_uuid)
+        if volume.device_id is not None:
+            tags["disk"] = str(volume.device_id)
+    return tags
+
+
 class TagUpdates:
-    """Changes tags of a volume. Steps: update, then settle while a lost update may still arrive."""
+    """Changes tags, and limits, of a volume. Steps: update, then settle while an earlier update may still arrive.
+
+    An update that was answered may arrive a second time. Where another one follows soon, its values are sent once more
+    when no copy of the first can be under way any longer.
+    """
 
     kind = "tags"
 
     def __init__(self, operations: Operations, pools: Pools) -> None:
         self._operations = operations
         self._pools = pools
+        self._recent: OrderedDict[str, float] = OrderedDict()
+        """When a volume was last updated by this process, by its subject; the oldest first."""
 
     def update(self, volume: VolumeObject, tags: dict[str, str]) -> None:
         """Merge `tags` into the volume's. Raises `NotFound` when the volume is gone.
@@ -111,23 +136,27 @@ class TagUpdates:
             operation = self._operations.begin(self.kind, subject, "update", data)
             if operation.resumed:
                 # What an earlier call wanted and this one says nothing about still holds for the same object.
-                earlier = _tags(operation) if operation.data["path"] == volume.path else {}
-                operation.advance("update", {**data, "tags": json.dumps({**earlier, **tags}, sort_keys=True)})
+                same = operation.data["path"] == volume.path
+                earlier = _tags(operation) if same else {}
+                iops = operation.data.get("iops", "") if same else ""
+                merged = json.dumps({**earlier, **tags}, sort_keys=True)
+                operation.advance("update", {**data, "tags": merged, "iops": iops})
                 self._note_lost(operation)
-            try:
-                lost = self._send(operation, pool.client)
-            except (Unknown, Unavailable):
-                raise
-            except Error:
-                self._end_or_settle(operation, done=False)
-                raise
-            if lost:
+            elif self._operations.now() < self._recent.get(subject, 0.0) + self._operations.settle_time:
                 self._note_lost(operation)
-            self._end_or_settle(operation, done=True)
+            self._carry_out(operation, pool)
+
+    def mend(self, volume: VolumeRecord, pool: Pool, tags: dict[str, str], iops: int | None) -> None:
+        """As `update`, of a volume that the caller holds and on which no operation is open; `iops` None stays."""
+        data = {"pool": str(pool.id), "path": volume.path or "", "tags": json.dumps(tags, sort_keys=True)}
+        data["iops"] = "" if iops is None else str(iops)
+        self._carry_out(self._operations.begin(self.kind, f"volume:{volume.uuid}", "update", data), pool)
 
     def recover(self, operation: Operation) -> str:
         """Bring the tags to what was last asked for; a lost update that arrives later is undone by this."""
         client = self._pools.get(int(operation.data["pool"])).client
+        if operation.step == "settle" and not self._settled(operation):
+            return f"{operation}: tags set; open until an earlier update can no longer arrive"
         if operation.step == "update":
             # Its process died with the update on its way, for all that is known.
             operation.advance("settle", self._settling())
@@ -139,15 +168,29 @@ class TagUpdates:
             return f"{operation}: the volume is gone"
         if self._end_or_settle(operation, done=True):
             return f"{operation}: tags set"
-        return f"{operation}: tags set; open until a lost update can no longer arrive"
+        return f"{operation}: tags set; open until an earlier update can no longer arrive"
+
+    def _carry_out(self, operation: Operation, pool: Pool) -> None:
+        try:
+            lost = self._send(operation, pool.client)
+        except (Unknown, Unavailable):
+            raise
+        except Error:
+            self._end_or_settle(operation, done=False)
+            raise
+        if lost:
+            self._note_lost(operation)
+        self._end_or_settle(operation, done=True)
 
     def _send(self, operation: Operation, client: StorPoolClient) -> bool:
-        """Send the tags until StorPool says yes; whether an earlier sending may still arrive."""
-        name, tags = storpool_id(operation.data["path"]), _tags(operation)
+        """Send tags and limit until StorPool says yes; whether an earlier sending may still arrive."""
+        name, iops = storpool_id(operation.data["path"]), operation.data.get("iops")
+        desc = VolumeUpdateDesc(tags=_tags(operation) or UNSET, iops=int(iops) if iops else UNSET)
         lost = False
         for left in reversed(range(SENDINGS)):
             try:
-                client.volume_update(name, VolumeUpdateDesc(tags=tags))
+                client.volume_update(name, desc)
+                self._remember(operation.subject)
                 return lost
             except ObjectDoesNotExist:
                 raise NotFound(f"{operation.subject}: StorPool has no volume {name}") from None
@@ -160,6 +203,15 @@ class TagUpdates:
                     raise
         return lost
 
+    def _remember(self, subject: str) -> None:
+        self._recent[subject] = self._operations.now()
+        self._recent.move_to_end(subject)
+        if len(self._recent) > REMEMBERED:
+            self._recent.popitem(last=False)
+
+    def _settled(self, operation: Operation) -> bool:
+        return self._operations.now() >= float(operation.data.get("settles") or 0)
+
     def _note_lost(self, operation: Operation) -> None:
         operation.note(self._settling())
 
@@ -167,7 +219,7 @@ class TagUpdates:
         return {"settles": str(self._operations.now() + self._operations.settle_time)}
 
     def _end_or_settle(self, operation: Operation, *, done: bool) -> bool:
-        if self._operations.now() < float(operation.data.get("settles") or 0):
+        if not self._settled(operation):
             operation.advance("settle")
             return False
         if done:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.spi.driver import DriverRecords
-from harness.spi.objects import VolumeObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +15,10 @@ class Placement:
     """StorPool template instead of the pool's; never together with a tier."""
 
 
-def placement(records: DriverRecords, volume: VolumeObject) -> Placement:
+def placement(records: DriverRecords, disk_offering_id: int | None) -> Placement:
     """SP_QOSCLASS of the disk offering; without one, its SP_TEMPLATE."""
-    if volume.disk_offering_id is None:
+    if disk_offering_id is None:
         return Placement(None, None)
-    details = records.disk_offering_details(volume.disk_offering_id)
+    details = records.disk_offering_details(disk_offering_id)
     tier = details.get("SP_QOSCLASS") or None
     return Placement(tier, None if tier else details.get("SP_TEMPLATE") or None)

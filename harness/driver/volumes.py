@@ -10,7 +10,7 @@ from harness.driver.discard import Discards
 from harness.driver.operations import ANSWERED, Operation, Operations, report_also
 from harness.driver.pools import Pool, Pools
 from harness.driver.removal import remover
-from harness.driver.settling import Settler
+from harness.driver.settling import Fate, Settler
 from harness.driver.tiers import placement
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unknown
@@ -69,11 +69,14 @@ class VolumeCreation:
 
     def recover(self, operation: Operation) -> str:
         if operation.step == ANSWERED:
-            if not self._operations.answered_here(operation):
+            fate = self._fate(operation)
+            if fate in (Fate.AWAITED, Fate.UNTOLD) and not self._operations.answered_here(operation):
                 self._operations.answer(operation)
                 self._settler.wake()
                 return f"{operation}: made; open until CloudStack asks for it again or has it"
-            return f"{operation}: {'done' if self.settle(operation) else 'made; open until it is surely recorded'}"
+            if self.settle(operation):
+                return f"{operation}: {'undone, for nobody has it' if fate is Fate.ABANDONED else 'done'}"
+            return f"{operation}: made; open until it is surely recorded"
         if self._undo(operation):
             return f"{operation}: undone"
         return f"{operation}: nothing there; open until a lost create can no longer arrive"
@@ -81,7 +84,11 @@ class VolumeCreation:
     def settle(self, operation: Operation) -> bool:
         client = self._pools.get(int(operation.data["pool"])).client
         creation = Creation(self._operations, operation, "volume", client)
-        if not (creation.settled and self._operations.surely_recorded(operation)):
+        fate = self._fate(operation)
+        if fate is Fate.ABANDONED:
+            return self._operations.in_nobodys_hands(operation) and self._undo(operation)
+        told = fate is Fate.RECORDED or (fate is Fate.UNTOLD and self._operations.surely_recorded(operation))
+        if not (told and creation.settled):
             return False
         try:
             client.volume_update(f"~{creation.global_id}", VolumeUpdateDesc(rename=""))
@@ -93,11 +100,19 @@ class VolumeCreation:
         operation.done()
         return True
 
+    def _fate(self, operation: Operation) -> Fate:
+        record = self._records.volume(operation.subject.removeprefix("volume:"))
+        if record is None:
+            return Fate.UNTOLD
+        if record.path == device_path(operation.data["volume.id"]):
+            return Fate.RECORDED
+        return Fate.ABANDONED if record.removed or record.steady else Fate.AWAITED
+
     def _request(self, pool: Pool, volume: VolumeObject, parent: str | None, size: int) -> VolumeCreateDesc:
         return VolumeCreateDesc(
             size=size,
             parent=msgspec.UNSET if parent is None else parent,
-            template=placement(self._records, volume).template or pool.template,
+            template=placement(self._records, volume.disk_offering_id).template or pool.template,
             iops=volume.max_iops or msgspec.UNSET,
             tags=tags.new_volume(self._records, volume),
         )

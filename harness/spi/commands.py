@@ -25,6 +25,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command", fo
     """Base of all commands; `wait` bounds the work of the agent."""
 
     wait: float = 60.0
+    sequence: int = 0
+    """Place among the commands for one VM: one that arrives after a later one is not carried out. 0 has no place."""
 
 
 class PingCommand(Command, frozen=True, kw_only=True, tag="PingCommand"):

@@ -6,11 +6,12 @@ They raise `harness.spi.errors.Error`; after an error the driver's operation rec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import msgspec
 
+from harness.spi.inventory import CacheRecord, Finding, Inventory, SnapshotRecord, VmRecord, VolumeRecord
 from harness.spi.objects import DataObject, DataStore, Host, SnapshotObject, VolumeObject
 from harness.spi.ports import Endpoint
 
@@ -58,6 +59,17 @@ class PrimaryDataStoreDriver(Protocol):
 
         For one management server on these records: what another one is doing at this moment would be undone too.
         """
+        ...
+
+    def reconcile_volumes(self) -> list[Finding]:
+        """Compare volumes and attachments with the records; mend what may be mended, and tell everything found.
+
+        Beside everything else that goes on. Never raises because of one object or one StorPool cluster.
+        """
+        ...
+
+    def reconcile_snapshots(self) -> list[Finding]:
+        """As `reconcile_volumes`, for volume snapshots, cached templates and delayed deletions."""
         ...
 
 
@@ -158,6 +170,14 @@ class DriverRecords(Protocol):
 
     def open_operations(self) -> list[OperationRecord]: ...
 
+    def operation_known(self, operation_id: str) -> bool:
+        """Whether the operation was begun on these records, and not purged since."""
+        ...
+
+    def purge_operations(self, ended_before: float, limit: int) -> int:
+        """Forget at most `limit` operations that ended before that time; how many it were."""
+        ...
+
     def setting(self, name: str, *, pool_id: int | None = None, cluster_id: int | None = None) -> str | None:
         """Value of a configuration key: the narrowest scope that has one, else its default."""
         ...
@@ -177,6 +197,32 @@ class DriverRecords(Protocol):
     def vm_tag(self, vm_uuid: str, key: str) -> str | None: ...
 
     def cached_template(self, template_id: int, pool_id: int) -> CachedTemplate | None: ...
+
+    def inventory(self) -> Inventory:
+        """Everything on StorPool pools; for the reconciler only, because it grows with the cloud."""
+        ...
+
+    def volume(self, uuid: str) -> VolumeRecord | None:
+        """The volume, removed or not; None when these records never had it."""
+        ...
+
+    def snapshot(self, uuid: str) -> SnapshotRecord | None:
+        """The snapshot, removed or not; None when these records never had it."""
+        ...
+
+    def vm(self, uuid: str) -> VmRecord | None: ...
+
+    def template_known(self, uuid: str) -> bool:
+        """Whether there is, or was, such a template."""
+        ...
+
+    def template_cache(self, template_id: int, pool_id: int) -> CacheRecord | None:
+        """The cache entry in whatever state."""
+        ...
+
+    def names_object(self, paths: Collection[str]) -> bool:
+        """Whether any row or detail of what is not removed names one of these StorPool paths."""
+        ...
 
 
 class HostEndpoints(Protocol):

@@ -105,8 +105,7 @@ class StorPoolClient:
     def attachments(self, name: str) -> list[types.Attachment]:
         """Attachments of one volume or snapshot, on whatever client."""
         _object(name)
-        found = self._get("MultiCluster/AttachmentsList", _ATTACHMENTS)
-        return [attachment for attachment in found if attachment.is_of(name)]
+        return [attachment for attachment in self.attachments_list() if attachment.is_of(name)]
 
     def volumes_reassign_wait(
         self,
@@ -132,6 +131,10 @@ class StorPoolClient:
     def client_config_wait(self, client_id: int, timeout: float = CALL_TIMEOUT) -> None:
         """Returns when the client has the cluster's present configuration; `AnswerLost` after `timeout` seconds."""
         self._get(f"ClientConfigWait/{int(client_id)}", _CLIENT_CONFIGS, timeout)
+
+    def attachments_list(self) -> list[types.Attachment]:
+        """Every attachment; for the reconciler only."""
+        return self._get("MultiCluster/AttachmentsList", _ATTACHMENTS)
 
     def volumes_list(self) -> list[types.VolumeSummary]:
         """Every volume; for the reconciler only, because it grows with the cluster."""

@@ -126,6 +126,8 @@ class VolumeSummary(Answered, frozen=True, kw_only=True):
     template_name: str = ""
     iops: Limit = "-"
     bw: Limit = "-"
+    creation_timestamp: int | None = None
+    """Unix time."""
     tags: dict[str, str] = {}
     cluster_id: str | None = None
 

@@ -51,6 +51,18 @@ def started(rig: Rig, disks: int = 2) -> AnyCommand:
     return command
 
 
+def test_a_command_that_arrives_after_a_later_one_of_its_vm_does_nothing() -> None:
+    rig = Rig()
+    agent = rig.agent()
+    ok(agent.handle(StopCommand(vm_name=VM, force=True, sequence=6)))
+    rig.steps.clear()
+    refused(agent.handle(StartCommand(vm=rig.vm(2), sequence=5)), ErrorClass.CONFLICT, "came late", VM)
+    assert VM not in rig.states and not rig.attached
+    other = msgspec.structs.replace(rig.vm(2), name="i-2-8-VM")
+    ok(agent.handle(StartCommand(vm=other, sequence=5)))
+    ok(agent.handle(StopCommand(vm_name="i-2-8-VM", force=True)))
+
+
 def test_start_attaches_every_disk_before_the_domain_runs_with_it() -> None:
     rig = Rig()
     vm = rig.vm(3)

@@ -31,6 +31,7 @@ from harness.spi.commands import (
 )
 from harness.spi.driver import DriverRecords, HostEndpoints, PoolDescription, PoolRequest
 from harness.spi.errors import Conflict, Error, ErrorClass, InvalidParameter, NotFound, Unavailable, Unknown
+from harness.spi.inventory import Finding
 from harness.spi.objects import (
     DataObject,
     DataStore,
@@ -104,6 +105,8 @@ class FakeStorPool(Scripted):
         self.records: DriverRecords | None = None
         self.left_open: set[str] = set()
         """What was made by a call that has not answered well: for `recover`, as the driver's operation records are."""
+        self.findings: list[Finding] = []
+        """Of every comparison of volumes."""
 
     @property
     def driver(self) -> FakeStorPool:
@@ -174,6 +177,14 @@ class FakeStorPool(Scripted):
         self.step("recover")
         for path in sorted(self.left_open):
             self._undo(path)
+        return []
+
+    def reconcile_volumes(self) -> list[Finding]:
+        self.step("reconcile_volumes")
+        return list(self.findings)
+
+    def reconcile_snapshots(self) -> list[Finding]:
+        self.step("reconcile_snapshots")
         return []
 
     def _undo(self, path: str) -> None:

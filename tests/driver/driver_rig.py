@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -21,6 +21,7 @@ from harness.spi.commands import (
 )
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Conflict, Dead, Unavailable, Unknown
+from harness.spi.inventory import CacheRecord, HostRecord, Inventory, SnapshotRecord, VmRecord, VolumeRecord
 from harness.spi.objects import (
     DataStore,
     ImageFormat,
@@ -30,6 +31,7 @@ from harness.spi.objects import (
     VolumeObject,
     VolumeType,
 )
+from harness.spi.states import StoreRefState
 from harness.storpool import (
     AnswerLost,
     Connection,
@@ -110,6 +112,7 @@ class FakeRecords:
     def __init__(self) -> None:
         self.operations: dict[str, OperationRecord] = {}
         self.outcomes: dict[str, str] = {}
+        self.purges: list[float] = []
         self.settings: dict[str, str] = {"primary.storage.download.wait": "10800"}
         self.details: dict[int, dict[str, str]] = {
             1: {"SP_API_HTTP_HOST": "sp:81", "SP_AUTH_TOKEN": TOKEN, "SP_TEMPLATE": "hdd"}
@@ -117,6 +120,14 @@ class FakeRecords:
         self.offerings: dict[int, dict[str, str]] = {}
         self.vm_tags: dict[tuple[str, str], str] = {}
         self.templates: dict[tuple[int, int], CachedTemplate] = {}
+        """Without a path while they are being seeded."""
+        self.volumes: dict[str, VolumeRecord] = {}
+        """By uuid, as `snapshots` and `vms`; those that are removed too."""
+        self.snapshots: dict[str, SnapshotRecord] = {}
+        self.known_templates: set[str] = set()
+        self.vms: dict[str, VmRecord] = {}
+        self.hosts: list[HostRecord] = []
+        self.after_inventory: Callable[[], object] = lambda: None
 
     def begin_operation(self, operation: OperationRecord) -> OperationRecord:
         for kept in self.operations.values():
@@ -137,6 +148,14 @@ class FakeRecords:
 
     def open_operations(self) -> list[OperationRecord]:
         return list(self.operations.values())
+
+    def operation_known(self, operation_id: str) -> bool:
+        return operation_id in self.operations or operation_id in self.outcomes
+
+    def purge_operations(self, ended_before: float, limit: int) -> int:
+        self.purges.append(ended_before)
+        assert limit > 0
+        return 0
 
     def setting(self, name: str, *, pool_id: int | None = None, cluster_id: int | None = None) -> str | None:
         del pool_id, cluster_id
@@ -162,6 +181,66 @@ class FakeRecords:
 
     def cached_template(self, template_id: int, pool_id: int) -> CachedTemplate | None:
         return self.templates.get((template_id, pool_id))
+
+    def inventory(self) -> Inventory:
+        """As the real ones: without what is removed. What `after_inventory` changes, it does not show any more."""
+        found = self._inventory()
+        self.after_inventory()
+        return found
+
+    def _inventory(self) -> Inventory:
+        volumes = [record for record in self.volumes.values() if not record.removed and record.path]
+        snapshots = [record for record in self.snapshots.values() if not record.removed]
+        busy = {text for op in self.operations.values() for text in (op.id, op.subject, *op.data.values())}
+        templates = {details["SP_TEMPLATE"] for details in self.offerings.values() if "SP_TEMPLATE" in details}
+        return Inventory(
+            volumes=tuple(volumes),
+            snapshots=tuple(snapshots),
+            templates=tuple(self._caches()),
+            vms=tuple(self.vms.values()),
+            hosts=tuple(self.hosts),
+            paths=frozenset(self._paths()),
+            offering_templates=frozenset(templates),
+            busy=frozenset(busy),
+        )
+
+    def _paths(self) -> set[str]:
+        named = {record.path for record in self.volumes.values() if not record.removed}
+        named |= {record.path for record in self.snapshots.values() if not record.removed}
+        named |= {entry.path for entry in self._caches()}
+        named |= {value for details in self.details.values() for value in details.values()}
+        return {path for path in named if path is not None and path.startswith("/dev/storpool")}
+
+    def volume(self, uuid: str) -> VolumeRecord | None:
+        return self.volumes.get(uuid)
+
+    def snapshot(self, uuid: str) -> SnapshotRecord | None:
+        return self.snapshots.get(uuid)
+
+    def vm(self, uuid: str) -> VmRecord | None:
+        return self.vms.get(uuid)
+
+    def template_known(self, uuid: str) -> bool:
+        return uuid in self.known_templates
+
+    def template_cache(self, template_id: int, pool_id: int) -> CacheRecord | None:
+        found = [entry for entry in self._caches() if (entry.template_id, entry.pool_id) == (template_id, pool_id)]
+        return found[0] if found else None
+
+    def _caches(self) -> list[CacheRecord]:
+        return [
+            CacheRecord(
+                template_id=template_id,
+                template_uuid=f"tmpl-{template_id}",
+                pool_id=pool_id,
+                state=StoreRefState.READY if cached.path else StoreRefState.CREATING,
+                path=cached.path or None,
+            )
+            for (template_id, pool_id), cached in self.templates.items()
+        ]
+
+    def names_object(self, paths: Collection[str]) -> bool:
+        return not self._paths().isdisjoint(paths)
 
 
 @dataclass

@@ -67,7 +67,7 @@ class Lab:
         self._word = word
         self._armed = False
         self.simulation = Simulation(seed, strike=self._strike)
-        self.processes = Processes(self.simulation, seed)
+        self.processes = Processes(self.simulation)
         self.machine = self.processes.machines[HOST]
         main = self.simulation.main
         transport = StorPoolTransport(main, self.processes.storpool, Secret(STORPOOL_TOKEN))

@@ -15,7 +15,7 @@ from harness.spi.ports import DomainState
 def handle(tools: Tools, command: AttachCommand) -> AttachAnswer:
     """A disk that the domain has already is success."""
     deadline = Deadline(tools.runtime, command.wait)
-    with tools.vm_locks.hold(command.vm_name, deadline.remaining):
+    with tools.vm(command.vm_name, command.sequence, deadline.remaining):
         with tools.volumes([command.disk.path], deadline.remaining):
             return _attach(tools, command.vm_name, command.disk, deadline)
 

@@ -28,7 +28,7 @@ def handle(tools: Tools, command: DettachCommand) -> AttachAnswer:
     After `Unknown` the guest has let the disk go, or may yet: nothing is as before, so ask again until it is done.
     """
     deadline = Deadline(tools.runtime, command.wait)
-    with tools.vm_locks.hold(command.vm_name, deadline.remaining):
+    with tools.vm(command.vm_name, command.sequence, deadline.remaining):
         with tools.volumes([command.disk.path], deadline.remaining):
             with tools.operations.begin(Kind.DETTACH, command.vm_name, [command.disk.path]):
                 _take_away(tools, command.vm_name, command.disk, deadline)

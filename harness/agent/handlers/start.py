@@ -16,7 +16,7 @@ def handle(tools: Tools, command: StartCommand) -> Answer:
     """After an error the domain does not run and its disks are detached, unless a note of the error says otherwise."""
     vm = command.vm
     deadline = Deadline(tools.runtime, command.wait)
-    with tools.vm_locks.hold(vm.name, deadline.remaining):
+    with tools.vm(vm.name, command.sequence, deadline.remaining):
         with tools.volumes([disk.path for disk in vm.disks], deadline.remaining):
             return _start(tools, vm, deadline)
 

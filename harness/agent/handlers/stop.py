@@ -23,7 +23,7 @@ DESTROY_SECONDS = 30.0
 def handle(tools: Tools, command: StopCommand) -> Answer:
     """A missing domain is success. Every disk is tried, even after one that cannot be detached."""
     deadline = Deadline(tools.runtime, command.wait)
-    with tools.vm_locks.hold(command.vm_name, deadline.remaining):
+    with tools.vm(command.vm_name, command.sequence, deadline.remaining):
         state = tools.hypervisor.domains().get(command.vm_name)
         paths = dict.fromkeys(command.volumes_to_disconnect)
         if state is not None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from harness.cloudstack.orchestration.errors import checked
 from harness.cloudstack.records import Records
-from harness.cloudstack.records.rows import HostRow
+from harness.cloudstack.records.rows import HostRow, Sequence
 from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.errors import InsufficientCapacity, NotFound, Unavailable
 from harness.spi.objects import DataStore
@@ -16,6 +18,9 @@ from harness.spi.runtime import Runtime
 USABLE = "status = 'Up' AND resource_state = 'Enabled'"
 ANSWER_GRACE = 15.0
 """Seconds an answer may take beyond the time that the agent may work."""
+STARTS = "management.server.starts"
+"""Name of the sequence that counts how often a management server started."""
+COMMANDS_A_START = 1 << 32
 
 
 class Agents:
@@ -25,6 +30,8 @@ class Agents:
         self._runtime = runtime
         self._records = records
         self._endpoints = dict(endpoints)
+        self._guard = runtime.lock("command sequence")
+        self._last_sequence = 0
 
     def select(self, pool: DataStore) -> Endpoint:
         """An agent of any usable host that has the pool connected, as CloudStack in no fixed order."""
@@ -56,7 +63,18 @@ class Agents:
 
     def send(self, host_id: int, command: AnyCommand) -> AnyAnswer:
         """Deliver a command to a host; raises what a negative answer stands for (`checked`)."""
-        return ask(self.host(host_id), command)
+        endpoint = self.host(host_id)
+        return ask(endpoint, msgspec.structs.replace(command, sequence=self._next_sequence()))
+
+    def _next_sequence(self) -> int:
+        """Later than every number that this server, or one before it, has given."""
+        with self._guard:
+            if not self._last_sequence:
+                with self._records.read() as tx:
+                    starts = tx.find(Sequence, name=STARTS)
+                self._last_sequence = (starts.value if starts else 0) * COMMANDS_A_START
+            self._last_sequence += 1
+            return self._last_sequence
 
     def _endpoint(self, host: HostRow) -> Endpoint:
         found = self._endpoints.get(host.name)

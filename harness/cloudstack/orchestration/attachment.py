@@ -12,7 +12,7 @@ from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import Vm, Volume
+from harness.cloudstack.records.rows import ATTACHING, DETACHING, Vm, Volume
 from harness.spi.commands import AttachCommand, DettachCommand
 from harness.spi.errors import Error, InvalidParameter, Unknown
 from harness.spi.objects import VolumeType
@@ -26,9 +26,6 @@ CDROM = 3
 ATTACH_WAIT = 120.0
 TRIES = 3
 PAUSE = 5.0
-ATTACHING = "attach.intent"
-DETACHING = "detach.intent"
-"""Volume details while an attach or detach through an agent is under way: `<vm row id>:<host row id>:<device id>`."""
 
 
 class AttachmentManager:

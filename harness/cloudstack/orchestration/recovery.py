@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.cloudstack import settings
-from harness.cloudstack.orchestration.attachment import DETACHING, AttachmentManager
+from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import HaWork, Snapshot, TemplatePool, TemplateStore, Vm, Volume
+from harness.cloudstack.records.rows import DETACHING, HaWork, Snapshot, TemplatePool, TemplateStore, Vm, Volume
 from harness.spi.errors import Conflict, Error, Unavailable, Unknown
 from harness.spi.states import SnapshotState, StoreRefEvent, StoreRefState, VmState, VolumeState
 

@@ -13,6 +13,16 @@ class Configuration(Row, frozen=True, kw_only=True):
     value: str
 
 
+class Sequence(Row, frozen=True, kw_only=True):
+    """A number that only grows."""
+
+    TABLE = "sequence"
+    UNIQUE = ("name",)
+
+    name: str
+    value: int
+
+
 class Zone(Row, frozen=True, kw_only=True):
     TABLE = "data_center"
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from harness.cloudstack import settings
-from harness.cloudstack.records.rows import Operation, ResourceTag, StoragePool, TemplatePool
+from harness.cloudstack.records import inventory
+from harness.cloudstack.records.rows import (
+    Operation,
+    ResourceTag,
+    Snapshot,
+    StoragePool,
+    Template,
+    TemplatePool,
+    Vm,
+    Volume,
+)
 from harness.cloudstack.records.store import Records
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Conflict, NotFound
+from harness.spi.inventory import CacheRecord, Inventory, SnapshotRecord, VmRecord, VolumeRecord
 from harness.spi.states import StoreRefState
 
 
@@ -52,6 +63,18 @@ class RecordsOfDriver:
         with self._records.read() as tx:
             return [_operation(row) for row in tx.all(Operation, outcome=None)]
 
+    def operation_known(self, operation_id: str) -> bool:
+        with self._records.read() as tx:
+            return tx.find(Operation, uuid=operation_id) is not None
+
+    def purge_operations(self, ended_before: float, limit: int) -> int:
+        with self._records.transaction("purge operations") as tx:
+            return tx.execute(
+                "DELETE FROM operations WHERE id IN"
+                " (SELECT id FROM operations WHERE outcome IS NOT NULL AND ended_at < ? LIMIT ?)",
+                (ended_before, limit),
+            )
+
     def setting(self, name: str, *, pool_id: int | None = None, cluster_id: int | None = None) -> str | None:
         with self._records.read() as tx:
             pool = None if pool_id is None else tx.find(StoragePool, id=pool_id)
@@ -84,6 +107,38 @@ class RecordsOfDriver:
             row = tx.find(TemplatePool, pool_id=pool_id, template_id=template_id, state=StoreRefState.READY)
         path = row and (row.local_path or row.install_path)
         return CachedTemplate(path=path, size=row.template_size) if row and path else None
+
+    def inventory(self) -> Inventory:
+        with self._records.read() as tx:
+            return inventory.inventory(tx)
+
+    def volume(self, uuid: str) -> VolumeRecord | None:
+        with self._records.read() as tx:
+            row = tx.find(Volume, uuid=uuid)
+            return None if row is None else inventory.volume(tx, row)
+
+    def snapshot(self, uuid: str) -> SnapshotRecord | None:
+        with self._records.read() as tx:
+            row = tx.find(Snapshot, uuid=uuid)
+            return None if row is None else inventory.snapshot(tx, row)
+
+    def vm(self, uuid: str) -> VmRecord | None:
+        with self._records.read() as tx:
+            row = tx.find(Vm, uuid=uuid, removed=None)
+            return None if row is None else inventory.vm(tx, row)
+
+    def template_known(self, uuid: str) -> bool:
+        with self._records.read() as tx:
+            return tx.find(Template, uuid=uuid) is not None
+
+    def template_cache(self, template_id: int, pool_id: int) -> CacheRecord | None:
+        with self._records.read() as tx:
+            row = tx.find(TemplatePool, pool_id=pool_id, template_id=template_id)
+            return None if row is None else inventory.cache(tx, row)
+
+    def names_object(self, paths: Collection[str]) -> bool:
+        with self._records.read() as tx:
+            return inventory.names_object(tx, paths)
 
     @staticmethod
     def _open(row: Operation | None, operation_id: str) -> Operation:

@@ -111,6 +111,11 @@ class Nic(Row, frozen=True, kw_only=True):
     removed: float | None = None
 
 
+ATTACHING = "attach.intent"
+DETACHING = "detach.intent"
+"""Volume details while an attach or detach through an agent is under way: `<vm row id>:<host row id>:<device id>`."""
+
+
 class Volume(Row, frozen=True, kw_only=True):
     """`template_id` and `snapshot_id` are what the volume is made from at its first use."""
 

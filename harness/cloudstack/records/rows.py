@@ -21,6 +21,7 @@ from harness.cloudstack.records.cloud_rows import (
     Operation,
     Pod,
     ResourceTag,
+    Sequence,
     ServiceOffering,
     StoragePool,
     StoragePoolHost,
@@ -29,6 +30,8 @@ from harness.cloudstack.records.cloud_rows import (
     Zone,
 )
 from harness.cloudstack.records.object_rows import (
+    ATTACHING,
+    DETACHING,
     Nic,
     Snapshot,
     SnapshotStore,
@@ -42,6 +45,7 @@ from harness.cloudstack.records.row import Row
 
 ROWS: tuple[type[Row], ...] = (
     Configuration,
+    Sequence,
     Zone,
     Pod,
     Cluster,
@@ -84,6 +88,8 @@ DETAIL_TABLES = (
 """Key and value pairs of a resource; in those of zone, cluster and pool also the settings of that scope."""
 
 __all__ = [
+    "ATTACHING",
+    "DETACHING",
     "DETAIL_TABLES",
     "ROWS",
     "Account",
@@ -102,6 +108,7 @@ __all__ = [
     "Pod",
     "ResourceTag",
     "Row",
+    "Sequence",
     "ServiceOffering",
     "Snapshot",
     "SnapshotStore",

@@ -51,6 +51,10 @@ class Transaction:
         """Rows of two text columns."""
         return list(self._fetch(sql, parameters))
 
+    def texts(self, sql: str, parameters: Sequence[Value] = ()) -> list[str]:
+        """Rows of one text column, without those that are NULL."""
+        return [text for (text,) in self._connection.execute(sql, parameters) if text is not None]
+
     def find(self, kind: type[R], /, **columns: Value) -> R | None:
         """The first row whose columns have these values, or None."""
         return self._first(kind, _find(kind, tuple(columns), _absent(columns)), tuple(columns.values()))

@@ -1,0 +1,119 @@
+"""What the storage driver's reconciler compares: rows as `harness.spi.inventory` wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from harness.cloudstack.records.rows import (
+    ATTACHING,
+    DETACHING,
+    DETAIL_TABLES,
+    HaWork,
+    HostRow,
+    Operation,
+    Snapshot,
+    SnapshotStore,
+    Template,
+    TemplatePool,
+    Vm,
+    Volume,
+)
+from harness.cloudstack.records.store import Transaction
+from harness.spi.inventory import CacheRecord, HostRecord, Inventory, SnapshotRecord, VmRecord, VolumeRecord
+from harness.spi.objects import NAME_PREFIX, PATH_PREFIX, StoreRole
+
+_PATHS = " UNION ALL ".join(
+    (
+        "SELECT path FROM volumes WHERE removed IS NULL",
+        "SELECT install_path FROM snapshot_store_ref",
+        "SELECT local_path FROM template_spool_ref",
+        "SELECT install_path FROM template_spool_ref",
+        "SELECT install_path FROM template_store_ref",
+        *(f"SELECT value FROM {table}" for table in DETAIL_TABLES),
+    )
+)
+"""One column `path`: whatever may name a StorPool object, among other texts."""
+_PREFIXES = (PATH_PREFIX, NAME_PREFIX)
+
+
+def inventory(tx: Transaction) -> Inventory:
+    """All of it, in one consistent view."""
+    return Inventory(
+        volumes=tuple(volume(tx, row) for row in tx.select(Volume, "removed IS NULL AND path IS NOT NULL ORDER BY id")),
+        snapshots=tuple(snapshot(tx, row) for row in tx.all(Snapshot, removed=None)),
+        templates=tuple(cache(tx, row) for row in tx.all(TemplatePool)),
+        vms=tuple(vm(tx, row) for row in tx.all(Vm, removed=None)),
+        hosts=tuple(_host(row) for row in tx.all(HostRow)),
+        paths=frozenset(path for path in tx.texts(_PATHS) if path.startswith(_PREFIXES)),
+        offering_templates=frozenset(tx.texts("SELECT value FROM disk_offering_details WHERE name = 'SP_TEMPLATE'")),
+        busy=_busy(tx),
+    )
+
+
+def names_object(tx: Transaction, paths: Collection[str]) -> bool:
+    """Whether one of the paths stands where `inventory` looks for them."""
+    marks = ", ".join("?" * len(paths))
+    return tx.scalar(f"SELECT 1 FROM ({_PATHS}) WHERE path IN ({marks}) LIMIT 1", tuple(paths)) is not None
+
+
+def volume(tx: Transaction, row: Volume) -> VolumeRecord:
+    owner = None if row.instance_id is None else tx.find(Vm, id=row.instance_id)
+    details = tx.details("volume_details", row.id)
+    return VolumeRecord(
+        uuid=row.uuid,
+        state=row.state,
+        removed=row.removed is not None,
+        pool_id=row.last_pool_id if row.pool_id is None else row.pool_id,
+        path=row.path,
+        vm_uuid=None if owner is None else owner.uuid,
+        device_id=row.device_id,
+        disk_offering_id=row.disk_offering_id,
+        max_iops=row.max_iops,
+        plugging=ATTACHING in details or DETACHING in details,
+        changed_at=max(row.created, row.updated or 0.0, row.attached or 0.0),
+    )
+
+
+def snapshot(tx: Transaction, row: Snapshot) -> SnapshotRecord:
+    ref = tx.find(SnapshotStore, snapshot_id=row.id, store_role=StoreRole.PRIMARY)
+    return SnapshotRecord(
+        uuid=row.uuid,
+        state=row.state,
+        removed=row.removed is not None,
+        pool_id=None if ref is None else ref.store_id,
+        path=None if ref is None else ref.install_path,
+    )
+
+
+def cache(tx: Transaction, row: TemplatePool) -> CacheRecord:
+    return CacheRecord(
+        template_id=row.template_id,
+        template_uuid=tx.get(Template, row.template_id).uuid,
+        pool_id=row.pool_id,
+        state=row.state,
+        path=row.local_path or row.install_path,
+    )
+
+
+def vm(tx: Transaction, row: Vm) -> VmRecord:
+    return VmRecord(
+        uuid=row.uuid,
+        state=row.state,
+        host_id=row.host_id,
+        unconfirmed_hosts=frozenset(work.host_id for work in tx.all(HaWork, instance_id=row.id)),
+        changed_at=row.update_time,
+    )
+
+
+def _host(row: HostRow) -> HostRecord:
+    client = int(row.parent) if row.parent and row.parent.isdigit() else None
+    return HostRecord(id=row.id, name=row.name, up=row.status == "Up", storpool_client_id=client)
+
+
+def _busy(tx: Transaction) -> frozenset[str]:
+    busy: set[str] = set()
+    for row in tx.all(Operation, outcome=None):
+        busy |= {row.uuid, row.subject, *msgspec.json.decode(row.data, type=dict[str, str]).values()}
+    return frozenset(busy)

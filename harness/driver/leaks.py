@@ -1,0 +1,82 @@
+"""Attachments of volumes to hosts where no VM has them: taken away without force.
+
+Attaching is the agents' work, so holding a volume here keeps no attach away. But CloudStack records what it is about to
+start or attach before it asks a host. So the records are read right before the detach, and again after it: what they
+want by then is attached again.
+"""
+
+from __future__ import annotations
+
+from harness.driver.operations import Operation, Operations
+from harness.driver.pools import Pool
+from harness.spi.driver import DriverRecords
+from harness.spi.errors import Error, NotFound, Unknown
+from harness.spi.inventory import Finding, FindingKind, HostRecord, VolumeRecord
+from harness.spi.objects import storpool_id
+from harness.storpool import Busy, VolumeReassignDesc
+
+DETACH_WAIT = 10
+"""Seconds StorPool waits for a client that is down."""
+
+
+class Leaks:
+    """Detaches leaked attachments. One step: detach; open while a lost detach may still arrive."""
+
+    kind = "detach-leaked"
+
+    def __init__(self, operations: Operations, records: DriverRecords) -> None:
+        self._operations = operations
+        self._records = records
+
+    def detach(self, volume: VolumeRecord, path: str, pool: Pool, host: HostRecord) -> Finding | None:
+        """Take the attachment away, unless it turns out to be wanted or somebody works on the volume: then None."""
+        client = host.storpool_client_id
+        if client is None:
+            return None
+        subject, name = f"volume:{volume.uuid}", storpool_id(path)
+        where = f"volume {volume.uuid} ({path})"
+        at_host = f"attached to host {host.name} (StorPool client {client}), where no VM has it"
+
+        def found(text: str, *, mended: bool = False) -> Finding:
+            return Finding(kind=FindingKind.LEAKED_ATTACHMENT, where=where, text=text, mended=mended)
+
+        with self._operations.idle(subject) as free:
+            if not free or self._wanted(volume.uuid, path, host.id):
+                return None
+            data = {"pool": str(pool.id), "object": name, "client": str(client)}
+            operation = self._operations.begin(self.kind, subject, "detach", data)
+            desc = VolumeReassignDesc(volume=name, detach=(client,), force=False)
+            try:
+                pool.client.volumes_reassign_wait([desc], DETACH_WAIT)
+            except Unknown as error:
+                return found(f"{at_host}; whether it was detached is not known: {error}")
+            except NotFound:
+                operation.undone()
+                return None
+            except Error as error:
+                operation.undone()
+                state = "not detached, because it is open there" if isinstance(error, Busy) else "not detached"
+                return found(f"{at_host}; {state}: {error}")
+            if self._wanted(volume.uuid, path, host.id):
+                pool.client.volumes_reassign_wait([VolumeReassignDesc(volume=name, rw=(client,))], DETACH_WAIT)
+                operation.undone()
+                return None
+            operation.done()
+        return found(f"was {at_host}; detached", mended=True)
+
+    def recover(self, operation: Operation) -> str:
+        settles = operation.data.get("settles")
+        if settles is None:
+            operation.note({"settles": str(self._operations.now() + self._operations.settle_time)})
+        elif self._operations.now() >= float(settles):
+            operation.undone()
+            return f"{operation}: ended; the next pass looks again"
+        return f"{operation}: open until a lost detach can no longer arrive"
+
+    def _wanted(self, uuid: str, path: str, host_id: int) -> bool:
+        """Whether the attachment may be needed, by the records as they are now."""
+        record = self._records.volume(uuid)
+        if record is None or record.path != path or not record.steady:
+            return True
+        vm = None if record.vm_uuid is None else self._records.vm(record.vm_uuid)
+        return vm is not None and vm.may_use(host_id)

@@ -1,0 +1,15 @@
+"""Settings that are numbers."""
+
+from __future__ import annotations
+
+from harness.spi.driver import DriverRecords
+from harness.spi.errors import InvalidParameter
+
+
+def seconds(records: DriverRecords, name: str, pool_id: int | None = None) -> int:
+    """A setting in whole seconds, 0 when it has no value; raises `InvalidParameter` for anything else."""
+    text = records.setting(name, pool_id=pool_id) or "0"
+    if not (text.isascii() and text.isdigit()):
+        where = "" if pool_id is None else f" of pool {pool_id}"
+        raise InvalidParameter(f"setting {name}{where} is {text!r}, not a number of seconds")
+    return int(text)

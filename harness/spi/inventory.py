@@ -1,0 +1,136 @@
+"""CloudStack's records as the driver's reconciler compares them with StorPool, and what it finds."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from harness.spi.states import SnapshotState, StoreRefState, VmState, VolumeState
+
+_STEADY = {VolumeState.ALLOCATED, VolumeState.READY, VolumeState.DESTROY, VolumeState.EXPUNGED}
+_STEADY_SNAPSHOTS = {SnapshotState.BACKED_UP, SnapshotState.DESTROYED, SnapshotState.ERROR}
+_STEADY_IN_STORE = {StoreRefState.READY, StoreRefState.DESTROYED, StoreRefState.FAILED}
+
+
+class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `volumes`."""
+
+    uuid: str
+    state: VolumeState
+    removed: bool
+    pool_id: int | None
+    path: str | None
+    vm_uuid: str | None
+    """The VM it is attached to, in the records; that VM need not run."""
+    device_id: int | None
+    disk_offering_id: int | None
+    max_iops: int | None
+    plugging: bool
+    """A host was asked to attach or detach it, and has not confirmed."""
+    changed_at: float
+    """Unix seconds of the last change that the row tells."""
+
+    @property
+    def steady(self) -> bool:
+        """Whether no operation of CloudStack is under way on it."""
+        return self.state in _STEADY and not self.plugging
+
+
+class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `snapshots`; `path` is that of its copy on primary storage."""
+
+    uuid: str
+    state: SnapshotState
+    removed: bool
+    pool_id: int | None
+    path: str | None
+
+    @property
+    def steady(self) -> bool:
+        """Whether no operation of CloudStack is under way on it."""
+        return self.state in _STEADY_SNAPSHOTS
+
+
+class CacheRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `template_spool_ref`."""
+
+    template_id: int
+    template_uuid: str
+    pool_id: int
+    state: StoreRefState
+    path: str | None
+
+    @property
+    def steady(self) -> bool:
+        return self.state in _STEADY_IN_STORE
+
+
+class VmRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A VM that is not removed."""
+
+    uuid: str
+    state: VmState
+    host_id: int | None
+    unconfirmed_hosts: frozenset[int]
+    """Hosts that must still confirm that it does not run there."""
+    changed_at: float
+    """Unix seconds of the last change of its state."""
+
+    def may_use(self, host_id: int) -> bool:
+        """Whether its volumes may have to be attached at this host."""
+        if self.state is VmState.MIGRATING or host_id in self.unconfirmed_hosts:
+            return True
+        return self.host_id == host_id and self.state in (VmState.RUNNING, VmState.STARTING, VmState.STOPPING)
+
+
+class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
+    id: int
+    name: str
+    up: bool
+    storpool_client_id: int | None
+
+
+class Inventory(msgspec.Struct, frozen=True, kw_only=True):
+    """One consistent view of everything that a reconciler compares; of volumes, snapshots and VMs the rows that are
+    not removed."""
+
+    volumes: tuple[VolumeRecord, ...]
+    snapshots: tuple[SnapshotRecord, ...]
+    templates: tuple[CacheRecord, ...]
+    vms: tuple[VmRecord, ...]
+    hosts: tuple[HostRecord, ...]
+    paths: frozenset[str]
+    """Every StorPool path that any row or detail of what is not removed names."""
+    offering_templates: frozenset[str]
+    """StorPool templates that offerings name instead of the pool's."""
+    busy: frozenset[str]
+    """Subjects of open operations, and every text in their data: names, global ids and paths among them."""
+
+
+class FindingKind(enum.StrEnum):
+    ORPHAN = "orphan"
+    """A StorPool object of ours that no record and no operation knows."""
+    UNATTRIBUTED = "unattributed"
+    """A StorPool object with our tags that cannot be shown to be ours; never touched."""
+    TAGS = "tags"
+    LIMITS = "limits"
+    LEAKED_ATTACHMENT = "leaked attachment"
+    MISSING_ATTACHMENT = "missing attachment"
+    MISSING_OBJECT = "missing object"
+    """A record names an object that StorPool does not have."""
+    NOT_COMPARED = "not compared"
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One difference between CloudStack's records, StorPool and hosts."""
+
+    kind: FindingKind
+    where: str
+    """The object, as a user finds it."""
+    text: str
+    """What is wrong, and what was done or is to be done."""
+    mended: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.where}: {self.text}"

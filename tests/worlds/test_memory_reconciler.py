@@ -1,0 +1,161 @@
+"""The reconciler at its work in a whole cloud: what is changed behind CloudStack's back, through StorPool's API."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from harness import checks
+from harness.observers import Json, World
+from harness.spi.inventory import FindingKind
+from harness.storpool import Secret, StorPoolClient, VolumeCreateDesc, VolumeReassignDesc, VolumeUpdateDesc
+from harness.worlds.memory.processes import MANAGEMENT, STORPOOL_TOKEN
+from harness.worlds.memory.transports import StorPoolTransport
+from harness.worlds.memory.world import MemoryWorld
+
+CHECKUP, GRACE = 300, 900
+FOREIGN = {"uuid": "a-volume-of-another-cloud", "cs": "volume"}
+
+
+def operator(world: MemoryWorld) -> StorPoolClient:
+    """StorPool's API in the hands of somebody who knows nothing of CloudStack."""
+    main = world.simulation.main
+    return StorPoolClient(StorPoolTransport(main, world.processes.storpool, Secret(STORPOOL_TOKEN)), main)
+
+
+def name(volume: Json) -> str:
+    return "~" + str(volume["path"]).rpartition("/")[2]
+
+
+def check_often(world: MemoryWorld, checkup: int = CHECKUP, grace: int = GRACE) -> None:
+    """The intervals are read when the management server starts."""
+    for key, value in (
+        ("storpool.volume.tags.checkup", checkup),
+        ("storpool.snapshot.tags.checkup", checkup),
+        ("storpool.orphans.grace", grace),
+    ):
+        world.cloud.call("updateConfiguration", name=key, value=str(value))
+    world.kill(MANAGEMENT)
+    world.start(MANAGEMENT)
+
+
+def data_volume(world: World) -> Json:
+    """It is made on StorPool when it is attached first."""
+    env = world.environment
+    offering = world.cloud.call(
+        "createDiskOffering", name="data", displaytext="data", disksize=1, maxiops=500, tags=env.pools[0].tag
+    )
+    made = world.cloud.call(
+        "createVolume", name="data", zoneid=env.zone_id, diskofferingid=offering["diskoffering"]["id"]
+    )
+    found: Json = made["volume"]
+    return found
+
+
+def deploy(world: World) -> Json:
+    env = world.environment
+    registered = world.cloud.call(
+        "registerTemplate",
+        name=world.name("template"),
+        displaytext="t",
+        format="QCOW2",
+        hypervisor="KVM",
+        url=env.image_url,
+        zoneid=env.zone_id,
+        ostypeid=env.os_type_id,
+    )
+    template_id = str(registered["template"][0]["id"])
+
+    def ready() -> bool:
+        listed = world.cloud.call("listTemplates", templatefilter="all", id=template_id)
+        return bool(listed["template"][0]["isready"])
+
+    world.wait_until("the template is ready", ready)
+    deployed = world.cloud.call(
+        "deployVirtualMachine",
+        serviceofferingid=env.service_offering_id,
+        zoneid=env.zone_id,
+        templateid=template_id,
+        name=world.name("vm"),
+        hypervisor="KVM",
+    )
+    found: Json = deployed["virtualmachine"]
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_drift_is_mended_and_what_is_not_ours_survives(seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="harness.cloudstack")
+
+    def live(world: MemoryWorld) -> None:
+        vm, data = deploy(world), data_volume(world)
+        world.cloud.call("attachVolume", id=data["id"], virtualmachineid=vm["id"])
+        world.cloud.call("detachVolume", id=data["id"])
+        (data,) = world.cloud.call("listVolumes", id=data["id"])["volume"]
+        (root,) = world.cloud.call("listVolumes", virtualmachineid=vm["id"])["volume"]
+        check_often(world)
+        world.wait_until("the cloud is at rest", lambda: checks.violations(checks.take(world)) == [])
+
+        by_hand = operator(world)
+        by_hand.volume_update(name(root), VolumeUpdateDesc(tags={"cvm": "", "uuid": "x"}))
+        by_hand.volume_update(name(data), VolumeUpdateDesc(iops=50))
+        by_hand.volumes_reassign_wait([VolumeReassignDesc(volume=name(data), rw=(2,))])
+        template = world.environment.pools[0].storpool_template
+        orphan = {"uuid": str(data["id"]), "cs": "volume"}
+        by_hand.volume_create(VolumeCreateDesc(size=1 << 20, template=template, tags=orphan))
+        foreign = frozenset(
+            by_hand.volume_create(VolumeCreateDesc(size=1 << 20, template=template, tags=tags)).global_id
+            for tags in ({}, FOREIGN)
+        )
+        others = [by_hand.volume(f"~{global_id}") for global_id in sorted(foreign)]
+        assert len(checks.violations(checks.take(world, foreign))) == 4, "the tags, the attachment, the orphan"
+
+        world.wait_until(
+            "the drift is mended",
+            lambda: checks.violations(checks.take(world, foreign)) == [],
+            GRACE + 3 * CHECKUP,
+        )
+        assert by_hand.volume(name(data)).iops == 500
+        assert [by_hand.volume(f"~{global_id}") for global_id in sorted(foreign)] == others
+        world.simulation.main.sleep(3 * CHECKUP)
+        lists = world.storpool.calls()["VolumesList"]
+        world.simulation.main.sleep(2 * CHECKUP)
+        assert world.storpool.calls()["VolumesList"] <= lists + 3, "one list of volumes in a pass"
+
+    MemoryWorld(seed).run(live)
+    told = [line for line in caplog.messages if line.startswith("storage driver: ")]
+    for kind in ("orphan", "tags", "limits", "leaked attachment", "unattributed"):
+        assert [line for line in told if line.startswith(f"storage driver: {kind}: ")], kind
+    unattributed = [line for line in told if "unattributed" in line]
+    assert len(unattributed) == 1, "it is found in every pass and told once"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_passes_beside_everything_else_find_nothing_and_harm_nothing(
+    seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pass every second and no grace to speak of: every operation is met half done."""
+    caplog.set_level(logging.INFO, logger="harness.cloudstack")
+
+    def live(world: MemoryWorld) -> None:
+        world.cloud.call("updateConfiguration", name="snapshot.backup.to.secondary", value="false")
+        check_often(world, checkup=1, grace=1)
+        call = world.cloud.call
+        vm, data = deploy(world), data_volume(world)
+        for _ in range(2):
+            call("attachVolume", id=data["id"], virtualmachineid=vm["id"])
+            snapshot = call("createSnapshot", volumeid=data["id"])["snapshot"]
+            call("stopVirtualMachine", id=vm["id"])
+            call("startVirtualMachine", id=vm["id"])
+            call("detachVolume", id=data["id"])
+            call("deleteSnapshot", id=snapshot["id"])
+        call("deleteVolume", id=data["id"])
+        call("destroyVirtualMachine", id=vm["id"], expunge=True)
+        world.wait_until("the cloud is at rest", lambda: checks.violations(checks.take(world)) == [])
+        assert world.storpool.calls()["VolumesList"] > 20
+
+    MemoryWorld(seed).run(live)
+    # A pass may be quicker to set the tags of an attach than the attach itself.
+    others = tuple(f"storage driver: {kind}: " for kind in FindingKind if kind is not FindingKind.TAGS)
+    assert [line for line in caplog.messages if line.startswith(others)] == []
