@@ -15,6 +15,7 @@ SETTINGS = {
     "primary.storage.download.wait": "600",
     "storpool.volume.tags.checkup": "900",
     "storpool.snapshot.tags.checkup": "900",
+    "storpool.orphans.grace": "900",
 }
 """Shorter than CloudStack's defaults of three hours and a day, so that runs do not idle away their virtual time."""
 
