@@ -1,0 +1,61 @@
+"""Which victim is killed at which step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.worlds.local.steps.gate import Step
+from harness.worlds.local.steps.victims import QEMU, VICTIMS
+from scenarios.table import RowId
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A step of an operation, as a run without a kill showed it."""
+
+    step: Step
+    qemu: bool
+    """Whether the VM's QEMU runs at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One case."""
+
+    operation: str
+    row: RowId
+    number: int
+    """Of the step in its operation, from 1."""
+    step: Step
+    victim: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.row}.{self.operation}.{self.number:02}.{self.victim}"
+
+
+def candidates(found: Found) -> list[str]:
+    """Who can be killed at the step: its own two parties first, no QEMU where none runs."""
+    own = [found.step.sender, found.step.receiver]
+    if found.step.half == "answer":
+        own.reverse()
+    others = [victim for victim in VICTIMS if victim not in own and (found.qemu or victim != QEMU)]
+    return own + others
+
+
+def plan(steps: Sequence[tuple[str, RowId, Sequence[Found]]], *, full: bool) -> list[Kill]:
+    """One case for each step of each operation, or with `full` one for each victim at each step.
+
+    Of several victims the one that was killed least so far has its turn; its own parties go before others.
+    """
+    killed: Counter[str] = Counter()
+    kills: list[Kill] = []
+    for operation, row, founds in steps:
+        for number, found in enumerate(founds, start=1):
+            possible = candidates(found)
+            for victim in possible if full else [min(possible, key=lambda name: killed[name])]:
+                killed[victim] += 1
+                kills.append(Kill(operation, row, number, found.step, victim))
+    return kills

@@ -1,0 +1,28 @@
+"""What recovery did, in the words of the processes' own logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+LINES = 12
+LENGTH = 300
+_ROOMS = frozenset({"cloudstack", "driver", "recovery", "hosts", "vm", "volume", "attachment", "template", "agent"})
+_ANSWERED = ": 200 in "
+
+
+def recovery_lines(entries: Sequence[tuple[float, str, str]]) -> list[str]:
+    """The lines that tell of it: what driver, stand-in and agents decided, and calls that did not succeed.
+
+    `entries` are (time, source, text); each text comes once, at most `LINES` of them.
+    """
+    told = (f"{source}: {text}"[:LENGTH] for _, source, text in entries if _tells(source, text))
+    found = list(dict.fromkeys(told))
+    return found if len(found) <= LINES else [*found[: LINES - 1], f"and {len(found) - LINES + 1} lines more"]
+
+
+def _tells(source: str, text: str) -> bool:
+    words = source.split()
+    room = words[1] if len(words) > 1 else ""
+    if room == "StorPool":
+        return _ANSWERED not in text
+    return room in _ROOMS and not text.startswith("serving commands")
