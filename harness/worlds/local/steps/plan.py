@@ -48,11 +48,12 @@ def candidates(found: Found) -> list[str]:
 def plan(steps: Sequence[tuple[str, RowId, Sequence[Found]]], *, full: bool) -> list[Kill]:
     """One case for each step of each operation, or with `full` one for each victim at each step.
 
-    Of several victims the one that was killed least so far has its turn; its own parties go before others.
+    Of several victims the one that was killed least in this operation so far has its turn; of those, a step's own
+    parties go before others.
     """
-    killed: Counter[str] = Counter()
     kills: list[Kill] = []
     for operation, row, founds in steps:
+        killed: Counter[str] = Counter()
         for number, found in enumerate(founds, start=1):
             possible = candidates(found)
             for victim in possible if full else [min(possible, key=lambda name: killed[name])]:
