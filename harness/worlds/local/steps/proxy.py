@@ -15,9 +15,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.agent.server import CLIENT_NAME, certificate_names
 from harness.worlds.local.processes import MANAGEMENT, Routes
 from harness.worlds.local.steps.gate import ANSWER, REQUEST, Gate, Step
-from harness.worlds.local.steps.wire import HttpMessage, call_name, command_name, is_background, read_message
+from harness.worlds.local.steps.wire import (
+    BrokenMessage,
+    HttpMessage,
+    call_name,
+    command_name,
+    is_background,
+    read_message,
+)
 from lab.file import Lab
 
 STORPOOL = "StorPool"
@@ -109,6 +117,7 @@ class Relay:
         way = self._way
         accepted.settimeout(EXCHANGE_SECONDS)
         with _server_side(accepted, way.server_tls) as near:
+            _check_client(near)
             request = read_message(near.makefile("rb"))
             name = way.name_of(request)
             self._watch(way, name)
@@ -235,6 +244,12 @@ def _far(directory: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
     context.load_cert_chain(directory / f"{MANAGEMENT}.pem", directory / f"{MANAGEMENT}.key")
     return context
+
+
+def _check_client(near: socket.socket) -> None:
+    """As the agents do: commands come from the management server alone."""
+    if isinstance(near, ssl.SSLSocket) and CLIENT_NAME not in certificate_names(near.getpeercert()):
+        raise BrokenMessage("the client's certificate is not the management server's")
 
 
 def _server_side(accepted: socket.socket, context: ssl.SSLContext | None) -> socket.socket:
