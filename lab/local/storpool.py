@@ -10,14 +10,12 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.local import cgroup
 from lab.local.layout import MANAGEMENT, State
-from lab.local.machines import folder_of, simulator_argv
+from lab.local.machines import folder_of, simulator_argv, start_in
 from lab.local.up import storpool_answers
-from lab.shell import run
 
 MODULE = b"\0simulator.main\0"
 END_SECONDS = 20.0
 READY_SECONDS = 40.0
-_ENTER = 'echo $$ > "$0"/cgroup.procs && exec "$@" >>"$LOG" 2>&1 </dev/null'
 
 
 def kill() -> None:
@@ -37,10 +35,7 @@ def kill() -> None:
 def start(state: State) -> None:
     """Start it in its cgroup and network namespace; returns once its API answers. Nothing when it runs."""
     if not _processes():
-        log = state.member(MANAGEMENT) / "log/simulator.log"
-        enter = ["/bin/sh", "-c", _ENTER, str(folder_of(MANAGEMENT.name))]
-        argv = ["nsenter", f"--net=/run/netns/{MANAGEMENT.netns}", "--", *simulator_argv(state)]
-        run(["setsid", "--fork", *enter, *argv], env={**os.environ, "LOG": str(log)})
+        start_in(state, MANAGEMENT, folder_of(MANAGEMENT.name), simulator_argv(state), "simulator.log")
     deadline = time.monotonic() + READY_SECONDS
     while not storpool_answers(state):
         if time.monotonic() > deadline:

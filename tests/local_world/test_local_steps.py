@@ -22,7 +22,7 @@ from harness.runtime.threads import ThreadRuntime
 from harness.spi.commands import Answer, AnyAnswer, AnyCommand, PingCommand, StopCommand
 from harness.spi.errors import Unavailable, Unknown
 from harness.worlds.local.steps.gate import Gate, Passing, Step
-from harness.worlds.local.steps.plan import Found, candidates, plan
+from harness.worlds.local.steps.plan import Found, candidates, chosen, plan
 from harness.worlds.local.steps.proxy import Relay, Way, _far, _near
 from harness.worlds.local.steps.recovery import recovery_lines
 from harness.worlds.local.steps.wire import (
@@ -33,6 +33,7 @@ from harness.worlds.local.steps.wire import (
     is_background,
     read_message,
 )
+from scenarios.table import RowId
 
 TOKEN = "Storpool v1:1234567890"
 
@@ -265,6 +266,23 @@ def test_every_step_is_struck_once_with_victims_in_turn_or_by_every_victim() -> 
     assert once == plan([("attach", 4, steps)], full=False)
     everything = plan([("attach", 4, steps)], full=True)
     assert len(everything) == 50 == len({kill.id for kill in everything})
+
+
+def test_rows_operations_and_single_cases_can_be_chosen_and_what_is_not_there_is_an_error() -> None:
+    steps: list[tuple[str, RowId, list[Found]]] = [
+        ("deploy", 2, [Found(step("VolumeCreate"), qemu=False)]),
+        ("attach", 4, [Found(step("VolumeCreate"), qemu=True)]),
+    ]
+
+    def ids(*words: str, full: bool = False) -> list[str]:
+        return [kill.id for kill in chosen(steps, words, full=full)]
+
+    assert ids() == ["2.deploy.01.management", "4.attach.01.management"]
+    assert ids("4") == ids("attach") == ["4.attach.01.management"]
+    assert len(ids("attach", full=True)) == 5
+    assert ids("2", "4.attach.01.QEMU") == ["2.deploy.01.management", "4.attach.01.QEMU"]
+    with pytest.raises(KeyError):
+        ids("2.deploy.01.QEMU")
 
 
 def test_recovery_is_told_by_the_logs_without_calls_that_went_well() -> None:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
-from harness import checks, tidy
-from harness.observers import Cloud, CloudApiError, World
+from harness.observers import World
 from harness.recording import Recorder
 from harness.report.stream import Fault, Listener
 from harness.run import Body, Runner, Selection
 from harness.worlds.local.cloud import CsCloud
 from harness.worlds.local.processes import Pace, Routes
-from harness.worlds.local.steps.gate import Gate, Passing
-from harness.worlds.local.steps.operations import OPERATIONS, Attempt, Operation
-from harness.worlds.local.steps.plan import Found, Kill, plan
+from harness.worlds.local.steps.gate import Gate
+from harness.worlds.local.steps.operations import OPERATIONS, Operation
+from harness.worlds.local.steps.plan import Found, Kill, chosen
 from harness.worlds.local.steps.proxy import Proxy
-from harness.worlds.local.steps.recovery import recovery_lines
-from harness.worlds.local.steps.stage import Stage, make_small_image, set_stage
+from harness.worlds.local.steps.stage import make_small_image, set_stage
+from harness.worlds.local.steps.strike import Rig, Strike, find_steps, strike_at
 from harness.worlds.local.steps.victims import Target, Victims
 from harness.worlds.local.venue import LocalVenue
 from lab.errors import LabError
@@ -27,6 +24,7 @@ from lab.file import Lab
 from lab.local import machine_lock
 from lab.local.layout import CLIENT_ADDRESS, State, default_state
 from scenarios.registry import Case
+from scenarios.table import RowId
 
 PACE = Pace(
     ping_interval=0.5,
@@ -41,12 +39,6 @@ PACE = Pace(
     },
 )
 """So that recovery need not be waited for: no message is held here for longer than a few seconds."""
-QUIET_SECONDS = 30.0
-STEP_SECONDS = 60.0
-"""How long an operation may take until it comes to a step."""
-ANSWER_SECONDS = 150.0
-"""How long the operation's caller may wait for an answer once the victim is back."""
-REST_SECONDS = 90.0
 
 
 def local_kills(
@@ -55,57 +47,40 @@ def local_kills(
     """Run them on a local lab of their own, which is brought up first and taken down last; events go to `listen`.
 
     Every step of each operation is hit once; with `full`, by every victim. `words` choose rows (`2`), operations
-    (`attach-new`) or single cases (`2.deploy.07.agent`); none means all. An error of the lab is an event too.
+    (`attach-new`) or single cases (`2.deploy.07.agent`, also one that only `full` would run); none means all. Raises
+    `KeyError` for a word that names nothing. An error of the lab is an event.
     """
+    for word in words:
+        if not any(may_name(word, operation) for operation in OPERATIONS):
+            raise KeyError(word)
     runner = Runner(listen, time.monotonic)
-    venue = KillVenue(full=full)
-    venue.prepare(runner.note)
-    cases = [case for case in venue.cases() if not words or _chosen(case, words)]
-    rows = tuple(dict.fromkeys(operation.row for operation in OPERATIONS))
-    chosen = tuple(row for row in rows if not words or any(case.row == row for case in cases))
-    runner.run(Selection(chosen or rows, tuple(cases)), [venue], properties or {})
+    venue = KillVenue()
+    venue.prepare([one for one in OPERATIONS if not words or _any_names(words, one)], runner.note)
+    venue.choose(words, full=full)
+    rows = dict.fromkeys(operation.row for operation in OPERATIONS if not words or _any_names(words, operation))
+    runner.run(Selection(tuple(rows), tuple(venue.cases())), [venue], properties or {})
 
 
-def _chosen(case: Case, words: Sequence[str]) -> bool:
-    row, operation = case.id.split(".")[:2]
-    return any(word in (row, operation, case.id) for word in words)
+def may_name(word: str, operation: Operation) -> bool:
+    """Whether the word is the operation's row or name, or has the form of one of its cases."""
+    return word in (str(operation.row), operation.name) or word.startswith(f"{operation.row}.{operation.name}.")
 
 
-@dataclass(slots=True)
-class Strike:
-    """What came of one kill."""
-
-    target: Target
-    asked: str = ""
-    """What the operation's caller was told."""
-    recovery: list[str] = field(default_factory=list)
-    outcome: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Rig:
-    """All that a case needs, of one lab."""
-
-    proxy: Proxy
-    gate: Gate
-    victims: Victims
-    stage: Stage
-    caller: Cloud
-    """A client of its own for whoever asks for the operation, in a thread of its own."""
-    read_logs: Callable[[], list[tuple[float, str, str]]]
+def _any_names(words: Sequence[str], operation: Operation) -> bool:
+    return any(may_name(word, operation) for word in words)
 
 
 class KillVenue:
     """The local lab with a proxy between its processes. `prepare` opens it and finds the steps; then it is a venue."""
 
-    def __init__(self, *, full: bool) -> None:
-        self._full = full
+    def __init__(self) -> None:
         self._gate = Gate()
         self._proxy: Proxy | None = None
         self._venue = LocalVenue(None, routes=self._routes, pace=PACE)
         self._rig: Rig | None = None
         self._properties: dict[str, str] = {}
         self._error: Exception | None = None
+        self._steps: list[tuple[str, RowId, Sequence[Found]]] = []
         self._kills: dict[str, Kill] = {}
         self._strikes: dict[str, Strike] = {}
 
@@ -113,15 +88,24 @@ class KillVenue:
     def name(self) -> str:
         return self._venue.name
 
-    def prepare(self, say: Callable[[str], None]) -> None:
+    def prepare(self, operations: Sequence[Operation], say: Callable[[str], None]) -> None:
         """Never raises an `Exception`: `open` does, when the run has begun."""
         try:
-            self._prepare(say)
+            self._prepare(operations, say)
         except Exception as error:
             self._error = error
         except BaseException:
             self.close()
             raise
+
+    def choose(self, words: Sequence[str], *, full: bool) -> None:
+        """Which kills are cases. Raises `KeyError` for one that there is not, and has closed everything then."""
+        if self._error is None:
+            try:
+                self._kills = {kill.id: kill for kill in chosen(self._steps, words, full=full)}
+            except KeyError:
+                self.close()
+                raise
 
     def cases(self) -> list[Case]:
         titles = {operation.name: operation.title for operation in OPERATIONS}
@@ -174,7 +158,7 @@ class KillVenue:
         self._proxy = Proxy(lab, CLIENT_ADDRESS, self._gate)
         return self._proxy.routes
 
-    def _prepare(self, say: Callable[[str], None]) -> None:
+    def _prepare(self, operations: Sequence[Operation], say: Callable[[str], None]) -> None:
         state = State(default_state().resolve())
         if machine_lock.owner() is not None:
             raise LabError(
@@ -203,12 +187,10 @@ class KillVenue:
             caller=CsCloud(lab.management.api_address, *management.keys()),
             read_logs=self._venue.read_logs,
         )
-        steps = []
-        for operation in OPERATIONS:
+        for operation in operations:
             found = find_steps(self._rig, operation, world)
             say(f"{operation.name} has {len(found)} steps")
-            steps.append((operation.name, operation.row, found))
-        self._kills = {kill.id: kill for kill in plan(steps, full=self._full)}
+            self._steps.append((operation.name, operation.row, found))
 
     def _case(self, kill: Kill) -> Callable[[World], None]:
         def run(world: World) -> None:
@@ -218,122 +200,3 @@ class KillVenue:
             strike_at(self._rig, kill, operation, world, strike)
 
         return run
-
-
-def find_steps(rig: Rig, operation: Operation, world: World) -> list[Found]:
-    """The steps of the operation, as it shows them when nobody is killed; what it made is removed again."""
-    before = tidy.inventory(world)
-    attempt = operation.prepare(rig.stage, world)
-    found: list[Found] = []
-    quiet(rig)
-
-    def look(passing: Passing) -> None:
-        found.append(Found(passing.step, attempt.vm_name() is not None))
-
-    with rig.gate.counting(look=look):
-        attempt.ask(rig.caller)
-    assert attempt.done(), f"{operation.title}: it is not done although nobody was killed"
-    attempt.check()
-    left = tidy.tidy(world, before)
-    assert not left, f"after {operation.title} something is left: {left}"
-    return found
-
-
-def strike_at(rig: Rig, kill: Kill, operation: Operation, world: World, strike: Strike) -> None:
-    """Ask for the operation, kill at the step, and judge what recovery makes of it."""
-    with world.check("the operation can begin"):
-        rig.stage.up(world)
-        attempt = operation.prepare(rig.stage, world)
-        quiet(rig)
-    asking = Asking(attempt, rig.caller)
-    try:
-        with rig.gate.counting(kill.step):
-            asking.start()
-            with world.check("the step comes, and its message is held"):
-                passing = rig.gate.wait_held(STEP_SECONDS)
-                assert passing is not None, f"no {kill.step} within {STEP_SECONDS:g} s; the caller: {asking.told()}"
-            rig.read_logs()
-            with world.check(f"{kill.victim} is killed, the message goes on, {kill.victim} comes back"):
-                strike.target = target_of(rig, passing, attempt)
-                rig.victims.kill(kill.victim, strike.target)
-                assert rig.gate.release(), "the message that was held neither arrived nor broke"
-                rig.victims.start_again()
-    finally:
-        rig.victims.start_again()
-    with world.check("whoever asked is told how it ended"):
-        asking.wait(ANSWER_SECONDS)
-        strike.asked = asking.told()
-    try:
-        with world.check("the cloud comes to rest"):
-            rest(world)
-    finally:
-        strike.recovery = recovery_lines(rig.read_logs())
-    with world.check("it was done, or undone"):
-        done = attempt.done()
-        strike.outcome = "done" if done else "undone"
-    if not done:
-        with world.check("it can be asked for again"):
-            attempt.again()
-            strike.outcome = "undone, then done when asked again"
-    with world.check("every byte is where it should be"):
-        attempt.check()
-    assert not rig.proxy.errors, f"the proxy failed: {rig.proxy.errors}"
-
-
-def target_of(rig: Rig, passing: Passing, attempt: Attempt) -> Target:
-    """The host that the message is about, else the VM's."""
-    hosts = rig.victims.hosts
-    host = next((party for party in passing.parties if party in hosts), rig.stage.host.name)
-    return Target(host, attempt.vm_name())
-
-
-def quiet(rig: Rig) -> None:
-    """Wait until nothing of the case before is under way any more."""
-    if not rig.proxy.quiet_tick(rig.stage.host.name, QUIET_SECONDS):
-        raise TimeoutError(f"something besides pings is sent again and again for {QUIET_SECONDS:g} s")
-
-
-def rest(world: World) -> None:
-    """Every host Up, and the invariants hold."""
-    found: list[checks.Violation] = []
-
-    def at_rest() -> bool:
-        hosts = world.cloud.call("listHosts", type="Routing").get("host", [])
-        found[:] = checks.violations(checks.take(world))
-        return not found and all(host["state"] == "Up" for host in hosts)
-
-    try:
-        world.wait_until("every host is Up and the invariants hold", at_rest, REST_SECONDS)
-    except TimeoutError as error:
-        raise TimeoutError(f"{error}: {'; '.join(map(str, found)) or 'a host is not Up'}") from error
-
-
-class Asking:
-    """Asks for an operation in a thread of its own: its answer may take as long as the recovery."""
-
-    def __init__(self, attempt: Attempt, cloud: Cloud) -> None:
-        self._attempt = attempt
-        self._cloud = cloud
-        self._told = "no answer yet"
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def wait(self, seconds: float) -> None:
-        self._thread.join(seconds)
-        if self._thread.is_alive():
-            raise TimeoutError(f"the API call did not end within {seconds:g} s")
-
-    def told(self) -> str:
-        return self._told
-
-    def _run(self) -> None:
-        try:
-            self._attempt.ask(self._cloud)
-            self._told = "success"
-        except CloudApiError as error:
-            self._told = str(error)
-        except Exception as error:
-            # The management server was killed, so that no answer can come: it is asked again when it is back.
-            self._told = f"no answer: {type(error).__name__}"

@@ -60,3 +60,16 @@ def plan(steps: Sequence[tuple[str, RowId, Sequence[Found]]], *, full: bool) -> 
                 killed[victim] += 1
                 kills.append(Kill(operation, row, number, found.step, victim))
     return kills
+
+
+def chosen(steps: Sequence[tuple[str, RowId, Sequence[Found]]], words: Sequence[str], *, full: bool) -> list[Kill]:
+    """The cases that `words` name, of those that are to run; a single case also if it is not. Raises `KeyError`."""
+    kills = plan(steps, full=full)
+    if not words:
+        return kills
+    every = {kill.id: kill for kill in plan(steps, full=True)}
+    found: dict[str, Kill] = {}
+    for word in words:
+        named = {kill.id: kill for kill in kills if word in (str(kill.row), kill.operation)} or {word: every[word]}
+        found |= named
+    return list(found.values())
