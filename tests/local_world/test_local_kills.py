@@ -13,6 +13,7 @@ from harness.report.result import Outcome, Result
 from harness.report.stream import STREAM_NAME, StreamWriter
 from harness.report.write import write_views
 from harness.worlds.local.steps.kills import local_kills
+from harness.worlds.local.steps.strike import AGAIN, DONE, UNDONE
 from harness.worlds.local.steps.victims import VICTIMS
 from lab.local import down
 
@@ -66,5 +67,5 @@ def assert_struck(result: Result) -> None:
     killed = Counter(fault.victim for fault in faults)
     assert set(killed) == set(VICTIMS) and min(killed.values()) >= 5, killed
     assert all(fault.asked and fault.outcome for fault in faults)
-    assert {fault.outcome for fault in faults} == {"done", "undone, then done when asked again"}
+    assert {fault.outcome for fault in faults} >= {DONE, UNDONE + AGAIN}
     assert sum(bool(fault.recovery) for fault in faults) > len(faults) // 2

@@ -14,7 +14,7 @@ from harness.worlds.local.steps.plan import Found, Kill
 from harness.worlds.local.steps.proxy import Proxy
 from harness.worlds.local.steps.recovery import recovery_lines
 from harness.worlds.local.steps.stage import Stage
-from harness.worlds.local.steps.victims import Target, Victims
+from harness.worlds.local.steps.victims import QEMU, Target, Victims
 
 QUIET_SECONDS = 30.0
 STEP_SECONDS = 60.0
@@ -22,6 +22,9 @@ STEP_SECONDS = 60.0
 ANSWER_SECONDS = 150.0
 """How long the operation's caller may wait for an answer once the victim is back."""
 REST_SECONDS = 90.0
+SUCCESS = "success"
+DONE, UNDONE, STOPPED = "done", "undone", "done, then its guest was dead"
+AGAIN = ", then done when asked again"
 
 
 @dataclass(slots=True)
@@ -98,11 +101,15 @@ def strike_at(rig: Rig, kill: Kill, operation: Operation, world: World, strike: 
         strike.recovery = recovery_lines(rig.read_logs())
     with world.check("it was done, or undone"):
         done = attempt.done()
-        strike.outcome = "done" if done else "undone"
+        strike.outcome = DONE if done else UNDONE
+    if asking.succeeded and not done:
+        with world.check("who was told success has it, but for a guest that was killed"):
+            assert kill.victim == QEMU, "the caller was told success, but the operation is undone"
+            strike.outcome = STOPPED
     if not done:
         with world.check("it can be asked for again"):
             attempt.again()
-            strike.outcome = "undone, then done when asked again"
+            strike.outcome += AGAIN
     with world.check("every byte is where it should be"):
         attempt.check()
     assert not rig.proxy.errors, f"the proxy failed: {rig.proxy.errors}"
@@ -156,10 +163,14 @@ class Asking:
     def told(self) -> str:
         return self._told
 
+    @property
+    def succeeded(self) -> bool:
+        return self._told == SUCCESS
+
     def _run(self) -> None:
         try:
             self._attempt.ask(self._cloud)
-            self._told = "success"
+            self._told = SUCCESS
         except CloudApiError as error:
             self._told = str(error)
         except Exception as error:
