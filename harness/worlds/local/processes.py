@@ -6,11 +6,13 @@ import json
 import os
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -179,12 +181,22 @@ class ManagementProcess:
             cgroup.kill(folder)
             cgroup.wait_empty(folder)
 
+    def open_operations(self) -> list[str]:
+        """Operations of the storage driver that are not over, as the records of the running server say."""
+        with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True, timeout=STOP_SECONDS)) as records:
+            found = records.execute("SELECT kind, subject, step FROM operations WHERE outcome IS NULL ORDER BY id")
+            return [f"{kind} {subject}, step {step}" for kind, subject, step in found]
+
     def log(self, since: int) -> tuple[int, str]:
         """What it logged after byte `since`, and where the log ends now."""
         with self._log.open("rb") as file:
             file.seek(since)
             data = file.read()
         return since + len(data), data.decode(errors="replace")
+
+    @property
+    def _database(self) -> Path:
+        return self._directory / "cloud.db"
 
     @property
     def _log(self) -> Path:
@@ -204,7 +216,7 @@ class ManagementProcess:
         api_key, secret_key = self.keys()
         return {
             "listen": lab.management.api_address,
-            "database": str(self._directory / "cloud.db"),
+            "database": str(self._database),
             "agents": {name: f"https://{address}" for name, address in self._routes.agents.items()},
             "secondary": f"https://{lab.secondary.agent_address}",
             "tls": {

@@ -35,6 +35,7 @@ PACE = Pace(
     settings={"vm.destroy.forcestop": "true"},
 )
 """So that recovery need not be waited for: no message is held here for longer than a few seconds."""
+END_SECONDS = 60.0
 COPY_SECONDS = 5
 """With the settle time: how long an agent that does not answer may be copying an image. The small one takes none."""
 
@@ -146,11 +147,24 @@ class KillVenue:
         return f"splab faults {case.id} --world local"
 
     def close(self) -> None:
+        """Raises `LabError` when something is left, of the lab or of what the driver began."""
         try:
-            self._venue.close()
+            left = self._left_open() if self._rig is not None else []
         finally:
-            if self._proxy is not None:
-                self._proxy.close()
+            try:
+                self._venue.close()
+            finally:
+                if self._proxy is not None:
+                    self._proxy.close()
+        if left:
+            raise LabError(f"operations of the storage driver are not over after {END_SECONDS:g} s: {'; '.join(left)}")
+
+    def _left_open(self) -> list[str]:
+        """Operations that do not end by themselves; each should, once a lost request can no longer arrive."""
+        deadline = time.monotonic() + END_SECONDS
+        while (left := self._venue.management.open_operations()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return left
 
     def _routes(self, lab: Lab) -> Routes:
         self._proxy = Proxy(lab, CLIENT_ADDRESS, self._gate)
