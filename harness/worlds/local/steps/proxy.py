@@ -82,10 +82,21 @@ class Relay:
         """Listen, on the same port as before. Nothing when it does."""
         if self._listening is not None:
             return
-        listening = socket.create_server((self._own, self.port), backlog=64)
+        listening = self._bind()
         self.port = int(listening.getsockname()[1])
         self._listening = listening
         threading.Thread(target=self._accept, args=(listening,), daemon=True).start()
+
+    def _bind(self) -> socket.socket:
+        """Meanwhile the port may have become that of a connection from here, which does not last."""
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while True:
+            try:
+                return socket.create_server((self._own, self.port), backlog=64)
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
 
     def close(self) -> None:
         """Listen no more: whoever connects is refused. Exchanges that are under way go on."""
