@@ -17,6 +17,10 @@ from scenarios.table import RowId
 
 MARK = b"written before the fault".ljust(4096, b".")
 DELETE_AFTER = "storpool.delete.after.interval"
+DEPLOY_SECONDS = 6 * 3600.0
+"""Longer than `primary.storage.download.wait`."""
+REFUSALS = (CloudApiError, ConnectionError)
+"""How a request ends that CloudStack did not call a success."""
 
 
 @dataclass(slots=True)
@@ -26,8 +30,8 @@ class Subject:
     vm: Json = field(default_factory=dict)
     volume: Json = field(default_factory=dict)
     template_id: str = ""
-    name: str = ""
-    """Of the VM that the request makes."""
+    names: tuple[str, ...] = ()
+    """Of the VMs that the request makes."""
     guests_ended: bool = False
     """Whether a fault may have powered VMs off."""
 
@@ -86,31 +90,59 @@ def _cached_template(world: World) -> Subject:
 
 
 def _deploy(world: World, subject: Subject) -> None:
-    parameters = steps.deploy_parameters(world, subject.template_id)
-    subject.name = str(parameters["name"])
-    world.cloud.call("deployVirtualMachine", **parameters)
+    _deploy_at_once(world, subject, 1)
+
+
+def _deploy_two(world: World, subject: Subject) -> None:
+    _deploy_at_once(world, subject, 2)
+
+
+def _deploy_at_once(world: World, subject: Subject, count: int) -> None:
+    """Ends when all have ended; raises what the first that failed was told."""
+    requests = [steps.deploy_parameters(world, subject.template_id) for _ in range(count)]
+    subject.names = tuple(str(parameters["name"]) for parameters in requests)
+    jobs: list[str] = []
+    refusals: list[Exception] = []
+    for parameters in requests:
+        try:
+            jobs.append(world.cloud.start("deployVirtualMachine", **parameters))
+        except REFUSALS as error:
+            refusals.append(error)
+    for job in jobs:
+        try:
+            world.cloud.wait(job, DEPLOY_SECONDS)
+        except REFUSALS as error:
+            refusals.append(error)
+    if refusals:
+        raise refusals[0]
 
 
 def _deployed(world: World, subject: Subject) -> None:
-    vm = _named(world, subject.name)
-    assert vm is not None and vm["state"] != "Error", f"VM {subject.name} was not deployed: {vm}"
+    for name in subject.names:
+        _has_been_deployed(world, subject, name)
+
+
+def _has_been_deployed(world: World, subject: Subject, name: str) -> None:
+    vm = _named(world, name)
+    assert vm is not None and vm["state"] != "Error", f"VM {name} was not deployed: {vm}"
     vm = _running(world, subject, vm)
     root = steps.root_volume(world, str(vm["id"]))
     looks.fully_attached(world, vm, root)
     size = world.environment.image_size
     content = steps.host_of(world, vm).read_device(str(root["path"]), 0, size)
     seen = hashlib.sha256(content).hexdigest()
-    assert seen == world.environment.image_sha256, f"the ROOT volume of {subject.name} differs from the template"
+    assert seen == world.environment.image_sha256, f"the ROOT volume of {name} differs from the template"
 
 
 def _not_deployed(world: World, subject: Subject) -> None:
-    """A VM whose deploy was interrupted is Stopped, as in CloudStack, and can be started."""
-    vm = _named(world, subject.name)
-    if vm is not None and vm["state"] == "Stopped":
-        steps.start(world, vm)
-        _deployed(world, subject)
-        return
-    assert vm is None or vm["state"] in ("Error", "Destroyed"), f"VM {subject.name} is {vm}"
+    """A VM whose deploy was interrupted is Stopped, as in CloudStack, and can be started; of two one may run."""
+    for name in subject.names:
+        vm = _named(world, name)
+        if vm is None or vm["state"] in ("Error", "Destroyed"):
+            continue
+        if vm["state"] == "Stopped":
+            steps.start(world, vm)
+        _has_been_deployed(world, subject, name)
 
 
 def _named(world: World, name: str) -> Json | None:
@@ -281,6 +313,14 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "2.seed", "deploy a VM from a template that the pool has not", _new_template, _deploy, _deployed, _not_deployed
     ),
+    Operation(
+        "2.two",
+        "deploy two VMs at once from a template that the pool has not",
+        _new_template,
+        _deploy_two,
+        _deployed,
+        _not_deployed,
+    ),
     Operation("2.clone", "deploy a VM from a cached template", _cached_template, _deploy, _deployed, _not_deployed),
     Operation("3.first-use", "the first attach of a DATA volume makes it", _first_use, _attach, _created, _free),
     Operation("4.hot", "attach a volume to a running VM", _vm_and_marked_volume, _attach, _attached, _free),
@@ -299,5 +339,3 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
 )
 BY_ID = {operation.id: operation for operation in OPERATIONS}
-REFUSALS = (CloudApiError, ConnectionError)
-"""How a request ends that CloudStack did not call a success."""
