@@ -152,10 +152,10 @@ class Client:
         return self._vm_request(action, "stopVirtualMachine", model.STOPPED)
 
     def force_stop(self, action: Action) -> str | None:
-        how = self._vm_request(action, "stopVirtualMachine", model.STOPPED, forced=True)
-        if how == "done":
-            self._model.vms[action.vm or 0].unconfirmed = True
-        return how
+        vm = self._vm(action)
+        if vm is not None:
+            vm.unconfirmed = True
+        return self._vm_request(action, "stopVirtualMachine", model.STOPPED, forced=True)
 
     def start(self, action: Action) -> str | None:
         vm = self._vm(action)
