@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,13 +19,18 @@ from harness.report.result import Result
 from harness.report.stream import STREAM_NAME, Event, StreamWriter
 from harness.report.terminal import Progress, action_table
 from harness.report.write import PAGE_NAME, write_views
+from harness.revision import commit
 from harness.run import Runner, Selection, Venue, select
 from scenarios import registry
 
 WORLDS = ("memory", "local", "all")
 
 
-LAZY = {"lab": ("lab.commands", "lab"), "faults": ("harness.faults.command", "faults")}
+LAZY = {
+    "explore": ("harness.explore.command", "explore"),
+    "faults": ("harness.faults.command", "faults"),
+    "lab": ("lab.commands", "lab"),
+}
 """Commands by name, and where each is."""
 
 
@@ -169,26 +173,11 @@ def _properties(seed: int, lab: Path | None) -> dict[str, str]:
         "seed": str(seed),
         "python": platform.python_version(),
         "kernel": platform.release(),
-        "commit": _commit(),
+        "commit": commit(),
     }
     if lab is not None:
         found["lab file"] = str(lab)
     return found
-
-
-def _commit() -> str:
-    root = Path(__file__).resolve().parent.parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 def _show(console: Console, result: Result, directory: Path) -> None:

@@ -166,6 +166,10 @@ class Service(Protocol):
         """Let time pass: due deletions, time-outs, background work. Seconds until it must be called again, if any."""
         ...
 
+    def object_keys(self) -> Mapping[str, int]:
+        """Under which key the blocks hold each object that exists, by bare global id."""
+        ...
+
     def due_in(self) -> float | None:
         """Seconds until `tick` has something to do, if anything is due; any call may bring that nearer."""
         ...

@@ -144,6 +144,9 @@ class Service:
     def settings(self) -> Settings:
         return self._settings
 
+    def object_keys(self) -> Mapping[str, int]:
+        return MappingProxyType(self._cluster.state.global_ids)
+
     def encoded_state(self) -> bytes:
         """The committed state; equal states are equal bytes."""
         return self._cluster.state.encode()

@@ -61,8 +61,9 @@ def records_have_volumes(picture: Picture) -> Found:
         if wanted is not None and found.get("templateName") != wanted:
             yield where, f"is on StorPool template {found.get('templateName')}, its pool is on {wanted}"
     for record in picture.volume_records.values():
-        if record["state"] == "Ready" and "path" not in record:
-            yield f"volume {record['id']}", "is Ready and has no path"
+        # On no pool: it was never made. CloudStack calls it Ready when its VM was destroyed and recovered.
+        if record["state"] == "Ready" and "storageid" in record and "path" not in record:
+            yield f"volume {record['id']}", "is Ready on a pool and has no path"
 
 
 def volumes_have_records(picture: Picture) -> Found:

@@ -86,9 +86,9 @@ def value(
         ("data_center_details", zone_id),
     ):
         if scope_id is not None:
-            found = tx.scalar(f"SELECT value FROM {table} WHERE resource_id = ? AND name = ?", (scope_id, name))
+            found = tx.details(table, scope_id).get(name)
             if found is not None:
-                return str(found)
+                return found
     row = tx.find(Configuration, name=name)
     return row.value if row else setting.default
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from harness.driver import tags
 from harness.driver.creation import Creation
 from harness.driver.operations import Operation, Operations
@@ -15,6 +17,11 @@ from harness.storpool import ObjectDoesNotExist, VolumeCreateDesc
 SIZE = 512
 DETAIL = "SP_VOLUME_ON_CLUSTER-"
 """Start of the pool detail that holds the path; the CloudStack cluster's row id follows."""
+
+
+def use(pool_id: int, detail: str, host_id: int) -> str:
+    """Who is held while this host is asked to attach the check volume."""
+    return f"pool:{pool_id}/{detail}/host:{host_id}"
 
 
 class CheckVolumes:
@@ -36,6 +43,10 @@ class CheckVolumes:
             if path is None or not _exists(pool, path):
                 path = self._make(pool, key)
             return path
+
+    def in_use(self, pool_id: int, cluster_id: int, host_id: int) -> AbstractContextManager[None]:
+        """While the host may have the check volume attached because it was asked to."""
+        return self._operations.exclusive(use(pool_id, f"{DETAIL}{cluster_id}", host_id))
 
     def recover(self, operation: Operation) -> str:
         pool = self._pools.get(int(operation.data["pool"]))

@@ -51,7 +51,7 @@ class StorPoolDriver:
         self._volumes = VolumeCreation(operations, pools, records, discards, settler)
         self._snapshots = SnapshotTaking(operations, pools, records, settler)
         self._deletion = Deletion(operations, pools, records, discards)
-        self._tags = tags.TagUpdates(operations, pools)
+        self._tags = tags.TagUpdates(operations, pools, records)
         orphans = Orphans(operations, pools, records)
         leaks = Leaks(operations, records)
         self._reconciler = Reconciler(operations, pools, records, self._tags, orphans, leaks)

@@ -7,6 +7,7 @@ want by then is attached again.
 
 from __future__ import annotations
 
+from harness.driver.check_volume import use
 from harness.driver.operations import Operation, Operations
 from harness.driver.pools import Pool
 from harness.spi.driver import DriverRecords
@@ -63,6 +64,33 @@ class Leaks:
                 return None
             operation.done()
         return found(f"was {at_host}; detached", mended=True)
+
+    def detach_check_volume(self, detail: str, path: str, pool: Pool, host: HostRecord) -> Finding | None:
+        """Take the check volume from a host that is not asked to prove itself with it now.
+
+        An agent that is at it all the same, because a server that died asked it, or one that meets this detach when it
+        comes late, fails once and is asked again.
+        """
+        client = host.storpool_client_id
+        if client is None:
+            return None
+        with self._operations.idle(use(pool.id, detail, host.id)) as free:
+            if not free:
+                return None
+            desc = VolumeReassignDesc(volume=storpool_id(path), detach=(client,), force=False)
+            mended, text = True, "detached"
+            try:
+                pool.client.volumes_reassign_wait([desc], DETACH_WAIT)
+            except NotFound:
+                return None
+            except Error as error:
+                mended, text = False, f"not detached: {error}"
+        return Finding(
+            kind=FindingKind.LEAKED_ATTACHMENT,
+            where=f"check volume {detail} of pool {pool.id} ({path})",
+            text=f"was attached to host {host.name} (StorPool client {client}); {text}",
+            mended=mended,
+        )
 
     def recover(self, operation: Operation) -> str:
         settles = operation.data.get("settles")

@@ -28,7 +28,8 @@ class StorPoolHostListener:
             raise InvalidParameter(f"pool {pool.name} ({pool.uuid}) is not a StorPool pool")
         path = self._check_volumes.path(pool.id, host.cluster_id)
         command = StorPoolModifyStoragePoolCommand(pool=pool, volume_path=path, wait=WAIT)
-        answer = self._endpoints.host(host.id).send(command, timeout=WAIT + ANSWER_MARGIN)
+        with self._check_volumes.in_use(pool.id, host.cluster_id, host.id):
+            answer = self._endpoints.host(host.id).send(command, timeout=WAIT + ANSWER_MARGIN)
         if not answer.result:
             raise Error(
                 f"host {host.name} cannot use StorPool pool {pool.name}: {answer.details}; "

@@ -118,10 +118,22 @@ class Reconciler:
             yield from self._guarded(where, self._attachments(where, look, record, pool, found))
         for pool in cluster.pools:
             for key, path in self._records.pool_details(pool.id).items():
-                if key.startswith(DETAIL) and look.at(path) is None:
-                    where = f"check volume {key} of pool {pool.id} ({path})"
-                    yield from self._missing(where, pool.client.volume, path, partial(self._detail, pool.id, key))
+                if key.startswith(DETAIL):
+                    yield from self._check_volume(look, pool, key, path)
         yield from self._unknown(look)
+
+    def _check_volume(self, look: _Look, pool: Pool, key: str, path: str) -> Iterator[Finding]:
+        found = look.at(path)
+        where = f"check volume {key} of pool {pool.id} ({path})"
+        if found is None:
+            yield from self._missing(where, pool.client.volume, path, partial(self._detail, pool.id, key))
+            return
+        holders = look.holders.get(found.global_id, frozenset())
+        for host in look.seen.hosts:
+            if host.up and host.storpool_client_id in holders:
+                finding = self._leaks.detach_check_volume(key, path, pool, host)
+                if finding is not None:
+                    yield finding
 
     def _compare_snapshots(self, cluster: StorPoolCluster) -> Iterator[Finding]:
         began = self._operations.now()

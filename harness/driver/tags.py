@@ -115,9 +115,10 @@ class TagUpdates:
 
     kind = "tags"
 
-    def __init__(self, operations: Operations, pools: Pools) -> None:
+    def __init__(self, operations: Operations, pools: Pools, records: DriverRecords) -> None:
         self._operations = operations
         self._pools = pools
+        self._records = records
         self._recent: OrderedDict[str, float] = OrderedDict()
         """When a volume was last updated by this process, by its subject; the oldest first."""
 
@@ -153,10 +154,20 @@ class TagUpdates:
         self._carry_out(self._operations.begin(self.kind, f"volume:{volume.uuid}", "update", data), pool)
 
     def recover(self, operation: Operation) -> str:
-        """Bring the tags to what was last asked for; a lost update that arrives later is undone by this."""
+        """Bring the tags to what the records say now; a lost update that arrives later is undone by this.
+
+        Who asked for other ones since may have died before it could tell. Without a record they are what was asked for.
+        """
         client = self._pools.get(int(operation.data["pool"])).client
         if operation.step == "settle" and not self._settled(operation):
             return f"{operation}: tags set; open until an earlier update can no longer arrive"
+        record = self._records.volume(operation.subject.removeprefix("volume:"))
+        if record is not None and record.path == operation.data["path"] and not record.removed:
+            if not record.steady:
+                return f"{operation}: open until what CloudStack does with the volume is over"
+            operation.note(
+                {"tags": json.dumps({**_tags(operation), **recorded(self._records, record)}, sort_keys=True)}
+            )
         if operation.step == "update":
             # Its process died with the update on its way, for all that is known.
             operation.advance("settle", self._settling())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from harness.report.result import CaseResult, Result, RowResult
+from harness.report.stream import Fault
 from scenarios.table import RowId
 
 
@@ -13,6 +14,19 @@ class CaseJson(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     checks: list[str]
     """Names of the checks that were made."""
+
+
+class FaultJson(msgspec.Struct, frozen=True, kw_only=True):
+    case: str
+    operation: str
+    step: str
+    victim: str
+    asked: str
+    recovery: list[str]
+    operation_outcome: str
+    """`done`, `undone ...`, or empty when neither could be said."""
+    outcome: str
+    seconds: float
 
 
 class RowJson(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,9 +44,11 @@ class InvariantsJson(msgspec.Struct, frozen=True, kw_only=True):
     violated: list[str]
 
 
-class ResultJson(msgspec.Struct, frozen=True, kw_only=True):
+class ResultJson(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rows: list[RowJson]
     invariants: InvariantsJson
+    faults: list[FaultJson] = []
+    """Left out when nothing was struck."""
 
 
 def to_json(result: Result) -> bytes:
@@ -40,6 +56,7 @@ def to_json(result: Result) -> bytes:
     document = ResultJson(
         rows=[_row(row) for row in result.rows()],
         invariants=InvariantsJson(checked=result.invariants_checked, violated=result.violated),
+        faults=[_fault(case, fault) for case in result.cases for fault in case.faults],
     )
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
@@ -53,6 +70,20 @@ def _row(row: RowResult) -> RowJson:
         seconds=round(row.seconds, 3),
         why=row.why,
         cases=[_case(case) for case in row.cases],
+    )
+
+
+def _fault(case: CaseResult, fault: Fault) -> FaultJson:
+    return FaultJson(
+        case=case.id,
+        operation=fault.operation,
+        step=fault.step,
+        victim=fault.victim,
+        asked=fault.asked,
+        recovery=fault.recovery,
+        operation_outcome=fault.outcome,
+        outcome=case.outcome,
+        seconds=round(case.seconds, 3),
     )
 
 

@@ -77,6 +77,7 @@ def _render(result: Result, detail: Detail) -> str:
         lines=_lines(result),
         rows=[row for row in result.rows() if row.cases],
         totals=_totals(result),
+        faults=[(case, fault) for case in result.cases for fault in case.faults],
         detail=detail,
         shorter=detail != DETAILS[0],
         Outcome=Outcome,

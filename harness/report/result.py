@@ -12,6 +12,7 @@ from harness.report.stream import (
     Check,
     Event,
     Evidence,
+    Fault,
     Note,
     SuiteEnded,
     SuiteStarted,
@@ -43,6 +44,7 @@ class CaseResult:
     checks: list[Check] = field(default_factory=list)
     timeline: list[Timeline] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     violated: list[str] = field(default_factory=list)
     started_at: float = 0.0
 
@@ -148,6 +150,8 @@ def collect(events: Iterable[Event]) -> Result:
                 cases[event.world, event.case].timeline.append(event)
             case Evidence():
                 cases[event.world, event.case].evidence.append(event)
+            case Fault():
+                cases[event.world, event.case].faults.append(event)
             case CaseEnded():
                 _end(result, cases[event.world, event.case], event)
             case WorldFailed():

@@ -74,6 +74,24 @@ class Evidence(Base, frozen=True, kw_only=True, tag="evidence"):
     text: str
 
 
+class Fault(Base, frozen=True, kw_only=True, tag="fault"):
+    """What a case struck an operation with, and what became of it."""
+
+    world: str
+    case: str
+    operation: str
+    step: str
+    """Where it struck."""
+    victim: str
+    """Who was killed."""
+    asked: str
+    """What the operation's caller was told in the end."""
+    recovery: list[str]
+    """What recovery did, in the words of the processes' logs."""
+    outcome: str
+    """Whether the operation was done or undone; empty when neither could be said."""
+
+
 class CaseEnded(Base, frozen=True, kw_only=True, tag="case-end"):
     world: str
     case: str
@@ -100,7 +118,7 @@ class SuiteEnded(Base, frozen=True, kw_only=True, tag="suite-end"):
     seconds: float
 
 
-Event = SuiteStarted | Note | CaseStarted | Check | Timeline | Evidence | CaseEnded | WorldFailed | SuiteEnded
+Event = SuiteStarted | Note | CaseStarted | Check | Timeline | Evidence | Fault | CaseEnded | WorldFailed | SuiteEnded
 Listener = Callable[[Event], None]
 
 _encoder = msgspec.json.Encoder()

@@ -142,6 +142,17 @@ class Simulation:
             self.stop()
         return self._conclude(task, result)
 
+    def bound(self, *, steps: int, seconds: float) -> None:
+        """From now on the run may take so many more steps and virtual seconds; `BoundError` ends it otherwise."""
+        self._steps_left = steps
+        self._seconds = self.elapsed + seconds
+
+    def abort(self, error: BaseException) -> None:
+        """End the run with this error, whatever the task that calls would catch; does not return."""
+        self._verdict = error
+        self._running()
+        self._hub.switch()
+
     def stop(self) -> None:
         """Fence and end every process. May be called again."""
         self._over = True

@@ -17,10 +17,10 @@ import msgspec
 
 from harness.cloudstack import http
 from harness.cloudstack.agents.https import HttpsEndpoint
-from harness.cloudstack.config import CloudConfig
+from harness.cloudstack.config import CloudConfig, Seconds
 from harness.cloudstack.records import Records
 from harness.cloudstack.server import ManagementServer
-from harness.driver import StorPoolProvider
+from harness.driver import ANSWER_TIME, SETTLE_TIME, StorPoolProvider
 from harness.runtime.threads import ThreadRuntime, stop_event
 from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
@@ -55,6 +55,10 @@ class ManagementConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """`https://ip:port` of the secondary storage role."""
     tls: Tls
     cloud: CloudConfig
+    settle_time: Seconds = SETTLE_TIME
+    """After which a StorPool request that was never answered is taken to be dead."""
+    answer_time: Seconds = ANSWER_TIME
+    """After which CloudStack has surely recorded an answer of the driver, or is dead."""
 
 
 class LoggedEndpoint:
@@ -114,7 +118,8 @@ def build(runtime: Runtime, records: Records, config: ManagementConfig) -> Manag
         return StorPoolClient(LoggedTransport(transport, runtime.monotonic, _calls), runtime)
 
     def provider(driver_records: DriverRecords, endpoints: HostEndpoints) -> StorPoolProvider:
-        return StorPoolProvider(runtime, driver_records, endpoints, connect)
+        times = (config.settle_time, config.answer_time)
+        return StorPoolProvider(runtime, driver_records, endpoints, connect, *times)
 
     def endpoint(name: str, url: str) -> Endpoint:
         tls = config.tls

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trustme
 
-from lab.local.layout import KVM_HOSTS, MANAGEMENT, SECONDARY, SSH_MEMBERS, State
+from lab.local.layout import CLIENT_ADDRESS, KVM_HOSTS, MANAGEMENT, SECONDARY, SSH_MEMBERS, State
 from lab.shell import run
 
 
@@ -30,7 +30,8 @@ def _certificates(directory: Path) -> None:
     directory.mkdir(mode=0o700)
     authority = trustme.CA(organization_name="splab local lab")
     authority.cert_pem.write_to_path(str(directory / "ca.pem"))
-    names = {"management": MANAGEMENT.ip, "secondary": SECONDARY.ip} | {host.name: host.ip for host in KVM_HOSTS}
+    names = {"management": MANAGEMENT.ip, "secondary": SECONDARY.ip, "proxy": CLIENT_ADDRESS}
+    names |= {host.name: host.ip for host in KVM_HOSTS}
     for name, address in names.items():
         issued = authority.issue_cert(name, address, common_name=name)
         _private(directory / f"{name}.key", issued.private_key_pem.bytes())

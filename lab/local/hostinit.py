@@ -20,7 +20,10 @@ from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
 RESTART_DELAY = 1.0
-RESTARTS = 50
+RESTARTS = 20
+"""How often in a row a service is started again that ends as soon as it was started."""
+SOON = 1.0
+"""Seconds: a service that lived longer had started well."""
 
 
 def prepare(config: dict[str, Any]) -> None:
@@ -57,7 +60,8 @@ def tend(services: list[dict[str, Any]]) -> None:
     """Collect every child for ever; a service that ends is started again where it asks for it."""
     running = {start(service): service for service in services}
     due: list[tuple[float, dict[str, Any]]] = []
-    left = RESTARTS
+    started = {service["name"]: time.monotonic() for service in services}
+    left = {service["name"]: RESTARTS for service in services}
     while True:
         signal.sigtimedwait([signal.SIGCHLD], 0.2 if due else 3600)
         while True:
@@ -68,12 +72,16 @@ def tend(services: list[dict[str, Any]]) -> None:
             if pid == 0:
                 break
             service = running.pop(pid, None)
-            if service is not None and service.get("restart") and left > 0:
-                left -= 1
+            if service is None or not service.get("restart"):
+                continue
+            name = service["name"]
+            left[name] = left[name] - 1 if time.monotonic() - started[name] < SOON else RESTARTS
+            if left[name] > 0:
                 due.append((time.monotonic() + RESTART_DELAY, service))
         for entry in [entry for entry in due if entry[0] <= time.monotonic()]:
             due.remove(entry)
             running[start(entry[1])] = entry[1]
+            started[entry[1]["name"]] = time.monotonic()
 
 
 def main() -> None:

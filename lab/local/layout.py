@@ -11,7 +11,7 @@ from lab.file import Ssh
 NETWORK = "10.77.0.0/24"
 PREFIX_LENGTH = 24
 CLIENT_ADDRESS = "10.77.0.1"
-"""This machine's own address in the lab; it serves nothing there."""
+"""This machine's own address in the lab; nothing serves there but a proxy that is put between the lab's processes."""
 CLIENT_LINK = "splab0"
 CGROUP = "splab"
 BRIDGE = "cloudbr0"

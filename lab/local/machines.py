@@ -108,25 +108,21 @@ def configure(state: State, member: Member, cache: Path) -> Path:
 def start(state: State, member: Member, config: Path, folder: Path) -> None:
     """Start the machine's first process, inside its cgroup and namespaces, as nobody's child."""
     own_mounts = [] if member == MANAGEMENT else ["unshare", "--mount", "--uts", "--propagation", "slave", "--"]
-    enter = 'echo $$ > "$0"/cgroup.procs && exec "$@" >>"$LOG" 2>&1 </dev/null'
     init = str(Path(__file__).with_name("hostinit.py"))
-    machine = [
-        "nsenter",
-        f"--net=/run/netns/{member.netns}",
-        "--",
-        *own_mounts,
-        sys.executable,
-        "-I",
-        init,
-        str(config),
-    ]
+    start_in(state, member, folder, [*own_mounts, sys.executable, "-I", init, str(config)], "init.log")
+
+
+def start_in(state: State, member: Member, folder: Path, argv: list[str], log: str) -> None:
+    """Start a program in a machine's network namespace and in a cgroup, as nobody's child; it writes into `log`."""
+    enter = 'echo $$ > "$0"/cgroup.procs && exec "$@" >>"$LOG" 2>&1 </dev/null'
+    network = ["nsenter", f"--net=/run/netns/{member.netns}", "--"]
     run(
-        ["setsid", "--fork", "/bin/sh", "-c", enter, str(folder), *machine],
+        ["setsid", "--fork", "/bin/sh", "-c", enter, str(folder), *network, *argv],
         env={
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "LC_ALL": "C.UTF-8",
             "HOME": "/root",
-            "LOG": str(state.member(member) / "log/init.log"),
+            "LOG": str(state.member(member) / "log" / log),
         },
     )
 

@@ -180,7 +180,8 @@ def _storpool(state: State, call: str, body: dict[str, object] | None = None) ->
         )
 
 
-def _storpool_answers(state: State) -> bool:
+def storpool_answers(state: State) -> bool:
+    """Whether the StorPool API of the lab can be used."""
     try:
         return _storpool(state, "VolumeTemplatesList").ok
     except requests.RequestException:
@@ -189,7 +190,7 @@ def _storpool_answers(state: State) -> bool:
 
 def _storpool_ready(state: State) -> None:
     _wait(
-        state, MANAGEMENT, f"the StorPool API at {MANAGEMENT.ip}:{STORPOOL_PORT}", lambda: _storpool_answers(state), 30
+        state, MANAGEMENT, f"the StorPool API at {MANAGEMENT.ip}:{STORPOOL_PORT}", lambda: storpool_answers(state), 30
     )
     for name in TEMPLATES:
         made = _storpool(state, "VolumeTemplateCreate", {"name": name, "placeAll": name, "replication": 3})
@@ -220,7 +221,7 @@ def _healthy(state: State) -> Lab | None:
         return None
     if any(not cgroup.processes(folder_of(member.name)) for member in MEMBERS) or not folder_of(STAND_IN).is_dir():
         return None
-    if not _storpool_answers(state):
+    if not storpool_answers(state):
         return None
     for member in SSH_MEMBERS:
         if not _answers(state, member, _sign_of_life(member)):
@@ -235,7 +236,7 @@ def status(state_dir: Path | None = None) -> list[tuple[str, str, bool]]:
     if owner is None:
         return [("local lab", "not up; bring it up with: splab lab up", False)]
     machine_lock.refuse_other(state.root)
-    rows = [("storpool", f"API at {MANAGEMENT.ip}:{STORPOOL_PORT}", _storpool_answers(state))]
+    rows = [("storpool", f"API at {MANAGEMENT.ip}:{STORPOOL_PORT}", storpool_answers(state))]
     for member in MEMBERS:
         count = len(cgroup.processes(folder_of(member.name)))
         answers = member == MANAGEMENT or (count > 0 and _answers(state, member, _sign_of_life(member)))

@@ -41,20 +41,25 @@ class MemoryBlocks:
         self._store: dict[int, bytes] = {}
         self._references: dict[int, int] = {}
         self._next_page = 1
+        self.touched: dict[int, None] = {}
+        """Objects that were made, changed, attached or opened, or the opposite, since somebody cleared this."""
 
     def create(self, key: int, size: int) -> None:
+        self.touched[key] = None
         if key not in self._objects:
             self._objects[key] = _Object(size, _Table())
 
     def clone(self, source: int, key: int, size: int) -> None:
         if key in self._objects:
             return
+        self.touched[key] = None
         table = self._find(source, "clone").table
         table.owners += 1
         clone = self._objects[key] = _Object(self._find(source, "clone").size, table)
         self._set_size(clone, size)
 
     def resize(self, key: int, size: int) -> None:
+        self.touched[key] = None
         self._set_size(self._find(key, "resize"), size)
 
     def delete(self, key: int) -> None:
@@ -63,6 +68,7 @@ class MemoryBlocks:
             return
         if found.openers:
             raise DeviceBusy(f"delete of object {key}: its device is open")
+        self.touched[key] = None
         del self._objects[key]
         self._let_go(found.table)
 
@@ -79,6 +85,7 @@ class MemoryBlocks:
         if old is not None and read_only and not old[1] and self._is_open_at(found, links.client):
             raise DeviceBusy(f"object {key} is open for writing at client {links.client}")
         found.attached[links.client] = (links, read_only)
+        self.touched[key] = None
         return self.device(key)
 
     def detach(self, key: int, client: int, *, force: bool) -> None:
@@ -88,6 +95,7 @@ class MemoryBlocks:
         if not force and self._is_open_at(found, client):
             raise DeviceBusy(f"detach of object {key} from client {client}: its device is open there")
         found.attached.pop(client, None)
+        self.touched[key] = None
 
     def opened(self, key: int) -> bool:
         return bool(self._find(key, "look at").openers)
@@ -124,6 +132,7 @@ class MemoryBlocks:
         mended: list[str] = []
         for key in sorted(self._objects):
             found = self._objects[key]
+            self.touched[key] = None
             if key not in sizes:
                 found.openers.clear()
                 self.delete(key)
@@ -169,6 +178,18 @@ class MemoryBlocks:
         """Bytes."""
         return self._find(key, "measure").size
 
+    def openers(self, key: int) -> Mapping[int | None, int]:
+        """How often each client has the device open; empty when there is no such object."""
+        found = self._objects.get(key)
+        return {} if found is None else found.openers
+
+    def rights(self, key: int, client: int) -> str | None:
+        """`rw` or `ro` of an object that is attached to the client; None when it is not."""
+        found = self._objects.get(key)
+        if found is None or client not in found.attached:
+            return None
+        return "ro" if found.attached[client][1] else "rw"
+
     def links(self, client: int) -> dict[str, int]:
         """/dev/storpool of a client: name to object."""
         return {
@@ -197,6 +218,7 @@ class MemoryBlocks:
     def open(self, key: int, client: int | None = None) -> None:
         """Somebody on that client (on any, when None) opens the device; every open wants its own `release`."""
         openers = self._find(key, "open").openers
+        self.touched[key] = None
         openers[client] = openers.get(client, 0) + 1
 
     def release(self, key: int, client: int | None = None) -> None:
@@ -204,6 +226,7 @@ class MemoryBlocks:
         found = self._objects.get(key)
         if found is None or client not in found.openers:
             return
+        self.touched[key] = None
         found.openers[client] -= 1
         if not found.openers[client]:
             del found.openers[client]

@@ -8,6 +8,7 @@ import pytest
 from cloud_rig import CloudError, Rig
 
 from harness.runtime.simulated import Simulation
+from harness.spi.errors import Unavailable
 
 SEEDS = range(1, 31)
 
@@ -93,3 +94,29 @@ def test_stop_destroy_attach_and_detach_at_once_end_in_agreement(seed: int) -> N
         assert rig.find("virtualmachine", vm) is None
 
     play(seed, scenario)
+
+
+def test_a_deploy_that_fails_takes_no_volume_along_that_a_user_attached_meanwhile() -> None:
+    accepted: list[int] = []
+
+    def scenario(rig: Rig) -> None:
+        compute, template = rig.ready()
+        for host in rig.hosts.values():
+            host.fail("StartCommand", Unavailable("sabotaged"), times=3)
+        offering, zone = rig.disk_offering(), rig.zone()
+        deploy = {"zoneid": zone, "serviceofferingid": compute, "templateid": template}
+        job = rig.envelope(rig.request("deployVirtualMachine", **deploy))
+        volume = rig.envelope(rig.request("createVolume", zoneid=zone, diskofferingid=offering, name="mine"))["id"]
+        # Between two tries of the start the VM is Stopped, and a volume may be attached to it.
+        while rig.find("virtualmachine", job["id"])["state"] != "Error":
+            reply = rig.request("attachVolume", id=volume, virtualmachineid=job["id"])
+            accepted.append(reply.status)
+        with pytest.raises(CloudError, match="sabotaged"):
+            rig.wait(job["jobid"])
+        rig.runtime.sleep(1.0)
+        kept = rig.find("volume", volume)
+        assert (kept["state"] in ("Allocated", "Ready"), kept.get("virtualmachineid")) == (True, None), kept
+
+    for seed in SEEDS:
+        play(seed, scenario)
+    assert 200 in accepted, "no attach was let in meanwhile"

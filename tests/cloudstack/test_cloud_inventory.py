@@ -145,11 +145,11 @@ def live(settings: dict[str, str], act: Callable[[Rig, Callable[[float], None]],
 
 @pytest.mark.parametrize(("volumes", "snapshots"), [("100", "0"), ("0", "100"), ("100", "300")])
 def test_the_driver_compares_at_the_intervals_of_the_settings(volumes: str, snapshots: str) -> None:
-    """And once soon after the start, when the ping interval of 60 seconds is over."""
+    """And once soon after the start, when the ping interval of 30 seconds is over."""
     settings = {"storpool.volume.tags.checkup": volumes, "storpool.snapshot.tags.checkup": snapshots}
     rig = live(settings, lambda _, sleep: sleep(950))
     for call, interval in (("reconcile_volumes", int(volumes)), ("reconcile_snapshots", int(snapshots))):
-        assert rig.storpool.calls.count(call) == (1 + (950 - 60) // interval if interval else 0), call
+        assert rig.storpool.calls.count(call) == (1 + (950 - 30) // interval if interval else 0), call
 
 
 def test_a_finding_is_told_once_until_it_has_gone_and_an_error_does_not_end_the_task(

@@ -188,14 +188,32 @@ def test_what_was_read_before_a_change_is_read_anew_after_it(records: Records, r
 
     first = look()
     with pytest.raises(Conflict), records.transaction("x") as tx:
+        assert (tx.get(Volume, row.id), tx.details("volume_details", 1)) == (row, {})
         tx.update(row, size=7)
+        tx.set_detail("volume_details", 1, "key", "value")
+        assert tx.details("volume_details", 1) == {"key": "value"}
         assert tx.get(Volume, row.id).size == tx.integer(SUM) == 7
         raise Conflict("given up")
     assert look() == first
+    with pytest.raises(Conflict), records.transaction("x") as tx:
+        tx.execute("UPDATE volumes SET size = 6")
+        assert tx.get(Volume, row.id) != row
+        raise Conflict("given up")
+    assert look() == first
     with records.transaction("x") as tx:
+        assert tx.details("volume_details", 1) == {}
+        tx.set_detail("volume_details", 1, "key", "value")
         tx.update(row, size=7)
     after = look()
     assert after != first
+    with records.transaction("x") as tx:
+        assert tx.details("volume_details", 1) == {"key": "value"}
+        tx.execute("UPDATE volumes SET size = 8")
+        tx.set_detail("volume_details", 1, "key", None)
+        assert tx.find(Volume, name="data") == tx.get(Volume, row.id) == msgspec.structs.replace(row, size=8)
+        assert tx.details("volume_details", 1) == {}
+    with records.read() as tx:
+        assert tx.get(Volume, row.id).size == 8
     with records.reopen(runtime).transaction("x") as tx:
         tx.delete(row)
         assert tx.find(Volume, name="data") is None

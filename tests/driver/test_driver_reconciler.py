@@ -186,6 +186,30 @@ def test_an_attachment_to_a_host_that_is_not_up_is_told_and_kept(rig: Rig) -> No
     assert attached(rig) == {(path, 1)}
 
 
+def a_check_volume(rig: Rig) -> str:
+    path = recorded(rig)
+    name_in_detail(rig, path)
+    del rig.records.volumes["vol-1"]
+    return path
+
+
+def test_a_check_volume_that_stayed_attached_is_detached_unless_it_is_open_or_its_host_is_asked_now(rig: Rig) -> None:
+    path = a_check_volume(rig)
+    attach(rig, path)
+    attach(rig, path, 2)
+    work_on(rig, {}, "pool:1/SP_VOLUME_ON_CLUSTER-1/host:12")
+    (finding,) = rig.driver.reconcile_volumes()
+    assert (finding.kind, finding.mended, "kvm-1" in finding.text) == (FindingKind.LEAKED_ATTACHMENT, True, True)
+    assert attached(rig) == {(path, 2)}
+
+
+def test_a_check_volume_that_is_open_is_told_and_kept(rig: Rig) -> None:
+    path = a_check_volume(rig)
+    hold_open(rig, path)
+    (finding,) = rig.driver.reconcile_volumes()
+    assert (finding.mended, "is open at client 1" in finding.text, attached(rig)) == (False, True, {(path, 1)})
+
+
 MEANWHILE: dict[str, Callable[[Rig, str], object]] = {
     "being attached": lambda rig, path: record(rig, volume(1, path=path), state=VolumeState.ATTACHING),
     "worked on": lambda rig, _: work_on(rig, {}, "volume:vol-1"),

@@ -150,14 +150,17 @@ def certificates(directory: Path) -> Path:
 def agent() -> AgentProcess:
     ssh = Ssh(address="127.0.0.254", key_file=Path("/nonexistent"), known_hosts_file=Path("/nonexistent"))
     directory = Path("/var/lib/splab-agent")
-    return AgentProcess("kvm1", ssh, directory, Path(sys.executable), "harness.agent.main", {"host_name": "kvm1"})
+    files = {"storpool.conf.d/endpoints.conf": b"SP_API_HTTP_HOST=10.0.0.1:4711\n"}
+    python = Path(sys.executable)
+    return AgentProcess("kvm1", ssh, directory, python, "harness.agent.main", {"host_name": "kvm1"}, files=files)
 
 
 def test_a_host_gets_production_rooms_only_and_they_import_alone(tmp_path: Path) -> None:
     bundle = agent()._bundle(certificates(tmp_path))
     with tarfile.open(fileobj=io.BytesIO(bundle)) as tar:
         names = tar.getnames()
-        assert {tar.getmember(name).mode for name in ("tls/key.pem", "agent.json")} == {0o600}
+        private = ("tls/key.pem", "agent.json", "storpool.conf.d/endpoints.conf")
+        assert {tar.getmember(name).mode for name in private} == {0o600}
         tar.extractall(tmp_path / "host", filter="data")
     rooms = {name.split("/")[2] for name in names if name.startswith("code/")}
     assert rooms == {"__init__.py", "agent", "spi", "storpool", "runtime"}

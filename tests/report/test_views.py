@@ -23,6 +23,7 @@ from harness.report.stream import (
     Check,
     Event,
     Evidence,
+    Fault,
     StreamWriter,
     SuiteEnded,
     SuiteStarted,
@@ -59,6 +60,19 @@ def case(
             detail=detail,
         ),
     ]
+
+
+def fault(world: str, text: str) -> Fault:
+    return Fault(
+        world=world,
+        case="4.hot",
+        operation=text,
+        step=text,
+        victim=text,
+        asked=text,
+        recovery=[text, "and more"],
+        outcome=text,
+    )
 
 
 def suite(
@@ -144,6 +158,7 @@ def evil() -> Result:
             Check(world=EVIL, case="4.hot", name=EVIL, passed=False, error=EVIL),
             Timeline(world=EVIL, case="4.hot", source=EVIL, text=EVIL),
             Evidence(world=EVIL, case="4.hot", title=EVIL, text=f"<domain>{EVIL}</domain>"),
+            fault(EVIL, EVIL),
             CaseEnded(world=EVIL, case="4.hot", outcome="failed", seconds=1, why=EVIL, detail=EVIL, reproduce=EVIL),
             WorldFailed(world=EVIL, why=EVIL, detail=EVIL),
         ],
@@ -187,6 +202,30 @@ def test_timeline_and_evidence_are_on_the_page() -> None:
     page = html.fromstring(to_html(collect([*PASSED[:-2], shown, *PASSED[-2:]])))
     assert "VolumeCreate" in page.xpath("string(//details[@id='memory-4.hot']//table[@class='time'])")
     assert page.xpath("string(//details[@class='evidence']//pre)") == "<domain type='qemu'/>"
+
+
+def test_what_was_struck_and_what_recovery_did_are_a_table_of_the_page_and_of_the_json() -> None:
+    hot = case(4, "hot", "passed")
+    result = collect(suite([*hot[:-1], fault("memory", "attach"), hot[-1]], rows=(4,)))
+    rows = html.fromstring(to_html(result)).xpath("//table[@class='faults']/tbody/tr")
+    assert [[cell.text_content().split()[0] for cell in row] for row in rows] == [
+        ["4.hot", "attach", "attach", "attach", "2", "attach", "1.0"]
+    ]
+    assert "attach\nand more" in rows[0].text_content()
+    assert json.loads(to_json(result))["faults"] == [
+        {
+            "case": "4.hot",
+            "operation": "attach",
+            "step": "attach",
+            "victim": "attach",
+            "asked": "attach",
+            "recovery": ["attach", "and more"],
+            "operation_outcome": "attach",
+            "outcome": "passed",
+            "seconds": 1.0,
+        }
+    ]
+    assert "faults" not in html.fromstring(to_html(collect(PASSED))).xpath("//@id")
 
 
 def test_a_long_run_keeps_the_page_within_its_budget_and_its_failures_whole() -> None:

@@ -306,3 +306,34 @@ def test_a_second_pool_of_one_storpool_template_is_refused_until_the_first_is_go
     text, names = MemoryWorld(1).run(again)
     assert "serves pool" in text and STORPOOL_TOKEN not in text
     assert names == ["fast", "second"]
+
+
+def test_a_vm_whose_qemu_dies_is_stopped_although_a_disk_it_was_started_with_is_another_vms_now() -> None:
+    """libvirt's definition of a domain that is off still names the disk that was hot-unplugged."""
+    states: list[str] = []
+
+    def body(world: World) -> None:
+        cloud, host = world.cloud, world.hosts[0]
+        hosts = cloud.call("listHosts", type="Routing")["host"]
+        host_id = next(str(item["id"]) for item in hosts if item["name"] == host.name)
+        wanted = deployment(world, template(world))
+        first, second = (
+            str(cloud.call("deployVirtualMachine", **{**wanted, "name": name}, hostid=host_id)["virtualmachine"]["id"])
+            for name in ("first", "second")
+        )
+        offering = cloud.call("createDiskOffering", name="data", displaytext="data", customized=True)
+        parameters = {"zoneid": world.environment.zone_id, "diskofferingid": offering["diskoffering"]["id"], "size": 1}
+        volume = cloud.call("createVolume", name="data", **parameters)["volume"]["id"]
+        cloud.call("stopVirtualMachine", id=first, forced=True)
+        cloud.call("attachVolume", id=volume, virtualmachineid=first)
+        cloud.call("startVirtualMachine", id=first, hostid=host_id)
+        world.guest(first).boot_id()
+        cloud.call("detachVolume", id=volume)
+        cloud.call("attachVolume", id=volume, virtualmachineid=second)
+        host.kill_qemu(str(vm_of(world, first)["instancename"]))
+        world.wait_until("the first VM is stopped", lambda: vm_of(world, first)["state"] == "Stopped", 300)
+        states.extend(violations(world))
+        states.append(str(vm_of(world, second)["state"]))
+
+    MemoryWorld(1).run(body)
+    assert states == ["Running"]

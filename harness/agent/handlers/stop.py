@@ -1,6 +1,7 @@
 """StopCommand: power off, detach, forget the domain (spec/cloudstack-plugin.md section 4.5).
 
-The domain is forgotten last: until then its XML is the record of the disks that a repeated command has to detach.
+The domain is forgotten last: until then its XML is the record of the disks that a repeated command has to detach. The
+XML of one that is off is what it was started with: a disk that was taken from it since may be another VM's by now.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from harness.spi.commands import Answer, StopCommand
 from harness.spi.errors import Error, NotFound, Unavailable
 from harness.spi.ports import DomainState
 
+ON = (DomainState.RUNNING, DomainState.PAUSED)
 POLL_SECONDS = 0.5
 ASK_AGAIN_SECONDS = 10.0
 """A guest that is still booting loses the first request to power off."""
@@ -28,6 +30,9 @@ def handle(tools: Tools, command: StopCommand) -> Answer:
         paths = dict.fromkeys(command.volumes_to_disconnect)
         if state is not None:
             paths |= dict.fromkeys(_disks(tools, command.vm_name))
+            if state not in ON:
+                taken = _disks_of_others(tools, command.vm_name) - set(command.volumes_to_disconnect)
+                paths = {path: None for path in paths if path not in taken}
         with tools.volumes(paths, deadline.remaining):
             with tools.operations.begin(Kind.STOP, command.vm_name, paths):
                 if state is DomainState.RUNNING and not command.force:
@@ -47,6 +52,12 @@ def _disks(tools: Tools, name: str) -> list[str]:
     except NotFound:
         return []
     return [disk.source for disk in read_disks(xml) if is_storpool_path(disk.source)]
+
+
+def _disks_of_others(tools: Tools, name: str) -> set[str]:
+    """Disks of every other domain of this host that is on."""
+    found = tools.hypervisor.domains()
+    return {path for other, state in found.items() if other != name and state in ON for path in _disks(tools, other)}
 
 
 def _ask_guest(tools: Tools, name: str, deadline: Deadline) -> None:
@@ -78,7 +89,7 @@ def _power_off(tools: Tools, name: str) -> None:
 
 
 def _on(tools: Tools, name: str) -> bool:
-    return tools.hypervisor.domains().get(name) in (DomainState.RUNNING, DomainState.PAUSED)
+    return tools.hypervisor.domains().get(name) in ON
 
 
 def _disconnect_all(tools: Tools, paths: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.parameters import Request
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import Row, Zone
+from harness.cloudstack.records.rows import Account, Domain, Row, Zone
 
 Json = dict[str, Any]
 R = TypeVar("R", bound=Row)
@@ -69,9 +69,11 @@ def clean(**fields: object) -> Json:
 
 def owner(tx: Transaction) -> Json:
     """Everything belongs to the one account."""
-    row = tx.pairs("SELECT account_name, domain.name FROM account JOIN domain ON domain.id = account.domain_id LIMIT 1")
-    uuid = tx.scalar("SELECT uuid FROM domain LIMIT 1")
-    return {"account": row[0][0], "domain": row[0][1], "domainid": uuid} if row else {}
+    account = tx.find(Account)
+    if account is None:
+        return {}
+    domain = tx.get(Domain, account.domain_id)
+    return {"account": account.account_name, "domain": domain.name, "domainid": domain.uuid}
 
 
 def matching(rows: Iterable[Json], request: Request, *exact: str) -> list[Json]:
@@ -88,7 +90,9 @@ def matching(rows: Iterable[Json], request: Request, *exact: str) -> list[Json]:
 
 def tags_of(tx: Transaction, kind: str, uuid: str) -> list[Json]:
     pairs = tx.pairs(
-        "SELECT key, value FROM resource_tags WHERE resource_type = ? AND resource_uuid = ? ORDER BY key", (kind, uuid)
+        "SELECT key, value FROM resource_tags WHERE resource_type = ? AND resource_uuid = ? ORDER BY key",
+        (kind, uuid),
+        "resource_tags",
     )
     return [{"key": key, "value": value, "resourcetype": kind, "resourceid": uuid} for key, value in pairs]
 

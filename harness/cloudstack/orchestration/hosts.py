@@ -65,13 +65,11 @@ class HostManager:
 
     def _connect_pools(self, host_id: int) -> None:
         with self._context.records.read() as tx:
-            missing = tx.select(
-                StoragePool,
-                "removed IS NULL AND status = 'Up' AND storage_provider_name = ? AND id NOT IN"
-                " (SELECT pool_id FROM storage_pool_host_ref WHERE host_id = ?) ORDER BY id",
-                (self._context.provider.name, host_id),
-            )
-        for pool in missing:
+            connected = {ref.pool_id for ref in tx.all(StoragePoolHost, host_id=host_id)}
+            pools = tx.all(StoragePool, removed=None, status="Up", storage_provider_name=self._context.provider.name)
+        for pool in pools:
+            if pool.id in connected:
+                continue
             try:
                 self.connect_pool(host_id, pool.id)
             except Error as error:

@@ -35,26 +35,18 @@ class VmManager:
 
     def deploy(self, vm_id: int, host_id: int | None = None) -> Vm:
         """The first start. When it fails the VM is in Error and its new volumes are destroyed."""
-        try:
-            return self.start(vm_id, host_id)
-        except Error:
-            self._fail_deploy(vm_id)
-            raise
+        with self._context.vm_locks.hold(str(vm_id), LOCK_TIMEOUT):
+            try:
+                return self._start(vm_id, host_id)
+            except Error:
+                # Under the same lock: nobody attaches a volume of his to a VM that is about to be in Error.
+                self._fail_deploy(vm_id)
+                raise
 
     def start(self, vm_id: int, host_id: int | None = None) -> Vm:
         """Stopped -> Starting -> Running; after an error Stopped, with nothing left on any host that answered."""
         with self._context.vm_locks.hold(str(vm_id), LOCK_TIMEOUT):
-            self._confirm_stopped(vm_id)
-            failed: dict[int, Error] = {}
-            while True:
-                vm = self._begin_start(vm_id, host_id, failed)
-                error = self._start_on(vm)
-                if error is None:
-                    return self._started(vm)
-                self._not_started(vm, error)
-                failed[vm.host_id or 0] = error
-                if not _worth_another_host(error) or len(failed) >= START_TRIES or host_id is not None:
-                    raise reworded(error, f"Unable to start VM {vm.display_name}; {error}") from error
+            return self._start(vm_id, host_id)
 
     def stop(self, vm_id: int, forced: bool = False) -> Vm:
         """Running -> Stopping -> Stopped. After an error Running again, unless `forced`: then Stopped, and the host
@@ -152,6 +144,19 @@ class VmManager:
                 )
             self._confirm_stopped(vm_id)
 
+    def _start(self, vm_id: int, host_id: int | None) -> Vm:
+        self._confirm_stopped(vm_id)
+        failed: dict[int, Error] = {}
+        while True:
+            vm = self._begin_start(vm_id, host_id, failed)
+            error = self._start_on(vm)
+            if error is None:
+                return self._started(vm)
+            self._not_started(vm, error)
+            failed[vm.host_id or 0] = error
+            if not _worth_another_host(error) or len(failed) >= START_TRIES or host_id is not None:
+                raise reworded(error, f"Unable to start VM {vm.display_name}; {error}") from error
+
     def _begin_start(self, vm_id: int, wanted: int | None, failed: Mapping[int, Error]) -> Vm:
         with self._context.records.transaction("vm start") as tx:
             vm = tx.get(Vm, vm_id)
@@ -206,19 +211,18 @@ class VmManager:
                 _log.warning("VM %s may be starting on a host that does not answer: %s", vm.instance_name, later)
 
     def _fail_deploy(self, vm_id: int) -> None:
-        with self._context.vm_locks.hold(str(vm_id), LOCK_TIMEOUT):
-            with self._context.records.transaction("vm error") as tx:
-                vm = tx.get(Vm, vm_id)
-                if vm.state is not VmState.STOPPED:
-                    return
-                tx.transition(vm, VmEvent.OPERATION_FAILED_TO_ERROR, update_time=tx.now)
-                rows = objects.volumes_of(tx, vm_id)
-                for row in rows:
-                    if row.created < vm.created:
-                        # It was there before the deploy and is the user's; the VM only borrowed it.
-                        tx.update(row, instance_id=None, device_id=None, attached=None)
-                    elif row.state is not VolumeState.DESTROY:
-                        tx.transition(row, VolumeEvent.DESTROY_REQUESTED, updated=tx.now)
+        with self._context.records.transaction("vm error") as tx:
+            vm = tx.get(Vm, vm_id)
+            if vm.state is not VmState.STOPPED:
+                return
+            tx.transition(vm, VmEvent.OPERATION_FAILED_TO_ERROR, update_time=tx.now)
+            rows = objects.volumes_of(tx, vm_id)
+            for row in rows:
+                if row.attached is not None:
+                    # The deploy did not make it: it is the user's, and the VM only borrowed it.
+                    tx.update(row, instance_id=None, device_id=None, attached=None)
+                elif row.state is not VolumeState.DESTROY:
+                    tx.transition(row, VolumeEvent.DESTROY_REQUESTED, updated=tx.now)
 
     def _stop(self, vm_id: int, event: VmEvent, forced: bool) -> Vm:
         with self._context.records.transaction("vm stop") as tx:

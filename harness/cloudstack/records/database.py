@@ -11,8 +11,8 @@ from harness.spi.errors import Error
 
 STATEMENTS = 512
 """Prepared statements that a connection keeps: more than there are different ones."""
-Found = dict[tuple[str, tuple[Any, ...]], list[Any]]
-"""Rows by statement and parameters."""
+Found = dict[str, dict[tuple[str, tuple[Any, ...]], list[Any]]]
+"""By table: rows by statement and parameters."""
 IDLE = 8
 """Connections that are kept for later stores in memory."""
 
@@ -23,7 +23,7 @@ class Database(Protocol):
     connection: sqlite3.Connection
     """Closed after `close`."""
     found: Found | None
-    """For what was read since the last change; None when others may change the database too."""
+    """For what was read and has not changed since; None when others may change the database too."""
     begin: str
     commit: tuple[str, ...]
     undo: tuple[str, ...]

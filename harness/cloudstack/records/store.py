@@ -20,26 +20,29 @@ from harness.spi.runtime import Lock, Runtime
 
 R = TypeVar("R", bound=Row)
 Value = str | int | float | bool | None
-KEPT = 4096
-"""Reads that are kept at most."""
+ANY = ""
+"""Stands for a table that is not known."""
+KEPT = 1024
+"""Reads of a table that are kept at most."""
 
 
 class Transaction:
     """Statements of one transaction. Nothing that waits may be called while it is open."""
 
-    def __init__(self, connection: sqlite3.Connection, now: float, found: Found | None = None) -> None:
-        """`found`, of a view, keeps what was read since the last change: most reads are made again and again."""
+    def __init__(self, connection: sqlite3.Connection, now: float, found: Found | None) -> None:
+        """`found` keeps what was read until its table is changed: most reads are made again and again."""
         self._connection = connection
         self._found = found
+        self._changed: set[str] = set()
         self.now = now
 
     def execute(self, sql: str, parameters: Sequence[Value] = ()) -> int:
         """Run a statement; the number of rows it changed."""
-        return self._connection.execute(sql, parameters).rowcount
+        return self._run(ANY, sql, parameters).rowcount
 
-    def scalar(self, sql: str, parameters: Sequence[Value] = ()) -> Value:
-        """First column of the first row, or None."""
-        rows = self._fetch(sql, parameters)
+    def scalar(self, sql: str, parameters: Sequence[Value] = (), table: str = ANY) -> Value:
+        """First column of the first row, or None. `table` is the only one that is read, if there is one only."""
+        rows = self._fetch(table, sql, parameters)
         value: Value = rows[0][0] if rows else None
         return value
 
@@ -47,9 +50,9 @@ class Transaction:
         """As `scalar`, for sums and counts: 0 when there is none."""
         return int(self.scalar(sql, parameters) or 0)
 
-    def pairs(self, sql: str, parameters: Sequence[Value] = ()) -> list[tuple[str, str]]:
-        """Rows of two text columns."""
-        return list(self._fetch(sql, parameters))
+    def pairs(self, sql: str, parameters: Sequence[Value] = (), table: str = ANY) -> list[tuple[str, str]]:
+        """Rows of two text columns; `table` as in `scalar`."""
+        return list(self._fetch(table, sql, parameters))
 
     def texts(self, sql: str, parameters: Sequence[Value] = ()) -> list[str]:
         """Rows of one text column, without those that are NULL."""
@@ -68,19 +71,21 @@ class Transaction:
 
     def all(self, kind: type[R], /, **columns: Value) -> list[R]:
         """All rows whose columns have these values, by id."""
-        where = f"{_where(tuple(columns), _absent(columns))} ORDER BY id"
-        return self.select(kind, where, tuple(columns.values()))
+        sql = _all(kind, tuple(columns), _absent(columns))
+        rows = self._fetch(kind.TABLE, sql, tuple(columns.values()))
+        return [msgspec.convert(row, kind, strict=False) for row in rows]
 
     def select(self, kind: type[R], where: str, parameters: Sequence[Value] = ()) -> list[R]:
         """Rows by a condition in SQL, with whatever follows it."""
-        rows = self._fetch(f"{_select(kind)}{where}", parameters)
+        table = ANY if "SELECT" in where else kind.TABLE
+        rows = self._fetch(table, f"{_select(kind)}{where}", parameters)
         return [msgspec.convert(row, kind, strict=False) for row in rows]
 
     def insert(self, row: R) -> R:
         """Store a new row; the same with its id. `Conflict` when a unique column is taken."""
         columns = _columns(type(row))
         try:
-            done = self._connection.execute(_insert(type(row)), [getattr(row, name) for name in columns])
+            done = self._run(row.TABLE, _insert(type(row)), [getattr(row, name) for name in columns])
         except sqlite3.IntegrityError as error:
             raise Conflict(f"{row.TABLE}: {error}") from None
         return msgspec.structs.replace(row, id=done.lastrowid)
@@ -104,43 +109,59 @@ class Transaction:
         return self._change(row, columns, " AND state = ?", (before,))
 
     def delete(self, row: Row) -> None:
-        self.execute(f"DELETE FROM {row.TABLE} WHERE id = ?", (row.id,))
+        self._run(row.TABLE, f"DELETE FROM {row.TABLE} WHERE id = ?", (row.id,))
 
     def details(self, table: str, resource_id: int) -> dict[str, str]:
         """All details of one resource, by name."""
-        return dict(self.pairs(f"SELECT name, value FROM {table} WHERE resource_id = ? ORDER BY name", (resource_id,)))
+        sql = f"SELECT name, value FROM {table} WHERE resource_id = ? ORDER BY name"
+        return dict(self.pairs(sql, (resource_id,), table))
 
     def set_detail(self, table: str, resource_id: int, name: str, value: str | None) -> None:
         """Set, or with None remove, one detail."""
         if value is None:
-            self.execute(f"DELETE FROM {table} WHERE resource_id = ? AND name = ?", (resource_id, name))
+            self._run(table, f"DELETE FROM {table} WHERE resource_id = ? AND name = ?", (resource_id, name))
             return
-        self.execute(
+        self._run(
+            table,
             f"INSERT INTO {table} (resource_id, name, value, display) VALUES (?, ?, ?, 1)"
             " ON CONFLICT (resource_id, name) DO UPDATE SET value = excluded.value",
             (resource_id, name, value),
         )
 
     def _first(self, kind: type[R], sql: str, parameters: tuple[Value, ...]) -> R | None:
-        rows = self._fetch(sql, parameters)
+        rows = self._fetch(kind.TABLE, sql, parameters)
         return msgspec.convert(rows[0], kind, strict=False) if rows else None
 
-    def _fetch(self, sql: str, parameters: Sequence[Value]) -> Sequence[Any]:  # Any: the columns of each row
-        found = self._found
-        if found is None:
+    def _fetch(self, table: str, sql: str, parameters: Sequence[Value]) -> Sequence[Any]:  # Any: the columns of each
+        found, changed = self._found, self._changed
+        if found is None or (changed and (table == ANY or ANY in changed or table in changed)):
             return self._connection.execute(sql, parameters).fetchall()
+        of_table = found.get(table)
+        if of_table is None:
+            of_table = found[table] = {}
         asked = (sql, tuple(parameters))
-        rows = found.get(asked)
+        rows = of_table.get(asked)
         if rows is None:
-            if len(found) >= KEPT:
-                found.clear()
-            rows = found[asked] = self._connection.execute(sql, parameters).fetchall()
+            if len(of_table) >= KEPT:
+                of_table.clear()
+            rows = of_table[asked] = self._connection.execute(sql, parameters).fetchall()
         return rows
+
+    def _run(self, table: str, sql: str, parameters: Sequence[Value]) -> sqlite3.Cursor:
+        """A statement that changes this table only, or with ANY nobody knows which."""
+        if self._found is not None:
+            self._changed.add(table)
+            if table == ANY:
+                self._found.clear()
+            else:
+                self._found.pop(table, None)
+                self._found.pop(ANY, None)
+        return self._connection.execute(sql, parameters)
 
     def _change(self, row: R, columns: dict[str, Value], condition: str, expected: tuple[Value, ...]) -> R:
         changes = ", ".join(f"{name} = ?" for name in columns)
         sql = f"UPDATE {row.TABLE} SET {changes} WHERE id = ?{condition}"
-        if self.execute(sql, (*columns.values(), row.id, *expected)) != 1:
+        if self._run(row.TABLE, sql, (*columns.values(), row.id, *expected)).rowcount != 1:
             raise Conflict(f"{row.TABLE} {row.id} was changed by somebody else meanwhile; look at it and try again")
         return msgspec.structs.replace(row, **columns)
 
@@ -218,16 +239,13 @@ class _Change(_View):
         self._what = what
 
     def __enter__(self) -> Transaction:
-        view = super().__enter__()
-        database = self._database
+        change = super().__enter__()
         try:
-            if database.found is not None:
-                database.found.clear()
-            database.connection.execute(database.begin)
+            self._database.connection.execute(self._database.begin)
         except BaseException:
             super().__exit__(None, None, None)
             raise
-        return Transaction(database.connection, view.now)
+        return change
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -262,6 +280,11 @@ def _absent(columns: dict[str, Value]) -> tuple[str, ...]:
 @functools.cache
 def _find(kind: type[Row], names: tuple[str, ...], absent: tuple[str, ...]) -> str:
     return f"{_select(kind)}{_where(names, absent)} ORDER BY id LIMIT 1"
+
+
+@functools.cache
+def _all(kind: type[Row], names: tuple[str, ...], absent: tuple[str, ...]) -> str:
+    return f"{_select(kind)}{_where(names, absent)} ORDER BY id"
 
 
 @functools.cache

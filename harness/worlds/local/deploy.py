@@ -7,7 +7,7 @@ import json
 import tarfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import harness
@@ -30,6 +30,10 @@ grep -qzF "$0/agent.json" "/proc/$pid/cmdline" 2>/dev/null || exit 0
 kill -TERM "$pid"
 for i in $(seq 10 $1); do [ -d "/proc/$pid" ] || exit 0; sleep 0.1; done
 kill -KILL "$pid" 2>/dev/null; true"""
+_KILL = """cd "$0" && pid=$(cat agent.pid) && grep -qzF "$0/agent.json" "/proc/$pid/cmdline" || exit 1
+kill -KILL "$pid" || exit 1
+for i in $(seq 200); do [ -d "/proc/$pid" ] || exit 0; sleep 0.05; done
+exit 2"""
 _STATE = """cd "$0" || exit 1
 cat agent.out 2>/dev/null
 [ -d "/proc/$(cat agent.pid)" ] || { echo ENDED; tail -c 1500 agent.log; }"""
@@ -46,6 +50,8 @@ class AgentProcess:
     module: str
     config: Mapping[str, object]
     rooms: tuple[str, ...] = ROOMS
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Further files below `directory`, which only root reads."""
 
     @property
     def _host(self) -> SshHost:
@@ -54,7 +60,9 @@ class AgentProcess:
     def put(self, tls: Path) -> None:
         """Copy code, certificates and configuration there, over what an earlier run left; key files only root reads."""
         directory = str(self.directory)
-        prepare = 'umask 077; mkdir -p "$0/consoles" && rm -rf "$0/code" "$0/tls" && tar -x -m -C "$0"'
+        prepare = (
+            'umask 077; mkdir -p "$0/consoles" && rm -rf "$0/code" "$0/tls" "$0/storpool.conf.d" && tar -x -m -C "$0"'
+        )
         self._host.run(["sh", "-c", prepare, directory], stdin=self._bundle(tls), timeout=120)
 
     def start(self) -> None:
@@ -79,6 +87,10 @@ class AgentProcess:
         script = ["sh", "-c", _STOP, str(self.directory), str(STOP_SECONDS * 10)]
         self._host.run(script, timeout=STOP_SECONDS + 30)
 
+    def kill(self) -> None:
+        """SIGKILL; returns when it is gone. Raises `LabError` when it does not run."""
+        self._host.run(["sh", "-c", _KILL, str(self.directory)])
+
     def log(self, since: int) -> tuple[int, str]:
         """What it logged after byte `since`, and where the log ends now."""
         path = str(self.directory / "agent.log")
@@ -95,6 +107,8 @@ class AgentProcess:
             for source, target in ((f"{self.name}.pem", "certificate.pem"), ("ca.pem", "ca.pem")):
                 _add(tar, f"tls/{target}", (tls / source).read_bytes(), 0o644)
             _add(tar, "tls/key.pem", (tls / f"{self.name}.key").read_bytes(), 0o600)
+            for name, data in self.files.items():
+                _add(tar, name, data, 0o600)
             _add(tar, "agent.json", json.dumps(dict(self.config), indent=1).encode(), 0o600)
         return buffer.getvalue()
 

@@ -6,10 +6,14 @@ import json
 import os
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.worlds.local.deploy import ROOMS, AgentProcess
@@ -17,17 +21,49 @@ from lab.errors import LabError
 from lab.file import Accelerator, Access, KvmHost, Lab
 from lab.local import cgroup
 
+MANAGEMENT = "management"
 SECONDARY = "secondary"
 READY_SECONDS = 60.0
 STOP_SECONDS = 20.0
-PING_INTERVAL = 3.0
-"""Seconds; CloudStack's default of a minute would make every case wait for what its hosts know already."""
 REPOSITORY = Path(__file__).parents[3]
+OVERRIDES = "storpool.conf.d"
+"""Beside an agent's code, where its host's own storpool.conf is not to be followed."""
 
 
-def agents_of(lab: Lab) -> list[AgentProcess]:
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """Where the processes of a lab reach each other, as `ip:port`: where the lab file says, or what is put between."""
+
+    storpool: Mapping[str, tuple[str, ...]]
+    """Of `management` and of each host."""
+    agents: Mapping[str, str]
+    """Of each host, for the management server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Times of the management server in seconds; all None means its own defaults."""
+
+    ping_interval: float = 3.0
+    """CloudStack's default of a minute would make every case wait for what its hosts know already."""
+    cleanup_interval: float | None = None
+    settle_time: float | None = None
+    answer_time: float | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Global settings that differ from CloudStack's defaults."""
+
+
+def direct(lab: Lab) -> Routes:
+    """Nothing in between."""
+    return Routes(
+        storpool=dict.fromkeys((MANAGEMENT, *(host.name for host in lab.hosts)), lab.storpool.endpoints),
+        agents={host.name: host.agent_address for host in lab.hosts},
+    )
+
+
+def agents_of(lab: Lab, routes: Routes) -> list[AgentProcess]:
     """The agents of the KVM hosts, and the secondary storage role."""
-    found = [_kvm_agent(lab, host) for host in lab.hosts]
+    found = [_kvm_agent(lab, host, routes.storpool[host.name]) for host in lab.hosts]
     second = lab.secondary
     config: dict[str, object] = {
         "listen": second.agent_address,
@@ -48,7 +84,7 @@ def agents_of(lab: Lab) -> list[AgentProcess]:
     return found
 
 
-def _kvm_agent(lab: Lab, host: KvmHost) -> AgentProcess:
+def _kvm_agent(lab: Lab, host: KvmHost, storpool: Sequence[str]) -> AgentProcess:
     config: dict[str, object] = {
         "host_uuid": str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{host.name}.{lab.name}")),
         "host_name": host.name,
@@ -60,6 +96,10 @@ def _kvm_agent(lab: Lab, host: KvmHost) -> AgentProcess:
         "log_directory": str(host.agent_directory / "consoles"),
         "operations_directory": str(host.agent_directory / "operations"),
     }
+    files = {}
+    if tuple(storpool) != lab.storpool.endpoints:
+        config["storpool_conf_directory"] = str(host.agent_directory / OVERRIDES)
+        files[f"{OVERRIDES}/endpoints.conf"] = f"SP_API_HTTP_HOST={','.join(storpool)}\n".encode()
     return AgentProcess(
         name=host.name,
         ssh=host.ssh,
@@ -67,6 +107,7 @@ def _kvm_agent(lab: Lab, host: KvmHost) -> AgentProcess:
         python=host.agent_python,
         module="harness.agent.main",
         config=config,
+        files=files,
     )
 
 
@@ -81,8 +122,10 @@ def _tls(directory: Path) -> dict[str, str]:
 class ManagementProcess:
     """The CloudStack stand-in, in the network namespace and cgroup that the lab gives it."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, routes: Routes, pace: Pace) -> None:
         self._lab = lab
+        self._routes = routes
+        self._pace = pace
         self._directory = lab.management.state_directory
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -117,6 +160,13 @@ class ManagementProcess:
                 raise LabError(f"the CloudStack stand-in was not ready in {READY_SECONDS:g} s; see {self._log}")
             time.sleep(0.1)
 
+    def kill(self) -> None:
+        """SIGKILL; returns when it is gone."""
+        if self._process is None:
+            raise LabError("the CloudStack stand-in does not run, so it cannot be killed")
+        self._process.kill()
+        self._process.wait(STOP_SECONDS)
+
     def stop(self) -> None:
         """End it, politely first; one that an earlier run left in the lab's cgroup is killed. Nothing if none runs."""
         if self._process is not None and self._process.poll() is None:
@@ -132,12 +182,22 @@ class ManagementProcess:
             cgroup.kill(folder)
             cgroup.wait_empty(folder)
 
+    def open_operations(self) -> list[str]:
+        """Operations of the storage driver that are not over, as the records of the running server say."""
+        with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True, timeout=STOP_SECONDS)) as records:
+            found = records.execute("SELECT kind, subject, step FROM operations WHERE outcome IS NULL ORDER BY id")
+            return [f"{kind} {subject}, step {step}" for kind, subject, step in found]
+
     def log(self, since: int) -> tuple[int, str]:
         """What it logged after byte `since`, and where the log ends now."""
         with self._log.open("rb") as file:
             file.seek(since)
             data = file.read()
         return since + len(data), data.decode(errors="replace")
+
+    @property
+    def _database(self) -> Path:
+        return self._directory / "cloud.db"
 
     @property
     def _log(self) -> Path:
@@ -153,12 +213,12 @@ class ManagementProcess:
         return argv
 
     def _config(self) -> dict[str, object]:
-        lab, tls = self._lab, self._lab.tls.directory
+        lab, tls, pace = self._lab, self._lab.tls.directory, self._pace
         api_key, secret_key = self.keys()
         return {
             "listen": lab.management.api_address,
-            "database": str(self._directory / "cloud.db"),
-            "agents": {host.name: f"https://{host.agent_address}" for host in lab.hosts},
+            "database": str(self._database),
+            "agents": {name: f"https://{address}" for name, address in self._routes.agents.items()},
             "secondary": f"https://{lab.secondary.agent_address}",
             "tls": {
                 "ca": str(tls / "ca.pem"),
@@ -172,8 +232,10 @@ class ManagementProcess:
                 "bridge": lab.hosts[0].bridge,
                 "api_key": api_key,
                 "secret_key": secret_key,
-                "ping_interval": PING_INTERVAL,
+                "settings": dict(pace.settings),
+                **_given(ping_interval=pace.ping_interval, cleanup_interval=pace.cleanup_interval),
             },
+            **_given(settle_time=pace.settle_time, answer_time=pace.answer_time),
         }
 
     def _private(self, path: Path, text: str) -> None:
@@ -181,3 +243,7 @@ class ManagementProcess:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
+
+
+def _given(**values: float | None) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}

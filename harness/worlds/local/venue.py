@@ -14,7 +14,7 @@ from harness.run import Body
 from harness.worlds.local.cloud import CsCloud
 from harness.worlds.local.evidence import add_evidence
 from harness.worlds.local.host import SshKvmHost
-from harness.worlds.local.processes import ManagementProcess, agents_of
+from harness.worlds.local.processes import MANAGEMENT, ManagementProcess, Pace, Routes, agents_of, direct
 from harness.worlds.local.storpool import VendorStorPool
 from harness.worlds.local.timeline import Log, Logs
 from harness.worlds.local.world import LocalWorld
@@ -45,17 +45,34 @@ def why_not(lab_file: Path | None) -> str | None:
 class LocalVenue:
     """One lab for all cases. Its processes are ours to start and stop; the lab itself only if we brought it up."""
 
-    def __init__(self, lab_file: Path | None) -> None:
+    def __init__(
+        self,
+        lab_file: Path | None,
+        *,
+        routes: Callable[[Lab], Routes] = direct,
+        pace: Pace = Pace(),  # noqa: B008 - a frozen value
+    ) -> None:
+        """`routes` may put something between the processes; it is called once, when the lab is up."""
         self._lab_file = lab_file
+        self._routes = routes
+        self._pace = pace
         self._claim: Claim | None = None
         self._lab: Lab | None = None
         self._brought_up = False
         self._processes: list[Callable[[], None]] = []
         self._logs = Logs()
+        self._unshown: list[tuple[float, str, str]] = []
         self._cloud: CsCloud | None = None
         self._environment: Environment | None = None
         self._unique = f"{int(time.time()):x}"
         self._cases = 0
+
+    @property
+    def lab(self) -> Lab:
+        """The lab that is open. Raises `RuntimeError` when none is."""
+        if self._lab is None:
+            raise RuntimeError("the lab is not open")
+        return self._lab
 
     @property
     def name(self) -> str:
@@ -65,8 +82,9 @@ class LocalVenue:
         # First of all: everything below stops what another run has started.
         self._claim = claim_local() if self._lab_file is None else Claim(self._lab_file)
         lab = self._lab = self._lab_of(say)
-        management = ManagementProcess(lab)
-        agents = agents_of(lab)
+        routes = self._routes(lab)
+        management = self.management = ManagementProcess(lab, routes, self._pace)
+        agents = self.agents = agents_of(lab, routes)
         self._processes = [management.stop, *(agent.stop for agent in agents)]
         management.stop()
         say(f"putting the agent on {', '.join(agent.name for agent in agents)}")
@@ -78,14 +96,16 @@ class LocalVenue:
         self._logs = Logs([Log("management", management.log), *(Log(agent.name, agent.log) for agent in agents)])
         say("filling the zone: pools, offering, hosts")
         self._cloud = CsCloud(lab.management.api_address, *management.keys())
-        self._environment = fill_zone(self._cloud, lab, lab.storpool.token_file.read_text().strip())
+        endpoints = routes.storpool[MANAGEMENT]
+        self._environment = fill_zone(self._cloud, lab, endpoints, lab.storpool.token_file.read_text().strip())
         return self._properties(lab)
 
     def run(self, case: Case, recorder: Recorder, body: Body) -> None:
         del case
         self._cases += 1
         world = self.world(f"{self._unique}-{self._cases}")
-        self._read_logs()
+        self.read_logs()
+        self._unshown.clear()
         # The recorder counts from the start of the run, logs from the epoch.
         began = time.time()
         epoch = began - recorder.now()
@@ -94,16 +114,18 @@ class LocalVenue:
         finally:
             # What background tasks say again and again is worth one entry.
             recorder.polled = set()
-            for at, source, text in self._read_logs():
+            self.read_logs()
+            for at, source, text in self._unshown:
                 recorder.timeline(source, text, max(0.0, at - epoch))
+            self._unshown.clear()
             recorder.polled = None
             if self._lab is not None:
                 add_evidence(self._lab, recorder, int(began))
 
     def world(self, unique: str) -> LocalWorld:
         """A world for one case; `open` came before. Raises `RuntimeError` when it did not."""
-        lab, cloud, environment = self._lab, self._cloud, self._environment
-        if lab is None or cloud is None or environment is None:
+        lab, cloud, environment = self.lab, self._cloud, self._environment
+        if cloud is None or environment is None:
             raise RuntimeError("the lab is not open")
         token = lab.storpool.token_file.read_text().strip()
         return LocalWorld(
@@ -144,12 +166,17 @@ class LocalVenue:
         elif failed:
             raise LabError(f"{len(failed)} processes were perhaps not stopped: {failed[0]}")
 
-    def _read_logs(self) -> list[tuple[float, str, str]]:
-        """New entries; a host that cannot be asked is one entry that says so: it must not hide why the case failed."""
+    def read_logs(self) -> list[tuple[float, str, str]]:
+        """What the processes logged since the last call: (Unix seconds, source, text). The case's timeline gets it too.
+
+        A host that cannot be asked is one entry that says so: it must not hide why the case failed.
+        """
         try:
-            return self._logs.entries()
+            found = self._logs.entries()
         except (LabError, OSError) as error:
-            return [(time.time(), "splab", f"logs could not be read: {error}")]
+            found = [(time.time(), "splab", f"logs could not be read: {error}")]
+        self._unshown += found
+        return found
 
     def _lab_of(self, say: Callable[[str], None]) -> Lab:
         if self._lab_file is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from harness.observers import Cloud, Environment, Json, Pool
 from lab.file import Lab
@@ -15,12 +15,12 @@ GUEST_MEMORY = 128
 """MiB; what the lab's guest image needs."""
 
 
-def fill_zone(cloud: Cloud, lab: Lab, token: str) -> Environment:
-    """Two pools, an offering; every host Up. What exists under its name already is used as it is."""
+def fill_zone(cloud: Cloud, lab: Lab, endpoints: Sequence[str], token: str) -> Environment:
+    """Two pools at `endpoints` of StorPool, an offering; every host Up. What exists by its name is used as it is."""
     zone_id = str(_only(cloud.call("listZones"), "zone")["id"])
     os_type_id = str(_only(cloud.call("listOsTypes"), "ostype")["id"])
     _wait_for_hosts(cloud, lab)
-    pools = tuple(_pool(cloud, lab, zone_id, template, token) for template in lab.storpool.templates)
+    pools = tuple(_pool(cloud, endpoints, zone_id, template, token) for template in lab.storpool.templates)
     return Environment(
         zone_id=zone_id,
         pools=pools,
@@ -32,7 +32,7 @@ def fill_zone(cloud: Cloud, lab: Lab, token: str) -> Environment:
     )
 
 
-def _pool(cloud: Cloud, lab: Lab, zone_id: str, template: str, token: str) -> Pool:
+def _pool(cloud: Cloud, endpoints: Sequence[str], zone_id: str, template: str, token: str) -> Pool:
     name = f"storpool-{template}"
 
     def make() -> Json:
@@ -45,7 +45,7 @@ def _pool(cloud: Cloud, lab: Lab, zone_id: str, template: str, token: str) -> Po
             hypervisor="KVM",
             managed=False,
             capacitybytes=POOL_CAPACITY,
-            url=f"SP_API_HTTP={','.join(lab.storpool.endpoints)};SP_AUTH_TOKEN={token};SP_TEMPLATE={template}",
+            url=f"SP_API_HTTP={','.join(endpoints)};SP_AUTH_TOKEN={token};SP_TEMPLATE={template}",
             tags=template,
         )
 

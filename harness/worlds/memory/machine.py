@@ -154,6 +154,15 @@ class Machine:
             if domain.state in (DomainState.RUNNING, DomainState.PAUSED):
                 self.power_off(domain)
 
+    def open_disks(self) -> list[ModelDisk]:
+        """Every disk that a QEMU of this host has open."""
+        return [
+            disk
+            for domain in self.domains.values()
+            for disk in (*domain.disks, *domain.forgotten)
+            if disk.key is not None
+        ]
+
     def find(self, name: str) -> ModelDomain:
         domain = self.domains.get(name)
         if domain is None:

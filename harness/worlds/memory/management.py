@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from harness.cloudstack.config import CloudConfig, GuestAddress
 from harness.cloudstack.jobs import IN_PROGRESS
-from harness.cloudstack.records import Records
+from harness.cloudstack.records import Records, RecordsOfDriver
 from harness.cloudstack.records.rows import AsyncJob, HostRow, Operation
 from harness.cloudstack.server import ManagementServer
 from harness.driver import StorPoolProvider
 from harness.runtime.process import SimulatedRuntime
+from harness.spi.driver import OperationRecord
 from harness.spi.ports import Endpoint
 from harness.worlds.memory.cloud import Query
 from harness.worlds.memory.processes import BRIDGE, EXPORT, HOSTS, MANAGEMENT, SECONDARY, Processes
@@ -90,6 +91,13 @@ class Management:
         except NoAnswer as error:
             raise ConnectionResetError(str(error)) from error
         return reply.status, reply.body
+
+    def open_operations(self) -> list[OperationRecord]:
+        """What the driver has not finished."""
+        if self._records is None:
+            return []
+        # Through the scenario's runtime: whoever looks is no task of the server, which may be dead.
+        return RecordsOfDriver(self._records.reopen(self._processes.simulation.main)).open_operations()
 
     def close(self) -> None:
         """Forget the records; after the run."""

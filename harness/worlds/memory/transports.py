@@ -7,7 +7,7 @@ The points "send" and "answer" are where other tasks may go first, and where a s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -139,6 +139,10 @@ class StorPoolServer:
         if due is not None and self.runtime.simulation.elapsed + due < self._wakes_at:
             self._nearer.deliver()
         return number
+
+    def object_keys(self) -> Mapping[str, int]:
+        """See `simulator.ports.Service`."""
+        return self._service.object_keys()
 
     def _again(self, seconds: float, name: str, request: simulator.ports.Request) -> None:
         """A copy of the request arrives later, if the process lives then; nobody waits for its answer."""

@@ -1,0 +1,346 @@
+"""One client of the explored cloud: carries out its actions one after the other and keeps what it was told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from harness.explore import model
+from harness.explore.looks import Looks
+from harness.explore.model import Model, Register, Told, Write
+from harness.explore.plan import Action
+from harness.explore.requests import JobFailed, listed, wait
+from harness.explore.violation import Violation, ViolationFound
+from harness.observers import CloudApiError, Json
+from harness.worlds.memory.model_guest import ModelGuest
+from harness.worlds.memory.world import MemoryWorld
+from simulator.ports import OutOfSpace
+
+POWEROFF_SECONDS = 10.0
+"""A guest that heard its power button is off after this."""
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the clients of one run share."""
+
+    world: MemoryWorld
+    model: Model
+    looks: Looks
+    templates: tuple[str, ...]
+    """Ids, by the plan's number."""
+    disk_offering: str
+    performed: list[tuple[int, Action, str]] = field(default_factory=list)
+    """Client, action, and how it ended; what was skipped is not here."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One request to CloudStack's API, and what it writes."""
+
+    command: str
+    parameters: dict[str, str | int | bool]
+    writes: list[tuple[Register, Write]] = field(default_factory=list)
+    sync: bool = False
+
+
+class Client:
+    def __init__(self, shared: Shared, number: int, actions: tuple[Action, ...]) -> None:
+        self._shared = shared
+        self._world = shared.world
+        self._model = shared.model
+        self._number = number
+        self._actions = actions
+        self._marks = 0
+
+    def run(self) -> None:
+        for action in self._actions:
+            if action.pause:
+                self._world.simulation.main.sleep(action.pause)
+            self._act(action)
+
+    def _act(self, action: Action) -> None:
+        main = self._world.simulation.main
+        main.simulation.note(f"client {self._number}", "action", str(action))
+        how = _ACTIONS[action.kind](self, action)
+        if how is None:
+            return
+        main.simulation.note(f"client {self._number}", "outcome", f"{action}: {how}")
+        self._shared.performed.append((self._number, action, how))
+        if how == "done":
+            self._check(action)
+            if action.write and action.vm is not None:
+                self._write(action)
+
+    # Actions. Each gives how it ended, or None when there was nothing to act on.
+
+    def deploy(self, action: Action) -> str | None:
+        slot = action.vm
+        if slot is None or slot in self._model.vms:
+            return None
+        env = self._world.environment
+        vm = self._model.vms[slot] = Told(f"vm{slot}", asked=True)
+        request = Request(
+            "deployVirtualMachine",
+            {
+                "serviceofferingid": env.service_offering_id,
+                "zoneid": env.zone_id,
+                "name": vm.name,
+                "displayname": vm.name,
+                "hypervisor": "KVM",
+                "templateid": self._shared.templates[action.template],
+            },
+        )
+        self._writes(request, vm.register, model.ABSENT, model.STOPPED, model.ERROR, model.RUNNING)
+        how, result = self._send(request)
+        if result is not None:
+            self._learn_vm(vm, result["virtualmachine"])
+        elif how != "done":
+            # A VM whose first start failed gives back what others attached to it meanwhile.
+            self._model.release(vm)
+        return how
+
+    def create(self, action: Action) -> str | None:
+        slot = action.volume
+        if slot is None or slot in self._model.volumes:
+            return None
+        volume = self._model.volumes[slot] = Told(f"volume{slot}", asked=True)
+        request = Request(
+            "createVolume",
+            {
+                "name": volume.name,
+                "zoneid": self._world.environment.zone_id,
+                "diskofferingid": self._shared.disk_offering,
+                "size": 1,
+            },
+        )
+        self._writes(request, volume.register, model.ABSENT, model.FREE)
+        how, result = self._send(request)
+        if result is not None:
+            volume.id = str(result["volume"]["id"])
+        return how
+
+    def attach(self, action: Action) -> str | None:
+        vm, volume = self._vm(action), self._volume(action)
+        if vm is None or volume is None:
+            return None
+        request = Request("attachVolume", {"id": volume.id or "", "virtualmachineid": vm.id or ""})
+        self._writes(request, volume.register, vm.name)
+        volume.register.writes += [release for release in vm.releases if release.ended is None]
+        how, result = self._send(request)
+        if result is not None:
+            volume.path = str(result["volume"].get("path", ""))
+        return how
+
+    def detach(self, action: Action) -> str | None:
+        volume = self._volume(action)
+        if volume is None:
+            return None
+        request = Request("detachVolume", {"id": volume.id or ""})
+        self._writes(request, volume.register, model.FREE)
+        return self._send(request)[0]
+
+    def delete(self, action: Action) -> str | None:
+        volume = self._volume(action)
+        if volume is None:
+            return None
+        request = Request("deleteVolume", {"id": volume.id or ""}, sync=True)
+        self._writes(request, volume.register, model.DELETING, model.ABSENT)
+        return self._send(request)[0]
+
+    def stop(self, action: Action) -> str | None:
+        return self._vm_request(action, "stopVirtualMachine", model.STOPPED)
+
+    def force_stop(self, action: Action) -> str | None:
+        vm = self._vm(action)
+        if vm is not None:
+            vm.unconfirmed = True
+        return self._vm_request(action, "stopVirtualMachine", model.STOPPED, forced=True)
+
+    def start(self, action: Action) -> str | None:
+        vm = self._vm(action)
+        if vm is None:
+            return None
+        request = Request("startVirtualMachine", {"id": vm.id or ""})
+        self._writes(request, vm.register, model.STOPPED, model.RUNNING)
+        how, result = self._send(request)
+        if result is not None:
+            self._learn_vm(vm, result["virtualmachine"])
+            vm.unconfirmed = False
+        return how
+
+    def destroy(self, action: Action) -> str | None:
+        return self._vm_request(action, "destroyVirtualMachine", model.STOPPED, model.DESTROYED, releases=True)
+
+    def destroy_expunge(self, action: Action) -> str | None:
+        values = (model.STOPPED, model.DESTROYED, model.EXPUNGING, model.ABSENT)
+        return self._vm_request(action, "destroyVirtualMachine", *values, releases=True, expunge=True)
+
+    def expunge(self, action: Action) -> str | None:
+        values = (model.EXPUNGING, model.ABSENT)
+        return self._vm_request(action, "expungeVirtualMachine", *values, releases=True)
+
+    def recover(self, action: Action) -> str | None:
+        return self._vm_request(action, "recoverVirtualMachine", model.STOPPED, sync=True)
+
+    def power_off(self, action: Action) -> str | None:
+        vm = self._vm(action)
+        if vm is None or not self._shared.looks.running(vm):
+            return None
+        write = self._model.begin(vm.register, model.STOPPED)
+        try:
+            self._guest(vm).poweroff()
+        except TimeoutError:
+            return "the guest was not up"
+        self._world.simulation.main.sleep(POWEROFF_SECONDS)
+        write.ended = self._model.tick()
+        return "asked"
+
+    def kill_qemu(self, action: Action) -> str | None:
+        vm = self._vm(action)
+        host = None if vm is None else self._shared.looks.host_of(vm)
+        if vm is None or host is None:
+            return None
+        write = self._model.begin(vm.register, model.STOPPED)
+        self._world.hosts[host].kill_qemu(vm.instance_name)
+        write.ended = self._model.tick()
+        return "asked"
+
+    # How.
+
+    def _vm_request(
+        self,
+        action: Action,
+        command: str,
+        *values: str,
+        sync: bool = False,
+        releases: bool = False,
+        **parameters: str | bool,
+    ) -> str | None:
+        vm = self._vm(action)
+        if vm is None:
+            return None
+        request = Request(command, {"id": vm.id or "", **parameters}, sync=sync)
+        self._writes(request, vm.register, *values)
+        release = self._model.release(vm) if releases else None
+        how, _ = self._send(request)
+        if release is None or command in self._model.disturbed:
+            return how
+        if how == "done":
+            release.ended = self._model.tick()
+        elif how.startswith("refused"):
+            self._model.keep(vm, release)
+        return how
+
+    def _writes(self, request: Request, register: Register, *values: str) -> None:
+        request.writes.append((register, self._model.begin(register, *values)))
+
+    def _send(self, request: Request) -> tuple[str, Json | None]:
+        """How the request ended, and its result if it succeeded."""
+        cloud = self._world.cloud
+        try:
+            if request.sync:
+                result = cloud.call(request.command, **request.parameters)
+            else:
+                result = wait(
+                    self._world,
+                    cloud.start(request.command, **request.parameters),
+                    f"{request.command} {request.parameters.get('name') or request.parameters.get('id')}",
+                )
+        except JobFailed as error:
+            self._model.tick()
+            return f"failed: {error}", None
+        except CloudApiError as error:
+            if request.sync:
+                self._model.tick()
+                return f"failed: {error}", None
+            for register, write in request.writes:
+                self._model.refused(request.command, register, write)
+            return f"refused: {error}", None
+        except ConnectionRefusedError as error:
+            for register, write in request.writes:
+                self._model.refused(request.command, register, write)
+            return f"not sent: {error}", None
+        except ConnectionError as error:
+            self._model.tick()
+            return f"unknown: {error}", None
+        self._model.done(request.command, *(write for _, write in request.writes))
+        return "done", result
+
+    def _vm(self, action: Action) -> Told | None:
+        vm = self._model.vms.get(-1 if action.vm is None else action.vm)
+        if vm is None:
+            return None
+        if vm.id is None:
+            found = self._find("listVirtualMachines", "virtualmachine", vm.name)
+            if found is not None:
+                self._learn_vm(vm, found)
+        return None if vm.id is None else vm
+
+    def _volume(self, action: Action) -> Told | None:
+        volume = self._model.volumes.get(-1 if action.volume is None else action.volume)
+        if volume is None:
+            return None
+        if volume.id is None:
+            found = self._find("listVolumes", "volume", volume.name)
+            volume.id = None if found is None else str(found["id"])
+        return None if volume.id is None else volume
+
+    def _find(self, command: str, key: str, name: str) -> Json | None:
+        return next((item for item in listed(self._world, command, key, name=name) if item["name"] == name), None)
+
+    def _learn_vm(self, vm: Told, shown: Json) -> None:
+        vm.id = str(shown["id"])
+        vm.instance_name = str(shown["instancename"])
+
+    def _guest(self, vm: Told) -> ModelGuest:
+        machines = tuple(self._world.processes.machines.values())
+        return ModelGuest(self._world.simulation.main, machines, lambda: vm.instance_name)
+
+    def _check(self, action: Action) -> None:
+        """A request that succeeded has had its effect, unless something else may have happened since."""
+        vm = self._model.vms.get(-1 if action.vm is None else action.vm)
+        volume = self._model.volumes.get(-1 if action.volume is None else action.volume)
+        wrong = self._shared.looks.wrong(vm, volume)
+        if wrong is not None:
+            raise ViolationFound(Violation("acknowledged, but not so", f"after {action}: {wrong}"))
+
+    def _write(self, action: Action) -> None:
+        """Write a mark to the volume that was attached, or to the ROOT disk."""
+        vm = self._model.vms[action.vm or 0]
+        volume = None if action.volume is None else self._model.volumes[action.volume]
+        guest = self._guest(vm)
+        try:
+            guest.boot_id()
+            serial = self._shared.looks.serial(vm, volume)
+            if serial is None:
+                return
+            self._marks += 1
+            text = model.mark(serial, self._number, self._marks)
+            guest.write(serial, model.mark_offset(self._number), text)
+        except OutOfSpace:
+            # The guest sees an I/O error, and nothing was written.
+            return
+        except (TimeoutError, FileNotFoundError):
+            # It was stopped, or the disk detached, meanwhile; whether that may be is judged by the look that follows.
+            self._check(action)
+            return
+        self._model.marks[serial, self._number] = text
+
+
+_ACTIONS: dict[str, Callable[[Client, Action], str | None]] = {
+    "deploy": Client.deploy,
+    "create": Client.create,
+    "attach": Client.attach,
+    "detach": Client.detach,
+    "delete": Client.delete,
+    "stop": Client.stop,
+    "force-stop": Client.force_stop,
+    "start": Client.start,
+    "destroy": Client.destroy,
+    "destroy-expunge": Client.destroy_expunge,
+    "expunge": Client.expunge,
+    "recover": Client.recover,
+    "power-off": Client.power_off,
+    "kill-qemu": Client.kill_qemu,
+}

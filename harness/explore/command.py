@@ -1,0 +1,236 @@
+"""`splab explore`: runs regressions and then seeds, shrinks what fails, and tells how to repeat it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from harness.explore import fleet, planted, regressions, story
+from harness.explore.drawing import draw, parse_seed, seed_text
+from harness.explore.plan import Plan
+from harness.explore.regressions import Regression
+from harness.explore.run import Evidence, Outcome, run
+from harness.explore.shard import Totals, calibrate
+from harness.explore.shrink import shrink
+from harness.explore.story import Failure
+from harness.explore.violation import Violation
+from harness.revision import commit
+
+DEFAULT_RUNS = 1000
+CANARY_RUNS = 1000
+"""From so many runs on the canary is sent first."""
+SHRUNK = 3
+"""So many failing seeds are shrunk, of different kinds of violation."""
+
+
+@click.command()
+@click.option("--runs", type=click.IntRange(min=1), help=f"How many seeds. Default {DEFAULT_RUNS}, without --seconds.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Run seeds for so long.")
+@click.option("--jobs", type=click.IntRange(1, 256), default=os.cpu_count() or 1, help="Processes; default: the cores.")
+@click.option("--scheduler", metavar="URL", help="Run on the workers of this Dask scheduler instead.")
+@click.option("--first", type=click.IntRange(min=0), help="Number of the first seed; default: one not used before.")
+@click.option("--seed", help="Run this one seed, like v1:cloud:42, and tell its story if it fails.")
+@click.option("--plan", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Run the plan of this file.")
+@click.option("--report", type=click.Path(path_type=Path, file_okay=False), default=Path("reports"), show_default=True)
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write sums to this file.")
+def explore(
+    runs: int | None,
+    seconds: float | None,
+    jobs: int,
+    scheduler: str | None,
+    first: int | None,
+    seed: str | None,
+    plan: Path | None,
+    report: Path,
+    json_file: Path | None,
+) -> None:
+    """Explore the plugin under concurrent clients and faults: a seed is one cloud, one schedule, one swarm of faults.
+
+    Exit status 0 only when nothing was violated.
+    """
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
+    logging.getLogger("harness").setLevel(logging.CRITICAL)
+    if seed is not None or plan is not None:
+        if seed is not None and plan is not None:
+            raise click.UsageError("give --seed or --plan, not both")
+        sys.exit(_one(console, seed, plan, report / "explore", json_file))
+    if runs is None and seconds is None:
+        runs = DEFAULT_RUNS
+    chosen = time.time_ns() // 1_000_000 if first is None else first
+    budget = fleet.Budget(chosen, runs, seconds)
+    began = time.monotonic()
+    red = _regressions(console, report / "explore")
+    if runs is not None and runs >= CANARY_RUNS and planted.canary(lambda text: console.print(text)) is None:
+        console.print(f"canary: {planted.WITHIN} seeds did not find a driver without read-back; trust no green run")
+        red = True
+    totals = _seeds(console, budget, jobs, scheduler)
+    _show(console, totals)
+    _failures(console, totals, report / "explore")
+    if json_file is not None:
+        _write_json(json_file, totals, time.monotonic() - began, jobs)
+    sys.exit(1 if red or totals.failing else 0)
+
+
+def summary(totals: Totals, seconds: float, jobs: int) -> dict[str, object]:
+    """As `--json` writes it: sums over the runs, and how fast this machine's Python is."""
+    loops = statistics.median(totals.loops_per_second or [calibrate()])
+    per_minute = 60 * totals.runs / totals.cpu_seconds if totals.cpu_seconds else 0.0
+    return {
+        "runs": totals.runs,
+        "seconds": seconds,
+        "cpu_seconds": totals.cpu_seconds,
+        "jobs": jobs,
+        "actions": totals.actions,
+        "calls": totals.calls,
+        "faults_fired": totals.faults_fired,
+        "action_kinds": totals.action_kinds,
+        "violations": len(totals.failing),
+        "failing": [seed_text(number) for number, _ in totals.failing],
+        "calibration": {
+            "loops_per_core_second": loops,
+            "runs_per_core_minute": per_minute,
+            "runs_per_million_loops": per_minute / 60 / loops * 1e6,
+        },
+    }
+
+
+def _one(console: Console, seed: str | None, plan_file: Path | None, report: Path, json_file: Path | None) -> int:
+    """Run one plan, tell its story if it fails; the exit status."""
+    try:
+        number = None if seed is None else parse_seed(seed)
+        plan = draw(number) if number is not None else story.read(plan_file or Path())
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    began, cpu = time.monotonic(), time.process_time()
+    outcome = run(plan, digest=True)
+    totals = _totals(plan.seed, outcome, time.process_time() - cpu)
+    command = story.command_of(plan.seed) if plan_file is None else f"splab explore --plan {plan_file}"
+    if outcome.violation is None:
+        console.print(f"{command}: nothing violated; journal {outcome.digest}")
+    else:
+        _tell(console, plan, outcome.violation, report, command, shrinks=plan_file is None)
+    if json_file is not None:
+        _write_json(json_file, totals, time.monotonic() - began, 1)
+    return 0 if outcome.violation is None else 1
+
+
+def _totals(number: int, outcome: Outcome, cpu_seconds: float) -> Totals:
+    return Totals(
+        runs=1,
+        cpu_seconds=cpu_seconds,
+        actions=outcome.actions,
+        calls=outcome.calls,
+        faults_fired=len(outcome.fired),
+        action_kinds=outcome.action_kinds,
+        points=outcome.points,
+        failing=[] if outcome.violation is None else [(number, outcome.violation)],
+        loops_per_second=[calibrate()],
+    )
+
+
+def _regressions(console: Console, report: Path) -> bool:
+    """Whether one of the kept plans fails again."""
+    red = False
+    kept = regressions.load()
+    for number, regression in enumerate(kept, start=1):
+        outcome = run(regression.plan)
+        if outcome.violation is not None:
+            red = True
+            _regressed(console, number, regression, outcome.violation, report)
+    console.print(f"regressions: {len(kept)} kept plans run{'' if red else ', none fails'}")
+    return red
+
+
+def _regressed(console: Console, number: int, regression: Regression, violation: Violation, report: Path) -> None:
+    command = f"splab explore --plan {report / f'regression-{number}.json'}"
+    failure = Failure(
+        seed=f"regression-{number}",
+        commit=commit(),
+        violation=violation,
+        plan=regression.plan,
+        drawn=regression.plan,
+    )
+    _print(console, failure, report, command)
+    console.print(f"a plan that failed at {regression.commit} ({regression.violated}) fails again", markup=False)
+
+
+def _seeds(console: Console, budget: fleet.Budget, jobs: int, scheduler: str | None) -> Totals:
+    columns = (
+        TextColumn("{task.completed:.0f} runs"),
+        BarColumn(),
+        TextColumn("{task.fields[failing]} failing"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("seeds", total=budget.runs, failing=0)
+        try:
+            return fleet.explore(
+                budget,
+                jobs,
+                scheduler,
+                lambda totals: progress.update(bar, completed=totals.runs, failing=len(totals.failing)),
+            )
+        except (ValueError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+def _show(console: Console, totals: Totals) -> None:
+    if not totals.runs:
+        return
+    runs = totals.runs
+    per_minute = 60 * runs / totals.cpu_seconds if totals.cpu_seconds else 0.0
+    console.print(
+        f"{runs} runs from {totals.actions} actions, {totals.calls} StorPool calls and {totals.faults_fired} faults:"
+        f" {totals.actions / runs:.1f} actions of {totals.action_kinds / runs:.1f} kinds, {totals.calls / runs:.1f}"
+        f" calls, {totals.faults_fired / runs:.1f} faults a run"
+    )
+    console.print(
+        f"{per_minute:.0f} runs a core-minute, safety checked {totals.points} times, {len(totals.failing)} failing"
+    )
+
+
+def _failures(console: Console, totals: Totals, report: Path) -> None:
+    """Shrink and tell one seed of each kind of violation, and name the others."""
+    kinds: dict[str, int] = {}
+    for number, violation in totals.failing:
+        if violation.kind not in kinds and len(kinds) < SHRUNK:
+            kinds[violation.kind] = number
+            _tell(console, draw(number), violation, report, story.command_of(number), shrinks=True)
+        else:
+            console.print(f"{story.command_of(number)}    # {violation.kind}", markup=False)
+
+
+def _tell(console: Console, plan: Plan, violation: Violation, report: Path, command: str, *, shrinks: bool) -> None:
+    shrunk = shrink(plan, violation.kind, lambda smaller: run(smaller).violation) if shrinks else plan
+    failure = Failure(
+        seed=seed_text(plan.seed),
+        commit=commit(),
+        violation=run(shrunk).violation or violation,
+        plan=shrunk,
+        drawn=plan,
+    )
+    _print(console, failure, report, command)
+
+
+def _print(console: Console, failure: Failure, report: Path, command: str) -> None:
+    evidence = Evidence()
+    outcome = run(failure.plan, evidence=evidence)
+    text = story.tell(failure, outcome, evidence, command)
+    console.print(text, markup=False)
+    console.print(f"the shrunk plan: splab explore --plan {story.write(failure, text, report)}", markup=False)
+
+
+def _write_json(path: Path, totals: Totals, seconds: float, jobs: int) -> None:
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(summary(totals, seconds, jobs))) + b"\n")
+    except OSError as error:
+        raise click.ClickException(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,212 @@
+"""Plans drawn from seeds: the same number gives the same plan on every machine and Python version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from harness.explore.plan import Action, ActionKind, Plan, check
+from harness.runtime.generator import Generator
+
+SCENARIO = "cloud"
+"""Name of the one scenario that exists, the middle of a seed's text."""
+VERSION = "v1"
+
+_WEIGHTS: dict[ActionKind, int] = {
+    "deploy": 8,
+    "create": 6,
+    "attach": 12,
+    "detach": 9,
+    "stop": 6,
+    "force-stop": 2,
+    "start": 7,
+    "destroy": 3,
+    "destroy-expunge": 5,
+    "recover": 3,
+    "expunge": 3,
+    "delete": 5,
+    "power-off": 2,
+    "kill-qemu": 2,
+}
+_FAULTS: dict[str, tuple[int, int]] = {
+    "request-lost": (3, 30),
+    "request-late": (2, 26),
+    "request-doubled": (3, 26),
+    "copy-late": (2, 26),
+    "refused": (1, 30),
+    "transient": (1, 13),
+    "busy": (1, 5),
+    "answer-lost": (4, 26),
+    "answer-late": (1, 30),
+    "broken": (4, 26),
+    "killed": (4, 110),
+    "peer-killed": (3, 55),
+    "management-killed": (3, 33),
+    "storpool-killed-before": (2, 7),
+    "storpool-killed-after": (2, 7),
+    "hang": (2, 110),
+    "host-lost": (2, 50),
+    "guests-killed": (1, 50),
+    "libvirtd-restarts": (1, 6),
+    "libvirtd-gone": (1, 6),
+    "device-late": (1, 4),
+    "device-missing": (1, 4),
+    "device-stale": (1, 4),
+    "secondary-stalled": (1, 4),
+    "pool-full": (1, 4),
+    "clock-forward": (1, 80),
+    "clock-back": (1, 80),
+    "storpool-clock": (1, 9),
+}
+"""How often each kind of fault is drawn, and how many points it fits in a run of middling length: what is numbered
+higher would seldom strike. No template is registered during a run, so nothing would fill the secondary storage."""
+_PAUSES = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 5.0, 30.0, 120.0, 400.0)
+
+
+def seed_text(number: int) -> str:
+    return f"{VERSION}:{SCENARIO}:{number}"
+
+
+def parse_seed(text: str) -> int:
+    """The number of a seed like `v1:cloud:42`; raises `ValueError` that says what is wrong."""
+    parts = text.split(":")
+    if len(parts) != 3 or parts[:2] != [VERSION, SCENARIO]:
+        raise ValueError(f"{text!r} is not a seed like {VERSION}:{SCENARIO}:NUMBER")
+    if not (parts[2].isascii() and parts[2].isdigit()) or int(parts[2]) >= 1 << 63:
+        raise ValueError(f"{text!r}: {parts[2]!r} is not a number from 0 to 2**63 - 1")
+    return int(parts[2])
+
+
+@dataclass(slots=True)
+class _Sketch:
+    """What the cloud would look like if the actions drawn so far went well, one after the other."""
+
+    vms: dict[int, str] = field(default_factory=dict)
+    """State by slot: running, stopped, destroyed or gone."""
+    volumes: dict[int, int | None] = field(default_factory=dict)
+    """By slot the VM that has it; those that are deleted are taken out."""
+    owners: dict[str, int] = field(default_factory=dict)
+    """Which client made `vm3` or `volume1`."""
+    next_volume: int = 0
+    used: dict[str, int] = field(default_factory=dict)
+    """How often each kind of action was drawn."""
+
+
+def draw(number: int) -> Plan:
+    """The plan of this seed."""
+    generator = Generator.of(number, "plan")
+    vms, volumes = generator.choice((0, 1, 1, 1, 2)), generator.choice((0, 1, 1, 2))
+    sketch = _Sketch(
+        vms=dict.fromkeys(range(vms), "running"),
+        volumes=dict.fromkeys(range(volumes)),
+        next_volume=volumes,
+    )
+    clients: list[list[Action]] = [[] for _ in range(2 + generator.below(3))]
+    for _ in range(4 + generator.below(4)):
+        client = generator.below(len(clients))
+        action = _action(generator, sketch, client)
+        clients[client].append(action)
+    plan = Plan(
+        seed=number,
+        vms=vms,
+        seeded=generator.below(3) > 0,
+        volumes=volumes,
+        delete_after=generator.choice((0, 0, 0, 900)),
+        clients=tuple(tuple(actions) for actions in clients if actions),
+        faults=_faults(generator),
+    )
+    return check(plan)
+
+
+def _action(generator: Generator, sketch: _Sketch, client: int) -> Action:
+    possible = {kind: made for kind in _WEIGHTS if (made := _choices(sketch, client, kind))}
+    # What was drawn before is drawn again four times less often, so that a short plan has several kinds.
+    weights = [max(1, (_WEIGHTS[kind] * 8) >> (2 * sketch.used.get(kind, 0))) for kind in possible]
+    at = generator.below(sum(weights))
+    kind = next(kind for kind, end in zip(possible, accumulate(weights), strict=True) if at < end)
+    vm, volume = generator.choice(possible[kind])
+    sketch.used[kind] = sketch.used.get(kind, 0) + 1
+    _follow(sketch, client, kind, vm, volume)
+    return Action(
+        kind=kind,
+        vm=vm,
+        volume=volume,
+        template=generator.choice((0, 0, 0, 1)) if kind == "deploy" else 0,
+        pause=generator.choice(_PAUSES),
+        write=kind in ("deploy", "attach", "start") and generator.below(2) == 0,
+    )
+
+
+def _choices(sketch: _Sketch, client: int, kind: ActionKind) -> list[tuple[int | None, int | None]]:
+    """On what the action may be drawn: what is the client's own, or nobody's, twice as often as what is another's."""
+
+    def often(name: str, pair: tuple[int | None, int | None]) -> list[tuple[int | None, int | None]]:
+        return [pair] * (2 if sketch.owners.get(name, client) == client else 1)
+
+    def vms(*states: str) -> list[tuple[int | None, int | None]]:
+        return [pair for vm, state in sketch.vms.items() if state in states for pair in often(f"vm{vm}", (vm, None))]
+
+    if kind == "deploy":
+        return [(len(sketch.vms), None)] if len(sketch.vms) < 4 else []
+    if kind == "create":
+        return [(None, sketch.next_volume)] if sketch.next_volume < 4 else []
+    if kind in ("detach", "delete"):
+        wanted = [volume for volume, vm in sketch.volumes.items() if (vm is None) == (kind == "delete")]
+        return [pair for volume in wanted for pair in often(f"volume{volume}", (None, volume))]
+    if kind == "attach":
+        free = [volume for volume, vm in sketch.volumes.items() if vm is None]
+        return [(vm, volume) for vm, _ in vms("running", "running", "stopped") for volume in free if vm is not None]
+    states = {
+        "stop": ("running",),
+        "force-stop": ("running",),
+        "power-off": ("running",),
+        "kill-qemu": ("running",),
+        "start": ("stopped",),
+        "destroy": ("running", "stopped"),
+        "destroy-expunge": ("running", "stopped"),
+        "recover": ("destroyed",),
+        "expunge": ("destroyed",),
+    }
+    return vms(*states[kind])
+
+
+def _follow(sketch: _Sketch, client: int, kind: ActionKind, vm: int | None, volume: int | None) -> None:
+    after = {
+        "deploy": "running",
+        "start": "running",
+        "stop": "stopped",
+        "force-stop": "stopped",
+        "power-off": "stopped",
+        "kill-qemu": "stopped",
+        "recover": "stopped",
+        "destroy": "destroyed",
+        "destroy-expunge": "gone",
+        "expunge": "gone",
+    }
+    if vm is not None and kind in after:
+        sketch.vms[vm] = after[kind]
+    if kind == "deploy":
+        sketch.owners[f"vm{vm}"] = client
+    if kind in ("destroy", "destroy-expunge"):
+        sketch.volumes = {slot: None if of == vm else of for slot, of in sketch.volumes.items()}
+    if volume is None:
+        return
+    if kind == "create":
+        sketch.next_volume = volume + 1
+        sketch.owners[f"volume{volume}"] = client
+    if kind == "delete":
+        del sketch.volumes[volume]
+    else:
+        sketch.volumes[volume] = vm
+
+
+def _faults(generator: Generator) -> tuple[str, ...]:
+    """A swarm: some kinds of faults only, and a few of those."""
+    share = generator.choice((4, 3, 2))
+    swarm = [name for name in _FAULTS if generator.below(share) == 0] or [generator.choice(list(_FAULTS))]
+    weighted = [name for name in swarm for _ in range(_FAULTS[name][0])]
+    faults: dict[str, None] = {}
+    for _ in range(2 + generator.below(4)):
+        name = generator.choice(weighted)
+        faults[f"{name}@{1 + generator.below(_FAULTS[name][1])}"] = None
+    return tuple(faults)

@@ -1,0 +1,145 @@
+"""Judges an explored run once its faults are over: all converges, is what clients were told, and can be removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness import checks
+from harness.checks import Picture
+from harness.explore.client import Shared
+from harness.explore.contents import wrong_contents
+from harness.explore.model import ABSENT, DELETING, FREE, Told
+from harness.explore.requests import JobFailed, listed, wait
+from harness.explore.violation import Violation, ViolationFound
+from harness.observers import CloudApiError, Json
+
+UP_SECONDS = 3600.0
+"""Within this after the last fault every process and host is up again, and every job has ended."""
+REST_SECONDS = 3600.0
+"""Within this the cloud is at rest: the longest fault, its time-out, and a restart after it."""
+CLOSED_SECONDS = 1800.0
+"""Within this after everything was removed the driver has closed its operations: thrice its settle time."""
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 300.0
+
+
+def judge(shared: Shared, skew: float) -> None:
+    """Raises `ViolationFound`. Clocks may be wrong by up to `skew` seconds, which is waited longer then."""
+    _wait(shared, "processes and hosts come up again", lambda: _away(shared), UP_SECONDS + skew)
+    _wait(shared, "jobs end", lambda: _jobs(shared), UP_SECONDS + skew)
+    picture = _at_rest(shared, "at rest", REST_SECONDS + skew)
+    _as_told(shared, picture)
+    wrong = wrong_contents(shared, picture)
+    if wrong is not None:
+        _found("contents", wrong)
+    _remove(shared, picture)
+    _nothing_left(shared, _at_rest(shared, "after removal", REST_SECONDS + skew))
+    _wait(shared, "the driver closes its operations", lambda: _open_operations(shared), CLOSED_SECONDS + skew)
+
+
+def _found(kind: str, text: str) -> None:
+    raise ViolationFound(Violation(kind, text))
+
+
+def _wait(shared: Shared, what: str, left: Callable[[], list[str]], seconds: float) -> None:
+    """Until nothing is left, at most so long; each look costs, so the pauses between them grow."""
+    main = shared.world.simulation.main
+    deadline = main.monotonic() + seconds
+    pause = FIRST_PAUSE
+    while remaining := left():
+        if main.monotonic() >= deadline:
+            _found(what, f"still so after {seconds:g} s: {'; '.join(remaining)}")
+        main.sleep(pause)
+        pause = min(LONGEST_PAUSE, 2 * pause)
+
+
+def _at_rest(shared: Shared, when: str, seconds: float) -> Picture:
+    """The cloud once every invariant holds."""
+    main = shared.world.simulation.main
+    deadline = main.monotonic() + seconds
+    pause = FIRST_PAUSE
+    while True:
+        picture = checks.take(shared.world)
+        violated = checks.violations(picture)
+        if not violated:
+            return picture
+        if main.monotonic() >= deadline:
+            text = "; ".join(str(each) for each in violated)
+            _found(f"{when}: {violated[0].invariant}", f"still so after {seconds:g} s: {text}")
+        main.sleep(pause)
+        pause = min(LONGEST_PAUSE, 2 * pause)
+
+
+def _away(shared: Shared) -> list[str]:
+    if not shared.world.faults.over:
+        return ["a fault goes on"]
+    hosts = listed(shared.world, "listHosts", "host", type="Routing")
+    return [f"host {host['name']} is {host['state']}" for host in hosts if host["state"] != "Up"]
+
+
+def _jobs(shared: Shared) -> list[str]:
+    jobs = listed(shared.world, "listAsyncJobs", "asyncjobs")
+    return [f"job {job['jobid']} of {job['cmd']} is in progress" for job in jobs]
+
+
+def _as_told(shared: Shared, picture: Picture) -> None:
+    vms = {str(vm["name"]): vm for vm in picture.vm_records.values()}
+    by_id = {str(vm["id"]): str(vm["name"]) for vm in picture.vm_records.values()}
+    for vm in shared.model.vms.values():
+        shown = vms.get(vm.name)
+        _compare(vm, ABSENT if shown is None else str(shown["state"]))
+    for volume in shared.model.volumes.values():
+        found = [v for v in picture.volume_records.values() if v["name"] == volume.name]
+        if volume.id is not None:
+            # A create that was delivered twice made another one of that name.
+            found = [v for v in found if v["id"] == volume.id]
+        states = {_volume_state(v, by_id) for v in found} or {ABSENT}
+        if not states & volume.register.possible():
+            _compare(volume, ", ".join(sorted(states)))
+
+
+def _volume_state(volume: Json, vms: dict[str, str]) -> str:
+    if volume["state"] in ("Destroy", "Expunging", "Expunged"):
+        return DELETING
+    holder = volume.get("virtualmachineid")
+    return FREE if holder is None else vms.get(str(holder), str(holder))
+
+
+def _compare(told: Told, seen: str) -> None:
+    possible = told.register.possible()
+    if seen not in possible:
+        _found("what was acknowledged", f"{told.name} is {seen}, and can only be {' or '.join(sorted(possible))}")
+
+
+def _remove(shared: Shared, picture: Picture) -> None:
+    """Remove every VM and volume through the API; what is at rest can be removed at once."""
+    world = shared.world
+    try:
+        started = [
+            (str(vm["name"]), world.cloud.start("destroyVirtualMachine", id=vm["id"], expunge=True))
+            for vm in picture.vm_records.values()
+        ]
+        for name, job in started:
+            wait(world, job, f"the removal of {name}")
+        for volume in listed(world, "listVolumes", "volume"):
+            world.cloud.call("deleteVolume", id=volume["id"])
+    except (JobFailed, CloudApiError) as error:
+        _found("what is at rest can be removed", str(error))
+
+
+def _nothing_left(shared: Shared, picture: Picture) -> None:
+    """Beyond what the invariants say of a cloud without records."""
+    for records in (picture.vm_records, picture.volume_records, picture.snapshot_records):
+        left = [str(item["name"]) for item in records.values()]
+        if left:
+            _found("nothing is left", f"CloudStack still shows {', '.join(left)}")
+    for machine in shared.world.processes.machines.values():
+        if machine.domains:
+            _found("nothing is left", f"domains of {machine.name}: {', '.join(machine.domains)}")
+        if machine.open_disks():
+            _found("nothing is left", f"{machine.name} has devices open: {machine.open_disks()}")
+
+
+def _open_operations(shared: Shared) -> list[str]:
+    operations = shared.world.management.open_operations()
+    return [f"operation {o.id}: {o.kind} {o.subject} is open at step {o.step}" for o in operations]

@@ -1,0 +1,84 @@
+"""Quick looks at the explored cloud, past every API: what hosts and StorPool have at this moment."""
+
+from __future__ import annotations
+
+from harness.explore import model
+from harness.explore.model import Model, Told
+from harness.spi.objects import PATH_PREFIX
+from harness.spi.ports import DomainState
+from harness.worlds.memory.machine import Machine, ModelDomain
+from harness.worlds.memory.processes import Processes
+
+_ON = (DomainState.RUNNING, DomainState.PAUSED)
+
+
+class Looks:
+    def __init__(self, processes: Processes, known: Model) -> None:
+        self._machines = tuple(processes.machines.values())
+        self._blocks = processes.blocks
+        self._model = known
+
+    def domain(self, vm: Told) -> tuple[Machine, ModelDomain] | None:
+        """The running domain of the VM and its host."""
+        for machine in self._machines:
+            domain = machine.domains.get(vm.instance_name)
+            if domain is not None and domain.state in _ON:
+                return machine, domain
+        return None
+
+    def running(self, vm: Told) -> bool:
+        return self.domain(vm) is not None
+
+    def host_of(self, vm: Told) -> int | None:
+        """Index of the host that runs the VM."""
+        found = self.domain(vm)
+        return None if found is None else self._machines.index(found[0])
+
+    def serial(self, vm: Told, volume: Told | None) -> str | None:
+        """By which the guest knows the DATA volume, or its ROOT disk."""
+        if volume is not None:
+            return serial_of(volume.id or "")
+        found = self.domain(vm)
+        return None if found is None or not found[1].disks else found[1].disks[0].serial
+
+    def wrong(self, vm: Told | None, volume: Told | None) -> str | None:
+        """What is not as it must be; None when all is well, or when more than one thing may be true."""
+        return (None if vm is None else self._vm_wrong(vm)) or (None if volume is None else self._volume_wrong(volume))
+
+    def _vm_wrong(self, vm: Told) -> str | None:
+        possible = vm.register.possible()
+        if len(possible) != 1 or not vm.instance_name:
+            return None
+        (state,) = possible
+        on = self.domain(vm)
+        if state == model.RUNNING and on is None:
+            return f"{vm.name} must be running, and no host runs its domain {vm.instance_name}"
+        if state != model.RUNNING and on is not None and not vm.unconfirmed:
+            return f"{vm.name} must be {state}, and {on[0].name} runs its domain {vm.instance_name}"
+        return None
+
+    def _volume_wrong(self, volume: Told) -> str | None:
+        possible = volume.register.possible()
+        if len(possible) != 1 or not volume.path:
+            return None
+        (state,) = possible
+        global_id = volume.path.removeprefix(PATH_PREFIX)
+        attached = [m for m in self._machines if global_id in self._blocks.links_by_id(m.client_id)]
+        if state in (model.FREE, model.ABSENT):
+            where = ", ".join(machine.name for machine in attached)
+            return f"{volume.name} must be {state}, and is a device on {where}" if attached else None
+        vm = next((vm for vm in self._model.vms.values() if vm.name == state), None)
+        if vm is None or vm.register.possible() != {model.RUNNING}:
+            return None
+        on = self.domain(vm)
+        if on is None:
+            return None
+        if on[0] not in attached:
+            return f"{volume.name} must be attached to {state}, and is no device on {on[0].name}"
+        if not any(disk.source == volume.path and disk.key is not None for disk in on[1].disks):
+            return f"{volume.name} must be attached to {state}, and its domain has no disk {volume.path}"
+        return None
+
+
+def serial_of(volume_id: str) -> str:
+    return volume_id.replace("-", "")[:20]

@@ -1,0 +1,130 @@
+"""What clients were told, and what can be true after it.
+
+For each VM and each DATA volume there is a register: its state, or the VM that has it. Each request that writes it is a
+write that began at one time and ended at another. A request that was answered with success is certain to have taken
+effect between the two; any other may take effect at any time from its beginning on, or never. So what can be true is
+what some write wrote that no certain write has followed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+ABSENT = "absent"
+"""Of VMs and volumes that do not exist, or no more."""
+RUNNING, STOPPED, DESTROYED, ERROR, EXPUNGING = "Running", "Stopped", "Destroyed", "Error", "Expunging"
+FREE = "free"
+"""Of a volume that no VM has."""
+DELETING = "Destroy"
+"""Of a volume that is marked to be deleted."""
+
+MARK_BYTES = 512
+MARKS_AT = 2 << 20
+"""Where marks lie on a disk: the guest image has nothing there."""
+
+
+@dataclass(slots=True)
+class Write:
+    values: tuple[str, ...]
+    """What it may write; once it is certain, only one."""
+    began: int
+    ended: int | None = None
+    """None while it may still take effect."""
+    certain: bool = False
+
+
+@dataclass(slots=True)
+class Register:
+    value: str = ABSENT
+    """Before any write."""
+    writes: list[Write] = field(default_factory=list)
+
+    def possible(self) -> set[str]:
+        """What it can be now."""
+        last = max((write.began for write in self.writes if write.certain), default=None)
+        if last is None:
+            return {self.value, *(value for write in self.writes for value in write.values)}
+        return {value for write in self.writes if write.ended is None or write.ended >= last for value in write.values}
+
+
+@dataclass(slots=True)
+class Told:
+    """A VM or volume of a plan."""
+
+    name: str
+    """In CloudStack, of the plan's slot."""
+    register: Register = field(default_factory=Register)
+    id: str | None = None
+    asked: bool = False
+    """Whether its making was asked for; without an id it may exist all the same."""
+    instance_name: str = ""
+    """Of a VM: name of its domain."""
+    path: str = ""
+    """Of a volume, once it was told."""
+    releases: list[Write] = field(default_factory=list)
+    """Of a VM: when it may have let its DATA volumes go."""
+    unconfirmed: bool = False
+    """A VM that was stopped by force: it may run on until its host answers, and starts nowhere before."""
+
+
+class Model:
+    def __init__(self) -> None:
+        self.vms: dict[int, Told] = {}
+        self.volumes: dict[int, Told] = {}
+        self.marks: dict[tuple[str, int], bytes] = {}
+        """By serial of the disk and number of the client: what the client was told it has written there last."""
+        self.time = 0
+        """Grows with everything that happens."""
+        self.disturbed: set[str] = set()
+        """API commands of which a copy may arrive at any time."""
+
+    def tick(self) -> int:
+        self.time += 1
+        return self.time
+
+    def release(self, vm: Told) -> Write:
+        """The VM may let its DATA volumes go from now on; which those are is not known for certain."""
+        write = Write((FREE,), self.tick())
+        vm.releases.append(write)
+        for volume in self.volumes.values():
+            if vm.name in volume.register.possible():
+                volume.register.writes.append(write)
+        return write
+
+    def keep(self, vm: Told, release: Write) -> None:
+        """The request that might have had the VM let volumes go was turned away."""
+        vm.releases.remove(release)
+        for volume in self.volumes.values():
+            volume.register.writes = [write for write in volume.register.writes if write is not release]
+
+    def begin(self, register: Register, *values: str) -> Write:
+        write = Write(values, self.tick())
+        register.writes.append(write)
+        return write
+
+    def done(self, command: str, *writes: Write) -> None:
+        """The request succeeded: of each write the last value is what it wrote."""
+        now = self.tick()
+        for write in writes:
+            write.values = write.values[-1:]
+            write.certain = True
+            write.ended = None if command in self.disturbed else now
+
+    def refused(self, command: str, register: Register, write: Write) -> None:
+        """The request was turned away at once: it writes nothing, if no copy of it arrives."""
+        self.tick()
+        if command not in self.disturbed:
+            register.writes.remove(write)
+
+    def crashed(self, register: Register) -> None:
+        """The VM may have ended at this moment, by itself or with its host."""
+        now = self.tick()
+        register.writes.append(Write((STOPPED,), now, now))
+
+
+def mark(serial: str, client: int, number: int) -> bytes:
+    return f"{serial} client {client} write {number} ".encode().ljust(MARK_BYTES, b"#")
+
+
+def mark_offset(client: int) -> int:
+    return MARKS_AT + client * MARK_BYTES

@@ -1,0 +1,40 @@
+"""Defects that are planted on purpose, to see that exploration finds them: each shows only when a fault strikes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from harness.driver.creation import Creation
+from harness.explore.drawing import draw
+from harness.explore.run import run
+from harness.explore.violation import Violation
+
+WITHIN = 200
+"""Seeds in which the canary must be found."""
+
+
+def _no_read_back(_creation: Creation) -> str | None:
+    return None
+
+
+@contextmanager
+def without_read_back() -> Iterator[None]:
+    """The driver does not look for what a request made whose answer was lost."""
+    real = Creation.find
+    setattr(Creation, "find", _no_read_back)  # noqa: B010 - mypy refuses the plain assignment of a method
+    try:
+        yield
+    finally:
+        setattr(Creation, "find", real)  # noqa: B010
+
+
+def canary(say: Callable[[str], None] = lambda _text: None) -> tuple[int, Violation] | None:
+    """The first seed that finds the planted defect, and how; None when `WITHIN` seeds do not."""
+    with without_read_back():
+        for number in range(WITHIN):
+            violation = run(draw(number)).violation
+            if violation is not None:
+                say(f"canary: a driver without read-back is found by seed {number}: {violation.kind}")
+                return number, violation
+    return None

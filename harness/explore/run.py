@@ -1,0 +1,239 @@
+"""Runs one plan in the memory world: clients act while faults strike, then faults are over and all is judged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from harness.explore import beginnings, model
+from harness.explore.beginnings import Beginning
+from harness.explore.client import Client, Shared
+from harness.explore.judge import judge
+from harness.explore.looks import Looks
+from harness.explore.model import Model, Told
+from harness.explore.plan import Action, Plan
+from harness.explore.requests import wait
+from harness.explore.violation import Violation, ViolationFound
+from harness.faults import Injector, Point
+from harness.faults.kinds import JUMP
+from harness.faults.points import CLIENT
+from harness.observers import Json
+from harness.runtime.errors import BoundError, DeadlockError, SimulationError, TaskErrors
+from harness.runtime.journal import Entry
+from harness.runtime.messages import MessageFate, MessageFault
+from harness.worlds.memory.safety import Safety
+from harness.worlds.memory.world import MemoryWorld
+from scenarios import steps
+
+MAX_STEPS = 200_000
+"""A run of the largest plan takes a tenth of it."""
+MAX_SECONDS = 10 * 86_400.0
+CLIENT_SECONDS = 86_400.0
+"""Within this every client has carried out its actions."""
+_DELETE_AFTER = "storpool.delete.after.interval"
+_CRASHES = ("host-lost", "guests-killed")
+_COPIES = (MessageFate.LATE, MessageFate.TWICE)
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run did, and what was wrong with it."""
+
+    violation: Violation | None
+    actions: int
+    action_kinds: int
+    """Distinct kinds of action that were performed."""
+    calls: int
+    """StorPool calls that the plugin made."""
+    fired: tuple[str, ...]
+    """Faults that struck, each with its point."""
+    points: int
+    """Points after which safety was checked."""
+    virtual_seconds: float
+    digest: str
+    """Of the run's journal; empty unless asked for."""
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What a run leaves for its story."""
+
+    performed: list[tuple[int, Action, str]] = field(default_factory=list)
+    journal: list[Entry] = field(default_factory=list)
+
+
+class _Watch:
+    """Stands at every point of the run: checks safety, lets faults strike, and tells the model of some of them."""
+
+    def __init__(self, plan: Plan, told: Model) -> None:
+        self.injector = Injector(plan.parsed_faults())
+        self.calls = 0
+        self.points = 0
+        self._told = told
+        self._world: MemoryWorld | None = None
+        self._safety: Safety | None = None
+
+    def aim(self, world: MemoryWorld) -> None:
+        self._world = world
+        self._safety = Safety(tuple(world.processes.machines.values()), world.processes.blocks)
+        self.injector.aim(world.faults)
+
+    def strike(self, process: str, kind: str, detail: str) -> MessageFault | None:
+        self.points += 1
+        if kind == "send" and process != CLIENT and detail.startswith("StorPool "):
+            self.calls += 1
+        self.check()
+        injector = self.injector
+        if not injector.armed:
+            return None
+        fired = len(injector.fired)
+        try:
+            fault = injector.strike(process, kind, detail)
+        finally:
+            # A fault that kills the process of the task that passes here does not return.
+            if len(injector.fired) > fired:
+                self._note(injector.fired[-1].fault.kind.name, str(injector.fired[-1]))
+        if fault is not None and fault.fate in _COPIES and process == CLIENT:
+            self._told.disturbed.add(Point(process, kind, detail).detail.removeprefix("API request "))
+        return fault
+
+    def check(self) -> None:
+        """End the run if safety is violated."""
+        if self._safety is None or self._world is None:
+            return
+        found = self._safety.violated()
+        if found is not None:
+            rule, where = found
+            self._world.simulation.abort(ViolationFound(Violation(rule, where)))
+
+    def _note(self, name: str, text: str) -> None:
+        assert self._world is not None, "nothing strikes before it is aimed"
+        self._world.simulation.note("fault", "strikes", text)
+        if name in _CRASHES:
+            for vm in self._told.vms.values():
+                self._told.crashed(vm.register)
+
+
+def run(plan: Plan, *, evidence: Evidence | None = None, digest: bool = False) -> Outcome:
+    """Run the plan; the same plan gives the same run. Bounded in steps and virtual time."""
+    told = Model()
+    watch = _Watch(plan, told)
+    beginning = beginnings.beginning(seeded=plan.seeded)
+    world = MemoryWorld(plan.seed, strike=watch.strike, start=lambda: beginning.cloud)
+    performed: list[tuple[int, Action, str]] = []
+    violation: Violation | None = None
+    try:
+        world.run(lambda world: _explore(plan, beginning, world, watch, told, performed))
+    except ViolationFound as error:
+        violation = error.violation
+    except SimulationError as error:
+        violation = _ended_badly(error)
+    except Exception as error:
+        violation = Violation(f"error: {type(error).__name__}", f"{error}")
+        if evidence is not None:
+            logging.getLogger("harness.explore").exception("the run ended with an error that nobody expected")
+    if evidence is not None:
+        evidence.performed = performed
+        evidence.journal = world.simulation.journal.entries
+    return Outcome(
+        violation=violation,
+        actions=len(performed),
+        action_kinds=len({action.kind for _, action, _ in performed}),
+        calls=watch.calls,
+        fired=tuple(str(fired) for fired in watch.injector.fired),
+        points=watch.points,
+        virtual_seconds=world.simulation.elapsed,
+        digest=world.simulation.digest() if digest else "",
+    )
+
+
+def _ended_badly(error: SimulationError) -> Violation:
+    if isinstance(error, DeadlockError):
+        return Violation("deadlock", str(error))
+    if isinstance(error, BoundError):
+        return Violation("the run does not end", str(error))
+    if isinstance(error, TaskErrors):
+        task, first = error.errors[0]
+        return Violation(f"error: {type(first).__name__}", f"escaped from task {task}: {error}")
+    return Violation("the run ended early", str(error))
+
+
+def _explore(
+    plan: Plan,
+    beginning: Beginning,
+    world: MemoryWorld,
+    watch: _Watch,
+    told: Model,
+    performed: list[tuple[int, Action, str]],
+) -> None:
+    simulation = world.simulation
+    simulation.bound(steps=MAX_STEPS, seconds=MAX_SECONDS)
+    watch.aim(world)
+    shared = Shared(
+        world=world,
+        model=told,
+        looks=Looks(world.processes, told),
+        templates=beginning.templates,
+        disk_offering=beginning.disk_offering,
+        performed=performed,
+    )
+    _begin(plan, shared)
+    watch.injector.armed = True
+    tasks = [
+        simulation.main.spawn(f"client {number}", _guarded(world, Client(shared, number, actions).run))
+        for number, actions in enumerate(plan.clients)
+    ]
+    ended = [task.join(CLIENT_SECONDS) for task in tasks]
+    watch.injector.armed = False
+    simulation.note("judge", "faults", "over")
+    if not all(ended):
+        raise ViolationFound(Violation("a client never ends", f"not in {CLIENT_SECONDS:g} s"))
+    judge(shared, _skew(watch.injector))
+    watch.check()
+
+
+def _guarded(world: MemoryWorld, work: Callable[[], None]) -> Callable[[], None]:
+    """What a client finds ends the run at once."""
+
+    def guarded() -> None:
+        try:
+            work()
+        except ViolationFound as error:
+            world.simulation.abort(error)
+
+    return guarded
+
+
+def _skew(injector: Injector) -> float:
+    """By how many seconds clocks of different processes may be apart, at most."""
+    return JUMP * sum(1 for fired in injector.fired if "clock" in fired.fault.kind.name)
+
+
+def _begin(plan: Plan, shared: Shared) -> None:
+    """What is there before the clients begin, made without faults."""
+    world, told = shared.world, shared.model
+    if plan.delete_after:
+        for pool in world.environment.pools:
+            world.cloud.call("updateConfiguration", name=_DELETE_AFTER, value=str(plan.delete_after), storageid=pool.id)
+    jobs: list[tuple[Told, str]] = []
+    for slot in range(plan.vms):
+        vm = told.vms[slot] = Told(f"vm{slot}", asked=True)
+        vm.register.value = model.RUNNING
+        parameters = steps.deploy_parameters(world, shared.templates[0], name=vm.name, displayname=vm.name)
+        jobs.append((vm, world.cloud.start("deployVirtualMachine", **parameters)))
+    for slot in range(plan.volumes):
+        volume = told.volumes[slot] = Told(f"volume{slot}", asked=True)
+        volume.register.value = model.FREE
+        parameters = {
+            "name": volume.name,
+            "zoneid": world.environment.zone_id,
+            "diskofferingid": shared.disk_offering,
+            "size": 1,
+        }
+        jobs.append((volume, world.cloud.start("createVolume", **parameters)))
+    for told_of, job in jobs:
+        result = wait(world, job, told_of.name)
+        shown: Json = result.get("virtualmachine") or result["volume"]
+        told_of.id, told_of.instance_name = str(shown["id"]), str(shown.get("instancename", ""))

@@ -1,0 +1,75 @@
+"""What must be true of hosts and blocks at every moment, whatever fails: looked at after each event of a run.
+
+Only objects that were touched since the last look are looked at, so that a look costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from harness.spi.ports import DomainState
+from harness.worlds.memory.machine import Machine
+from simulator.blocks.memory import MemoryBlocks
+
+_ON = (DomainState.RUNNING, DomainState.PAUSED)
+
+
+class Safety:
+    """Over the machines and blocks of one world."""
+
+    def __init__(self, machines: tuple[Machine, ...], blocks: MemoryBlocks) -> None:
+        self._machines = machines
+        self._blocks = blocks
+        self._names = {machine.client_id: machine.name for machine in machines}
+        self._open: dict[int, int] = {}
+        """Size of every object that somebody has open."""
+        self.looks = 0
+        """How often something was looked at."""
+
+    def violated(self) -> tuple[str, str] | None:
+        """The rule that is broken and where; None while all is well."""
+        touched = self._blocks.touched
+        if not touched:
+            return None
+        self.looks += 1
+        keys = list(touched)
+        touched.clear()
+        for key in keys:
+            found = self._object(key)
+            if found is not None:
+                return found
+        return self._domains()
+
+    def _object(self, key: int) -> tuple[str, str] | None:
+        blocks = self._blocks
+        openers = blocks.openers(key)
+        before = self._open.pop(key, None)
+        if not openers:
+            # An object that is gone has no openers either; who had it open still looks at it.
+            if before is not None and any(disk.key == key for m in self._machines for disk in m.open_disks()):
+                return "nothing that is open is deleted", f"object {key} is gone, and a running domain has it open"
+            return None
+        size = self._open[key] = blocks.size(key)
+        if before is not None and before != size:
+            return "nothing that is open changes its size", f"object {key} had {before} bytes, and has {size}"
+        if len(openers) > 1:
+            hosts = " and ".join(self._name(client) for client in openers)
+            return "no object is open for writing on two hosts", f"object {key} is open on {hosts}"
+        for client in openers:
+            rights = None if client is None else blocks.rights(key, client)
+            if rights != "rw":
+                where = f"object {key} is open on {self._name(client)}, where it is attached {rights or 'not at all'}"
+                return "what is open is attached there, read-write", where
+        return None
+
+    def _domains(self) -> tuple[str, str] | None:
+        seen: dict[str, str] = {}
+        for machine in self._machines:
+            for name, domain in machine.domains.items():
+                if domain.state not in _ON:
+                    continue
+                if name in seen:
+                    return "no VM runs on two hosts", f"domain {name} runs on {seen[name]} and {machine.name}"
+                seen[name] = machine.name
+        return None
+
+    def _name(self, client: int | None) -> str:
+        return self._names.get(client or 0, f"client {client}")

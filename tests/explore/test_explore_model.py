@@ -1,0 +1,70 @@
+"""What can be true after what clients were told: registers, releases, and messages that may arrive twice."""
+
+from __future__ import annotations
+
+from harness.explore.model import FREE, RUNNING, STOPPED, Model, Register, Told
+
+
+def test_a_request_that_succeeded_is_all_that_can_be_true() -> None:
+    model, register = Model(), Register(STOPPED)
+    write = model.begin(register, STOPPED, RUNNING)
+    assert register.possible() == {STOPPED, RUNNING}
+    model.done("startVirtualMachine", write)
+    assert register.possible() == {RUNNING}
+
+
+def test_a_request_that_failed_is_done_or_undone_and_may_take_effect_later() -> None:
+    model, register = Model(), Register("vm0")
+    model.begin(register, FREE)
+    assert register.possible() == {"vm0", FREE}
+    after = model.begin(register, "vm1")
+    model.done("attachVolume", after)
+    assert register.possible() == {"vm1", FREE}
+
+
+def test_of_two_that_overlap_either_can_be_last_and_a_later_one_settles_it() -> None:
+    model, register = Model(), Register()
+    first, second = model.begin(register, "vm0"), model.begin(register, "vm1")
+    model.done("attachVolume", first)
+    model.done("attachVolume", second)
+    assert register.possible() == {"vm0", "vm1"}
+    third = model.begin(register, FREE)
+    model.done("detachVolume", third)
+    assert register.possible() == {FREE}
+
+
+def test_a_request_that_was_turned_away_wrote_nothing_unless_a_copy_of_it_may_arrive() -> None:
+    model, register = Model(), Register(RUNNING)
+    model.refused("stopVirtualMachine", register, model.begin(register, STOPPED))
+    assert register.possible() == {RUNNING}
+    model.disturbed.add("stopVirtualMachine")
+    model.refused("stopVirtualMachine", register, model.begin(register, STOPPED))
+    assert register.possible() == {RUNNING, STOPPED}
+
+
+def test_a_copy_may_take_effect_after_a_later_success() -> None:
+    model, register = Model(), Register(RUNNING)
+    model.disturbed.add("stopVirtualMachine")
+    model.done("stopVirtualMachine", model.begin(register, STOPPED))
+    model.done("startVirtualMachine", model.begin(register, RUNNING))
+    assert register.possible() == {RUNNING, STOPPED}
+
+
+def test_a_crash_stops_a_vm_until_it_is_started_again() -> None:
+    model, register = Model(), Register(RUNNING)
+    model.crashed(register)
+    assert register.possible() == {RUNNING, STOPPED}
+    model.done("startVirtualMachine", model.begin(register, RUNNING))
+    assert register.possible() == {RUNNING}
+
+
+def test_a_vm_that_is_destroyed_may_let_go_the_volumes_it_has_and_no_others() -> None:
+    model = Model()
+    vm = Told("vm0")
+    has, other = Told("volume0", Register("vm0")), Told("volume1", Register("vm1"))
+    model.volumes = {0: has, 1: other}
+    release = model.release(vm)
+    assert has.register.possible() == {"vm0", FREE}
+    assert other.register.possible() == {"vm1"}
+    model.keep(vm, release)
+    assert has.register.possible() == {"vm0"}
