@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from harness.cloudstack.config import CloudConfig, GuestAddress
 from harness.cloudstack.records import Records
 from harness.cloudstack.server import ManagementServer
@@ -70,6 +72,13 @@ class Management:
         except NoAnswer as error:
             raise ConnectionResetError(str(error)) from error
         return reply.status, reply.body
+
+    def work(self, what: str, function: Callable[[ManagementServer], None]) -> None:
+        """Have a task of the server's process do something beside what else goes on; it must be running."""
+        runtime, server = self._runtime, self._server
+        if runtime is None or server is None:
+            raise RuntimeError("the management server does not run")
+        runtime.spawn(what, lambda: function(server))
 
     def close(self) -> None:
         """Forget the records; after the run."""
