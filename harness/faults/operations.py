@@ -19,6 +19,9 @@ MARK = b"written before the fault".ljust(4096, b".")
 DELETE_AFTER = "storpool.delete.after.interval"
 DEPLOY_SECONDS = 6 * 3600.0
 """Longer than `primary.storage.download.wait`."""
+FETCH_SECONDS = 3 * 3600.0
+FETCHING = ("Downloading", "Not downloaded")
+"""Status of a template that may yet become ready."""
 REFUSALS = (CloudApiError, ConnectionError)
 """How a request ends that CloudStack did not call a success."""
 
@@ -30,6 +33,8 @@ class Subject:
     vm: Json = field(default_factory=dict)
     volume: Json = field(default_factory=dict)
     template_id: str = ""
+    name: str = ""
+    """Of the template that the request registers."""
     names: tuple[str, ...] = ()
     """Of the VMs that the request makes."""
     guests_ended: bool = False
@@ -87,6 +92,58 @@ def _cached_template(world: World) -> Subject:
     template_id = steps.shared_template(world)
     steps.expunge(world, steps.deploy(world, template_id))
     return Subject(template_id=template_id)
+
+
+def _nothing(world: World) -> Subject:
+    del world
+    return Subject()
+
+
+def _register(world: World, subject: Subject) -> None:
+    """Ends when the image has been fetched; raises when it was not."""
+    subject.name = world.name("template")
+    env = world.environment
+    answer = world.cloud.call(
+        "registerTemplate",
+        name=subject.name,
+        displaytext=subject.name,
+        format="QCOW2",
+        hypervisor="KVM",
+        url=env.image_url,
+        zoneid=env.zone_id,
+        ostypeid=env.os_type_id,
+    )
+    subject.template_id = str(steps.one(answer, "template")["id"])
+    if not _fetched(world, subject):
+        raise CloudApiError("registerTemplate", 530, str(_template(world, subject)))
+
+
+def _registered(world: World, subject: Subject) -> None:
+    assert _fetched(world, subject), f"template {subject.name} is not there: {_template(world, subject)}"
+    _deploy(world, subject)
+    _deployed(world, subject)
+
+
+def _not_registered(world: World, subject: Subject) -> None:
+    shown = _template(world, subject)
+    assert shown is None or shown["status"] not in FETCHING, f"template {subject.name} is {shown}"
+
+
+def _fetched(world: World, subject: Subject) -> bool:
+    """Whether the template is ready, once nobody is fetching it any more."""
+
+    def ended() -> bool:
+        shown = _template(world, subject)
+        return shown is None or bool(shown["isready"]) or shown["status"] not in FETCHING
+
+    world.wait_until(f"template {subject.name} has been fetched or not", ended, FETCH_SECONDS)
+    shown = _template(world, subject)
+    return shown is not None and bool(shown["isready"])
+
+
+def _template(world: World, subject: Subject) -> Json | None:
+    answer = world.cloud.call("listTemplates", templatefilter="all", name=subject.name, listall=True)
+    return next(iter(steps.many(answer, "template")), None)
 
 
 def _deploy(world: World, subject: Subject) -> None:
@@ -298,10 +355,6 @@ def _deleted_with_backup(world: World, subject: Subject) -> None:
 
 
 def _not_deleted(world: World, subject: Subject) -> None:
-    _attached_again(world, subject)
-
-
-def _attached_again(world: World, subject: Subject) -> None:
     """The volume is there with what was written to it."""
     volume = looks.reread_volume(world, subject.volume)
     if volume["state"] == "Destroy":
@@ -310,6 +363,7 @@ def _attached_again(world: World, subject: Subject) -> None:
 
 
 OPERATIONS: tuple[Operation, ...] = (
+    Operation("2.register", "register a template", _nothing, _register, _registered, _not_registered),
     Operation(
         "2.seed", "deploy a VM from a template that the pool has not", _new_template, _deploy, _deployed, _not_deployed
     ),

@@ -1,6 +1,6 @@
 """Runs cases of the fault matrix of the tree that it is started in, for `tests/run_mutants.py`.
 
-`python judge.py BECAUSE WORD ...` prints a JSON object: `tried` (number of cases), `broken` (what fails without a fault,
+`python judge.py BECAUSE WORD ...` prints a JSON object: `tried` (number of cases), `broken` (what fails without a fault
 or ""), and `not_held` (case, point and why of each case that did not hold). It ends at the first case that did not hold
 for a reason in which the regular expression BECAUSE is found; an empty one is never found.
 """
