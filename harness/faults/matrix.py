@@ -72,6 +72,8 @@ class _Run:
 
     operation: Operation
     injector: Injector
+    told: str = ""
+    """What the client was told."""
     outcome: str = ""
     why: str = ""
     notes: list[str] = field(default_factory=list)
@@ -89,9 +91,10 @@ class _Run:
         _rest(world, "before the operation")
         self.injector.armed = True
         refusal = self._request(world, subject)
+        self.told = _said(refusal)
         self.injector.armed = False
         _recovered(world)
-        _rest(world, f"after the operation ({_said(refusal)})")
+        _rest(world, f"after the operation ({self.told})")
         self.outcome = self._judge(world, subject, refusal)
         _rest(world, f"after the operation was {self.outcome} and used")
         if left := tidy.tidy(world, before):
@@ -134,7 +137,8 @@ def find(operation_id: str) -> Found:
     injector = Injector(count_all=True)
     run = _execute(operation, injector)
     if run.why or run.outcome != "done":
-        return Found(operation.id, len(injector.points), (), run.why or f"without a fault it is {run.outcome}")
+        why = run.why or f"without a fault it is {run.outcome} ({run.told})"
+        return Found(operation.id, len(injector.points), (), why)
     cases = tuple(
         Case(operation.id, Fault(kind, number))
         for kind in KINDS.values()
