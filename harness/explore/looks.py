@@ -43,7 +43,13 @@ class Looks:
 
     def wrong(self, vm: Told | None, volume: Told | None) -> str | None:
         """What is not as it must be; None when all is well, or when more than one thing may be true."""
-        return (None if vm is None else self._vm_wrong(vm)) or (None if volume is None else self._volume_wrong(volume))
+        volumes = [] if volume is None else [volume]
+        if vm is not None:
+            wrong = self._vm_wrong(vm)
+            if wrong is not None:
+                return wrong
+            volumes += [other for other in self._model.volumes.values() if vm.name in other.register.possible()]
+        return next((wrong for each in volumes if (wrong := self._volume_wrong(each)) is not None), None)
 
     def _vm_wrong(self, vm: Told) -> str | None:
         possible = vm.register.possible()
@@ -68,7 +74,11 @@ class Looks:
             where = ", ".join(machine.name for machine in attached)
             return f"{volume.name} must be {state}, and is a device on {where}" if attached else None
         vm = next((vm for vm in self._model.vms.values() if vm.name == state), None)
-        if vm is None or vm.register.possible() != {model.RUNNING}:
+        if vm is None:
+            return None
+        if vm.register.possible() == {model.STOPPED} and not vm.unconfirmed and attached:
+            return f"{volume.name} is of {state}, which must be Stopped, and is a device on {attached[0].name}"
+        if vm.register.possible() != {model.RUNNING}:
             return None
         on = self.domain(vm)
         if on is None:
