@@ -16,6 +16,7 @@ class Looks:
     def __init__(self, processes: Processes, known: Model) -> None:
         self._machines = tuple(processes.machines.values())
         self._blocks = processes.blocks
+        self._storpool = processes.storpool
         self._model = known
 
     def domain(self, vm: Told) -> tuple[Machine, ModelDomain] | None:
@@ -72,7 +73,11 @@ class Looks:
         attached = [m for m in self._machines if global_id in self._blocks.links_by_id(m.client_id)]
         if state in (model.FREE, model.ABSENT):
             where = ", ".join(machine.name for machine in attached)
-            return f"{volume.name} must be {state}, and is a device on {where}" if attached else None
+            if attached:
+                return f"{volume.name} must be {state}, and is a device on {where}"
+            if state == model.ABSENT and global_id in self._storpool().object_keys():
+                return f"{volume.name} must be {state}, and StorPool has ~{global_id}"
+            return None
         vm = next((vm for vm in self._model.vms.values() if vm.name == state), None)
         if vm is None:
             return None
