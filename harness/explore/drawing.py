@@ -31,6 +31,7 @@ _WEIGHTS: dict[ActionKind, int] = {
 _FAULTS: dict[str, tuple[int, int]] = {
     "request-lost": (3, 30),
     "request-late": (2, 26),
+    "request-very-late": (2, 26),
     "request-doubled": (3, 26),
     "copy-late": (2, 26),
     "refused": (1, 30),
@@ -41,6 +42,7 @@ _FAULTS: dict[str, tuple[int, int]] = {
     "broken": (4, 26),
     "killed": (4, 110),
     "peer-killed": (3, 55),
+    "peer-gone": (1, 30),
     "management-killed": (3, 33),
     "storpool-killed-before": (2, 7),
     "storpool-killed-after": (2, 7),
