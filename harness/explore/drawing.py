@@ -104,7 +104,7 @@ def draw(number: int) -> Plan:
         next_volume=volumes,
     )
     clients: list[list[Action]] = [[] for _ in range(2 + generator.below(3))]
-    for _ in range(4 + generator.below(4)):
+    for _ in range(4 + generator.below(3)):
         client = generator.below(len(clients))
         action = _action(generator, sketch, client)
         clients[client].append(action)
@@ -208,7 +208,7 @@ def _faults(generator: Generator) -> tuple[str, ...]:
     swarm = [name for name in _FAULTS if generator.below(share) == 0] or [generator.choice(list(_FAULTS))]
     weighted = [name for name in swarm for _ in range(_FAULTS[name][0])]
     faults: dict[str, None] = {}
-    for _ in range(2 + generator.below(4)):
+    for _ in range(2 + generator.below(3)):
         name = generator.choice(weighted)
         faults[f"{name}@{1 + generator.below(_FAULTS[name][1])}"] = None
     return tuple(faults)

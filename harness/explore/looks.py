@@ -16,6 +16,7 @@ class Looks:
     def __init__(self, processes: Processes, known: Model) -> None:
         self._machines = tuple(processes.machines.values())
         self._blocks = processes.blocks
+        self._storpool = processes.storpool
         self._model = known
 
     def domain(self, vm: Told) -> tuple[Machine, ModelDomain] | None:
@@ -43,7 +44,13 @@ class Looks:
 
     def wrong(self, vm: Told | None, volume: Told | None) -> str | None:
         """What is not as it must be; None when all is well, or when more than one thing may be true."""
-        return (None if vm is None else self._vm_wrong(vm)) or (None if volume is None else self._volume_wrong(volume))
+        volumes = [] if volume is None else [volume]
+        if vm is not None:
+            wrong = self._vm_wrong(vm)
+            if wrong is not None:
+                return wrong
+            volumes += [other for other in self._model.volumes.values() if vm.name in other.register.possible()]
+        return next((wrong for each in volumes if (wrong := self._volume_wrong(each)) is not None), None)
 
     def _vm_wrong(self, vm: Told) -> str | None:
         possible = vm.register.possible()
@@ -66,9 +73,17 @@ class Looks:
         attached = [m for m in self._machines if global_id in self._blocks.links_by_id(m.client_id)]
         if state in (model.FREE, model.ABSENT):
             where = ", ".join(machine.name for machine in attached)
-            return f"{volume.name} must be {state}, and is a device on {where}" if attached else None
+            if attached:
+                return f"{volume.name} must be {state}, and is a device on {where}"
+            if state == model.ABSENT and global_id in self._storpool().object_keys():
+                return f"{volume.name} must be {state}, and StorPool has ~{global_id}"
+            return None
         vm = next((vm for vm in self._model.vms.values() if vm.name == state), None)
-        if vm is None or vm.register.possible() != {model.RUNNING}:
+        if vm is None:
+            return None
+        if vm.register.possible() == {model.STOPPED} and not vm.unconfirmed and attached:
+            return f"{volume.name} is of {state}, which must be Stopped, and is a device on {attached[0].name}"
+        if vm.register.possible() != {model.RUNNING}:
             return None
         on = self.domain(vm)
         if on is None:

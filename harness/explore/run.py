@@ -187,6 +187,7 @@ def _explore(
     ]
     ended = [task.join(CLIENT_SECONDS) for task in tasks]
     watch.injector.armed = False
+    world.faults.disarm()
     simulation.note("judge", "faults", "over")
     if not all(ended):
         raise ViolationFound(Violation("a client never ends", f"not in {CLIENT_SECONDS:g} s"))

@@ -123,6 +123,21 @@ def test_a_vm_starts_nowhere_while_the_host_that_may_run_it_is_silent(rig: Rig, 
     rig.check_at_rest()
 
 
+@pytest.mark.parametrize("command", ["detachVolume", "destroyVirtualMachine"])
+def test_a_vm_keeps_its_volumes_while_the_host_that_may_run_it_is_silent(rig: Rig, vm: str, command: str) -> None:
+    volume = rig.volume()["id"]
+    rig.call("attachVolume", id=volume, virtualmachineid=vm)
+    rig.hosts["kvm1"].down = True
+    rig.call("stopVirtualMachine", id=vm, forced="true")
+    wanted = {"id": volume if command == "detachVolume" else vm}
+    assert "kvm1 has not confirmed" in refused(534, rig, command, **wanted)
+    assert rig.find("volume", volume)["virtualmachineid"] == vm
+    rig.hosts["kvm1"].down = False
+    rig.call(command, **wanted)
+    assert "virtualmachineid" not in rig.find("volume", volume)
+    rig.check_at_rest()
+
+
 def test_a_vm_goes_to_the_host_that_has_the_pool_of_its_new_volume(rig: Rig) -> None:
     rig.storpool.fail("host_connected", Unavailable("kvm1 has no way to StorPool"))
     compute, template = rig.ready()

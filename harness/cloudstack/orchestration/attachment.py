@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from harness.cloudstack.orchestration import objects
+from harness.cloudstack.orchestration.confirmation import confirm_stopped
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.orchestration.volume import VolumeManager
@@ -68,6 +69,9 @@ class AttachmentManager:
                 vm = check_detachable(tx, row)
             if vm.state is VmState.RUNNING and vm.host_id is not None:
                 self._unplug(vm, row)
+            else:
+                # Else its guest might still write to what the user was told is free.
+                confirm_stopped(self._context, vm_id)
             return self.release(row)
 
     def release(self, row: Volume) -> Volume:

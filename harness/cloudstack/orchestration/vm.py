@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from harness.cloudstack import settings
 from harness.cloudstack.orchestration import objects, placement
 from harness.cloudstack.orchestration.attachment import AttachmentManager
+from harness.cloudstack.orchestration.confirmation import STOP_WAIT, confirm_stopped, expect_stop
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.orchestration.volume import VolumeManager
-from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import HaWork, HostRow, Vm, Volume
+from harness.cloudstack.records.rows import Vm, Volume
 from harness.spi.commands import StartCommand, StopCommand
 from harness.spi.errors import Conflict, Error, InsufficientCapacity, InvalidParameter, Unknown
 from harness.spi.objects import VmPower, VolumeType
@@ -22,7 +22,6 @@ from harness.spi.states import VmEvent, VmState, VolumeEvent, VolumeState
 _log = logging.getLogger("harness.cloudstack.vm")
 
 START_WAIT = 300.0
-STOP_WAIT = 180.0
 START_TRIES = 3
 """Hosts tried for one start."""
 
@@ -64,6 +63,7 @@ class VmManager:
                 return vm
             if vm.state not in (VmState.STOPPED, VmState.ERROR):
                 self._stop(vm_id, VmEvent.STOP_REQUESTED, forced)
+            confirm_stopped(self._context, vm_id)
             self._release_data_volumes(vm_id)
             with self._context.records.transaction("vm destroyed") as tx:
                 vm = tx.transition(tx.get(Vm, vm_id), VmEvent.DESTROY_REQUESTED, update_time=tx.now)
@@ -92,7 +92,7 @@ class VmManager:
 
     def _expunge(self, vm_id: int, patience: float) -> None:
         with self._context.vm_locks.hold(str(vm_id), patience):
-            self._confirm_stopped(vm_id)
+            confirm_stopped(self._context, vm_id)
             with self._context.records.transaction("vm expunge") as tx:
                 vm = tx.get(Vm, vm_id)
                 if vm.removed is not None:
@@ -127,7 +127,7 @@ class VmManager:
         For background tasks: `Conflict` when an operation is under way on the VM.
         """
         with self._context.vm_locks.hold(str(vm_id), 0.0):
-            self._confirm_stopped(vm_id)
+            confirm_stopped(self._context, vm_id)
 
     def reset_interrupted(self, vm_id: int) -> None:
         """After a restart: a VM in Starting or Stopping is stopped where it was."""
@@ -138,14 +138,14 @@ class VmManager:
                     return
                 event = VmEvent.OPERATION_FAILED if vm.state is VmState.STARTING else VmEvent.OPERATION_SUCCEEDED
                 if vm.host_id is not None:
-                    _expect_stop(tx, vm, vm.host_id)
+                    expect_stop(tx, vm, vm.host_id)
                 tx.transition(
                     vm, event, host_id=None, last_host_id=vm.host_id, power_state=VmPower.OFF, update_time=tx.now
                 )
-            self._confirm_stopped(vm_id)
+            confirm_stopped(self._context, vm_id)
 
     def _start(self, vm_id: int, host_id: int | None) -> Vm:
-        self._confirm_stopped(vm_id)
+        confirm_stopped(self._context, vm_id)
         failed: dict[int, Error] = {}
         while True:
             vm = self._begin_start(vm_id, host_id, failed)
@@ -202,11 +202,11 @@ class VmManager:
         """Starting -> Stopped. Where the outcome is not known, the host must confirm that the VM is not there."""
         with self._context.records.transaction("vm not started") as tx:
             if isinstance(error, Unknown) and vm.host_id is not None:
-                _expect_stop(tx, vm, vm.host_id)
+                expect_stop(tx, vm, vm.host_id)
             tx.transition(vm, VmEvent.OPERATION_FAILED, host_id=None, power_state=VmPower.OFF, update_time=tx.now)
         if isinstance(error, Unknown):
             try:
-                self._confirm_stopped(vm.id)
+                confirm_stopped(self._context, vm.id)
             except Error as later:
                 _log.warning("VM %s may be starting on a host that does not answer: %s", vm.instance_name, later)
 
@@ -251,7 +251,7 @@ class VmManager:
     def _stopped(self, vm: Vm, host_id: int, confirmed: bool) -> Vm:
         with self._context.records.transaction("vm stopped") as tx:
             if not confirmed:
-                _expect_stop(tx, vm, host_id)
+                expect_stop(tx, vm, host_id)
             return tx.transition(
                 vm,
                 VmEvent.OPERATION_SUCCEEDED,
@@ -260,30 +260,6 @@ class VmManager:
                 power_state=VmPower.OFF,
                 update_time=tx.now,
             )
-
-    def _confirm_stopped(self, vm_id: int) -> None:
-        with self._context.records.read() as tx:
-            vm = tx.get(Vm, vm_id)
-            works = tx.all(HaWork, instance_id=vm_id)
-            command = StopCommand(
-                vm_name=vm.instance_name,
-                force=True,
-                volumes_to_disconnect=objects.paths_of(tx, vm_id),
-                wait=STOP_WAIT,
-            )
-        for work in works:
-            try:
-                self._context.agents.send(work.host_id, command)
-            except Error as error:
-                with self._context.records.transaction("stop not confirmed") as tx:
-                    tx.update(work, tried=work.tried + 1)
-                    host = tx.find(HostRow, id=work.host_id)
-                name = host.name if host else work.host_id
-                raise reworded(
-                    error, f"host {name} has not confirmed that VM {vm.instance_name} is stopped there; {error}"
-                ) from error
-            with self._context.records.transaction("stop confirmed") as tx:
-                tx.delete(work)
 
     def _reported_off(self, vm: Vm, asked_at: float) -> None:
         try:
@@ -314,9 +290,3 @@ class VmManager:
 def _worth_another_host(error: Error) -> bool:
     """Not when the host may still be starting the VM, and not when the request itself is wrong."""
     return not isinstance(error, Unknown | InvalidParameter | InsufficientCapacity)
-
-
-def _expect_stop(tx: Transaction, vm: Vm, host_id: int) -> None:
-    """From now on the VM starts nowhere before this host has confirmed that it does not run it."""
-    if tx.find(HaWork, instance_id=vm.id, host_id=host_id) is None:
-        tx.insert(HaWork(instance_id=vm.id, host_id=host_id, tried=0, created=tx.now))

@@ -107,6 +107,10 @@ class MemoryFaults:
         effects.dying = lambda: self.kill(STORPOOL, seconds)
         effects.after = after
 
+    def disarm(self) -> None:
+        """What waits for its moment does not strike any more."""
+        self._processes.effects.dying = None
+
     def set_clock(self, process: str, seconds: float) -> None:
         clocks = self._simulation.clocks
         clocks[process] = clocks.get(process, 0.0) + seconds
