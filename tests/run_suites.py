@@ -158,6 +158,8 @@ SUITES: dict[str, tuple[int, Callable[[float], Count]]] = {
     "unit": (240, lambda limit: pytest("unit", "not local and not hypothesis", limit)),
     "property": (120, lambda limit: pytest("property", "hypothesis and not local", limit)),
     "memory": (120, lambda limit: scenarios("memory", "memory", limit)),
+    "faults": (240, faults),
+    "mutants": (120, mutants),
     "local": (1260, local),
 }
 NIGHTLY = {"fresh": (600, fresh)}
