@@ -1,8 +1,8 @@
 """Every suite with its time budget: `python tests/run_suites.py [--nightly] [SUITE ...]`.
 
-Suites: check (lint, format, types, import rules), unit, property, memory (the action table in the memory world), local
-(tests and the action table on real hosts; needs root). Exit 1 when one fails, or when root could not run the local
-world.
+Suites: check (lint, format, types, import rules), unit, property, memory (the action table in the memory world), faults
+(the fault matrix), local (tests and the action table on real hosts; needs root). Exit 1 when one fails, or when root
+could not run the local world.
 """
 
 from __future__ import annotations
@@ -122,6 +122,21 @@ def local(limit: float) -> Count:
         # Root on Linux can run all of it; what was skipped was not tested.
         tests = Count(tests.passed, tests.failed + tests.skipped)
     return tests + scenarios("local-rows", "local", limit)
+
+
+def faults(limit: float) -> Count:
+    """The fault matrix: cases held and not held. Fewer points than the baseline fail it, too."""
+    result = LOGS / "faults.json"
+    result.unlink(missing_ok=True)
+    ended_well = execute("faults", [BIN / "splab", "faults", "--json", result], limit)
+    try:
+        told = json.loads(result.read_text())
+        held, failed = int(told["held"]), int(told["cases"]) - int(told["held"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return Count(0, 1)
+    if failed == 0 and (not ended_well or held == 0):
+        failed = 1
+    return Count(held, failed)
 
 
 def fresh(limit: float) -> Count:

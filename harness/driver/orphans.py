@@ -8,7 +8,7 @@ use one, and records that were restored from an older copy do not know what was 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from harness.driver.operations import Operation, Operations
 from harness.driver.pools import Pool, Pools, StorPoolCluster
@@ -17,7 +17,8 @@ from harness.driver.settings import seconds
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, Unknown
 from harness.spi.inventory import Finding, FindingKind, Inventory
-from harness.spi.objects import NAME_PREFIX, device_path
+from harness.spi.objects import NAME_PREFIX, device_path, storpool_id
+from harness.spi.states import VolumeState
 from harness.storpool import ObjectDoesNotExist, SnapshotSummary, VolumeSummary
 
 GRACE = "storpool.orphans.grace"
@@ -48,7 +49,7 @@ class Orphans:
         """
         if not self._is_unknown(cluster, found, seen) or not self._is_old(found):
             return
-        doubt = self._doubt(found)
+        doubt = self._doubt(cluster, found)
         if doubt is not None:
             yield _finding(found, FindingKind.UNATTRIBUTED, f"{doubt}; it is never removed, look at it yourself")
             return
@@ -93,8 +94,8 @@ class Orphans:
         created = found.creation_timestamp
         return created is not None and self._operations.now() - created >= seconds(self._records, GRACE)
 
-    def _doubt(self, found: VolumeSummary) -> str | None:
-        """Why it is not known to be made by this CloudStack, and by this driver; None when it is."""
+    def _doubt(self, cluster: StorPoolCluster, found: VolumeSummary) -> str | None:
+        """Why it is not known to be made by this driver for this CloudStack, or not known to be needless; or None."""
         kind = found.tags["cs"]
         if kind not in _KINDS[_key(found)]:
             return f"it has the tag cs={kind}, which this driver gives no {_key(found)}"
@@ -103,7 +104,24 @@ class Orphans:
             return f"somebody named it {found.name}"
         if not self._made_here(operation_id) and not self._had_record(kind, found.tags.get("uuid", "")):
             return f"it has the tag cs={kind}, but these records have no trace of having made it"
+        if self._may_be_needed(cluster, found):
+            return "its record names no object that StorPool has, so this may be its data"
         return None
+
+    def _may_be_needed(self, cluster: StorPoolCluster, found: VolumeSummary) -> bool:
+        """Whether the record of its uuid is there and should have an object, and that object is not."""
+        uuid = found.tags.get("uuid", "")
+        if found.tags["cs"] == "volume":
+            volume = self._records.volume(uuid)
+            if volume is None or volume.removed:
+                return False
+            if volume.path is None:
+                return volume.state is VolumeState.READY
+            return not _exists(cluster.client.volume, volume.path)
+        snapshot = self._records.snapshot(uuid) if found.tags["cs"] == "snapshot" else None
+        if snapshot is None or snapshot.removed or snapshot.path is None:
+            return False
+        return not _exists(cluster.client.snapshot, snapshot.path)
 
     def _made_here(self, operation_id: str | None) -> bool:
         return operation_id is not None and self._records.operation_known(operation_id)
@@ -147,6 +165,14 @@ class Orphans:
         if record is not None and not record.removed and not record.steady:
             return False
         return not self._records.names_object(_paths(found))
+
+
+def _exists(look: Callable[[str], object], path: str) -> bool:
+    try:
+        look(storpool_id(path))
+    except ObjectDoesNotExist:
+        return False
+    return True
 
 
 def _key(found: VolumeSummary) -> str:

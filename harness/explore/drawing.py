@@ -31,6 +31,7 @@ _WEIGHTS: dict[ActionKind, int] = {
 _FAULTS: dict[str, tuple[int, int]] = {
     "request-lost": (6, 30),
     "request-late": (4, 26),
+    "request-very-late": (2, 26),
     "request-doubled": (6, 26),
     "copy-late": (4, 26),
     "refused": (2, 30),
@@ -41,6 +42,7 @@ _FAULTS: dict[str, tuple[int, int]] = {
     "broken": (8, 26),
     "killed": (8, 110),
     "peer-killed": (6, 55),
+    "peer-gone": (2, 30),
     "management-killed": (6, 33),
     "storpool-killed-before": (4, 7),
     "storpool-killed-after": (4, 7),

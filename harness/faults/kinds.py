@@ -16,6 +16,8 @@ from harness.runtime.messages import MessageFate, MessageFault
 SHORT = 8.0
 LATE = 40.0
 """Seconds after its sender gave up that a late request arrives: other requests have been made since."""
+VERY_LATE = 300.0
+"""As `LATE`: all that came after it is over, answered and recorded, and yet it is not taken to be dead."""
 LONG = 700.0
 """Longer than any command may take, and than the settle time of requests without an answer."""
 RESTART = 5.0
@@ -114,6 +116,12 @@ _ALL: tuple[FaultKind, ...] = (
         _message(MessageFate.LATE, LATE),
     ),
     FaultKind(
+        "request-very-late",
+        "request applied late, when all that came after it is over",
+        lambda p: _at(p, "send") and _changing(p),
+        _message(MessageFate.LATE, VERY_LATE),
+    ),
+    FaultKind(
         "request-doubled",
         "request delivered twice at once",
         lambda p: _at(p, "send") and _changing(p),
@@ -157,6 +165,12 @@ _ALL: tuple[FaultKind, ...] = (
         "the other side killed",
         lambda p: p.peer is not None,
         lambda target, p: target.kill(p.peer or "", RESTART),
+    ),
+    FaultKind(
+        "peer-gone",
+        "the other side killed and away for longer than anybody tries",
+        lambda p: _at(p, "send"),
+        lambda target, p: target.kill(p.peer or "", LONG),
     ),
     FaultKind(
         "management-killed",

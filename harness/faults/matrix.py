@@ -21,14 +21,16 @@ REST_SECONDS = 7200.0
 BEGIN_SECONDS = 30.0
 """In which a request that arrived has begun to show in records."""
 SEED = 1
+"""The schedule that points are counted on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One operation and one fault; written `4.hot:answer-lost@7`."""
+    """One operation and one fault, on the schedule of one seed; written `4.hot:answer-lost@7`."""
 
     operation: str
     fault: Fault
+    seed: int = SEED
 
     def __str__(self) -> str:
         return f"{self.operation}:{self.fault}"
@@ -50,6 +52,7 @@ class Judged:
     """How one case ended."""
 
     case: str
+    seed: int
     point: str
     """Where the fault struck."""
     outcome: str
@@ -128,15 +131,15 @@ class _Run:
         return "undone"
 
 
-def find(operation_id: str) -> Found:
+def find(operation_id: str, seed: int = SEED) -> Found:
     """Run the operation without a fault; its points and cases."""
     operation = BY_ID[operation_id]
     injector = Injector(count_all=True)
-    run = _execute(operation, injector)
+    run = _execute(operation, injector, seed)
     if run.why or run.outcome != "done":
         return Found(operation.id, len(injector.points), (), run.why or f"without a fault it is {run.outcome}")
     cases = tuple(
-        Case(operation.id, Fault(kind, number))
+        Case(operation.id, Fault(kind, number), seed)
         for kind in KINDS.values()
         for number in range(1, injector.counts.get(kind.name, 0) + 1)
     )
@@ -148,17 +151,17 @@ def judge(case: Case) -> Judged:
     injector = Injector([case.fault])
     why = outcome = ""
     try:
-        run = _execute(BY_ID[case.operation], injector)
+        run = _execute(BY_ID[case.operation], injector, case.seed)
         why, outcome = run.why, run.outcome
     except Exception as error:
         why = f"{type(error).__name__}: {_line(error)}"
     point = str(injector.fired[0].point) if injector.fired else ""
     if not why and not injector.fired:
         why = "the fault never struck"
-    return Judged(str(case), point, outcome if not why else "", why)
+    return Judged(str(case), case.seed, point, outcome if not why else "", why)
 
 
-def chosen(words: Sequence[str]) -> tuple[tuple[Operation, ...], tuple[Case, ...]]:
+def chosen(words: Sequence[str], seed: int = SEED) -> tuple[tuple[Operation, ...], tuple[Case, ...]]:
     """Operations of the rows, operations and single cases that `words` name; all operations without words.
 
     Raises `KeyError` for a word that names none, `ValueError` for a fault that cannot be read.
@@ -168,7 +171,7 @@ def chosen(words: Sequence[str]) -> tuple[tuple[Operation, ...], tuple[Case, ...
     for word in words:
         name, colon, fault = word.partition(":")
         if colon:
-            cases.append(Case(BY_ID[name].id, parse_fault(fault)))
+            cases.append(Case(BY_ID[name].id, parse_fault(fault), seed))
             continue
         found = [operation for operation in OPERATIONS if word in (operation.id, str(operation.row))]
         if not found:
@@ -182,8 +185,8 @@ def quietly() -> None:
     logging.getLogger("harness").setLevel(logging.CRITICAL)
 
 
-def _execute(operation: Operation, injector: Injector) -> _Run:
-    world = MemoryWorld(SEED, strike=injector.strike)
+def _execute(operation: Operation, injector: Injector, seed: int) -> _Run:
+    world = MemoryWorld(seed, strike=injector.strike)
     injector.aim(world.faults)
     run = _Run(operation, injector)
     world.run(run)
@@ -222,4 +225,5 @@ def lines(judged: Sequence[Judged]) -> Iterator[str]:
     """What did not hold, and the command that shows it again."""
     for each in judged:
         if not each.held:
-            yield f"splab faults {each.case}: at {each.point or 'no point'}: {each.why}"
+            chosen_seed = "" if each.seed == SEED else f" --seed {each.seed}"
+            yield f"splab faults {each.case}{chosen_seed}: at {each.point or 'no point'}: {each.why}"

@@ -17,6 +17,13 @@ from scenarios.table import RowId
 
 MARK = b"written before the fault".ljust(4096, b".")
 DELETE_AFTER = "storpool.delete.after.interval"
+DEPLOY_SECONDS = 6 * 3600.0
+"""Longer than `primary.storage.download.wait`."""
+FETCH_SECONDS = 3 * 3600.0
+FETCHING = ("Downloading", "Not downloaded")
+"""Status of a template that may yet become ready."""
+REFUSALS = (CloudApiError, ConnectionError)
+"""How a request ends that CloudStack did not call a success."""
 
 
 @dataclass(slots=True)
@@ -27,7 +34,9 @@ class Subject:
     volume: Json = field(default_factory=dict)
     template_id: str = ""
     name: str = ""
-    """Of the VM that the request makes."""
+    """Of the template that the request registers."""
+    names: tuple[str, ...] = ()
+    """Of the VMs that the request makes."""
     guests_ended: bool = False
     """Whether a fault may have powered VMs off."""
 
@@ -85,32 +94,112 @@ def _cached_template(world: World) -> Subject:
     return Subject(template_id=template_id)
 
 
+def _nothing(world: World) -> Subject:
+    del world
+    return Subject()
+
+
+def _register(world: World, subject: Subject) -> None:
+    """Ends when the image has been fetched; raises when it was not."""
+    subject.name = world.name("template")
+    env = world.environment
+    answer = world.cloud.call(
+        "registerTemplate",
+        name=subject.name,
+        displaytext=subject.name,
+        format="QCOW2",
+        hypervisor="KVM",
+        url=env.image_url,
+        zoneid=env.zone_id,
+        ostypeid=env.os_type_id,
+    )
+    subject.template_id = str(steps.one(answer, "template")["id"])
+    if not _fetched(world, subject):
+        raise CloudApiError("registerTemplate", 530, str(_template(world, subject)))
+
+
+def _registered(world: World, subject: Subject) -> None:
+    assert _fetched(world, subject), f"template {subject.name} is not there: {_template(world, subject)}"
+    _deploy(world, subject)
+    _deployed(world, subject)
+
+
+def _not_registered(world: World, subject: Subject) -> None:
+    shown = _template(world, subject)
+    assert shown is None or shown["status"] not in FETCHING, f"template {subject.name} is {shown}"
+
+
+def _fetched(world: World, subject: Subject) -> bool:
+    """Whether the template is ready, once nobody is fetching it any more."""
+
+    def ended() -> bool:
+        shown = _template(world, subject)
+        return shown is None or bool(shown["isready"]) or shown["status"] not in FETCHING
+
+    world.wait_until(f"template {subject.name} has been fetched or not", ended, FETCH_SECONDS)
+    shown = _template(world, subject)
+    return shown is not None and bool(shown["isready"])
+
+
+def _template(world: World, subject: Subject) -> Json | None:
+    answer = world.cloud.call("listTemplates", templatefilter="all", name=subject.name, listall=True)
+    return next(iter(steps.many(answer, "template")), None)
+
+
 def _deploy(world: World, subject: Subject) -> None:
-    parameters = steps.deploy_parameters(world, subject.template_id)
-    subject.name = str(parameters["name"])
-    world.cloud.call("deployVirtualMachine", **parameters)
+    _deploy_at_once(world, subject, 1)
+
+
+def _deploy_two(world: World, subject: Subject) -> None:
+    _deploy_at_once(world, subject, 2)
+
+
+def _deploy_at_once(world: World, subject: Subject, count: int) -> None:
+    """Ends when all have ended; raises what the first that failed was told."""
+    requests = [steps.deploy_parameters(world, subject.template_id) for _ in range(count)]
+    subject.names = tuple(str(parameters["name"]) for parameters in requests)
+    jobs: list[str] = []
+    refusals: list[Exception] = []
+    for parameters in requests:
+        try:
+            jobs.append(world.cloud.start("deployVirtualMachine", **parameters))
+        except REFUSALS as error:
+            refusals.append(error)
+    for job in jobs:
+        try:
+            world.cloud.wait(job, DEPLOY_SECONDS)
+        except REFUSALS as error:
+            refusals.append(error)
+    if refusals:
+        raise refusals[0]
 
 
 def _deployed(world: World, subject: Subject) -> None:
-    vm = _named(world, subject.name)
-    assert vm is not None and vm["state"] != "Error", f"VM {subject.name} was not deployed: {vm}"
+    for name in subject.names:
+        _has_been_deployed(world, subject, name)
+
+
+def _has_been_deployed(world: World, subject: Subject, name: str) -> None:
+    vm = _named(world, name)
+    assert vm is not None and vm["state"] != "Error", f"VM {name} was not deployed: {vm}"
     vm = _running(world, subject, vm)
     root = steps.root_volume(world, str(vm["id"]))
     looks.fully_attached(world, vm, root)
     size = world.environment.image_size
     content = steps.host_of(world, vm).read_device(str(root["path"]), 0, size)
     seen = hashlib.sha256(content).hexdigest()
-    assert seen == world.environment.image_sha256, f"the ROOT volume of {subject.name} differs from the template"
+    assert seen == world.environment.image_sha256, f"the ROOT volume of {name} differs from the template"
 
 
 def _not_deployed(world: World, subject: Subject) -> None:
-    """A VM whose deploy was interrupted is Stopped, as in CloudStack, and can be started."""
-    vm = _named(world, subject.name)
-    if vm is not None and vm["state"] == "Stopped":
-        steps.start(world, vm)
-        _deployed(world, subject)
-        return
-    assert vm is None or vm["state"] in ("Error", "Destroyed"), f"VM {subject.name} is {vm}"
+    """A VM whose deploy was interrupted is Stopped, as in CloudStack, and can be started; of two one may run."""
+    for name in subject.names:
+        vm = _named(world, name)
+        if vm is None or vm["state"] in ("Error", "Destroyed"):
+            continue
+        if vm["state"] == "Stopped":
+            steps.start(world, vm)
+        _has_been_deployed(world, subject, name)
 
 
 def _named(world: World, name: str) -> Json | None:
@@ -266,10 +355,6 @@ def _deleted_with_backup(world: World, subject: Subject) -> None:
 
 
 def _not_deleted(world: World, subject: Subject) -> None:
-    _attached_again(world, subject)
-
-
-def _attached_again(world: World, subject: Subject) -> None:
     """The volume is there with what was written to it."""
     volume = looks.reread_volume(world, subject.volume)
     if volume["state"] == "Destroy":
@@ -278,8 +363,17 @@ def _attached_again(world: World, subject: Subject) -> None:
 
 
 OPERATIONS: tuple[Operation, ...] = (
+    Operation("2.register", "register a template", _nothing, _register, _registered, _not_registered),
     Operation(
         "2.seed", "deploy a VM from a template that the pool has not", _new_template, _deploy, _deployed, _not_deployed
+    ),
+    Operation(
+        "2.two",
+        "deploy two VMs at once from a template that the pool has not",
+        _new_template,
+        _deploy_two,
+        _deployed,
+        _not_deployed,
     ),
     Operation("2.clone", "deploy a VM from a cached template", _cached_template, _deploy, _deployed, _not_deployed),
     Operation("3.first-use", "the first attach of a DATA volume makes it", _first_use, _attach, _created, _free),
@@ -299,5 +393,3 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
 )
 BY_ID = {operation.id: operation for operation in OPERATIONS}
-REFUSALS = (CloudApiError, ConnectionError)
-"""How a request ends that CloudStack did not call a success."""

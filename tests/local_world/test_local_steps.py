@@ -264,6 +264,9 @@ def test_every_step_is_struck_once_with_victims_in_turn_or_by_every_victim() -> 
     )
     assert [kill.victim for kill in once[:2]] == ["management", "StorPool"]
     assert once == plan([("attach", 4, steps)], full=False)
+    more = [*steps, Found(step("VolumeDelete"), qemu=True)]
+    once = plan([("attach", 4, steps), ("again", 4, more)], full=False)
+    assert [kill.id for kill in once[10:]] == ["4.again.11.management"]
     everything = plan([("attach", 4, steps)], full=True)
     assert len(everything) == 50 == len({kill.id for kill in everything})
 
@@ -277,8 +280,8 @@ def test_rows_operations_and_single_cases_can_be_chosen_and_what_is_not_there_is
     def ids(*words: str, full: bool = False) -> list[str]:
         return [kill.id for kill in chosen(steps, words, full=full)]
 
-    assert ids() == ["2.deploy.01.management", "4.attach.01.management"]
-    assert ids("4") == ids("attach") == ["4.attach.01.management"]
+    assert ids() == ["2.deploy.01.management", "4.attach.01.StorPool"]
+    assert ids("4") == ids("attach") == ["4.attach.01.StorPool"]
     assert len(ids("attach", full=True)) == 5
     assert ids("2", "4.attach.01.QEMU") == ["2.deploy.01.management", "4.attach.01.QEMU"]
     with pytest.raises(KeyError):

@@ -65,6 +65,8 @@ class ModelDisk:
     serial: str
     key: int | None = None
     """The object behind the device that QEMU holds open; None while the domain is off."""
+    size: int = 0
+    """Bytes that the device had when QEMU opened it; QEMU does not look again by itself."""
     ejecting: bool = False
     """The guest let it go and QEMU has not closed it yet."""
 
@@ -176,6 +178,7 @@ class Machine:
             raise Error(f"Could not open '{disk.source}': Read-only file system")
         self.blocks.open(key, self.client_id)
         disk.key = key
+        disk.size = self.device_size(disk.source) or 0
 
     def close(self, disk: ModelDisk) -> None:
         if disk.key is not None:

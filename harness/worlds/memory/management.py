@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from harness.cloudstack.config import CloudConfig, GuestAddress
 from harness.cloudstack.jobs import IN_PROGRESS
 from harness.cloudstack.records import Records, RecordsOfDriver
@@ -98,6 +100,13 @@ class Management:
             return []
         # Through the scenario's runtime: whoever looks is no task of the server, which may be dead.
         return RecordsOfDriver(self._records.reopen(self._processes.simulation.main)).open_operations()
+
+    def work(self, what: str, function: Callable[[ManagementServer], None]) -> None:
+        """Have a task of the server's process do something beside what else goes on; it must be running."""
+        runtime, server = self._runtime, self._server
+        if runtime is None or server is None:
+            raise RuntimeError("the management server does not run")
+        runtime.spawn(what, lambda: function(server))
 
     def close(self) -> None:
         """Forget the records; after the run."""

@@ -23,8 +23,8 @@ class ModelGuest:
         return self._up()[1].boot_id
 
     def disks(self) -> Mapping[str, int]:
-        machine, domain = self._up()
-        return {disk.serial: machine.blocks.size(disk.key) for disk in domain.disks if disk.key is not None}
+        domain = self._up()[1]
+        return {disk.serial: disk.size for disk in domain.disks if disk.key is not None}
 
     def write(self, serial: str, offset: int, data: bytes) -> None:
         machine, key = self._disk(serial)

@@ -109,6 +109,7 @@ class Attach:
         """`contents` is what the volume has at its beginning; None for one that is used the first time."""
         self._stage = stage
         self._world = world
+        stage.up(world)
         self._volume_id = str(volume["id"])
         self._contents = contents
 
@@ -191,7 +192,7 @@ class DeleteVolume:
     def __init__(self, stage: Stage, world: World) -> None:
         self._stage = stage
         self._world = world
-        vm = stage.vm(world)
+        vm = stage.up(world)
         volume = attach(world, data_volume(world, offering_id=stage.offering_id), vm)
         world.guest(stage.vm_id).write(serial(volume), 0, MARK)
         self._volume = detach(world, volume)
@@ -235,8 +236,8 @@ def assert_no_volume(world: World, volume: Json) -> None:
 
 OPERATIONS = (
     Operation("deploy", 2, "deploy of a VM from a template that the pool does not have yet", Deploy),
-    Operation("attach-new", 4, "hot attach of a DATA volume that was never used", Attach.new),
     Operation("attach-used", 4, "hot attach of a DATA volume with bytes on it", Attach.used),
+    Operation("attach-new", 4, "hot attach of a DATA volume that was never used", Attach.new),
     Operation("delete-vm", 7, "destroy with expunge of a running VM", DeleteVm),
     Operation("delete-volume", 8, "delete of a DATA volume", DeleteVolume),
 )

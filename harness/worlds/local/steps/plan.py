@@ -46,17 +46,24 @@ def candidates(found: Found) -> list[str]:
 
 
 def plan(steps: Sequence[tuple[str, RowId, Sequence[Found]]], *, full: bool) -> list[Kill]:
-    """One case for each step of each operation, or with `full` one for each victim at each step.
+    """One case for each step, or with `full` one for each victim at each step of each operation.
 
-    Of several victims the one that was killed least in this operation so far has its turn; of those, a step's own
-    parties go before others.
+    A step that two operations of a row have in common is struck in the first of them. Of several victims the one that
+    was killed least in this operation so far has its turn, then the one that was killed least in all; of those, a
+    step's own parties go before others.
     """
     kills: list[Kill] = []
+    struck: set[tuple[RowId, Step]] = set()
     for operation, row, founds in steps:
+        before = Counter(kill.victim for kill in kills)
         killed: Counter[str] = Counter()
         for number, found in enumerate(founds, start=1):
+            if not full and (row, found.step) in struck:
+                continue
+            struck.add((row, found.step))
             possible = candidates(found)
-            for victim in possible if full else [min(possible, key=lambda name: killed[name])]:
+            turn = [min(possible, key=lambda name: (killed[name], before[name]))]
+            for victim in possible if full else turn:
                 killed[victim] += 1
                 kills.append(Kill(operation, row, number, found.step, victim))
     return kills

@@ -73,7 +73,6 @@ def find_steps(rig: Rig, operation: Operation, world: World) -> list[Found]:
 def strike_at(rig: Rig, kill: Kill, operation: Operation, world: World, strike: Strike) -> None:
     """Ask for the operation, kill at the step, and judge what recovery makes of it."""
     with world.check("the operation can begin"):
-        rig.stage.up(world)
         attempt = operation.prepare(rig.stage, world)
         quiet(rig)
     asking = Asking(attempt, rig.caller)
