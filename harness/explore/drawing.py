@@ -29,40 +29,40 @@ _WEIGHTS: dict[ActionKind, int] = {
     "kill-qemu": 2,
 }
 _FAULTS: dict[str, tuple[int, int]] = {
-    "request-lost": (3, 30),
-    "request-late": (2, 26),
+    "request-lost": (6, 30),
+    "request-late": (4, 26),
     "request-very-late": (2, 26),
-    "request-doubled": (3, 26),
-    "copy-late": (2, 26),
-    "refused": (1, 30),
-    "transient": (1, 13),
-    "busy": (1, 5),
-    "answer-lost": (4, 26),
-    "answer-late": (1, 30),
-    "broken": (4, 26),
-    "killed": (4, 110),
-    "peer-killed": (3, 55),
-    "peer-gone": (1, 30),
-    "management-killed": (3, 33),
-    "storpool-killed-before": (2, 7),
-    "storpool-killed-after": (2, 7),
-    "hang": (2, 110),
-    "host-lost": (2, 50),
-    "guests-killed": (1, 50),
-    "libvirtd-restarts": (1, 6),
-    "libvirtd-gone": (1, 6),
-    "device-late": (1, 4),
-    "device-missing": (1, 4),
-    "device-stale": (1, 4),
-    "secondary-stalled": (1, 4),
-    "pool-full": (1, 4),
+    "request-doubled": (6, 26),
+    "copy-late": (4, 26),
+    "refused": (2, 30),
+    "transient": (2, 13),
+    "busy": (2, 5),
+    "answer-lost": (8, 26),
+    "answer-late": (2, 30),
+    "broken": (8, 26),
+    "killed": (8, 110),
+    "peer-killed": (6, 55),
+    "peer-gone": (2, 30),
+    "management-killed": (6, 33),
+    "storpool-killed-before": (4, 7),
+    "storpool-killed-after": (4, 7),
+    "hang": (4, 110),
+    "host-lost": (4, 50),
+    "guests-killed": (2, 50),
+    "libvirtd-restarts": (2, 6),
+    "libvirtd-gone": (2, 6),
+    "device-late": (2, 4),
+    "device-missing": (2, 4),
+    "device-stale": (2, 4),
+    "secondary-stalled": (2, 4),
+    "pool-full": (2, 4),
     "clock-forward": (1, 80),
     "clock-back": (1, 80),
     "storpool-clock": (1, 9),
 }
 """How often each kind of fault is drawn, and how many points it fits in a run of middling length: what is numbered
 higher would seldom strike. No template is registered during a run, so nothing would fill the secondary storage."""
-_PAUSES = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 5.0, 30.0, 120.0, 400.0)
+_PAUSES = (*(0.0,) * 16, 1.0, 5.0, 30.0, 90.0)
 
 
 def seed_text(number: int) -> str:
@@ -208,7 +208,7 @@ def _faults(generator: Generator) -> tuple[str, ...]:
     swarm = [name for name in _FAULTS if generator.below(share) == 0] or [generator.choice(list(_FAULTS))]
     weighted = [name for name in swarm for _ in range(_FAULTS[name][0])]
     faults: dict[str, None] = {}
-    for _ in range(2 + generator.below(3)):
+    for _ in range(3 + generator.below(2)):
         name = generator.choice(weighted)
         faults[f"{name}@{1 + generator.below(_FAULTS[name][1])}"] = None
     return tuple(faults)

@@ -115,6 +115,8 @@ def _remove(shared: Shared, picture: Picture) -> None:
     """Remove every VM and volume through the API; what is at rest can be removed at once."""
     world = shared.world
     try:
+        # Guests that have not booted hear no power button, and waiting for them tells nothing more.
+        world.cloud.call("updateConfiguration", name="vm.destroy.forcestop", value="true")
         started = [
             (str(vm["name"]), world.cloud.start("destroyVirtualMachine", id=vm["id"], expunge=True))
             for vm in picture.vm_records.values()

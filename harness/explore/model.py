@@ -76,7 +76,7 @@ class Model:
         self.time = 0
         """Grows with everything that happens."""
         self.disturbed: set[str] = set()
-        """API commands of which a copy may arrive at any time."""
+        """API commands and StorPool calls of which a copy may arrive at any time."""
 
     def tick(self) -> int:
         self.time += 1

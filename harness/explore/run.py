@@ -17,7 +17,7 @@ from harness.explore.model import Model, Told
 from harness.explore.plan import Action, Plan
 from harness.explore.requests import wait
 from harness.explore.violation import Violation, ViolationFound
-from harness.faults import Injector, Point
+from harness.faults import Injector
 from harness.faults.kinds import JUMP
 from harness.faults.points import CLIENT
 from harness.observers import Json
@@ -95,8 +95,8 @@ class _Watch:
             # A fault that kills the process of the task that passes here does not return.
             if len(injector.fired) > fired:
                 self._note(injector.fired[-1].fault.kind.name, str(injector.fired[-1]))
-        if fault is not None and fault.fate in _COPIES and process == CLIENT:
-            self._told.disturbed.add(Point(process, kind, detail).detail.removeprefix("API request "))
+        if fault is not None and fault.fate in _COPIES:
+            self._told.disturbed.add(detail.removeprefix("API request ").removeprefix("StorPool "))
         return fault
 
     def check(self) -> None:
