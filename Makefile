@@ -1,5 +1,5 @@
 # Thin names for the commands behind them; each works in a clean clone.
-.PHONY: setup run test nightly check fresh
+.PHONY: setup run test nightly check mutants fresh
 
 setup:  # install what is missing: system packages (as root) and .venv
 	@lab/setup
@@ -15,6 +15,9 @@ nightly: setup  # the same suites with full counts, and the set-up in an empty D
 
 check: setup  # lint, format, types, import rules
 	@.venv/bin/python tests/run_suites.py check
+
+mutants: setup  # patches that bring a weakness back: each must be noticed
+	@.venv/bin/python tests/run_mutants.py
 
 fresh:  # make setup and the memory rows in an empty Debian of its own (root)
 	@lab/fresh

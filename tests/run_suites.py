@@ -1,8 +1,8 @@
 """Every suite with its time budget: `python tests/run_suites.py [--nightly] [SUITE ...]`.
 
 Suites: check (lint, format, types, import rules), unit, property, memory (the action table in the memory world), faults
-(the fault matrix), local (tests and the action table on real hosts; needs root). Exit 1 when one fails, or when root
-could not run the local world.
+(the fault matrix), mutants (patches that bring a weakness back), local (tests and the action table on real hosts; needs
+root). Exit 1 when one fails, or when root could not run the local world.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -139,6 +140,15 @@ def faults(limit: float) -> Count:
     return Count(held, failed)
 
 
+def mutants(limit: float) -> Count:
+    """Patches that bring a weakness back, by the last line of their run: each must be noticed."""
+    ended_well = execute("mutants", [sys.executable, ROOT / "tests" / "run_mutants.py"], limit)
+    lines = (LOGS / "mutants.log").read_text().splitlines()
+    told = re.fullmatch(r"(\d+) passed, (\d+) failed", lines[-1])
+    count = Count(int(told[1]), int(told[2])) if told else Count(0, 1)
+    return count if ended_well or count.failed else Count(0, 1)
+
+
 def fresh(limit: float) -> Count:
     return Count(1, 0) if execute("fresh", ["make", "fresh"], limit) else Count(0, 1)
 
@@ -148,6 +158,8 @@ SUITES: dict[str, tuple[int, Callable[[float], Count]]] = {
     "unit": (240, lambda limit: pytest("unit", "not local and not hypothesis", limit)),
     "property": (120, lambda limit: pytest("property", "hypothesis and not local", limit)),
     "memory": (120, lambda limit: scenarios("memory", "memory", limit)),
+    "faults": (240, faults),
+    "mutants": (120, mutants),
     "local": (1260, local),
 }
 NIGHTLY = {"fresh": (600, fresh)}

@@ -43,12 +43,16 @@ def bootstrap(runtime: Runtime, records: Records, config: CloudConfig) -> None:
 
 
 def _count_start(tx: Transaction) -> None:
-    """Commands of this server come after those of the one before."""
+    """Commands of this server come after those of every one before, whatever becomes of its clock or its records.
+
+    A count alone would begin again with records that are restored from a backup, and agents would take every command
+    for one that comes late.
+    """
     starts = tx.find(Sequence, name=STARTS)
     if starts is None:
-        tx.insert(Sequence(name=STARTS, value=1))
+        tx.insert(Sequence(name=STARTS, value=int(tx.now)))
     else:
-        tx.update(starts, value=starts.value + 1)
+        tx.update(starts, value=max(starts.value + 1, int(tx.now)))
 
 
 def _make_all(tx: Transaction, config: CloudConfig, uuids: list[str]) -> None:

@@ -14,6 +14,9 @@ from harness.faults.injector import Injector
 from harness.faults.kinds import KINDS
 from harness.faults.operations import BY_ID, OPERATIONS, REFUSALS, Operation, Subject
 from harness.faults.plan import Fault, parse_fault
+from harness.faults.points import Point
+from harness.runtime.messages import MessageFault
+from harness.worlds.memory.safety import Safety
 from harness.worlds.memory.world import MemoryWorld
 
 REST_SECONDS = 7200.0
@@ -75,6 +78,11 @@ class _Run:
 
     operation: Operation
     injector: Injector
+    safety: Safety | None = None
+    unsafe: str = ""
+    """The first moment at which a rule of safety was broken, whatever it led to."""
+    told: str = ""
+    """What the client was told."""
     outcome: str = ""
     why: str = ""
     notes: list[str] = field(default_factory=list)
@@ -84,6 +92,13 @@ class _Run:
             self._run(world)
         except NotHeld as error:
             self.why = str(error)
+        self.why = self.unsafe or self.why
+
+    def strike(self, process: str, kind: str, detail: str) -> MessageFault | None:
+        found = self.safety.violated() if self.safety is not None and not self.unsafe else None
+        if found is not None:
+            self.unsafe = f"before {Point(process, kind, detail)}: {': '.join(found)}"
+        return self.injector.strike(process, kind, detail)
 
     def _run(self, world: MemoryWorld) -> None:
         before = tidy.inventory(world)
@@ -92,9 +107,10 @@ class _Run:
         _rest(world, "before the operation")
         self.injector.armed = True
         refusal = self._request(world, subject)
+        self.told = _said(refusal)
         self.injector.armed = False
         _recovered(world)
-        _rest(world, f"after the operation ({_said(refusal)})")
+        _rest(world, f"after the operation ({self.told})")
         self.outcome = self._judge(world, subject, refusal)
         _rest(world, f"after the operation was {self.outcome} and used")
         if left := tidy.tidy(world, before):
@@ -137,7 +153,8 @@ def find(operation_id: str, seed: int = SEED) -> Found:
     injector = Injector(count_all=True)
     run = _execute(operation, injector, seed)
     if run.why or run.outcome != "done":
-        return Found(operation.id, len(injector.points), (), run.why or f"without a fault it is {run.outcome}")
+        why = run.why or f"without a fault it is {run.outcome} ({run.told})"
+        return Found(operation.id, len(injector.points), (), why)
     cases = tuple(
         Case(operation.id, Fault(kind, number), seed)
         for kind in KINDS.values()
@@ -186,9 +203,10 @@ def quietly() -> None:
 
 
 def _execute(operation: Operation, injector: Injector, seed: int) -> _Run:
-    world = MemoryWorld(seed, strike=injector.strike)
-    injector.aim(world.faults)
     run = _Run(operation, injector)
+    world = MemoryWorld(seed, strike=run.strike)
+    run.safety = Safety(tuple(world.processes.machines.values()), world.processes.blocks)
+    injector.aim(world.faults)
     world.run(run)
     return run
 

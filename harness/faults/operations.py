@@ -17,6 +17,7 @@ from scenarios.table import RowId
 
 MARK = b"written before the fault".ljust(4096, b".")
 DELETE_AFTER = "storpool.delete.after.interval"
+FORCE_STOP = "vm.destroy.forcestop"
 DEPLOY_SECONDS = 6 * 3600.0
 """Longer than `primary.storage.download.wait`."""
 FETCH_SECONDS = 3 * 3600.0
@@ -32,6 +33,8 @@ class Subject:
 
     vm: Json = field(default_factory=dict)
     volume: Json = field(default_factory=dict)
+    owner: Json = field(default_factory=dict)
+    """The VM that the request takes the volume from."""
     template_id: str = ""
     name: str = ""
     """Of the template that the request registers."""
@@ -257,6 +260,39 @@ def _free(world: World, subject: Subject) -> None:
         looks.fully_detached(world, volume)
 
 
+def _two_vms_one_marked_volume(world: World) -> Subject:
+    world.cloud.call("updateConfiguration", name=FORCE_STOP, value="true")
+    subject = _vm_with_marked_volume(world)
+    subject.owner = subject.vm
+    # CloudStack takes the host with the fewest VMs.
+    subject.vm = steps.booted_vm(world)
+    assert subject.vm["hostid"] != subject.owner["hostid"], "both VMs run on one host"
+    return subject
+
+
+def _inherit(world: World, subject: Subject) -> None:
+    """The guest of the VM that is destroyed may run on, if its host did not hear of it."""
+    world.cloud.call("destroyVirtualMachine", id=subject.owner["id"])
+    world.cloud.call("attachVolume", id=subject.volume["id"], virtualmachineid=subject.vm["id"])
+
+
+def _inherited(world: World, subject: Subject) -> None:
+    assert looks.reread(world, subject.owner)["state"] == "Destroyed", "the VM that had the volume is not destroyed"
+    _attached(world, subject)
+
+
+def _not_inherited(world: World, subject: Subject) -> None:
+    owner = looks.reread(world, subject.owner)
+    volume = looks.reread_volume(world, subject.volume)
+    if volume.get("virtualmachineid") != owner["id"]:
+        _free(world, subject)
+    elif owner["state"] == "Running":
+        looks.fully_attached(world, owner, volume)
+        _has_mark(world, owner, volume)
+    else:
+        looks.fully_detached(world, volume)
+
+
 def _detach(world: World, subject: Subject) -> None:
     world.cloud.call("detachVolume", id=subject.volume["id"])
 
@@ -378,6 +414,14 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("2.clone", "deploy a VM from a cached template", _cached_template, _deploy, _deployed, _not_deployed),
     Operation("3.first-use", "the first attach of a DATA volume makes it", _first_use, _attach, _created, _free),
     Operation("4.hot", "attach a volume to a running VM", _vm_and_marked_volume, _attach, _attached, _free),
+    Operation(
+        "4.inherit",
+        "destroy a VM with force and attach its volume to a VM on another host",
+        _two_vms_one_marked_volume,
+        _inherit,
+        _inherited,
+        _not_inherited,
+    ),
     Operation("4.start", "start a VM with two disks", _stopped_vm_with_marked_volume, _start, _started, _not_started),
     Operation("5.hot", "detach a volume from a running VM", _vm_with_marked_volume, _detach, _detached, _attached),
     Operation("5.stop", "stop a VM with two disks", _vm_with_marked_volume, _stop, _stopped, _still_runs),

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cloud_rig import configuration
 
+from harness.cloudstack.bootstrap import bootstrap
+from harness.cloudstack.orchestration.agents import STARTS
 from harness.cloudstack.records import Records, RecordsOfDriver
-from harness.cloudstack.records.rows import ROWS, Configuration, StoragePool, TemplatePool, Volume
+from harness.cloudstack.records.rows import ROWS, Configuration, Sequence, StoragePool, TemplatePool, Volume
 from harness.runtime.threads import ThreadRuntime
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Conflict, Dead, Error, IllegalTransition, MisuseError, NotFound
@@ -322,3 +325,26 @@ def test_a_driver_reads_settings_details_tags_and_the_template_cache(records: Re
     assert driver.vm_tag("vm", "vc-policy") is None
     with pytest.raises(NotFound):
         driver.setting("no.such.setting")
+
+
+@pytest.mark.parametrize("restored", [5, 10**9 * 4])
+def test_each_start_of_a_server_numbers_its_commands_after_all_before(
+    records: Records, runtime: ThreadRuntime, restored: int
+) -> None:
+    """Also with records from a backup, whose number is far behind, and after a clock that was ahead."""
+
+    def start() -> int:
+        bootstrap(runtime, records, configuration())
+        with records.read() as tx:
+            found = tx.find(Sequence, name=STARTS)
+        assert found is not None
+        return found.value
+
+    first = start()
+    assert first >= int(runtime.now()) - 60
+    assert start() > first
+    with records.transaction("restored") as tx:
+        row = tx.find(Sequence, name=STARTS)
+        assert row is not None
+        tx.update(row, value=restored)
+    assert start() >= max(first, restored + 1)

@@ -1,8 +1,9 @@
 """Runs cases of the fault matrix of the tree that it is started in, for `tests/run_mutants.py`.
 
-`python judge.py BECAUSE WORD ...` prints a JSON object: `tried` (number of cases), `broken` (what fails without a fault
-or ""), and `not_held` (case, point and why of each case that did not hold). It ends at the first case that did not hold
-for a reason in which the regular expression BECAUSE is found; an empty one is never found.
+`python judge.py BECAUSE WORD ...` prints a JSON object: `tried` (number of cases) and `not_held` (case and why of each
+that did not hold). An operation that does not even work without a fault is a case of its own, and then the only one. It
+ends at the first case that did not hold for a reason in which the regular expression BECAUSE is found; an empty one is
+never found.
 """
 
 from __future__ import annotations
@@ -36,21 +37,20 @@ def cases(word: str) -> Iterator[Case]:
 
 
 def judge(because: str, words: Sequence[str]) -> dict[str, object]:
-    result: dict[str, object] = {"tried": 0, "broken": "", "not_held": []}
-    for operation in dict.fromkeys(word.partition(":")[0] for word in words):
-        if why := find(operation).why:
-            return {**result, "broken": f"{operation}: {why}"}
-    tried: list[Case] = []
-    not_held: list[dict[str, str]] = []
+    operations = dict.fromkeys(word.partition(":")[0] for word in words)
+    not_held = [{"case": f"{name} without a fault", "why": why} for name in operations if (why := find(name).why)]
+    if not_held:
+        return {"tried": len(operations), "not_held": not_held}
+    tried = 0
     for case in dict.fromkeys(case for word in words for case in cases(word)):
         judged = matrix.judge(case)
-        tried.append(case)
+        tried += 1
         if judged.held:
             continue
-        not_held.append({"case": judged.case, "point": judged.point, "why": judged.why})
+        not_held.append({"case": judged.case, "why": judged.why})
         if because and re.search(because, judged.why):
             break
-    return {**result, "tried": len(tried), "not_held": not_held}
+    return {"tried": tried, "not_held": not_held}
 
 
 def main() -> None:

@@ -19,8 +19,9 @@ USABLE = "status = 'Up' AND resource_state = 'Enabled'"
 ANSWER_GRACE = 15.0
 """Seconds an answer may take beyond the time that the agent may work."""
 STARTS = "management.server.starts"
-"""Name of the sequence that counts how often a management server started."""
-COMMANDS_A_START = 1 << 32
+"""Name of the sequence that grows with every start of a management server, by the seconds since the one before."""
+COMMANDS_A_START = 1 << 30
+"""So many before the next start comes. Seconds times this fit 63 bits until the year 2242."""
 
 
 class Agents:

@@ -15,6 +15,7 @@ PING = "PingCommand"
 _PREFIX = "MultiCluster"
 _BY_CONTENT = ("VolumeUpdate", "SnapshotUpdate")
 _REASSIGN = "VolumesReassign"
+_LOOKS = ("Volume ", "Snapshot ")
 _WHAT = frozenset({"volume", "snapshot", "force"})
 """Members of a reassignment that do not say whether it attaches or detaches."""
 
@@ -102,6 +103,3 @@ def is_background(name: str) -> bool:
     and again whether a lost create has arrived (an object whose create was answered is addressed by its id).
     """
     return name in (PING, "VolumeUpdate by id (rename)") or (name.endswith(" by name") and name.startswith(_LOOKS))
-
-
-_LOOKS = ("Volume ", "Snapshot ")
