@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import importlib
 import os
-import platform
 import shutil
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 
 import click
 from rich.console import Console
 
-from harness.report.result import Result
-from harness.report.stream import STREAM_NAME, Event, StreamWriter
-from harness.report.terminal import Progress, action_table
-from harness.report.write import PAGE_NAME, write_views
-from harness.revision import commit
+from harness.report.session import properties, record, show, writable
+from harness.report.stream import STREAM_NAME
+from harness.report.write import write_views
 from harness.run import Runner, Selection, Venue, select
 from scenarios import registry
 
@@ -65,26 +60,11 @@ def run(row: tuple[str, ...], world: str, lab: Path | None, seed: int, report: P
     console = Console(highlight=False)
     selection = _selection(row)
     venues = _venues(world, lab, seed, console)
-    stream = _stream(report, json_file)
-    progress = Progress(console, len(selection.cases) * len(venues))
-
-    def listen(event: Event) -> None:
-        stream(event)
-        progress(event)
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    # So that worlds are torn down and the report is written then, too.
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        Runner(listen, time.monotonic).run(selection, venues, _properties(seed, lab))
-    finally:
-        stream.close()
-        result = write_views(report)
-        if json_file is not None:
-            shutil.copyfile(report / "results.json", json_file)
-        _show(console, result, report)
+    writable(json_file)
+    about = properties() | {"seed": str(seed)} | ({"lab file": str(lab)} if lab is not None else {})
+    result = record(console, report, lambda listen: Runner(listen, time.monotonic).run(selection, venues, about))
+    if json_file is not None:
+        shutil.copyfile(report / "results.json", json_file)
     for unbuilt in selection.unbuilt:
         console.print(f"row {unbuilt} was asked for, but no scenario of it exists yet")
     sys.exit(0 if result.passed and not selection.unbuilt else 1)
@@ -113,7 +93,7 @@ def report(directory: Path) -> None:
         raise click.ClickException(f"damaged result stream: {error}") from error
     if not result.worlds:
         raise click.ClickException(f"{directory / STREAM_NAME} tells of no run; give the directory of a run")
-    _show(Console(highlight=False), result, directory)
+    show(Console(highlight=False), result, directory)
 
 
 def _selection(words: tuple[str, ...]) -> Selection:
@@ -122,19 +102,6 @@ def _selection(words: tuple[str, ...]) -> Selection:
     except KeyError as error:
         raise click.UsageError(
             f"no row or case {error.args[0]!r}; rows are 1 to 23 and the extras' names, cases are like 4.hot"
-        ) from error
-
-
-def _stream(report: Path, json_file: Path | None) -> StreamWriter:
-    """Opened before anything runs, so that no run ends with results that cannot be written."""
-    try:
-        report.mkdir(parents=True, exist_ok=True)
-        if json_file is not None:
-            json_file.open("a").close()
-        return StreamWriter(report / STREAM_NAME)
-    except OSError as error:
-        raise click.ClickException(
-            f"cannot write {error.filename}: {error.strerror}; give --report and --json places that can be written"
         ) from error
 
 
@@ -165,29 +132,6 @@ def _venues(world: str, lab: Path | None, seed: int, console: Console) -> list[V
     else:
         console.print(f"local world left out: {reason}", style="yellow", soft_wrap=True)
     return venues
-
-
-def _properties(seed: int, lab: Path | None) -> dict[str, str]:
-    found = {
-        "command": " ".join(["splab", *sys.argv[1:]]),
-        "seed": str(seed),
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-        "commit": commit(),
-    }
-    if lab is not None:
-        found["lab file"] = str(lab)
-    return found
-
-
-def _show(console: Console, result: Result, directory: Path) -> None:
-    console.print()
-    console.print(action_table(result))
-    for world in result.broken.values():
-        console.print(world.why, style="bold red", markup=False)
-    for violated in result.violated:
-        console.print(f"invariant violated: {violated}", style="bold red", markup=False)
-    console.print(f"report: {(directory / PAGE_NAME).resolve()}", soft_wrap=True)
 
 
 if __name__ == "__main__":

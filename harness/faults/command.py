@@ -18,19 +18,37 @@ from rich.table import Table
 from harness.faults import baseline, matrix
 from harness.faults.matrix import Found, Judged
 from harness.faults.operations import BY_ID
+from harness.report.session import writable
 
 
 @click.command()
 @click.argument("row", nargs=-1)
+@click.option("--world", type=click.Choice(["memory", "local"]), default="memory", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=matrix.SEED, show_default=True, help="Of the schedule.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=os.cpu_count() or 1, help="Processes; default: the cores.")
+@click.option("--full", is_flag=True, help="Local: every victim at every step, not one.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("reports/faults"),
+    show_default=True,
+    help="Local: where the report goes.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result as JSON to this file.")
-def faults(row: tuple[str, ...], seed: int, jobs: int, json_file: Path | None) -> None:
-    """Strike each operation at every point by every fault that fits, in memory, and judge it at rest.
+def faults(
+    row: tuple[str, ...], world: str, seed: int, jobs: int, full: bool, report: Path, json_file: Path | None
+) -> None:
+    """Strike each operation at every point by every fault that fits, and judge it at rest.
 
     ROW is a row of the action table, an operation such as 4.hot, or one case such as 4.hot:answer-lost@2; all by
-    default. Exits with 0 only when every case held and no operation has fewer points than its baseline.
+    default. Exits with 0 only when every case held and no operation has fewer points than its baseline. On the local
+    lab (root; it brings one up for itself) processes are killed at every message; cases are like 2.deploy.07.agent.
     """
+    writable(json_file)
+    if world == "local":
+        from harness.faults.local import strike
+
+        sys.exit(strike(row, full, report, json_file))
     try:
         operations, cases = matrix.chosen(row, seed)
     except KeyError as error:
@@ -38,8 +56,6 @@ def faults(row: tuple[str, ...], seed: int, jobs: int, json_file: Path | None) -
         raise click.UsageError(f"no operation of {error.args[0]!r}; the matrix has {known}") from error
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    if json_file is not None:
-        _writable(json_file)
     console = Console(highlight=False)
     with multiprocessing.get_context("spawn").Pool(jobs, matrix.quietly) as pool, _progress(console) as progress:
         found = pool.starmap(matrix.find, [(operation.id, seed) for operation in operations], chunksize=1)
@@ -110,11 +126,3 @@ def _table(result: dict[str, Any]) -> Table:
 
 def _progress(console: Console) -> Progress:
     return Progress(console=console, transient=True, disable=not console.is_terminal)
-
-
-def _writable(path: Path) -> None:
-    """Before anything runs, so that no run ends with a result that cannot be written."""
-    try:
-        path.open("a").close()
-    except OSError as error:
-        raise click.ClickException(f"cannot write {path}: {error.strerror}; give --json another place") from error

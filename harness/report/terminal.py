@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.report.result import Outcome, Result
-from harness.report.stream import CaseEnded, CaseStarted, Event, Note, WorldFailed
+from harness.report.stream import CaseEnded, CaseStarted, Event, Note, SuiteStarted, WorldFailed
 
 STYLES = {Outcome.PASSED: "green", Outcome.FAILED: "bold red", Outcome.SKIPPED: "yellow", Outcome.NOT_BUILT: "dim"}
 
@@ -15,14 +15,16 @@ STYLES = {Outcome.PASSED: "green", Outcome.FAILED: "bold red", Outcome.SKIPPED: 
 class Progress:
     """Prints a line for each step of a run: seconds so far, world, case, outcome."""
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._total = total
+        self._total = 0
         self._done = 0
         self._row: tuple[str, object] | None = None
 
     def __call__(self, event: Event) -> None:
         match event:
+            case SuiteStarted():
+                self._total = len(event.worlds) * sum(map(len, event.cases.values()))
             case Note():
                 self._line(event.at, Text(event.text, style="cyan"))
             case CaseStarted():
