@@ -13,8 +13,8 @@ TEMPLATES = 2
 SETTLE_SECONDS = 3600.0
 SETTINGS = {
     "primary.storage.download.wait": "600",
-    "storpool.volume.tags.checkup": "900",
-    "storpool.snapshot.tags.checkup": "900",
+    "storpool.volume.tags.checkup": "1500",
+    "storpool.snapshot.tags.checkup": "1500",
     "storpool.orphans.grace": "900",
 }
 """Shorter than CloudStack's defaults of three hours and a day, so that runs do not idle away their virtual time."""

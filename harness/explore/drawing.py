@@ -97,7 +97,7 @@ class _Sketch:
 def draw(number: int) -> Plan:
     """The plan of this seed."""
     generator = Generator.of(number, "plan")
-    vms, volumes = generator.choice((0, 1, 1, 1, 2)), generator.choice((0, 1, 1, 2))
+    vms, volumes = generator.choice((0, 0, 1, 1, 1, 2)), generator.choice((0, 1, 1, 2))
     sketch = _Sketch(
         vms=dict.fromkeys(range(vms), "running"),
         volumes=dict.fromkeys(range(volumes)),

@@ -21,11 +21,13 @@ CLOSED_SECONDS = 1800.0
 """Within this after everything was removed the driver has closed its operations: thrice its settle time."""
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
+WATCH_PAUSE = 10.0
 
 
 def judge(shared: Shared, skew: float) -> None:
     """Raises `ViolationFound`. Clocks may be wrong by up to `skew` seconds, which is waited longer then."""
-    _wait(shared, "processes and hosts come up again", lambda: _away(shared), UP_SECONDS + skew)
+    _watch(shared, "faults are over", lambda: [] if shared.world.faults.over else ["not yet"], UP_SECONDS + skew)
+    _wait(shared, "hosts come up again", lambda: _away(shared), UP_SECONDS + skew)
     _wait(shared, "jobs end", lambda: _jobs(shared), UP_SECONDS + skew)
     picture = _at_rest(shared, "at rest", REST_SECONDS + skew)
     _as_told(shared, picture)
@@ -34,15 +36,22 @@ def judge(shared: Shared, skew: float) -> None:
         _found("contents", wrong)
     _remove(shared, picture)
     _nothing_left(shared, _at_rest(shared, "after removal", REST_SECONDS + skew))
-    _wait(shared, "the driver closes its operations", lambda: _open_operations(shared), CLOSED_SECONDS + skew)
+    _watch(shared, "the driver closes its operations", lambda: _open_operations(shared), CLOSED_SECONDS + skew)
 
 
 def _found(kind: str, text: str) -> None:
     raise ViolationFound(Violation(kind, text))
 
 
-def _wait(shared: Shared, what: str, left: Callable[[], list[str]], seconds: float) -> None:
-    """Until nothing is left, at most so long; each look costs, so the pauses between them grow."""
+def _watch(shared: Shared, what: str, left: Callable[[], list[str]], seconds: float) -> None:
+    """As `_wait`, for looks that cost nothing."""
+    _wait(shared, what, left, seconds, longest=WATCH_PAUSE)
+
+
+def _wait(
+    shared: Shared, what: str, left: Callable[[], list[str]], seconds: float, longest: float = LONGEST_PAUSE
+) -> None:
+    """Until nothing is left, at most so long. Each look costs, so the pauses between them grow up to `longest`."""
     main = shared.world.simulation.main
     deadline = main.monotonic() + seconds
     pause = FIRST_PAUSE
@@ -50,7 +59,7 @@ def _wait(shared: Shared, what: str, left: Callable[[], list[str]], seconds: flo
         if main.monotonic() >= deadline:
             _found(what, f"still so after {seconds:g} s: {'; '.join(remaining)}")
         main.sleep(pause)
-        pause = min(LONGEST_PAUSE, 2 * pause)
+        pause = min(longest, 2 * pause)
 
 
 def _at_rest(shared: Shared, when: str, seconds: float) -> Picture:
@@ -71,8 +80,6 @@ def _at_rest(shared: Shared, when: str, seconds: float) -> Picture:
 
 
 def _away(shared: Shared) -> list[str]:
-    if not shared.world.faults.over:
-        return ["a fault goes on"]
     hosts = listed(shared.world, "listHosts", "host", type="Routing")
     return [f"host {host['name']} is {host['state']}" for host in hosts if host["state"] != "Up"]
 

@@ -14,7 +14,7 @@ FILE = Path(__file__).with_name("regressions.jsonl")
 
 class Regression(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seed: str
-    """From which the plan was drawn at that commit, before it was shrunk."""
+    """That found it at that commit; the plan was drawn from it, or made after its story when drawing changed."""
     commit: str
     """At which it failed."""
     violated: str

@@ -1,4 +1,4 @@
-"""What production code logs while faults strike would only fill the report of a failing test."""
+"""Clouds to begin with, and no logs: what production code says while faults strike would only fill reports."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+
+from harness.explore.beginnings import beginning
+
+
+@pytest.fixture(autouse=True, scope="session")
+def beginnings() -> None:
+    """Made before any test sabotages what makes them."""
+    for seeded in (False, True):
+        beginning(seeded=seeded)
 
 
 @pytest.fixture(autouse=True)

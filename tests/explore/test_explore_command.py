@@ -18,6 +18,7 @@ from harness.explore.drawing import draw
 from harness.explore.fleet import Budget
 from harness.explore.run import run
 from harness.explore.shard import Totals, run_share
+from harness.spi.errors import Conflict
 
 FIRST = 0
 """Seeds from here on are known to hold."""
@@ -34,6 +35,10 @@ def sums(path: Path) -> dict[str, Any]:
 
 def without_cpu(totals: Totals) -> tuple[object, ...]:
     return (totals.runs, totals.actions, totals.calls, totals.faults_fired, totals.action_kinds, totals.failing)
+
+
+def refuse(_deletion: Deletion, _item: object) -> None:
+    raise Conflict("sabotaged")
 
 
 def test_sums_of_all_runs_as_json(tmp_path: Path) -> None:
@@ -65,7 +70,7 @@ def test_sums_of_all_runs_as_json(tmp_path: Path) -> None:
 
 
 def test_a_failing_seed_is_shrunk_and_told_and_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Deletion, "delete", lambda _self, _item: None)
+    monkeypatch.setattr(Deletion, "delete", refuse)
     file = tmp_path / "sums.json"
     result = explore("--runs", 3, "--first", FIRST, "--jobs", 1, "--json", file, "--report", tmp_path)
     assert result.exit_code == 1
@@ -134,7 +139,7 @@ def test_time_ends_a_run_without_a_number_of_runs() -> None:
 
 
 def test_no_new_share_is_begun_after_too_many_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Deletion, "delete", lambda _self, _item: None)
+    monkeypatch.setattr(Deletion, "delete", refuse)
     monkeypatch.setattr(fleet, "SHARE", 2)
     totals = fleet.explore(Budget(FIRST, 100, None, most_failures=3), 1, None, lambda _totals: None)
     assert 3 <= len(totals.failing) <= 4
