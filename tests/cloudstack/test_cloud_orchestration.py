@@ -272,6 +272,23 @@ def test_a_detach_that_nobody_confirms_is_finished_when_the_host_answers(
     rig.check_at_rest()
 
 
+def test_a_detach_that_nobody_confirmed_is_over_when_the_vm_starts_on_another_host(
+    rig: Rig, vm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attachment, "PAUSE", 0.001)
+    volume = rig.volume()["id"]
+    path = rig.call("attachVolume", id=volume, virtualmachineid=vm)["volume"]["path"]
+    rig.hosts["kvm1"].fail("DettachCommand", Unknown("no answer"), times=attachment.TRIES)
+    assert "when its host answers" in refused(530, rig, "detachVolume", id=volume)
+    rig.call("stopVirtualMachine", id=vm)
+    other = rig.call("listHosts", name="kvm2")["host"][0]["id"]
+    assert rig.call("startVirtualMachine", id=vm, hostid=other)["virtualmachine"]["state"] == "Running"
+    rig.server.services.recovery.settle()
+    assert "virtualmachineid" not in rig.find("volume", volume)
+    assert all(path not in disks for disks in rig.hosts["kvm2"].domains.values()), "the VM has a disk that is free"
+    rig.check_at_rest()
+
+
 def test_tags_that_storpool_does_not_take_do_not_undo_an_attach(rig: Rig, vm: str) -> None:
     volume = rig.volume()["id"]
     rig.storpool.fail("provide_vm_info", Unavailable("StorPool is away"))

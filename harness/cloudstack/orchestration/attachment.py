@@ -82,6 +82,21 @@ class AttachmentManager:
         self._volumes.tell_detached(row)
         return row
 
+    def release_detaching(self, vm_id: int) -> None:
+        """Of a VM that is confirmed to be off: disks that it was asked to let go are its no more.
+
+        Else a later start would give them to it again, and a late word of the old host would free them then. The caller
+        holds the VM.
+        """
+        with self._context.records.read() as tx:
+            rows = [
+                row
+                for row in objects.volumes_of(tx, vm_id)
+                if DETACHING in tx.details("volume_details", row.id) and row.volume_type is VolumeType.DATADISK
+            ]
+        for row in rows:
+            self.release(row)
+
     def settle(self, volume_id: int) -> None:
         """End an attach or detach that nobody works on any more: either way the volume ends detached.
 

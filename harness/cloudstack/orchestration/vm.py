@@ -146,6 +146,7 @@ class VmManager:
 
     def _start(self, vm_id: int, host_id: int | None) -> Vm:
         confirm_stopped(self._context, vm_id)
+        self._attachments.release_detaching(vm_id)
         failed: dict[int, Error] = {}
         while True:
             vm = self._begin_start(vm_id, host_id, failed)
