@@ -15,7 +15,7 @@ from harness.cloudstack.records import Records, RecordsOfDriver
 from harness.cloudstack.services import Services, assemble
 from harness.cloudstack.settings import SNAPSHOT_CHECKUP, VOLUME_CHECKUP
 from harness.spi.driver import DataStoreProvider, DriverRecords, HostEndpoints
-from harness.spi.errors import Error
+from harness.spi.errors import Error, MisuseError
 from harness.spi.inventory import Finding
 from harness.spi.locks import KeyedLocks
 from harness.spi.ports import Endpoint
@@ -70,7 +70,6 @@ class ManagementServer:
         services.jobs.fail_interrupted()
         services.recovery.reset()
         services.hosts.poll()
-        self._recover_driver()
         services.recovery.resume()
         self.serve(compare=True)
 
@@ -81,6 +80,8 @@ class ManagementServer:
         """
         services = self._services
         self._spawn("ping", services.config.ping_interval, self.tend)
+        # Apart from the pings: a storage API that hangs must not make hosts look silent, nor hold up the start.
+        self._spawn("recover", services.config.ping_interval, self.recover, 0.0 if compare else None)
         self._spawn("cleanup", services.config.cleanup_interval, services.recovery.clean_up)
         first = services.config.ping_interval if compare else None
         self._spawn("compare volumes", VOLUME_CHECKUP, self._reconcile_volumes, first)
@@ -97,11 +98,9 @@ class ManagementServer:
         """Answer one API request; `query` holds the decoded names and values as sent."""
         return self._dispatcher.handle(query)
 
-    def _recover_driver(self) -> None:
-        try:
-            self._tell(logging.INFO, "recovery", self._services.context.driver.recover())
-        except Error as error:
-            _log.warning("the storage driver could not recover everything, it goes on as it is: %s", error)
+    def recover(self) -> None:
+        """Have the storage driver finish or undo what it left open."""
+        self._tell(logging.INFO, "recovery", self._services.context.driver.recover())
 
     def _reconcile_volumes(self) -> None:
         self._report("volumes", self._services.context.driver.reconcile_volumes())
@@ -120,9 +119,8 @@ class ManagementServer:
         self._told[work] = lines
 
     def tend(self) -> None:
-        """What the ping task does each time: ping the hosts, then settle what was left open with driver and hosts."""
+        """What the ping task does each time: ping the hosts, then settle what was left open with them."""
         self._services.hosts.poll()
-        self._recover_driver()
         self._services.recovery.settle()
 
     def _spawn(self, name: str, interval: float | str, work: Callable[[], None], first: float | None = None) -> None:
@@ -138,8 +136,13 @@ class ManagementServer:
                 try:
                     work()
                     pause = seconds
+                except MisuseError:
+                    raise
                 except Error as error:
                     _log.warning("background task %s: %s", name, error)
+                except Exception:
+                    # A full disk, or a bug: the next turn may go better, and without one nothing is ever settled.
+                    _log.exception("background task %s ended early", name)
 
         self._tasks.append(self._services.runtime.spawn(name, loop))
 

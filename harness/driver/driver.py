@@ -19,7 +19,7 @@ from harness.driver.settling import Settler
 from harness.driver.snapshots import SnapshotTaking
 from harness.driver.volumes import VolumeCreation
 from harness.spi.driver import DriverRecords, HostEndpoints
-from harness.spi.errors import Error, NotFound
+from harness.spi.errors import Error, MisuseError, NotFound, Unavailable, Unknown
 from harness.spi.inventory import Finding
 from harness.spi.objects import DataObject, SnapshotObject, VolumeObject
 
@@ -115,9 +115,23 @@ class StorPoolDriver:
         call again later, at the latest after the settle time.
         """
         lines = []
+        away: set[str] = set()
         # What was left to be discarded may be taken over by the others' undoing, so it comes last.
         for operation in sorted(self._operations.open(), key=lambda found: found.kind == Discards.kind):
-            line = self._recover(operation)
+            pool = operation.data.get("pool", "")
+            if pool in away:
+                continue
+            try:
+                line = self._recover(operation)
+            except (Unavailable, Unknown) as error:
+                # Each further operation would wait as long for an API that does not answer.
+                away.add(pool)
+                line = f"{operation}: still open, as all of pool {pool}: {error}"
+            except MisuseError:
+                raise
+            except Exception:
+                log.exception("%s: recovery ended early", operation)
+                continue
             if line is not None:
                 lines.append(line)
         return lines
@@ -134,5 +148,7 @@ class StorPoolDriver:
                 return f"{current}: given up, because pool {current.data['pool']} was removed; it left {current.data}"
             try:
                 return work.recover(current)
+            except (Unavailable, Unknown):
+                raise
             except Error as error:
                 return f"{current}: still open: {error}"

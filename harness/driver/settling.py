@@ -11,7 +11,7 @@ import enum
 from typing import Protocol
 
 from harness.driver.operations import ANSWERED, Operation, Operations, log
-from harness.spi.errors import Error
+from harness.spi.errors import Error, MisuseError
 from harness.spi.runtime import Runtime
 
 TASK = "storpool-settle"
@@ -68,11 +68,21 @@ class Settler:
             with self._guard:
                 self._woken = False
             self._runtime.sleep(self._operations.answer_time)
-            left = self.settle_all()
+            left = self._settle_once()
             with self._guard:
                 if not left and not self._woken:
                     self._running = False
                     return
+
+    def _settle_once(self) -> bool:
+        """As `settle_all`; after an error that nobody expects there is something left."""
+        try:
+            return self.settle_all()
+        except MisuseError:
+            raise
+        except Exception:
+            log.exception("answered operations could not be settled; tried again")
+            return True
 
     def settle_all(self) -> bool:
         """Look at every answered operation once; whether one stays."""

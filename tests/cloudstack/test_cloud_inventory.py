@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -169,3 +170,23 @@ def test_a_finding_is_told_once_until_it_has_gone_and_an_error_does_not_end_the_
     told = [(line.levelname, line.getMessage()) for line in caplog.records if "storage driver: " in line.getMessage()]
     missing, tags = "storage driver: missing object: volume 1: is gone", "storage driver: tags: volume 2: set"
     assert told == [("WARNING", missing), ("INFO", tags), ("WARNING", missing)]
+
+
+def test_a_background_task_outlives_an_error_that_nobody_expects(monkeypatch: pytest.MonkeyPatch) -> None:
+    polls: list[float] = []
+
+    def poll_badly(rig: Rig, sleep: Callable[[float], None]) -> None:
+        hosts = rig.server.services.hosts
+        polled = hosts.poll
+
+        def poll() -> None:
+            polls.append(rig.runtime.now())
+            if len(polls) == 1:
+                raise sqlite3.OperationalError("database or disk is full")
+            polled()
+
+        monkeypatch.setattr(hosts, "poll", poll)
+        sleep(200)
+
+    live({}, poll_badly)
+    assert len(polls) >= 5

@@ -217,6 +217,23 @@ def test_a_copy_of_a_create_that_arrives_when_its_volume_was_discarded_is_found_
     assert (rig.volumes(), rig.snapshots(), rig.records.open_operations()) == ([], [made.path], [])
 
 
+def test_a_recovery_waits_for_a_storage_api_that_does_not_answer_once_and_not_for_each_operation(rig: Rig) -> None:
+    for number in range(1, 5):
+        made = rig.driver.create(volume(number))
+        rig.cluster.strike(*[CUT_OFF] * 10)
+        with pytest.raises(Error):
+            rig.driver.revoke_access(made)
+        rig.cluster.faults.clear()
+    assert [kind for kind, _ in steps(rig)].count("tags") == 4
+    rig.time[0] += 2 * SETTLE
+    rig.cluster.calls.clear()
+    rig.cluster.faults = dict.fromkeys(range(100), LOST)
+    assert "as all of pool 1" in " ".join(rig.driver.recover())
+    assert 0 < len(rig.cluster.calls) <= 4, "three sendings and a look"
+    rig.settle()
+    assert rig.records.open_operations() == []
+
+
 def test_the_backup_of_a_volume_whose_deletion_was_cut_off_is_kept(rig: Rig) -> None:
     rig.records.settings["storpool.delete.after.interval"] = "300"
     made = rig.driver.create(volume())
