@@ -21,8 +21,13 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"[:300]
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command", forbid_unknown_fields=True):
-    """Base of all commands; `wait` bounds the work of the agent."""
+class Command(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="command", forbid_unknown_fields=True
+):
+    """Base of all commands; `wait` bounds the work of the agent.
+
+    Defaults are not sent, so that a party of the release before takes everything that needs no new field.
+    """
 
     wait: float = 60.0
     sequence: int = 0
@@ -113,7 +118,15 @@ AnyCommand = (
 )
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True, tag_field="answer", tag="Answer", forbid_unknown_fields=True):
+class Answer(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    tag_field="answer",
+    tag="Answer",
+    forbid_unknown_fields=True,
+):
     result: bool
     details: str = ""
     error_class: ErrorClass | None = None
