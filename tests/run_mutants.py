@@ -4,7 +4,8 @@ A mutant is a file NAME.patch in tests/mutants: lines `key: value`, then a unifi
 
     title     what the code does wrong with it
     weakness  number in spec/cloudstack-plugin.md section 10, or the rule that it breaks
-    kills     operations and faults of `splab faults` at which it shows: 4.hot, 4.hot:answer-lost or 4.hot:answer-lost@2
+    kills     where it shows: operations and faults of `splab faults` (4.hot, 4.hot:answer-lost, 4.hot:answer-lost@2) or
+              so many first seeds of `splab explore` (explore:200)
     because   regular expression that is found in why a case did not hold
 
 Each is applied to a copy of this tree, and is killed when one of its cases does not hold for that reason, so a patch
