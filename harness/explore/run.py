@@ -93,8 +93,9 @@ class _Watch:
             fault = injector.strike(process, kind, detail)
         finally:
             # A fault that kills the process of the task that passes here does not return.
-            if len(injector.fired) > fired:
-                self._note(injector.fired[-1].fault.kind.name, str(injector.fired[-1]))
+            # One that lets the task hang returns when others have struck since.
+            for struck in injector.fired[fired : fired + 1]:
+                self._note(struck.fault.kind.name, str(struck))
         if fault is not None and fault.fate in _COPIES:
             self._told.disturbed.add(detail.removeprefix("API request ").removeprefix("StorPool "))
         return fault

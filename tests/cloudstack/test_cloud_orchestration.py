@@ -181,10 +181,38 @@ def test_a_guest_that_went_down_by_itself_is_stopped_and_its_attachments_go(rig:
     rig.check_at_rest()
 
 
-def test_a_power_report_asked_for_before_a_start_does_not_stop_the_vm(rig: Rig, vm: str) -> None:
-    before = rig.rows(Vm)[0].update_time
-    rig.server.services.vms.power_report(1, {}, asked_at=before)
+@pytest.mark.parametrize("clock", ["as it was", "set back"])
+def test_a_power_report_asked_for_before_a_start_does_not_stop_the_vm(
+    rig: Rig, vm: str, clock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vms, now = rig.server.services.vms, rig.runtime.now
+    before = vms.running_on(1)
+    rig.call("stopVirtualMachine", id=vm)
+    if clock == "set back":
+        monkeypatch.setattr(rig.runtime, "now", lambda: now() - 7200)
+    rig.call("startVirtualMachine", id=vm)
+    vms.power_report(1, {}, before)
     assert rig.find("virtualmachine", vm)["state"] == "Running"
+    vms.power_report(1, {}, vms.running_on(1))
+    assert rig.find("virtualmachine", vm)["state"] == "Stopped"
+
+
+def test_a_vm_that_is_destroyed_while_its_volume_is_being_made_can_be_recovered_and_started(rig: Rig) -> None:
+    compute, template = rig.ready()
+    rig.storpool.fail("clone", Unavailable("away"), times=3)
+    with pytest.raises(CloudError):
+        rig.deploy(compute, template)
+    vm = rig.rows(Vm)[0].uuid
+    row = rig.rows(Volume)[0]
+    with rig.records.transaction("as a server that died leaves it") as tx:
+        tx.execute("UPDATE vm_instance SET state = 'Stopped'")
+        tx.execute("UPDATE volumes SET state = 'Creating', pool_id = 1 WHERE id = ?", (row.id,))
+    rig.call("destroyVirtualMachine", id=vm)
+    rig.call("recoverVirtualMachine", id=vm)
+    assert "storageid" not in rig.find("volume", row.uuid)
+    rig.storpool.forgive()
+    assert rig.call("startVirtualMachine", id=vm)["virtualmachine"]["state"] == "Running"
+    rig.check_at_rest()
 
 
 # Attach and detach.

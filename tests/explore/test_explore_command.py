@@ -111,7 +111,10 @@ def test_one_seed_is_replayed_with_the_same_journal(tmp_path: Path) -> None:
         (("--runs", "1", "--scheduler", "tcp://127.0.0.1:1"), "tcp://127.0.0.1:1"),
     ],
 )
-def test_bad_input_is_told(arguments: tuple[str, ...], why: str, tmp_path: Path) -> None:
+def test_bad_input_is_told(
+    arguments: tuple[str, ...], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "CONNECT_SECONDS", 1)
     result = explore(*arguments, "--report", tmp_path)
     assert result.exit_code in (1, 2)
     assert why in result.output

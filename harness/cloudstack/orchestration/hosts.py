@@ -34,7 +34,7 @@ class HostManager:
 
     def ping(self, host: HostRow) -> None:
         """Up or Down follows from the answer; so do the power states of the host's VMs."""
-        asked_at = self._context.runtime.now()
+        before = self._vms.running_on(host.id)
         endpoint = self._context.agents.named(host.name)
         try:
             if endpoint is None:
@@ -47,7 +47,7 @@ class HostManager:
             return
         self._answered(host, answer)
         self._connect_pools(host.id)
-        self._vms.power_report(host.id, answer.vms, asked_at)
+        self._vms.power_report(host.id, answer.vms, before)
 
     def connect_pool(self, host_id: int, pool_id: int) -> None:
         """The host listener's work for one host and pool; raises when the host cannot use the pool."""

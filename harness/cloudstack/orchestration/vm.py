@@ -78,8 +78,12 @@ class VmManager:
             with self._context.records.transaction("vm recovered") as tx:
                 vm = tx.transition(tx.get(Vm, vm_id), VmEvent.RECOVERY_REQUESTED, update_time=tx.now)
                 for row in objects.volumes_of(tx, vm_id):
-                    if row.state is VolumeState.DESTROY:
-                        tx.transition(row, VolumeEvent.RECOVER_REQUESTED, updated=tx.now)
+                    if row.state is not VolumeState.DESTROY:
+                        continue
+                    row = tx.transition(row, VolumeEvent.RECOVER_REQUESTED, updated=tx.now)
+                    if row.path is None and row.pool_id is not None:
+                        # Destroyed while it was being made: it is on no pool, and made at its next use.
+                        tx.update(row, pool_id=None, last_pool_id=row.pool_id)
                 return vm
 
     def expunge(self, vm_id: int) -> None:
@@ -109,17 +113,21 @@ class VmManager:
                 tx.execute("DELETE FROM user_vm_details WHERE resource_id = ?", (vm_id,))
                 tx.execute("DELETE FROM resource_tags WHERE resource_type = 'UserVm' AND resource_uuid = ?", (vm.uuid,))
 
-    def power_report(self, host_id: int, report: Mapping[str, VmPower], asked_at: float) -> None:
+    def running_on(self, host_id: int) -> dict[int, Vm]:
+        """VMs that run on the host, by row id."""
+        with self._context.records.read() as tx:
+            return {vm.id: vm for vm in tx.all(Vm, host_id=host_id, state=VmState.RUNNING, removed=None)}
+
+    def power_report(self, host_id: int, report: Mapping[str, VmPower], before: Mapping[int, Vm]) -> None:
         """Stop, in the records and on the host, VMs whose guest shut itself down or whose QEMU is gone.
 
-        A VM whose state changed after the report was asked for is left alone.
+        `before` is what `running_on` gave before the report was asked for: a VM that changed since is left alone. That
+        is seen by comparing, because a wall clock may be set back meanwhile.
         """
-        with self._context.records.read() as tx:
-            vms = tx.all(Vm, host_id=host_id, state=VmState.RUNNING, removed=None)
-        for vm in vms:
+        for vm in self.running_on(host_id).values():
             power = report.get(vm.instance_name, VmPower.OFF)
-            if power is VmPower.OFF:
-                self._reported_off(vm, asked_at)
+            if power is VmPower.OFF and before.get(vm.id) == vm:
+                self._reported_off(vm)
 
     def confirm_stopped(self, vm_id: int) -> None:
         """Have every host that may still run the VM confirm that it does not; raises while one cannot.
@@ -262,12 +270,12 @@ class VmManager:
                 update_time=tx.now,
             )
 
-    def _reported_off(self, vm: Vm, asked_at: float) -> None:
+    def _reported_off(self, vm: Vm) -> None:
         try:
             with self._context.vm_locks.hold(str(vm.id), 0.0):
                 with self._context.records.read() as tx:
                     now = tx.get(Vm, vm.id)
-                if now.state is VmState.RUNNING and now.host_id == vm.host_id and now.update_time < asked_at:
+                if now == vm:
                     self._stop(vm.id, VmEvent.AGENT_REPORT_STOPPED, forced=False)
         except Conflict:
             return  # an operation is under way on this VM; the next report comes
