@@ -220,7 +220,7 @@ def other_pool(c: FakeWorld) -> None:
 
 
 def ready_without_path(c: FakeWorld) -> None:
-    c.records["volume"][2]["state"] = "Ready"
+    c.records["volume"][2] |= {"state": "Ready", "storageid": c.records["volume"][1]["storageid"]}
 
 
 def leaked_volume(c: FakeWorld) -> None:
