@@ -44,6 +44,7 @@ _FAULTS: dict[str, tuple[int, int]] = {
     "peer-killed": (6, 55),
     "peer-gone": (2, 30),
     "management-killed": (6, 33),
+    "agent-killed": (2, 3),
     "storpool-killed-before": (4, 7),
     "storpool-killed-after": (4, 7),
     "hang": (4, 110),

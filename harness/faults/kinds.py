@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.faults.points import MANAGEMENT, SECONDARY, STORPOOL, Point
+from harness.faults.points import AGENT, MANAGEMENT, SECONDARY, STORPOOL, Point
 from harness.faults.target import FaultTarget
 from harness.runtime.messages import MessageFate, MessageFault
 
@@ -174,8 +174,8 @@ _ALL: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         "management-killed",
-        "management server killed while an agent works",
-        lambda p: p.agent,
+        "management server killed while an agent, or its program, works",
+        lambda p: p.agent or p.machine,
         lambda target, p: target.kill(MANAGEMENT, RESTART),  # noqa: ARG005
     ),
     FaultKind(
@@ -190,7 +190,13 @@ _ALL: tuple[FaultKind, ...] = (
         lambda p: p.kind == "send" and p.call in _EFFECTS,
         lambda target, p: target.storpool_dies(RESTART, after=True),  # noqa: ARG005
     ),
-    FaultKind("hang", "its task hangs", _own, lambda target, p: target.hang(LONG)),  # noqa: ARG005
+    FaultKind(
+        "agent-killed",
+        "agent killed while its program goes on",
+        lambda p: p.machine,
+        _host(lambda target, host: target.kill(f"{AGENT}{host}", RESTART)),
+    ),
+    FaultKind("hang", "its task hangs", lambda p: _own(p) or p.machine, lambda target, p: target.hang(LONG)),  # noqa: ARG005
     FaultKind(
         "host-lost",
         "host lost and back",
@@ -251,13 +257,13 @@ _ALL: tuple[FaultKind, ...] = (
     FaultKind(
         "clock-forward",
         "wall clock two hours forward",
-        lambda p: p.process == MANAGEMENT,
+        lambda p: p.process == MANAGEMENT or p.agent,
         lambda target, p: target.set_clock(p.process, JUMP),
     ),
     FaultKind(
         "clock-back",
         "wall clock two hours back",
-        lambda p: p.process == MANAGEMENT,
+        lambda p: p.process == MANAGEMENT or p.agent,
         lambda target, p: target.set_clock(p.process, -JUMP),
     ),
     FaultKind(

@@ -109,6 +109,8 @@ class _Run:
         refusal = self._request(world, subject)
         self.told = _said(refusal)
         self.injector.armed = False
+        if world.faults.disarm():
+            raise NotHeld("the fault never struck: StorPool made no effect after it")
         _recovered(world)
         _rest(world, f"after the operation ({self.told})")
         self.outcome = self._judge(world, subject, refusal)

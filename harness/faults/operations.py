@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.observers import CloudApiError, Json, World
+from harness.worlds.memory.world import MemoryWorld
 from scenarios import looks, steps
 from scenarios.delayed import delayed_snapshots
 from scenarios.table import RowId
@@ -388,6 +389,10 @@ def _deleted_with_backup(world: World, subject: Subject) -> None:
     kept = delayed_snapshots(world)
     assert kept, "no snapshot of the deleted volume stays"
     assert all(item["size"] == subject.volume["size"] for item in kept), kept
+    assert isinstance(world, MemoryWorld), "only there can a snapshot be read that is attached nowhere"
+    for item in kept:
+        seen = world.stored(str(item["globalId"]), 0, len(MARK))
+        assert seen == MARK, f"snapshot ~{item['globalId']} holds {seen[:32]!r} where {MARK[:32]!r} was written"
 
 
 def _not_deleted(world: World, subject: Subject) -> None:

@@ -11,6 +11,7 @@ SECONDARY = "secondary"
 AGENT = "agent-"
 CLIENT = "scenario"
 """Process of whoever calls CloudStack's API."""
+_PROCESSES = (MANAGEMENT, STORPOOL, SECONDARY, CLIENT, "network")
 
 _LOOKS = ("query", "list")
 """Beginnings of API commands that change nothing."""
@@ -33,6 +34,11 @@ class Point(NamedTuple):
         return self.process.startswith(AGENT)
 
     @property
+    def machine(self) -> bool:
+        """Whether it is a place of a host itself: a program that goes on without its agent, or a guest."""
+        return not self.agent and self.process not in _PROCESSES
+
+    @property
     def message(self) -> bool:
         return self.kind in ("send", "answer")
 
@@ -49,6 +55,8 @@ class Point(NamedTuple):
     @property
     def host(self) -> str | None:
         """The KVM host that is concerned."""
+        if self.machine:
+            return self.process
         for process in (self.process, self.peer or ""):
             if process.startswith(AGENT):
                 return process.removeprefix(AGENT)

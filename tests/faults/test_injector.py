@@ -26,7 +26,7 @@ def test_kinds_fit_the_points_that_they_can_befall() -> None:
     assert {"request-lost", "request-late", "transient", "busy", "device-stale", "peer-killed", "host-lost"} <= kinds(
         SEND
     )
-    assert not kinds(SEND) & {"answer-lost", "broken", "pool-full", "clock-back"}
+    assert not kinds(SEND) & {"answer-lost", "broken", "pool-full", "agent-killed"}
     assert {"answer-lost", "broken", "host-lost"} <= kinds(ANSWER)
     assert ANSWER.peer == "agent-kvm2" and ANSWER.host == "kvm2" and ANSWER.call is None
     assert SEND.peer == "storpool" and SEND.host == "kvm1" and SEND.call == "VolumesReassignWait"

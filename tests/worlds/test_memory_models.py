@@ -110,7 +110,7 @@ def test_convert_writes_the_guests_disk_over_whatever_the_device_held(source: st
     def work() -> None:
         result = bench.host.run(("qemu-img", "info", "--output=json", "-f", image_format, source), timeout=10)
         assert json.loads(result.stdout)["virtual-size"] == guest_image().size
-        assert bench.host.run(convert(source, image_format, DEVICE), timeout=10).rc == 0
+        assert bench.host.run(convert(source, image_format, DEVICE), timeout=60).rc == 0
 
     bench.run(work)
     assert bench.blocks.read(1, 0, guest_image().size) == guest_image().raw()
@@ -171,7 +171,7 @@ def test_a_copy_outlives_its_agent_until_it_is_killed_and_leaves_part_of_the_ima
     bench.simulation.strike = strike
 
     def copy() -> None:
-        bench.host.run(convert(QCOW2, "qcow2", DEVICE), timeout=10, operation="op-1")
+        bench.host.run(convert(QCOW2, "qcow2", DEVICE), timeout=60, operation="op-1")
 
     def main() -> None:
         bench.agent.spawn("copy", copy)

@@ -17,8 +17,10 @@ class MemoryFaults:
         self._processes = processes
         self._simulation = processes.simulation
         self._start = start
-        self._restarting: set[str] = set()
+        self._restarting: dict[str, float] = {}
+        """When each killed process is started again, in seconds of the run."""
         self._hanging = 0
+        self._full = 0
 
     @property
     def over(self) -> bool:
@@ -26,18 +28,21 @@ class MemoryFaults:
         return not self._restarting and not self._hanging and self._processes.network.idle
 
     def kill(self, process: str, seconds: float) -> None:
-        if process not in self._restarting:
-            self._restarting.add(process)
-            self._simulation.main.spawn(f"restart {process}", lambda: self._restart(process, seconds))
+        at = self._simulation.elapsed + seconds
+        if process in self._restarting:
+            self._restarting[process] = max(at, self._restarting[process])
+        else:
+            self._restarting[process] = at
+            self._simulation.main.spawn(f"restart {process}", lambda: self._restart(process))
         if self._simulation.alive(process):
             self._simulation.kill(process)
 
     def lose_host(self, host: str, seconds: float) -> None:
-        self._processes.machines[host].crash()
+        self._processes.machines[host].cut_power()
         self.kill(agent_of(host), seconds)
 
     def kill_guests(self, host: str) -> None:
-        self._processes.machines[host].crash()
+        self._processes.machines[host].kill_guests()
 
     def hang(self, seconds: float) -> None:
         self._hanging += 1
@@ -95,10 +100,13 @@ class MemoryFaults:
 
     def pool_full(self, seconds: float) -> None:
         blocks = self._processes.blocks
+        self._full += 1
         blocks.taken = blocks.capacity()[0]
 
         def empty() -> None:
-            blocks.taken = 0
+            self._full -= 1
+            if not self._full:
+                blocks.taken = 0
 
         self._later(seconds, "StorPool emptied", empty)
 
@@ -107,9 +115,11 @@ class MemoryFaults:
         effects.dying = lambda: self.kill(STORPOOL, seconds)
         effects.after = after
 
-    def disarm(self) -> None:
-        """What waits for its moment does not strike any more."""
-        self._processes.effects.dying = None
+    def disarm(self) -> bool:
+        """What waits for its moment does not strike any more; whether there was such a thing."""
+        effects = self._processes.effects
+        dying, effects.dying = effects.dying, None
+        return dying is not None
 
     def set_clock(self, process: str, seconds: float) -> None:
         clocks = self._simulation.clocks
@@ -118,15 +128,19 @@ class MemoryFaults:
     def _later(self, seconds: float, what: str, change: Callable[[], None]) -> None:
         self._processes.network.later(seconds, what, change)
 
-    def _restart(self, process: str, seconds: float) -> None:
-        main = self._simulation.main
-        main.sleep(seconds)
-        while not self._simulation.alive(process):
+    def _restart(self, process: str) -> None:
+        main, simulation = self._simulation.main, self._simulation
+        while True:
+            if simulation.elapsed < self._restarting[process]:
+                main.sleep(self._restarting[process] - simulation.elapsed)
+                continue
+            if simulation.alive(process):
+                break
             try:
                 self._start(process)
             except Exception:
                 # Killed again while it started: that is what its caller hears of it.
-                if self._simulation.alive(process):
+                if simulation.alive(process):
                     raise
                 main.sleep(RETRY_SECONDS)
-        self._restarting.discard(process)
+        del self._restarting[process]

@@ -148,8 +148,14 @@ class Machine:
         stale = self.stale is not None and path.removeprefix(PATH_PREFIX) not in self.stale
         return STALE_BYTES if stale else self.blocks.size(key)
 
-    def crash(self) -> None:
-        """Every QEMU ends at once, as when the power is cut."""
+    def cut_power(self) -> None:
+        """Every QEMU and every program ends at once."""
+        for program in self.programs:
+            program.killed.deliver()
+        self.kill_guests()
+
+    def kill_guests(self) -> None:
+        """Every QEMU ends at once."""
         for domain in list(self.domains.values()):
             if domain.state in (DomainState.RUNNING, DomainState.PAUSED):
                 self.power_off(domain)

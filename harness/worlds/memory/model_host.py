@@ -18,7 +18,7 @@ from simulator.ports import BlocksError
 Files = Callable[[str], bytes]
 """Contents of an image file by the name that `Secondary.file` gave; raises `NotFound`."""
 
-COPY_SECONDS = 0.2
+COPY_SECONDS = 12.0
 END_POLL_SECONDS = 0.05
 
 _INFO_OPTIONS = {"-f": True, "--output=json": False}

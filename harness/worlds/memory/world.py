@@ -141,6 +141,11 @@ class MemoryWorld:
             self.simulation.main, tuple(self.processes.machines.values()), lambda: self._instance_name(vm_id)
         )
 
+    def stored(self, global_id: str, offset: int, length: int) -> bytes:
+        """What StorPool has stored of a volume or snapshot, attached or not; `KeyError` when there is none."""
+        key = self.processes.storpool().object_keys()[global_id]
+        return self.processes.blocks.read(key, offset, length)
+
     def name(self, stem: str) -> str:
         self._names += 1
         return f"{stem}-{self._names}"
