@@ -98,7 +98,7 @@ class _Sketch:
 def draw(number: int) -> Plan:
     """The plan of this seed."""
     generator = Generator.of(number, "plan")
-    vms, volumes = generator.choice((0, 0, 1, 1, 1, 2)), generator.choice((0, 1, 1, 2))
+    vms, volumes = generator.choice((0, 0, 0, 1, 1, 2)), generator.choice((0, 1, 1, 2))
     sketch = _Sketch(
         vms=dict.fromkeys(range(vms), "running"),
         volumes=dict.fromkeys(range(volumes)),
@@ -123,8 +123,8 @@ def draw(number: int) -> Plan:
 
 def _action(generator: Generator, sketch: _Sketch, client: int) -> Action:
     possible = {kind: made for kind in _WEIGHTS if (made := _choices(sketch, client, kind))}
-    # What was drawn before is drawn again four times less often, so that a short plan has several kinds.
-    weights = [max(1, (_WEIGHTS[kind] * 8) >> (2 * sketch.used.get(kind, 0))) for kind in possible]
+    # What was drawn before is drawn again eight times less often, so that a short plan has several kinds.
+    weights = [max(1, (_WEIGHTS[kind] * 8) >> (3 * sketch.used.get(kind, 0))) for kind in possible]
     at = generator.below(sum(weights))
     kind = next(kind for kind, end in zip(possible, accumulate(weights), strict=True) if at < end)
     vm, volume = generator.choice(possible[kind])

@@ -21,7 +21,7 @@ CLOSED_SECONDS = 1800.0
 """Within this after everything was removed the driver has closed its operations: thrice its settle time."""
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
-WATCH_PAUSE = 10.0
+WATCH_PAUSE = 30.0
 
 
 def judge(shared: Shared, skew: float) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from harness.explore.drawing import draw
-from harness.explore.run import run
+from harness.explore.run import Outcome, run
 from harness.explore.violation import Violation
 
 CALIBRATION_LOOPS = 20_000
@@ -50,31 +50,37 @@ def run_share(numbers: Sequence[int]) -> Totals:
     logging.getLogger("harness").setLevel(logging.CRITICAL)
     totals = Totals(loops_per_second=[calibrate()])
     began = time.process_time()
-    for number in numbers:
-        with _collecting_later():
-            outcome = run(draw(number))
-        totals.runs += 1
-        totals.actions += outcome.actions
-        totals.calls += outcome.calls
-        totals.faults_fired += len(outcome.fired)
-        totals.action_kinds += outcome.action_kinds
-        totals.points += outcome.points
-        if outcome.violation is not None:
-            totals.failing.append((number, outcome.violation))
+    with _collecting_later():
+        for number in numbers:
+            _add(totals, number, run(draw(number)))
     totals.cpu_seconds = time.process_time() - began
     return totals
 
 
+def _add(totals: Totals, number: int, outcome: Outcome) -> None:
+    totals.runs += 1
+    totals.actions += outcome.actions
+    totals.calls += outcome.calls
+    totals.faults_fired += len(outcome.fired)
+    totals.action_kinds += outcome.action_kinds
+    totals.points += outcome.points
+    if outcome.violation is not None:
+        totals.failing.append((number, outcome.violation))
+
+
 @contextlib.contextmanager
 def _collecting_later() -> Iterator[None]:
-    """Garbage of a run is collected when it is over: looking for it again and again meanwhile costs a tenth."""
+    """The garbage of a share is collected at its end: looking for it again and again meanwhile costs a tenth."""
     enabled = gc.isenabled()
     gc.disable()
+    # What is there already need not be looked through at the end.
+    gc.freeze()
     try:
         yield
     finally:
         if enabled:
             gc.enable()
+            gc.collect()
 
 
 def calibrate() -> float:
