@@ -11,13 +11,12 @@ from harness.explore.drawing import seed_text
 from harness.explore.plan import Plan, decode
 from harness.explore.run import Evidence, Outcome
 from harness.explore.violation import Violation
+from harness.faults.journal import shown, without_noise
 from harness.runtime.journal import Entry
 from harness.runtime.simulated import MAIN
 
 TAIL = 60
 _STORY = ("client ", "fault", "judge")
-_NOISE = ("queryAsyncJobResult", "PingCommand")
-_HIDDEN = ("go", "commit", "answer")
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,10 +46,9 @@ def tell(failure: Failure, outcome: Outcome, evidence: Evidence, command: str) -
     lines.append(f"faults: {', '.join(plan.faults) or 'none'}")
     lines += [f"  struck: {fired}" for fired in outcome.fired]
     lines.append("what happened (virtual seconds):")
-    lines += [f"  {time:10.2f} {who} {what} {detail}" for time, who, what, detail in evidence.journal if _told(who)]
+    lines += [f"  {shown(entry)}" for entry in evidence.journal if _told(entry[1])]
     lines.append(f"the last of {len(evidence.journal)} entries of the journal:")
-    shown = list(_shown(evidence.journal))
-    lines += [f"  {time:10.2f} {who} {what} {detail}" for time, who, what, detail in shown[-TAIL:]]
+    lines += [f"  {shown(entry)}" for entry in list(_untold(evidence.journal))[-TAIL:]]
     return "\n".join(lines)
 
 
@@ -76,15 +74,14 @@ def command_of(number: int) -> str:
     return f"splab explore --seed {seed_text(number)}"
 
 
-def _shown(journal: Sequence[Entry]) -> Iterator[Entry]:
-    """Without what is told above, and without the looks of the judge."""
+def _untold(journal: Sequence[Entry]) -> Iterator[Entry]:
+    """Without the looks of the judge, and commits."""
     judging = False
-    for entry in journal:
-        _, who, what, detail = entry
+    for entry in without_noise(journal):
+        _, who, what, _ = entry
         judging = judging or who == "judge"
-        if what in _HIDDEN or any(word in detail for word in _NOISE) or (judging and who == MAIN):
-            continue
-        yield entry
+        if what != "commit" and not (judging and who == MAIN):
+            yield entry
 
 
 def _told(who: str) -> bool:

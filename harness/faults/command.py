@@ -20,6 +20,9 @@ from harness.faults.matrix import Found, Judged
 from harness.faults.operations import BY_ID
 from harness.report.session import writable
 
+STORIES = 3
+"""Single cases that are told in full."""
+
 
 @click.command()
 @click.argument("row", nargs=-1)
@@ -73,6 +76,8 @@ def faults(
     console.print(_table(result))
     for text in result["not_held"]:
         console.print(text, style="red", markup=False, soft_wrap=True)
+    for case in cases[:STORIES]:
+        console.print(matrix.tell(case), markup=False, soft_wrap=True)
     for text in fallen:
         console.print(text, style="red", markup=False, soft_wrap=True)
     console.print(f"{result['held']} of {result['cases']} cases held, at {result['points']} points")

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 
 from harness import checks, tidy
 from harness.faults.injector import Injector
+from harness.faults.journal import shown, without_noise
 from harness.faults.kinds import KINDS
 from harness.faults.operations import BY_ID, OPERATIONS, REFUSALS, Operation, Subject
 from harness.faults.plan import Fault, parse_fault
 from harness.faults.points import Point
+from harness.runtime.journal import Entry
 from harness.runtime.messages import MessageFault
 from harness.worlds.memory.safety import Safety
 from harness.worlds.memory.world import MemoryWorld
@@ -23,6 +25,7 @@ REST_SECONDS = 7200.0
 """Virtual time in which the cloud must come to rest once faults are over."""
 BEGIN_SECONDS = 30.0
 """In which a request that arrived has begun to show in records."""
+STORY_ENTRIES = 120
 SEED = 1
 """The schedule that points are counted on."""
 
@@ -83,11 +86,13 @@ class _Run:
     """The first moment at which a rule of safety was broken, whatever it led to."""
     told: str = ""
     """What the client was told."""
+    journal: Sequence[Entry] = ()
     outcome: str = ""
     why: str = ""
     notes: list[str] = field(default_factory=list)
 
     def __call__(self, world: MemoryWorld) -> None:
+        self.journal = world.simulation.journal.entries
         try:
             self._run(world)
         except NotHeld as error:
@@ -105,10 +110,12 @@ class _Run:
         subject = self.operation.prepare(world)
         subject.guests_ended = self.injector.ends_guests
         _rest(world, "before the operation")
+        world.simulation.note("matrix", "request", self.operation.title)
         self.injector.armed = True
         refusal = self._request(world, subject)
         self.told = _said(refusal)
         self.injector.armed = False
+        world.simulation.note("matrix", "told", self.told)
         if world.faults.disarm():
             raise NotHeld("the fault never struck: StorPool made no effect after it")
         _recovered(world)
@@ -180,6 +187,30 @@ def judge(case: Case) -> Judged:
     return Judged(str(case), case.seed, point, outcome if not why else "", why)
 
 
+def tell(case: Case) -> str:
+    """Run the case once more and tell it: where the fault struck, what the client was told, and what was done."""
+    injector = Injector([case.fault])
+    run = _Run(BY_ID[case.operation], injector)
+    try:
+        _live(run, case.seed)
+    except Exception as error:
+        run.why = f"{type(error).__name__}: {_line(error)}"
+    entries = list(without_noise(run.journal))
+    began = next((at for at, entry in enumerate(entries) if entry[1] == "matrix"), 0)
+    told = [f"  {shown(entry)}" for entry in entries[began : began + STORY_ENTRIES]]
+    left = len(entries) - began - STORY_ENTRIES
+    return "\n".join(
+        [
+            f"{case}: {run.why or run.outcome}",
+            *(f"struck: {fired}" for fired in injector.fired),
+            f"the client was told: {run.told}",
+            "what happened from the request on (virtual seconds):",
+            *told,
+            *([f"  and {left} entries more"] if left > 0 else []),
+        ]
+    )
+
+
 def chosen(words: Sequence[str], seed: int = SEED) -> tuple[tuple[Operation, ...], tuple[Case, ...]]:
     """Operations of the rows, operations and single cases that `words` name; all operations without words.
 
@@ -206,11 +237,15 @@ def quietly() -> None:
 
 def _execute(operation: Operation, injector: Injector, seed: int) -> _Run:
     run = _Run(operation, injector)
+    _live(run, seed)
+    return run
+
+
+def _live(run: _Run, seed: int) -> None:
     world = MemoryWorld(seed, strike=run.strike)
     run.safety = Safety(tuple(world.processes.machines.values()), world.processes.blocks)
-    injector.aim(world.faults)
+    run.injector.aim(world.faults)
     world.run(run)
-    return run
 
 
 def _recovered(world: MemoryWorld) -> None:

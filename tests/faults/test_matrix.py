@@ -106,3 +106,12 @@ def test_a_case_that_does_not_hold_is_told_with_the_command_that_shows_it_again(
     done = faults("8.delete:refused@999", "--jobs", "1")
     assert done.exit_code == 1
     assert "splab faults 8.delete:refused@999: at no point: the fault never struck" in done.output
+
+
+def test_a_single_case_is_told_with_what_struck_and_what_was_done() -> None:
+    done = faults("4.hot:answer-lost@3", "--jobs", "1")
+    assert done.exit_code == 0, done.output
+    story = done.output.partition("4.hot:answer-lost@3: ")[2]
+    struck, _, told = story.partition("the client was told: ")
+    assert "struck: answer-lost@3 (management: answer AttachCommand to kvm1)" in struck
+    assert "management send AttachCommand to kvm1" in told and "agent-kvm1 send StorPool VolumesReassignWait" in told
