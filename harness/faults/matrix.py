@@ -13,7 +13,8 @@ from harness import checks, tidy
 from harness.faults.injector import Injector
 from harness.faults.journal import shown, without_noise
 from harness.faults.kinds import KINDS
-from harness.faults.operations import BY_ID, OPERATIONS, REFUSALS, Operation, Subject
+from harness.faults.operation import REFUSALS, Operation, Subject
+from harness.faults.operations import BY_ID, OPERATIONS
 from harness.faults.plan import Fault, parse_fault
 from harness.faults.points import Point
 from harness.runtime.journal import Entry
