@@ -42,6 +42,10 @@ class Kind(enum.StrEnum):
     """No command: an attachment that StorPool may make later, because the answer was lost."""
 
 
+FORWARD_ONLY = (Kind.STOP, Kind.DETTACH)
+"""Never undone: what of it is left, the same command does when it is sent again."""
+
+
 class Step(enum.StrEnum):
     ACTING = "acting"
     SETTLING = "settling"
@@ -108,17 +112,20 @@ class Operations:
     def begin(self, kind: Kind, vm: str | None, paths: Iterable[str]) -> Iterator[Operation]:
         """Keep a record while the block runs; the caller holds the locks of the VM and the volumes.
 
-        Raises `Unavailable` before the block when it cannot be written. After an error of the block it ends only when
-        the block has undone everything.
+        Raises `Unavailable` before the block when it cannot be written, unless it goes forward only: a VM must be able
+        to be stopped when the disk is full, and sent again that command needs no record. After an error of the block
+        it ends only when the block has undone everything.
         """
         record = Record(
             id=self._runtime.uuid(), kind=kind, vm=vm, paths=tuple(paths), began_at=round(self._runtime.now(), 3)
         )
         try:
             self._write(record)
-        except Error:
+        except Error as error:
             self._remove(self._file(record))
-            raise
+            if kind not in FORWARD_ONLY:
+                raise
+            _log.error("%s goes on without a record: %s", record, error)
         with self._guard:
             self._open[record.id] = record
             self._running.add(record.id)
@@ -235,8 +242,8 @@ def _subject(record: Record) -> tuple[Kind, str | None, tuple[str, ...]]:
 
 
 def _undone(kind: Kind, error: Exception) -> bool:
-    """Whether the handler has undone what it did. Stopping and detaching go forward only; what else could not be
-    undone is a note of the error, or makes it `Unknown`."""
-    if kind in (Kind.STOP, Kind.DETTACH) or not isinstance(error, Error) or isinstance(error, Unknown):
+    """Whether the handler has undone what it did. What could not be undone is a note of the error, or makes it
+    `Unknown`."""
+    if kind in FORWARD_ONLY or not isinstance(error, Error) or isinstance(error, Unknown):
         return False
     return not getattr(error, "__notes__", ())

@@ -17,6 +17,7 @@ import stat
 import struct
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from harness.spi.errors import InvalidParameter, NotFound, Unavailable, Unknown
@@ -120,12 +121,17 @@ class RealHost:
             fresh.replace(target)
             _sync_directory(target.parent)
         except OSError as error:
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
             raise Unavailable(f"{path} cannot be written: {error.strerror}; is the disk full or read-only?") from error
 
     def remove(self, path: str) -> None:
         try:
             Path(path).unlink(missing_ok=True)
         except OSError as error:
+            # A read-only file system refuses before it looks.
+            if error.errno == errno.EROFS and not os.path.lexists(path):
+                return
             raise Unavailable(f"{path} cannot be removed: {error.strerror}") from error
 
     def list_directory(self, path: str) -> tuple[str, ...]:

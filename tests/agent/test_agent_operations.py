@@ -74,6 +74,33 @@ def test_nothing_is_done_when_the_intent_cannot_be_written() -> None:
     assert (rig.attached, rig.domains, rig.files) == (set(), {}, {})
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_vm_is_stopped_and_a_disk_detached_when_no_record_can_be_written(
+    force: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Rig()
+    first, second = up(rig, 2)
+    agent = rig.agent()
+    rig.fail("write record", Unavailable("disk full"), times=2)
+    assert agent.handle(DettachCommand(vm_name=VM, disk=second)).result
+    assert (rig.sources(VM), rig.attached) == ([first.path], {"d.n.1"})
+    assert agent.handle(StopCommand(vm_name=VM, force=force, volumes_to_disconnect=(first.path,))).result
+    assert (rig.domains, rig.attached, rig.files) == ({}, set(), {})
+    assert caplog.text.count("goes on without a record: disk full") == 2
+
+
+def test_a_stop_without_a_record_that_fails_is_finished_by_the_same_agent_nevertheless() -> None:
+    rig = Rig()
+    (disk,) = up(rig)
+    agent = rig.agent()
+    rig.fail("write record", Unavailable("disk full"))
+    rig.fail("detach d.n.1", Unavailable("cut"))
+    assert not agent.handle(StopCommand(vm_name=VM, force=True, volumes_to_disconnect=(disk.path,))).result
+    assert not rig.running(VM)
+    assert not agent.recovery.look_at_all()
+    assert (rig.domains, rig.attached) == ({}, set())
+
+
 def test_a_record_that_cannot_be_removed_is_no_failure_and_goes_later() -> None:
     rig = Rig()
     rig.fail("remove record", Unavailable("read-only"))

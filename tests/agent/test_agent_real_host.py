@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -217,6 +218,35 @@ def test_a_durable_file_is_whole_whenever_its_writer_is_killed(host: RealHost, t
     assert set(seen) == {"old", "new" * 1000}
     assert len(seen) > 4
     assert seen == sorted(seen, reverse=True), "once it is new it stays so"
+
+
+def test_a_durable_file_that_cannot_be_written_leaves_the_one_before_and_nothing_half_written(
+    host: RealHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    target = tmp_path / "record"
+    host.write_durably(str(target), "before")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Unavailable, match="No space left on device; is the disk full"):
+        host.write_durably(str(target), "after")
+    assert [file.name for file in tmp_path.iterdir()] == ["record"]
+    assert target.read_text() == "before"
+
+
+def test_what_is_not_there_is_removed_on_a_read_only_file_system_too(host: RealHost, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)], check=True)
+    try:
+        (tmp_path / "there").write_text("x")
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+        host.remove(str(tmp_path / "gone"))
+        with pytest.raises(Unavailable, match="Read-only file system"):
+            host.remove(str(tmp_path / "there"))
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_durable_files_are_made_with_their_directory_for_root_alone_and_removed(host: RealHost, tmp_path: Path) -> None:
