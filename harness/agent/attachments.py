@@ -6,12 +6,16 @@ from collections.abc import Callable
 
 from msgspec import UNSET
 
+from harness.agent.deadline import Deadline
 from harness.spi.errors import InvalidParameter, NotFound, Unavailable, Unknown
 from harness.storpool import NotSent, SnapshotReassignDesc, StorPoolClient, VolumeReassignDesc
 
 ATTEMPTS = 3
 """Sendings of a request whose answers were lost. Both requests only say how things should be, so that a repetition
 or a late twin of one that succeeded changes nothing."""
+
+SHORTEST_SENDING = 1.0
+"""Seconds that a sending is given at least."""
 
 
 def _nothing() -> None:
@@ -41,11 +45,13 @@ class ClientAttachments:
         except NotFound:
             self._reassign(SnapshotReassignDesc(snapshot=object_id, ro=(client,)), timeout, late)
 
-    def detach(self, object_id: str, client: int, *, timeout: int) -> None:
+    def detach(self, object_id: str, client: int, *, timeout: int, within: Deadline | None = None) -> None:
         try:
-            self._reassign(VolumeReassignDesc(volume=object_id, detach=(client,), force=False), timeout)
+            volume = VolumeReassignDesc(volume=object_id, detach=(client,), force=False)
+            self._reassign(volume, timeout, within=within)
         except NotFound:
-            self._reassign(SnapshotReassignDesc(snapshot=object_id, detach=(client,), force=False), timeout)
+            snapshot = SnapshotReassignDesc(snapshot=object_id, detach=(client,), force=False)
+            self._reassign(snapshot, timeout, within=within)
 
     def size(self, object_id: str) -> int:
         try:
@@ -62,11 +68,19 @@ class ClientAttachments:
         item: VolumeReassignDesc | SnapshotReassignDesc,
         timeout: int,
         late: Callable[[], None] = _nothing,
+        within: Deadline | None = None,
     ) -> None:
         lost: Unknown | None = None
         for _ in range(ATTEMPTS):
+            left = None if within is None else within.remaining
+            if lost is not None and left is not None and left < SHORTEST_SENDING:
+                break
             try:
-                self._client.volumes_reassign_wait([item], attach_timeout=timeout)
+                self._client.volumes_reassign_wait(
+                    [item],
+                    attach_timeout=timeout if left is None else max(1, min(timeout, int(left))),
+                    timeout=None if left is None else max(SHORTEST_SENDING, left),
+                )
                 return
             except Unknown as error:
                 lost = error

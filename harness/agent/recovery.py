@@ -1,7 +1,7 @@
 """Finishes or undoes operations that no command works on any more, by looking at domains and attachments.
 
 At start-up, before the agent serves; in the background for as long as StorPool or libvirt are away, and once more when
-an operation has settled; and before a command for the same VM or volume. What is looked at decides, never what the
+an operation has settled; and before a command for the same VM or volume, unless it stops the VM. What is looked at decides, never what the
 record says was done, so it is right at any time: locks keep running commands out.
 """
 
@@ -16,7 +16,7 @@ from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import read_disks
 from harness.agent.operations import Kind, Record, Step
 from harness.agent.tools import Tools
-from harness.spi.errors import Conflict, Error, NotFound
+from harness.spi.errors import Conflict, Error, NotFound, Unavailable
 from harness.spi.ports import DomainState
 
 _log = logging.getLogger("harness.agent")
@@ -24,7 +24,7 @@ _log = logging.getLogger("harness.agent")
 START_SECONDS = 10.0
 """How long the start of the agent waits for the first look at everything; it goes on in the background."""
 LOOK_SECONDS = 20.0
-"""How long one operation may take to be concluded, beside the calls that run then."""
+"""How long one operation may take to be concluded, beside the last call. Its VM and volumes are held so long."""
 RETRY_SECONDS = (5.0, 60.0)
 """Between attempts: at first, and after doubling at most."""
 PROGRAM_SECONDS = 10.0
@@ -138,6 +138,8 @@ class Recovery:
         for path in reversed(paths):
             if path in used or not is_storpool_path(path):
                 continue
+            if deadline.passed:
+                raise problem or Unavailable(f"its time was over before {path} could be detached")
             try:
                 self._tools.adaptor.disconnect(path, timeout=deadline.remaining)
             except Conflict as error:

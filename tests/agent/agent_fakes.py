@@ -18,7 +18,7 @@ from harness.spi.errors import Conflict, NotFound
 from harness.spi.objects import DataStore, Disk, Nic, StoreRole, VirtualMachine, VolumeType, device_path
 from harness.spi.ports import CommandResult, DomainState
 from harness.spi.runtime import Event, Task
-from harness.storpool import NotSent, Reply, Request, RetryPolicy, StorPoolClient
+from harness.storpool import AnswerLost, NotSent, Reply, Request, RetryPolicy, StorPoolClient
 
 MIB = 1024 * 1024
 CLIENT = 2
@@ -132,6 +132,8 @@ class Rig:
     elsewhere: dict[str, bool] = field(default_factory=dict)
     """Volumes attached read-write to another host's client, and whether they are open there."""
     registered: bool = True
+    api_hangs: bool = False
+    """No request to the API is answered, and each takes all the time that it is given."""
     domains: dict[str, str] = field(default_factory=dict)
     states: dict[str, DomainState] = field(default_factory=dict)
     device_delay: float = 0.0
@@ -230,6 +232,9 @@ class FakeApi:
         self._rig = rig
 
     def call(self, request: Request) -> Reply:
+        if self._rig.api_hangs:
+            self._rig.clock.sleep(request.timeout)
+            raise AnswerLost("no answer in time")
         call, _, name = request.path.removeprefix("MultiCluster/").partition("/")
         if call == "Volume":
             return self._volume(name.removeprefix("~"))

@@ -6,7 +6,9 @@ import msgspec
 import pytest
 from agent_fakes import Rig, unreachable
 
+from harness.agent.adaptor import LEAST_DETACH_SECONDS
 from harness.agent.operations import SETTLE_TIME, Kind, Record, Step
+from harness.agent.recovery import LOOK_SECONDS
 from harness.spi.commands import (
     AttachCommand,
     DettachCommand,
@@ -248,6 +250,38 @@ def test_what_cannot_be_finished_does_not_keep_a_vm_from_being_stopped() -> None
     assert rig.agent().handle(StopCommand(vm_name=VM, volumes_to_disconnect=(disk.path,))).result
     assert rig.domains == {}
     assert [record.kind for record in rig.records()] == [Kind.ATTACH]
+
+
+def test_a_look_does_not_hold_its_vm_for_longer_than_it_may_when_storpool_does_not_answer() -> None:
+    rig = Rig()
+    disks = [rig.volume(number) for number in range(4)]
+    put(rig, Kind.START, *disks)
+    rig.api_hangs = True
+    began = rig.clock.time
+    assert look(rig)
+    assert rig.clock.time - began < LOOK_SECONDS + LEAST_DETACH_SECONDS + 1
+    rig.api_hangs = False
+    rig.attached |= {"d.n.1", "d.n.4"}
+    assert not look(rig)
+    assert rig.attached == set()
+
+
+@pytest.mark.parametrize("wait", [1.0, 120.0])
+def test_a_vm_is_stopped_in_the_time_its_command_has_when_storpool_does_not_answer(wait: float) -> None:
+    rig = Rig()
+    disks = up(rig, 4)
+    put(rig, Kind.ATTACH, rig.volume(4))
+    rig.api_hangs = True
+    began = rig.clock.time
+    stop = StopCommand(vm_name=VM, force=True, wait=wait, volumes_to_disconnect=tuple(disk.path for disk in disks))
+    answer = rig.agent().handle(stop)
+    assert answer.error_class is ErrorClass.UNKNOWN
+    assert not rig.running(VM)
+    assert rig.clock.time - began < wait + 4 * (LEAST_DETACH_SECONDS + 1)
+    rig.api_hangs = False
+    rig.attached.add("d.n.5")
+    assert not look(rig)
+    assert (rig.domains, rig.attached) == ({}, set())
 
 
 def test_nothing_is_done_with_a_volume_that_a_program_may_still_write_to() -> None:
