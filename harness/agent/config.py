@@ -67,7 +67,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     shutdown_timeout: float = 60.0
     """How long a guest may take to power off by itself before it is destroyed."""
     operations_directory: str = "/var/lib/splab-agent/operations"
-    """Records of operations that are not over, on a disk that survives a restart of the host; of this agent alone."""
+    """Records of operations that are not over, on a disk that survives a restart of the host; of this agent alone,
+    which holds it for as long as it runs."""
     max_commands: int = 32
     """Commands that may run at a time; more are turned away before they begin."""
 

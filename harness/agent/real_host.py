@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import select
 import selectors
@@ -20,9 +21,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from harness.spi.errors import InvalidParameter, NotFound, Unavailable, Unknown
+from harness.spi.errors import Conflict, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.ports import CommandResult
 from harness.spi.runtime import Runtime
+
+_log = logging.getLogger("harness.agent")
 
 BLKGETSIZE64 = 0x80081272
 """ioctl of linux/fs.h: size of a block device in bytes, as 64 bits."""
@@ -155,6 +158,27 @@ class RealHost:
                 if self._runtime.monotonic() >= deadline:
                     _kill_group(process)
                     raise Unknown(f"{argv[0]} did not end within {timeout:g} s and was killed")
+
+
+def hold_directory(path: str) -> None:
+    """Make it this process's alone for as long as it lives; raises `Conflict` when it is another one's.
+
+    Without a directory, on a disk that is read-only, there is nothing to hold: that is logged.
+    """
+    try:
+        _make_directory(Path(path))
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        _log.error("%s cannot be made this agent's alone: %s", path, error.strerror)
+        return
+    try:
+        # Never closed again: the kernel lets go of it when the process has ended, however that happens.
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(directory)
+        if error.errno == errno.EWOULDBLOCK:
+            raise Conflict(f"{path} is in use by another agent that runs on this host; stop that one first") from error
+        _log.error("%s cannot be made this agent's alone: %s", path, error.strerror)
 
 
 class _Output:

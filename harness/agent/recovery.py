@@ -1,8 +1,8 @@
 """Finishes or undoes operations that no command works on any more, by looking at domains and attachments.
 
 At start-up, before the agent serves; in the background for as long as StorPool or libvirt are away, and once more when
-an operation has settled; and before a command for the same VM or volume, unless it stops the VM. What is looked at decides, never what the
-record says was done, so it is right at any time: locks keep running commands out.
+an operation has settled; and before a command for the same VM or volume, unless it stops the VM. What is looked at
+decides, never what the record says was done, so it is right at any time: locks keep running commands out.
 """
 
 from __future__ import annotations
