@@ -34,8 +34,8 @@ class Attachments(Protocol):
     def attach(self, object_id: str, client: int, *, shared: bool, timeout: int, late: Callable[[], None]) -> None:
         """Attach here, a volume read-write and a snapshot read-only. `NotFound` when there is no such object.
 
-        Unless `shared`, a volume is detached from every other client that may write to it; when one of them has it
-        open, `Conflict` names that one and nothing is changed. `late` is called, at once, when the attachment may also
+        Unless `shared`, a volume is detached from every other client; when one of them has it open, `Conflict` names
+        that one and nothing is changed. `late` is called, at once, when the attachment may also
         be made after this call and whatever follows it: an answer was lost, or StorPool gave up waiting.
         """
         ...
@@ -155,7 +155,7 @@ class StorageAdaptor:
             raise NotFound(f"{path} does not exist in StorPool, so it cannot be attached to host {name}") from error
         except Conflict as error:
             raise Conflict(
-                f"{path} was not attached to host {name}, because another host has it open for writing: {error}; "
+                f"{path} was not attached to host {name}, because another host has it open: {error}; "
                 "stop what uses it there first"
             ) from error
         except InvalidParameter as error:

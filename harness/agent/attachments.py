@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from harness.agent.deadline import Deadline
 from harness.spi.errors import InvalidParameter, NotFound, Unavailable, Unknown
@@ -37,10 +38,11 @@ class ClientAttachments:
     def attach(
         self, object_id: str, client: int, *, shared: bool, timeout: int, late: Callable[[], None] = _nothing
     ) -> None:
-        others = () if shared else self._other_writers(object_id, client)
         try:
-            # StorPool does all of it or nothing: a device that is open elsewhere keeps it from being attached here.
-            desc = VolumeReassignDesc(volume=object_id, rw=(client,), detach=others or UNSET, force=False)
+            # One step, all of it or nothing (spec/storpool-api.md 0.3): what is open here stays as it is, and a device
+            # that is open elsewhere keeps it from being attached here, also when this arrives late.
+            others: Literal["all"] | UnsetType = UNSET if shared else "all"
+            desc = VolumeReassignDesc(volume=object_id, rw=(client,), detach=others, force=False)
             self._reassign(desc, timeout, late)
         except NotFound:
             self._reassign(SnapshotReassignDesc(snapshot=object_id, ro=(client,)), timeout, late)
@@ -58,10 +60,6 @@ class ClientAttachments:
             return self._client.volume(object_id).size
         except NotFound:
             return self._client.snapshot(object_id).size
-
-    def _other_writers(self, object_id: str, client: int) -> tuple[int, ...]:
-        found = self._client.attachments(object_id)
-        return tuple(sorted({at.client for at in found if at.rights == "rw" and at.client != client}))
 
     def _reassign(
         self,

@@ -240,9 +240,6 @@ class FakeApi:
             return self._volume(name.removeprefix("~"))
         if call == "Snapshot":
             return self._snapshot(name.removeprefix("~"))
-        if call == "AttachmentsList":
-            with self._rig.step("list attachments"):
-                return self._attachments()
         assert call == "VolumesReassignWait", call
         (item,) = json.loads(request.body or b"")["reassign"]
         assert item.get("force", False) is False
@@ -253,33 +250,17 @@ class FakeApi:
         assert item.get(wish, item.get("detach")) == [CLIENT]
         if wish in item:
             with self._rig.step(f"attach {global_id}"):
-                return self._attach(global_id, item.get("detach", []))
+                return self._attach(global_id, alone=item.get("detach") == "all")
         with self._rig.step(f"detach {global_id}"):
             return self._detach(global_id)
 
-    def _attachments(self) -> Reply:
-        rig = self._rig
-        entries = [(name, CLIENT) for name in rig.attached] + [(name, OTHER_CLIENT) for name in rig.elsewhere]
-        data = [
-            {
-                "volume": f"~{name}",
-                "globalId": name,
-                "snapshot": name in rig.snapshots,
-                "client": client,
-                "rights": "ro" if name in rig.snapshots else "rw",
-                "pos": pos,
-            }
-            for pos, (name, client) in enumerate(entries)
-        ]
-        return Reply(200, json.dumps({"generation": "1", "data": data}).encode())
-
-    def _attach(self, global_id: str, detached: list[int]) -> Reply:
+    def _attach(self, global_id: str, *, alone: bool) -> Reply:
         rig = self._rig
         if not rig.registered:
             return refusal("invalidParam", "No such client registered")
         if global_id not in rig.volumes:
             return refusal("objectDoesNotExist", "no such volume")
-        if OTHER_CLIENT in detached:
+        if alone:
             if rig.elsewhere.get(global_id):
                 return refusal("busy", f"'~{global_id}' is open at client {OTHER_CLIENT}")
             rig.elsewhere.pop(global_id, None)

@@ -23,7 +23,7 @@ from harness.spi.ports import DomainState
 from harness.storpool import AnswerLost
 
 VM = "i-2-7-VM"
-LOOKS = ("domains", "xml", "list attachments")
+LOOKS = ("domains", "xml")
 DIRECTORY = "/var/lib/splab-agent/operations"
 POOL = DataStore(id=1, uuid="p", name="pool", role=StoreRole.PRIMARY, provider="StorPool", url="storpool:ssd")
 STORE = DataStore(id=2, uuid="s", name="secondary", role=StoreRole.IMAGE, provider="NFS", url="nfs://10.0.0.9/x")
