@@ -16,7 +16,7 @@ from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import read_disks
 from harness.agent.operations import Kind, Record, Step
 from harness.agent.tools import Tools
-from harness.spi.errors import Conflict, Error, NotFound, Unavailable
+from harness.spi.errors import Conflict, Error, MisuseError, NotFound, Unavailable
 from harness.spi.ports import DomainState
 
 _log = logging.getLogger("harness.agent")
@@ -48,7 +48,12 @@ class Recovery:
         def tend() -> None:
             failed = self.look_at_all()
             looked.set()
-            self._tools.secondary.clean_up()
+            try:
+                self._tools.secondary.clean_up()
+            except MisuseError:
+                raise
+            except Exception:
+                _log.exception("what an earlier agent may have left of image stores could not be cleaned up")
             self._tend(failed)
 
         self._tools.runtime.spawn("recovery", tend)
@@ -74,10 +79,12 @@ class Recovery:
                 continue
             try:
                 self._conclude(record, deadline)
-            except Error as error:
+            except MisuseError:
+                raise
+            except Exception as error:
                 if record.kind is Kind.DOWNLOAD:
                     raise
-                _log.warning("%s could not be concluded before the next command: %s", record, error)
+                _tell(record, "could not be concluded before the next command", error)
 
     def _tend(self, failed: bool) -> None:
         operations = self._tools.operations
@@ -100,8 +107,11 @@ class Recovery:
         for record in records:
             try:
                 self._conclude(record, Deadline(self._tools.runtime, LOOK_SECONDS))
-            except Error as error:
-                _log.warning("%s could not be concluded and is tried again: %s", record, error)
+            except MisuseError:
+                raise
+            except Exception as error:
+                # One that cannot be dealt with must not end what tends to all the others.
+                _tell(record, "could not be concluded and is tried again", error)
                 failed = True
         return failed
 
@@ -164,3 +174,8 @@ class Recovery:
             return [disk.source for disk in read_disks(self._tools.hypervisor.xml(vm))]
         except NotFound:
             return []
+
+
+def _tell(record: Record, what: str, error: Exception) -> None:
+    """With its traceback, when it is none that this agent raises on purpose."""
+    _log.warning("%s %s: %s", record, what, error, exc_info=None if isinstance(error, Error) else error)

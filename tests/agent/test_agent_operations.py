@@ -17,7 +17,7 @@ from harness.spi.commands import (
     StopCommand,
     StorPoolDownloadTemplateCommand,
 )
-from harness.spi.errors import Dead, ErrorClass, Unavailable, Unknown
+from harness.spi.errors import Dead, ErrorClass, MisuseError, Unavailable, Unknown
 from harness.spi.objects import DataStore, Disk, ImageFormat, StoreRole, TemplateObject
 from harness.spi.ports import DomainState
 from harness.storpool import AnswerLost
@@ -359,6 +359,38 @@ def test_a_look_that_fails_is_tried_again_whatever_is_away(late: bool) -> None:
         rig.clock.time += SETTLE_TIME + 1
         assert not agent.recovery.look_at_all()
         assert (rig.attached, rig.files) == ({"d.n.1"}, {})
+
+
+def test_one_operation_that_breaks_the_look_ends_neither_the_look_nor_the_command(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig = Rig()
+    (disk,) = up(rig)
+    rig.attached |= {"d.n.5", "d.n.6"}
+    put(rig, Kind.ATTACH, rig.volume(4), id="op-1")
+    put(rig, Kind.ATTACH, rig.volume(5), id="op-2")
+    agent = rig.agent()
+    rig.fail("detach d.n.5", ValueError("strange answer"), times=2)
+    assert agent.recovery.look_at_all()
+    assert rig.attached == {"d.n.1", "d.n.5"}
+    assert "Traceback" in caplog.text
+    assert "strange answer" in caplog.text
+    assert agent.handle(StartCommand(vm=rig.vm(1))).result
+    assert not agent.recovery.look_at_all()
+    assert rig.attached == {"d.n.1"}
+    assert rig.sources(VM) == [disk.path]
+
+
+def test_a_broken_rule_of_the_runtime_is_not_hidden_by_a_look() -> None:
+    rig = Rig()
+    up(rig)
+    put(rig, Kind.ATTACH, rig.volume(4))
+    rig.fail("detach d.n.5", MisuseError("called inside a transaction"), times=2)
+    agent = rig.agent()
+    with pytest.raises(MisuseError):
+        agent.recovery.look_at_all()
+    with pytest.raises(MisuseError):
+        agent.handle(StartCommand(vm=rig.vm(1)))
 
 
 def test_a_look_that_is_killed_is_looked_again() -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from harness.agent.operations import SETTLE_TIME
-from harness.agent.recovery import START_SECONDS
+from harness.agent.recovery import START_SECONDS, Recovery
+from harness.agent.secondary import QemuNfs
 from harness.runtime.simulated import Simulation
 from harness.spi.commands import (
     AnyAnswer,
@@ -288,6 +289,29 @@ def test_an_agent_serves_while_storpool_is_away_and_undoes_once_it_is_back() -> 
         assert lab.attached() == lab.shown() == ONE
         lab.settle()
         assert lab.records() == ['{"id":"to']
+
+    lab.simulation.run(main)
+
+
+def test_the_background_task_outlives_errors_that_nobody_foresaw(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab(1, word="attach-device i-2-7-VM")
+    looks: list[str] = []
+
+    def broken(*_: object) -> bool:
+        looks.append("look")
+        raise ValueError("strange XML")
+
+    def main() -> None:
+        half_attached(lab)
+        with monkeypatch.context() as patch:
+            patch.setattr(QemuNfs, "clean_up", broken)
+            patch.setattr(Recovery, "_used", broken)
+            lab.processes.start(AGENT)
+            lab.simulation.main.sleep(600)
+        assert len(looks) > 5
+        assert lab.attached() == BOTH
+        lab.simulation.main.sleep(90)
+        assert lab.attached() == lab.shown() == ONE
 
     lab.simulation.run(main)
 
