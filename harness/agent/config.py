@@ -50,7 +50,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     accelerator: Accelerator = Accelerator.KVM
     secondary_access: SecondaryAccess = SecondaryAccess.KERNEL_MOUNT
     mount_directory: str = "/run/splab-agent/mnt"
-    """Where image stores are mounted, one directory a command."""
+    """Where image stores are mounted, one directory `splab-agent.<uuid>.<uuid>` a command."""
     log_directory: str | None = None
     """Serial consoles of guests go to `<name>.console` here; without it, to a pty."""
     storpool_conf: str = "/etc/storpool.conf"
