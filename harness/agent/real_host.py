@@ -91,13 +91,21 @@ class RealHost:
 
     def end_programs(self, operation: str, *, timeout: float) -> None:
         deadline = self._runtime.monotonic() + timeout
-        while pids := _kill_holders(f"/memfd:{_mark_of(operation)} (deleted)"):
+        while pids := self._kill_programs(operation):
             if self._runtime.monotonic() >= deadline:
                 raise Unknown(
                     f"processes {', '.join(map(str, pids))} of operation {operation} were killed but are still there "
                     f"after {timeout:g} s; do they hang in I/O?"
                 )
             self._runtime.sleep(POLL_SECONDS)
+
+    def _kill_programs(self, operation: str) -> list[int]:
+        try:
+            return _kill_holders(f"/memfd:{_mark_of(operation)} (deleted)")
+        except OSError as error:
+            raise Unavailable(
+                f"whether a program of operation {operation} still runs cannot be seen: {error.strerror}"
+            ) from error
 
     def read_text(self, path: str) -> str:
         try:
@@ -158,6 +166,14 @@ class RealHost:
                 if self._runtime.monotonic() >= deadline:
                     _kill_group(process)
                     raise Unknown(f"{argv[0]} did not end within {timeout:g} s and was killed")
+
+
+def check_kernel() -> None:
+    """Raises `Unavailable` when processes cannot be named safely here, so that programs could not be ended."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        raise Unavailable(f"pidfd_open fails: {error.strerror}; the agent needs Linux 5.3 or newer") from error
 
 
 def hold_directory(path: str) -> None:
@@ -258,36 +274,63 @@ def _kill_holders(link: str) -> list[int]:
     for name in os.listdir("/proc"):  # noqa: PTH208 - names are wanted, not paths
         if not name.isdigit() or int(name) == os.getpid():
             continue
+        pid = int(name)
         try:
-            # Opened before the look: were the number used again, the signal would still go to what was looked at.
-            process = os.pidfd_open(int(name))
+            if _kill_holder(pid, link):
+                found.append(pid)
         except OSError:
-            continue
-        try:
-            if _holds(int(name), link):
-                found.append(int(name))
-                signal.pidfd_send_signal(process, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        finally:
-            os.close(process)
+            # Not to see into a process is not to know that it holds nothing.
+            if not _has_ended(pid):
+                raise
     return found
+
+
+def _kill_holder(pid: int, link: str) -> bool:
+    # Opened before the look: were the number used again, the signal would still go to what was looked at.
+    process = os.pidfd_open(pid)
+    try:
+        holds = _holds(pid, link)
+        if holds:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        return holds
+    finally:
+        os.close(process)
 
 
 def _holds(pid: int, link: str) -> bool:
     directory = f"/proc/{pid}/fd"
     try:
         return any(_link(f"{directory}/{name}") == link for name in os.listdir(directory))  # noqa: PTH208
-    except OSError:
-        # It has ended, or is another user's and so none of ours.
+    except PermissionError:
+        user, capabilities = _credentials(pid)
+        own_user, own_capabilities = _credentials(os.getpid())
+        if user == own_user and not capabilities & ~own_capabilities:
+            raise
+        # Another user's, or one that may do more than this process: no agent started that.
         return False
+
+
+def _credentials(pid: int) -> tuple[str, int]:
+    """User ids and permitted capabilities, as the kernel shows them to everybody."""
+    lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    shown = dict(line.split(":\t", 1) for line in lines if line.startswith(("Uid:", "CapPrm:")))
+    return shown["Uid"], int(shown["CapPrm"], 16)
 
 
 def _link(path: str) -> str:
     try:
         return os.readlink(path)  # noqa: PTH115 - many thousands of them
-    except OSError:
+    except FileNotFoundError:
         return ""
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether there is no such process, or only what its parent has not yet asked for: that has no files."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state in (b"Z", b"X")
 
 
 def _memory_file(name: str, data: bytes) -> int:
