@@ -14,10 +14,11 @@ import enum
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import msgspec
 
-from harness.spi.errors import Error, Unknown
+from harness.spi.errors import Error, InvalidParameter, NotFound, Unknown
 from harness.spi.ports import Host
 from harness.spi.runtime import Runtime
 
@@ -54,6 +55,8 @@ class Step(enum.StrEnum):
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Times are Unix seconds."""
 
+    version: Literal[1] = 1
+    """Of this format."""
     id: str
     kind: Kind
     step: Step = Step.ACTING
@@ -93,20 +96,31 @@ class Operations:
         self._running: set[str] = set()
         """Those whose command has not ended."""
         self._changed = runtime.event("operations")
+        self.incomplete = True
+        """What an earlier agent left could not all be read yet."""
+        self._looked = False
+        self._told: set[str] = set()
+        """Files that are no records."""
 
     def load(self) -> None:
-        """Find what an earlier agent left open. What cannot be read is told and left alone."""
+        """Find what an earlier agent left open; again while `incomplete`, also when commands run by then.
+
+        A file that is no record is told and left alone, at every start.
+        """
+        first, self._looked = not self._looked, True
         try:
             names = self._host.list_directory(self._directory)
         except Error as error:
             _log.error("operations that an earlier agent may have left open cannot be looked for: %s", error)
             return
+        complete = True
         for name in names:
             path = f"{self._directory}/{name}"
-            if name.endswith(HALF_WRITTEN):
+            if name.endswith(HALF_WRITTEN) and first:
                 self._remove(path)
-            elif name.endswith(SUFFIX):
-                self._load(name.removesuffix(SUFFIX), path)
+            elif name.endswith(SUFFIX) and path not in self._told:
+                complete &= self._load(name.removesuffix(SUFFIX), path)
+        self.incomplete = not complete
 
     @contextmanager
     def begin(self, kind: Kind, vm: str | None, paths: Iterable[str]) -> Iterator[Operation]:
@@ -209,18 +223,29 @@ class Operations:
             self._running.discard(record.id)
         self._changed.set()
 
-    def _load(self, name: str, path: str) -> None:
+    def _load(self, name: str, path: str) -> bool:
+        """Whether it need not be read again."""
         try:
             record = msgspec.json.decode(self._host.read_text(path), type=Record)
-        except (Error, msgspec.DecodeError) as error:
+        except NotFound:
+            return True
+        except (InvalidParameter, msgspec.DecodeError) as error:
+            self._told.add(path)
             _log.error("operation record %s cannot be read: %s; see what it was about, then remove it", path, error)
-            return
+            return True
+        except Error as error:
+            _log.error("operation record %s cannot be read now, and is tried again: %s", path, error)
+            return False
         if record.id != name:
+            self._told.add(path)
             _log.error("operation record %s is that of %s; see what it is about, then remove it", path, record)
-            return
-        _log.warning("%s was left open", record)
+            return True
         with self._guard:
+            if record.id in self._open:
+                return True
             self._open[record.id] = record
+        _log.warning("%s was left open", record)
+        return True
 
     def _file(self, record: Record) -> str:
         return f"{self._directory}/{record.id}{SUFFIX}"

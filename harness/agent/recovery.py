@@ -54,7 +54,7 @@ class Recovery:
                 raise
             except Exception:
                 _log.exception("what an earlier agent may have left of image stores could not be cleaned up")
-            self._tend(failed)
+            self._tend(failed or self._tools.operations.incomplete)
 
         self._tools.runtime.spawn("recovery", tend)
         if not looked.wait(START_SECONDS):
@@ -91,9 +91,12 @@ class Recovery:
         pause, longest = RETRY_SECONDS
         while True:
             operations.await_change(pause if failed else self._first_settles_in())
+            if operations.incomplete:
+                operations.load()
             failed = self._attempt(
                 record for record in operations.left() if record.step is Step.ACTING or operations.settled(record)
             )
+            failed = failed or operations.incomplete
             pause = min(2 * pause, longest) if failed else RETRY_SECONDS[0]
 
     def _first_settles_in(self) -> float | None:

@@ -180,6 +180,11 @@ class Rig:
         if self.late_failures.get(name):
             raise self.late_failures[name].pop(0)
 
+    def refuse(self, name: str) -> None:
+        """Fail, if that was told of something that is no step: it changes nothing."""
+        if self.failures.get(name):
+            raise self.failures[name].pop(0)
+
     def agent(self) -> Agent:
         """A new agent that has found what the one before it left, and has done nothing about it yet."""
         client = StorPoolClient(FakeApi(self), self.clock, RetryPolicy(attempts=1))
@@ -321,6 +326,7 @@ class FakeHost:
 
     def read_text(self, path: str) -> str:
         if path in self._rig.files:
+            self._rig.refuse("read record")
             return self._rig.files[path]
         if path != "/etc/storpool.conf":
             raise NotFound(path)
@@ -340,6 +346,7 @@ class FakeHost:
             self._rig.files.pop(path, None)
 
     def list_directory(self, path: str) -> tuple[str, ...]:
+        self._rig.refuse("list records")
         return tuple(sorted(name.removeprefix(f"{path}/") for name in self._rig.files))
 
 

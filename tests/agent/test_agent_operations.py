@@ -318,7 +318,14 @@ def test_a_vm_or_volume_that_a_command_works_on_is_left_alone(vm: str, number: i
 
 @pytest.mark.parametrize(
     "text",
-    ["", '{"id":"op-1","kind":"att', "\0\0\0\0", '{"id":"op-1","kind":"attach","began_at":1,"colour":"blue"}', "[]"],
+    [
+        "",
+        '{"version":2,"id":"op-1","kind":"attach","began_at":1}',
+        '{"id":"op-1","kind":"att',
+        "\0\0\0\0",
+        '{"id":"op-1","kind":"attach","began_at":1,"colour":"blue"}',
+        "[]",
+    ],
 )
 def test_a_record_that_cannot_be_read_is_told_and_left_and_stops_nothing(
     text: str, caplog: pytest.LogCaptureFixture
@@ -330,6 +337,39 @@ def test_a_record_that_cannot_be_read_is_told_and_left_and_stops_nothing(
     assert rig.files == {f"{DIRECTORY}/op-1.json": text}
     assert rig.attached == {"d.n.1"}
     assert f"{DIRECTORY}/op-1.json cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["list records", "read record"])
+def test_records_that_could_not_be_read_at_the_start_are_read_later(
+    what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Rig()
+    up(rig)
+    rig.attached.add("d.n.5")
+    put(rig, Kind.ATTACH, rig.volume(4))
+    rig.files[f"{DIRECTORY}/op-0.json"] = "torn"
+    rig.fail(what, Unavailable("input/output error"), times=4)
+    agent = rig.agent()
+    operations = agent._tools.operations
+    while operations.incomplete:
+        assert operations.left() == []
+        operations.load()
+    # An operation that this agent has begun meanwhile is its own.
+    assert agent.handle(AttachCommand(vm_name=VM, disk=rig.volume(6))).result
+    assert not agent.recovery.look_at_all()
+    assert rig.attached == {"d.n.1", "d.n.7"}
+    assert caplog.text.count("op-0.json cannot be read:") == 1
+    assert caplog.text.count("was left open") == 1
+
+
+def test_a_half_written_record_is_left_alone_once_commands_are_served() -> None:
+    rig = Rig()
+    rig.fail("list records", Unavailable("input/output error"))
+    agent = rig.agent()
+    rig.files[f"{DIRECTORY}/op-3.json.new"] = ""
+    agent._tools.operations.load()
+    assert not agent._tools.operations.incomplete
+    assert list(rig.files) == [f"{DIRECTORY}/op-3.json.new"]
 
 
 def test_a_record_under_another_name_is_left_and_a_half_written_one_goes() -> None:

@@ -316,6 +316,27 @@ def test_the_background_task_outlives_errors_that_nobody_foresaw(monkeypatch: py
     lab.simulation.run(main)
 
 
+def test_records_that_cannot_be_listed_at_the_start_are_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab(1, word="attach-device i-2-7-VM")
+
+    def refused(*_: object) -> tuple[str, ...]:
+        raise Unavailable("input/output error")
+
+    def main() -> None:
+        half_attached(lab)
+        with monkeypatch.context() as patch:
+            patch.setattr(model_host.ModelHost, "list_directory", refused)
+            lab.processes.start(AGENT)
+            lab.simulation.main.sleep(600)
+        assert lab.attached() == BOTH
+        lab.simulation.main.sleep(90)
+        assert lab.attached() == lab.shown() == ONE
+        lab.settle()
+        assert lab.records() == []
+
+    lab.simulation.run(main)
+
+
 def test_what_has_settled_is_tried_at_a_bounded_pace_while_storpool_is_away(caplog: pytest.LogCaptureFixture) -> None:
     lab = Lab(1, word="attach-device i-2-7-VM")
 
