@@ -26,6 +26,8 @@ _log = logging.getLogger("harness.agent")
 
 SETTLE_TIME = 600.0
 """Seconds after which a request that was never answered is taken to be dead, as in the driver."""
+CLOCK_SLACK = 1.0
+"""Seconds that clocks and rounding may differ without having been set."""
 SUFFIX = ".json"
 HALF_WRITTEN = ".new"
 """What `Host.write_durably` writes first ends so; a kill leaves it, and then nothing had been done yet."""
@@ -210,6 +212,10 @@ class Operations:
     def settles_in(self, record: Record) -> float:
         """Seconds until its settle time is over, never more than that however the clock was set."""
         return min(SETTLE_TIME, record.settles_at - self._runtime.now())
+
+    def set_back(self, record: Record) -> bool:
+        """Whether the clock was set back since it began to settle, so that it would settle later than it may."""
+        return record.step is Step.SETTLING and record.settles_at - self._runtime.now() > SETTLE_TIME + CLOCK_SLACK
 
     def await_change(self, timeout: float | None) -> None:
         """Wait until an operation was left open, at most `timeout` seconds."""

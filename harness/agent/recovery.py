@@ -93,11 +93,22 @@ class Recovery:
             operations.await_change(pause if failed else self._first_settles_in())
             if operations.incomplete:
                 operations.load()
+            self._follow_clock()
             failed = self._attempt(
                 record for record in operations.left() if record.step is Step.ACTING or operations.settled(record)
             )
             failed = failed or operations.incomplete
             pause = min(2 * pause, longest) if failed else RETRY_SECONDS[0]
+
+    def _follow_clock(self) -> None:
+        """What the clock was set back for settles in its time from now; looked at again when that is over at most."""
+        operations = self._tools.operations
+        for record in operations.left():
+            if operations.set_back(record):
+                try:
+                    operations.settle(record)
+                except Error as error:
+                    _tell(record, "settles late, for the clock was set back", error)
 
     def _first_settles_in(self) -> float | None:
         """Seconds; None when nothing is settling."""

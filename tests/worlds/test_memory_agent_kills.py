@@ -337,6 +337,26 @@ def test_records_that_cannot_be_listed_at_the_start_are_looked_for_again(monkeyp
     lab.simulation.run(main)
 
 
+@pytest.mark.parametrize("down", [False, True])
+def test_a_clock_that_is_set_back_keeps_an_operation_open_for_twice_its_settle_time_at_most(down: bool) -> None:
+    lab = Lab(1, word="attach-device i-2-7-VM")
+
+    def main() -> None:
+        half_attached(lab)
+        lab.processes.start(AGENT)
+        lab.simulation.main.sleep(10)
+        assert '"settling"' in lab.records()[0]
+        if down:
+            lab.simulation.kill(AGENT)
+        lab.simulation.clocks[AGENT] = -36000
+        if down:
+            lab.processes.start(AGENT)
+        lab.simulation.main.sleep(2 * SETTLE_TIME + 60)
+        assert lab.records() == []
+
+    lab.simulation.run(main)
+
+
 def test_what_has_settled_is_tried_at_a_bounded_pace_while_storpool_is_away(caplog: pytest.LogCaptureFixture) -> None:
     lab = Lab(1, word="attach-device i-2-7-VM")
 
