@@ -21,6 +21,8 @@ from harness.storpool import NotSent
 
 POLL_SECONDS = 0.1
 BUSY_RETRY_SECONDS = 0.5
+LEAST_DETACH_SECONDS = 5.0
+"""For a detach whose command has no time left: it is tried nevertheless, for what stays attached is in the way."""
 
 
 class Attachments(Protocol):
@@ -32,14 +34,17 @@ class Attachments(Protocol):
     def attach(self, object_id: str, client: int, *, shared: bool, timeout: int, late: Callable[[], None]) -> None:
         """Attach here, a volume read-write and a snapshot read-only. `NotFound` when there is no such object.
 
-        Unless `shared`, a volume is detached from every other client that may write to it; when one of them has it
-        open, `Conflict` names that one and nothing is changed. `late` is called, at once, when the attachment may also
+        Unless `shared`, a volume is detached from every other client; when one of them has it open, `Conflict` names
+        that one and nothing is changed. `late` is called, at once, when the attachment may also
         be made after this call and whatever follows it: an answer was lost, or StorPool gave up waiting.
         """
         ...
 
-    def detach(self, object_id: str, client: int, *, timeout: int) -> None:
-        """Detach from here, without force. `Conflict` while the device is open, `NotFound` when the object is gone."""
+    def detach(self, object_id: str, client: int, *, timeout: int, within: Deadline | None) -> None:
+        """Detach from here, without force. `Conflict` while the device is open, `NotFound` when the object is gone.
+
+        `timeout` is how long StorPool may wait for this client, `within` the end of all sendings.
+        """
         ...
 
     def size(self, object_id: str) -> int:
@@ -100,14 +105,19 @@ class StorageAdaptor:
         """Detach the object from this host; what is detached or gone already is done.
 
         A device that is open is asked for again until the time is over, then `Conflict` names it; it is never forced.
+        `timeout` bounds the calls too, but leaves them `LEAST_DETACH_SECONDS`.
         """
         object_id = storpool_id(path)
         client = self._client_id()
         limit = self._config.detach_busy_timeout
-        deadline = Deadline(self._runtime, limit if timeout is None else min(limit, timeout))
+        within = None
+        if timeout is not None:
+            within = Deadline(self._runtime, max(timeout, LEAST_DETACH_SECONDS))
+            limit = min(limit, within.remaining)
+        deadline = Deadline(self._runtime, limit)
         while True:
             try:
-                self._attachments.detach(object_id, client, timeout=self._config.attach_timeout)
+                self._attachments.detach(object_id, client, timeout=self._config.attach_timeout, within=within)
                 return
             except NotFound:
                 return
@@ -145,7 +155,7 @@ class StorageAdaptor:
             raise NotFound(f"{path} does not exist in StorPool, so it cannot be attached to host {name}") from error
         except Conflict as error:
             raise Conflict(
-                f"{path} was not attached to host {name}, because another host has it open for writing: {error}; "
+                f"{path} was not attached to host {name}, because another host has it open: {error}; "
                 "stop what uses it there first"
             ) from error
         except InvalidParameter as error:

@@ -1,6 +1,7 @@
 """The agent of one host: hands each command to its handler and turns errors into answers.
 
 A command whose VM or volumes have an operation open that nobody works on waits until that was looked at (recovery.py).
+Stopping a VM does not: it helps whatever was left open, and must be possible while StorPool is away.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Agent:
     def _after_recovery(self, command: AnyCommand) -> AnyCommand:
         """The command with the time that is left, once what is open of its VM and volumes has been looked at."""
         vm, paths = _subjects(command)
-        if vm is None and not paths:
+        if (vm is None and not paths) or isinstance(command, StopCommand):
             return command
         deadline = Deadline(self._tools.runtime, command.wait)
         self.recovery.before_command(vm, paths, command.wait / 2)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
+from harness.agent.deadline import Deadline
 from harness.spi.errors import InvalidParameter, NotFound, Unavailable, Unknown
 from harness.storpool import NotSent, SnapshotReassignDesc, StorPoolClient, VolumeReassignDesc
 
 ATTEMPTS = 3
 """Sendings of a request whose answers were lost. Both requests only say how things should be, so that a repetition
 or a late twin of one that succeeded changes nothing."""
+
+SHORTEST_SENDING = 1.0
+"""Seconds that a sending is given at least."""
 
 
 def _nothing() -> None:
@@ -33,19 +38,22 @@ class ClientAttachments:
     def attach(
         self, object_id: str, client: int, *, shared: bool, timeout: int, late: Callable[[], None] = _nothing
     ) -> None:
-        others = () if shared else self._other_writers(object_id, client)
         try:
-            # StorPool does all of it or nothing: a device that is open elsewhere keeps it from being attached here.
-            desc = VolumeReassignDesc(volume=object_id, rw=(client,), detach=others or UNSET, force=False)
+            # One step, all of it or nothing (spec/storpool-api.md 0.3): what is open here stays as it is, and a device
+            # that is open elsewhere keeps it from being attached here, also when this arrives late.
+            others: Literal["all"] | UnsetType = UNSET if shared else "all"
+            desc = VolumeReassignDesc(volume=object_id, rw=(client,), detach=others, force=False)
             self._reassign(desc, timeout, late)
         except NotFound:
             self._reassign(SnapshotReassignDesc(snapshot=object_id, ro=(client,)), timeout, late)
 
-    def detach(self, object_id: str, client: int, *, timeout: int) -> None:
+    def detach(self, object_id: str, client: int, *, timeout: int, within: Deadline | None = None) -> None:
         try:
-            self._reassign(VolumeReassignDesc(volume=object_id, detach=(client,), force=False), timeout)
+            volume = VolumeReassignDesc(volume=object_id, detach=(client,), force=False)
+            self._reassign(volume, timeout, within=within)
         except NotFound:
-            self._reassign(SnapshotReassignDesc(snapshot=object_id, detach=(client,), force=False), timeout)
+            snapshot = SnapshotReassignDesc(snapshot=object_id, detach=(client,), force=False)
+            self._reassign(snapshot, timeout, within=within)
 
     def size(self, object_id: str) -> int:
         try:
@@ -53,20 +61,24 @@ class ClientAttachments:
         except NotFound:
             return self._client.snapshot(object_id).size
 
-    def _other_writers(self, object_id: str, client: int) -> tuple[int, ...]:
-        found = self._client.attachments(object_id)
-        return tuple(sorted({at.client for at in found if at.rights == "rw" and at.client != client}))
-
     def _reassign(
         self,
         item: VolumeReassignDesc | SnapshotReassignDesc,
         timeout: int,
         late: Callable[[], None] = _nothing,
+        within: Deadline | None = None,
     ) -> None:
         lost: Unknown | None = None
         for _ in range(ATTEMPTS):
+            left = None if within is None else within.remaining
+            if lost is not None and left is not None and left < SHORTEST_SENDING:
+                break
             try:
-                self._client.volumes_reassign_wait([item], attach_timeout=timeout)
+                self._client.volumes_reassign_wait(
+                    [item],
+                    attach_timeout=timeout if left is None else max(1, min(timeout, int(left))),
+                    timeout=None if left is None else max(SHORTEST_SENDING, left),
+                )
                 return
             except Unknown as error:
                 lost = error

@@ -50,7 +50,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     accelerator: Accelerator = Accelerator.KVM
     secondary_access: SecondaryAccess = SecondaryAccess.KERNEL_MOUNT
     mount_directory: str = "/run/splab-agent/mnt"
-    """Where image stores are mounted, one directory a command."""
+    """Where image stores are mounted, one directory `splab-agent.<uuid>.<uuid>` a command."""
     log_directory: str | None = None
     """Serial consoles of guests go to `<name>.console` here; without it, to a pty."""
     storpool_conf: str = "/etc/storpool.conf"
@@ -67,7 +67,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     shutdown_timeout: float = 60.0
     """How long a guest may take to power off by itself before it is destroyed."""
     operations_directory: str = "/var/lib/splab-agent/operations"
-    """Records of operations that are not over, on a disk that survives a restart of the host; of this agent alone."""
+    """Records of operations that are not over, on a disk that survives a restart of the host; of this agent alone,
+    which holds it for as long as it runs."""
     max_commands: int = 32
     """Commands that may run at a time; more are turned away before they begin."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.agent.agent import Agent
 from harness.agent.config import AgentConfig, SecondaryAccess, load_config
 from harness.agent.libvirt_hypervisor import LibvirtHypervisor
-from harness.agent.real_host import RealHost
+from harness.agent.real_host import RealHost, check_kernel, hold_directory
 from harness.agent.secondary import KernelMount, QemuNfs
 from harness.agent.server import CommandServer
 from harness.agent.storpool_conf import read_host_configuration
@@ -53,9 +53,12 @@ def serve(config: AgentConfig) -> int:
     """Serve commands until SIGTERM or SIGINT, then until those that run have ended."""
     if config.tls is None:
         raise InvalidParameter("agent configuration: `tls` with ca, certificate and key is missing")
+    check_kernel()
     runtime = ThreadRuntime(f"agent-{config.host_name}")
     agent = build(runtime, config)
     stopping = stop_event(runtime)
+    # Before anything is looked at: what another agent of this host works on would look as if it had been left open.
+    hold_directory(config.operations_directory)
     agent.recovery.start()
     server = CommandServer(runtime, agent.handle, config.listen, config.tls, config.max_commands)
     server.start()

@@ -14,10 +14,11 @@ import enum
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import msgspec
 
-from harness.spi.errors import Error, Unknown
+from harness.spi.errors import Error, InvalidParameter, NotFound, Unknown
 from harness.spi.ports import Host
 from harness.spi.runtime import Runtime
 
@@ -25,6 +26,8 @@ _log = logging.getLogger("harness.agent")
 
 SETTLE_TIME = 600.0
 """Seconds after which a request that was never answered is taken to be dead, as in the driver."""
+CLOCK_SLACK = 1.0
+"""Seconds that clocks and rounding may differ without having been set."""
 SUFFIX = ".json"
 HALF_WRITTEN = ".new"
 """What `Host.write_durably` writes first ends so; a kill leaves it, and then nothing had been done yet."""
@@ -42,6 +45,10 @@ class Kind(enum.StrEnum):
     """No command: an attachment that StorPool may make later, because the answer was lost."""
 
 
+FORWARD_ONLY = (Kind.STOP, Kind.DETTACH)
+"""Never undone: what of it is left, the same command does when it is sent again."""
+
+
 class Step(enum.StrEnum):
     ACTING = "acting"
     SETTLING = "settling"
@@ -50,6 +57,8 @@ class Step(enum.StrEnum):
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Times are Unix seconds."""
 
+    version: Literal[1] = 1
+    """Of this format."""
     id: str
     kind: Kind
     step: Step = Step.ACTING
@@ -89,36 +98,50 @@ class Operations:
         self._running: set[str] = set()
         """Those whose command has not ended."""
         self._changed = runtime.event("operations")
+        self.incomplete = True
+        """What an earlier agent left could not all be read yet."""
+        self._looked = False
+        self._told: set[str] = set()
+        """Files that are no records."""
 
     def load(self) -> None:
-        """Find what an earlier agent left open. What cannot be read is told and left alone."""
+        """Find what an earlier agent left open; again while `incomplete`, also when commands run by then.
+
+        A file that is no record is told and left alone, at every start.
+        """
+        first, self._looked = not self._looked, True
         try:
             names = self._host.list_directory(self._directory)
         except Error as error:
             _log.error("operations that an earlier agent may have left open cannot be looked for: %s", error)
             return
+        complete = True
         for name in names:
             path = f"{self._directory}/{name}"
-            if name.endswith(HALF_WRITTEN):
+            if name.endswith(HALF_WRITTEN) and first:
                 self._remove(path)
-            elif name.endswith(SUFFIX):
-                self._load(name.removesuffix(SUFFIX), path)
+            elif name.endswith(SUFFIX) and path not in self._told:
+                complete &= self._load(name.removesuffix(SUFFIX), path)
+        self.incomplete = not complete
 
     @contextmanager
     def begin(self, kind: Kind, vm: str | None, paths: Iterable[str]) -> Iterator[Operation]:
         """Keep a record while the block runs; the caller holds the locks of the VM and the volumes.
 
-        Raises `Unavailable` before the block when it cannot be written. After an error of the block it ends only when
-        the block has undone everything.
+        Raises `Unavailable` before the block when it cannot be written, unless it goes forward only: a VM must be able
+        to be stopped when the disk is full, and sent again that command needs no record. After an error of the block
+        it ends only when the block has undone everything.
         """
         record = Record(
             id=self._runtime.uuid(), kind=kind, vm=vm, paths=tuple(paths), began_at=round(self._runtime.now(), 3)
         )
         try:
             self._write(record)
-        except Error:
+        except Error as error:
             self._remove(self._file(record))
-            raise
+            if kind not in FORWARD_ONLY:
+                raise
+            _log.error("%s goes on without a record: %s", record, error)
         with self._guard:
             self._open[record.id] = record
             self._running.add(record.id)
@@ -190,6 +213,10 @@ class Operations:
         """Seconds until its settle time is over, never more than that however the clock was set."""
         return min(SETTLE_TIME, record.settles_at - self._runtime.now())
 
+    def set_back(self, record: Record) -> bool:
+        """Whether the clock was set back since it began to settle, so that it would settle later than it may."""
+        return record.step is Step.SETTLING and record.settles_at - self._runtime.now() > SETTLE_TIME + CLOCK_SLACK
+
     def await_change(self, timeout: float | None) -> None:
         """Wait until an operation was left open, at most `timeout` seconds."""
         if not self._changed.wait(timeout):
@@ -202,18 +229,29 @@ class Operations:
             self._running.discard(record.id)
         self._changed.set()
 
-    def _load(self, name: str, path: str) -> None:
+    def _load(self, name: str, path: str) -> bool:
+        """Whether it need not be read again."""
         try:
             record = msgspec.json.decode(self._host.read_text(path), type=Record)
-        except (Error, msgspec.DecodeError) as error:
+        except NotFound:
+            return True
+        except (InvalidParameter, msgspec.DecodeError) as error:
+            self._told.add(path)
             _log.error("operation record %s cannot be read: %s; see what it was about, then remove it", path, error)
-            return
+            return True
+        except Error as error:
+            _log.error("operation record %s cannot be read now, and is tried again: %s", path, error)
+            return False
         if record.id != name:
+            self._told.add(path)
             _log.error("operation record %s is that of %s; see what it is about, then remove it", path, record)
-            return
-        _log.warning("%s was left open", record)
+            return True
         with self._guard:
+            if record.id in self._open:
+                return True
             self._open[record.id] = record
+        _log.warning("%s was left open", record)
+        return True
 
     def _file(self, record: Record) -> str:
         return f"{self._directory}/{record.id}{SUFFIX}"
@@ -235,8 +273,8 @@ def _subject(record: Record) -> tuple[Kind, str | None, tuple[str, ...]]:
 
 
 def _undone(kind: Kind, error: Exception) -> bool:
-    """Whether the handler has undone what it did. Stopping and detaching go forward only; what else could not be
-    undone is a note of the error, or makes it `Unknown`."""
-    if kind in (Kind.STOP, Kind.DETTACH) or not isinstance(error, Error) or isinstance(error, Unknown):
+    """Whether the handler has undone what it did. What could not be undone is a note of the error, or makes it
+    `Unknown`."""
+    if kind in FORWARD_ONLY or not isinstance(error, Error) or isinstance(error, Unknown):
         return False
     return not getattr(error, "__notes__", ())

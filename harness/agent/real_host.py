@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import select
 import selectors
@@ -17,11 +18,14 @@ import stat
 import struct
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from harness.spi.errors import InvalidParameter, NotFound, Unavailable, Unknown
+from harness.spi.errors import Conflict, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.ports import CommandResult
 from harness.spi.runtime import Runtime
+
+_log = logging.getLogger("harness.agent")
 
 BLKGETSIZE64 = 0x80081272
 """ioctl of linux/fs.h: size of a block device in bytes, as 64 bits."""
@@ -87,13 +91,21 @@ class RealHost:
 
     def end_programs(self, operation: str, *, timeout: float) -> None:
         deadline = self._runtime.monotonic() + timeout
-        while pids := _kill_holders(f"/memfd:{_mark_of(operation)} (deleted)"):
+        while pids := self._kill_programs(operation):
             if self._runtime.monotonic() >= deadline:
                 raise Unknown(
                     f"processes {', '.join(map(str, pids))} of operation {operation} were killed but are still there "
                     f"after {timeout:g} s; do they hang in I/O?"
                 )
             self._runtime.sleep(POLL_SECONDS)
+
+    def _kill_programs(self, operation: str) -> list[int]:
+        try:
+            return _kill_holders(f"/memfd:{_mark_of(operation)} (deleted)")
+        except OSError as error:
+            raise Unavailable(
+                f"whether a program of operation {operation} still runs cannot be seen: {error.strerror}"
+            ) from error
 
     def read_text(self, path: str) -> str:
         try:
@@ -120,12 +132,17 @@ class RealHost:
             fresh.replace(target)
             _sync_directory(target.parent)
         except OSError as error:
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
             raise Unavailable(f"{path} cannot be written: {error.strerror}; is the disk full or read-only?") from error
 
     def remove(self, path: str) -> None:
         try:
             Path(path).unlink(missing_ok=True)
         except OSError as error:
+            # A read-only file system refuses before it looks.
+            if error.errno == errno.EROFS and not os.path.lexists(path):
+                return
             raise Unavailable(f"{path} cannot be removed: {error.strerror}") from error
 
     def list_directory(self, path: str) -> tuple[str, ...]:
@@ -149,6 +166,35 @@ class RealHost:
                 if self._runtime.monotonic() >= deadline:
                     _kill_group(process)
                     raise Unknown(f"{argv[0]} did not end within {timeout:g} s and was killed")
+
+
+def check_kernel() -> None:
+    """Raises `Unavailable` when processes cannot be named safely here, so that programs could not be ended."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        raise Unavailable(f"pidfd_open fails: {error.strerror}; the agent needs Linux 5.3 or newer") from error
+
+
+def hold_directory(path: str) -> None:
+    """Make it this process's alone for as long as it lives; raises `Conflict` when it is another one's.
+
+    Without a directory, on a disk that is read-only, there is nothing to hold: that is logged.
+    """
+    try:
+        _make_directory(Path(path))
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        _log.error("%s cannot be made this agent's alone: %s", path, error.strerror)
+        return
+    try:
+        # Never closed again: the kernel lets go of it when the process has ended, however that happens.
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(directory)
+        if error.errno == errno.EWOULDBLOCK:
+            raise Conflict(f"{path} is in use by another agent that runs on this host; stop that one first") from error
+        _log.error("%s cannot be made this agent's alone: %s", path, error.strerror)
 
 
 class _Output:
@@ -228,36 +274,63 @@ def _kill_holders(link: str) -> list[int]:
     for name in os.listdir("/proc"):  # noqa: PTH208 - names are wanted, not paths
         if not name.isdigit() or int(name) == os.getpid():
             continue
+        pid = int(name)
         try:
-            # Opened before the look: were the number used again, the signal would still go to what was looked at.
-            process = os.pidfd_open(int(name))
+            if _kill_holder(pid, link):
+                found.append(pid)
         except OSError:
-            continue
-        try:
-            if _holds(int(name), link):
-                found.append(int(name))
-                signal.pidfd_send_signal(process, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        finally:
-            os.close(process)
+            # Not to see into a process is not to know that it holds nothing.
+            if not _has_ended(pid):
+                raise
     return found
+
+
+def _kill_holder(pid: int, link: str) -> bool:
+    # Opened before the look: were the number used again, the signal would still go to what was looked at.
+    process = os.pidfd_open(pid)
+    try:
+        holds = _holds(pid, link)
+        if holds:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        return holds
+    finally:
+        os.close(process)
 
 
 def _holds(pid: int, link: str) -> bool:
     directory = f"/proc/{pid}/fd"
     try:
         return any(_link(f"{directory}/{name}") == link for name in os.listdir(directory))  # noqa: PTH208
-    except OSError:
-        # It has ended, or is another user's and so none of ours.
+    except PermissionError:
+        user, capabilities = _credentials(pid)
+        own_user, own_capabilities = _credentials(os.getpid())
+        if user == own_user and not capabilities & ~own_capabilities:
+            raise
+        # Another user's, or one that may do more than this process: no agent started that.
         return False
+
+
+def _credentials(pid: int) -> tuple[str, int]:
+    """User ids and permitted capabilities, as the kernel shows them to everybody."""
+    lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    shown = dict(line.split(":\t", 1) for line in lines if line.startswith(("Uid:", "CapPrm:")))
+    return shown["Uid"], int(shown["CapPrm"], 16)
 
 
 def _link(path: str) -> str:
     try:
         return os.readlink(path)  # noqa: PTH115 - many thousands of them
-    except OSError:
+    except FileNotFoundError:
         return ""
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether there is no such process, or only what its parent has not yet asked for: that has no files."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state in (b"Z", b"X")
 
 
 def _memory_file(name: str, data: bytes) -> int:

@@ -1,8 +1,8 @@
 """Finishes or undoes operations that no command works on any more, by looking at domains and attachments.
 
 At start-up, before the agent serves; in the background for as long as StorPool or libvirt are away, and once more when
-an operation has settled; and before a command for the same VM or volume. What is looked at decides, never what the
-record says was done, so it is right at any time: locks keep running commands out.
+an operation has settled; and before a command for the same VM or volume, unless it stops the VM. What is looked at
+decides, never what the record says was done, so it is right at any time: locks keep running commands out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import read_disks
 from harness.agent.operations import Kind, Record, Step
 from harness.agent.tools import Tools
-from harness.spi.errors import Conflict, Error, NotFound
+from harness.spi.errors import Conflict, Error, MisuseError, NotFound, Unavailable
 from harness.spi.ports import DomainState
 
 _log = logging.getLogger("harness.agent")
@@ -24,7 +24,7 @@ _log = logging.getLogger("harness.agent")
 START_SECONDS = 10.0
 """How long the start of the agent waits for the first look at everything; it goes on in the background."""
 LOOK_SECONDS = 20.0
-"""How long one operation may take to be concluded, beside the calls that run then."""
+"""How long one operation may take to be concluded, beside the last call. Its VM and volumes are held so long."""
 RETRY_SECONDS = (5.0, 60.0)
 """Between attempts: at first, and after doubling at most."""
 PROGRAM_SECONDS = 10.0
@@ -48,8 +48,13 @@ class Recovery:
         def tend() -> None:
             failed = self.look_at_all()
             looked.set()
-            self._tools.secondary.clean_up()
-            self._tend(failed)
+            try:
+                self._tools.secondary.clean_up()
+            except MisuseError:
+                raise
+            except Exception:
+                _log.exception("what an earlier agent may have left of image stores could not be cleaned up")
+            self._tend(failed or self._tools.operations.incomplete)
 
         self._tools.runtime.spawn("recovery", tend)
         if not looked.wait(START_SECONDS):
@@ -74,20 +79,36 @@ class Recovery:
                 continue
             try:
                 self._conclude(record, deadline)
-            except Error as error:
+            except MisuseError:
+                raise
+            except Exception as error:
                 if record.kind is Kind.DOWNLOAD:
                     raise
-                _log.warning("%s could not be concluded before the next command: %s", record, error)
+                _tell(record, "could not be concluded before the next command", error)
 
     def _tend(self, failed: bool) -> None:
         operations = self._tools.operations
         pause, longest = RETRY_SECONDS
         while True:
             operations.await_change(pause if failed else self._first_settles_in())
+            if operations.incomplete:
+                operations.load()
+            self._follow_clock()
             failed = self._attempt(
                 record for record in operations.left() if record.step is Step.ACTING or operations.settled(record)
             )
+            failed = failed or operations.incomplete
             pause = min(2 * pause, longest) if failed else RETRY_SECONDS[0]
+
+    def _follow_clock(self) -> None:
+        """What the clock was set back for settles in its time from now; looked at again when that is over at most."""
+        operations = self._tools.operations
+        for record in operations.left():
+            if operations.set_back(record):
+                try:
+                    operations.settle(record)
+                except Error as error:
+                    _tell(record, "settles late, for the clock was set back", error)
 
     def _first_settles_in(self) -> float | None:
         """Seconds; None when nothing is settling."""
@@ -100,8 +121,11 @@ class Recovery:
         for record in records:
             try:
                 self._conclude(record, Deadline(self._tools.runtime, LOOK_SECONDS))
-            except Error as error:
-                _log.warning("%s could not be concluded and is tried again: %s", record, error)
+            except MisuseError:
+                raise
+            except Exception as error:
+                # One that cannot be dealt with must not end what tends to all the others.
+                _tell(record, "could not be concluded and is tried again", error)
                 failed = True
         return failed
 
@@ -138,6 +162,8 @@ class Recovery:
         for path in reversed(paths):
             if path in used or not is_storpool_path(path):
                 continue
+            if deadline.passed:
+                raise problem or Unavailable(f"its time was over before {path} could be detached")
             try:
                 self._tools.adaptor.disconnect(path, timeout=deadline.remaining)
             except Conflict as error:
@@ -162,3 +188,8 @@ class Recovery:
             return [disk.source for disk in read_disks(self._tools.hypervisor.xml(vm))]
         except NotFound:
             return []
+
+
+def _tell(record: Record, what: str, error: Exception) -> None:
+    """With its traceback, when it is none that this agent raises on purpose."""
+    _log.warning("%s %s: %s", record, what, error, exc_info=None if isinstance(error, Error) else error)

@@ -16,6 +16,10 @@ from harness.spi.runtime import Runtime
 _log = logging.getLogger("harness.agent")
 
 MOUNT_SECONDS = 60.0
+MOUNT_PREFIX = "splab-agent."
+_UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_MOUNT = re.compile(rf"{re.escape(MOUNT_PREFIX)}{_UUID}\.{_UUID}")
+"""Names of mounts that an agent made: its own id, then the mount's. Others in the directory are somebody else's."""
 _NAME = re.compile(r"[A-Za-z0-9_+@=][A-Za-z0-9._+@=-]*")
 _SERVER = re.compile(r"[A-Za-z0-9.:\[\]-]+")
 
@@ -60,14 +64,14 @@ class KernelMount:
         self._runtime = runtime
         self._host = host
         self._directory = directory
-        self._own = runtime.uuid()
+        self._own = f"{MOUNT_PREFIX}{runtime.uuid()}."
         """How names of this agent's mounts begin."""
 
     @contextmanager
     def file(self, store: DataStore, path: str) -> Iterator[str]:
         server, export = split_store(store)
         relative = check_file(path)
-        target = f"{self._directory}/{self._own}.{self._runtime.uuid()}"
+        target = f"{self._directory}/{self._own}{self._runtime.uuid()}"
         self._run("make", "mkdir", "-p", "-m", "0700", target)
         try:
             self._mount(f"{server}:{export}", target)
@@ -88,7 +92,7 @@ class KernelMount:
             _log.warning("mounts that an earlier agent may have left cannot be looked for: %s", error)
             return
         for name in names:
-            if not name.startswith(f"{self._own}."):
+            if _MOUNT.fullmatch(name) and not name.startswith(self._own):
                 self._tidy("umount", "-l", f"{self._directory}/{name}")
                 self._tidy("rmdir", f"{self._directory}/{name}")
 

@@ -42,7 +42,8 @@ class Host(Protocol):
     def end_programs(self, operation: str, *, timeout: float) -> None:
         """Kill the programs that were run for this operation, by whichever agent, and wait until none of them is left.
 
-        Raises `Unknown` when one is still there after `timeout` seconds: it may go on writing.
+        Raises `Unknown` when one is still there after `timeout` seconds: it may go on writing, and `Unavailable` when
+        the host's processes cannot be looked at.
         """
         ...
 

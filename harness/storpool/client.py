@@ -111,13 +111,17 @@ class StorPoolClient:
         self,
         items: Sequence[types.VolumeReassignDesc | types.SnapshotReassignDesc],
         attach_timeout: int = 30,
+        timeout: float | None = None,
     ) -> None:
         """Attach and detach, all or nothing; returns when the clients have followed.
 
-        `attach_timeout` (seconds) bounds the wait for clients that are down.
+        `attach_timeout` (seconds) bounds the wait for clients that are down; `timeout` bounds one sending further.
         """
         desc = types.VolumesReassignWaitDesc(reassign=tuple(items), attach_timeout=attach_timeout)
-        self._post("MultiCluster/VolumesReassignWait", desc, _DONE, self._timeout + attach_timeout)
+        longest = self._timeout + attach_timeout
+        self._post(
+            "MultiCluster/VolumesReassignWait", desc, _DONE, longest if timeout is None else min(timeout, longest)
+        )
 
     def volume_template_describe(self, name: str) -> types.Template:
         return self._get(f"VolumeTemplateDescribe/{_object(name)}", _TEMPLATE)

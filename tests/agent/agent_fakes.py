@@ -18,7 +18,7 @@ from harness.spi.errors import Conflict, NotFound
 from harness.spi.objects import DataStore, Disk, Nic, StoreRole, VirtualMachine, VolumeType, device_path
 from harness.spi.ports import CommandResult, DomainState
 from harness.spi.runtime import Event, Task
-from harness.storpool import NotSent, Reply, Request, RetryPolicy, StorPoolClient
+from harness.storpool import AnswerLost, NotSent, Reply, Request, RetryPolicy, StorPoolClient
 
 MIB = 1024 * 1024
 CLIENT = 2
@@ -132,6 +132,8 @@ class Rig:
     elsewhere: dict[str, bool] = field(default_factory=dict)
     """Volumes attached read-write to another host's client, and whether they are open there."""
     registered: bool = True
+    api_hangs: bool = False
+    """No request to the API is answered, and each takes all the time that it is given."""
     domains: dict[str, str] = field(default_factory=dict)
     states: dict[str, DomainState] = field(default_factory=dict)
     device_delay: float = 0.0
@@ -177,6 +179,11 @@ class Rig:
             raise strike[1]
         if self.late_failures.get(name):
             raise self.late_failures[name].pop(0)
+
+    def refuse(self, name: str) -> None:
+        """Fail, if that was told of something that is no step: it changes nothing."""
+        if self.failures.get(name):
+            raise self.failures[name].pop(0)
 
     def agent(self) -> Agent:
         """A new agent that has found what the one before it left, and has done nothing about it yet."""
@@ -230,14 +237,14 @@ class FakeApi:
         self._rig = rig
 
     def call(self, request: Request) -> Reply:
+        if self._rig.api_hangs:
+            self._rig.clock.sleep(request.timeout)
+            raise AnswerLost("no answer in time")
         call, _, name = request.path.removeprefix("MultiCluster/").partition("/")
         if call == "Volume":
             return self._volume(name.removeprefix("~"))
         if call == "Snapshot":
             return self._snapshot(name.removeprefix("~"))
-        if call == "AttachmentsList":
-            with self._rig.step("list attachments"):
-                return self._attachments()
         assert call == "VolumesReassignWait", call
         (item,) = json.loads(request.body or b"")["reassign"]
         assert item.get("force", False) is False
@@ -248,33 +255,17 @@ class FakeApi:
         assert item.get(wish, item.get("detach")) == [CLIENT]
         if wish in item:
             with self._rig.step(f"attach {global_id}"):
-                return self._attach(global_id, item.get("detach", []))
+                return self._attach(global_id, alone=item.get("detach") == "all")
         with self._rig.step(f"detach {global_id}"):
             return self._detach(global_id)
 
-    def _attachments(self) -> Reply:
-        rig = self._rig
-        entries = [(name, CLIENT) for name in rig.attached] + [(name, OTHER_CLIENT) for name in rig.elsewhere]
-        data = [
-            {
-                "volume": f"~{name}",
-                "globalId": name,
-                "snapshot": name in rig.snapshots,
-                "client": client,
-                "rights": "ro" if name in rig.snapshots else "rw",
-                "pos": pos,
-            }
-            for pos, (name, client) in enumerate(entries)
-        ]
-        return Reply(200, json.dumps({"generation": "1", "data": data}).encode())
-
-    def _attach(self, global_id: str, detached: list[int]) -> Reply:
+    def _attach(self, global_id: str, *, alone: bool) -> Reply:
         rig = self._rig
         if not rig.registered:
             return refusal("invalidParam", "No such client registered")
         if global_id not in rig.volumes:
             return refusal("objectDoesNotExist", "no such volume")
-        if OTHER_CLIENT in detached:
+        if alone:
             if rig.elsewhere.get(global_id):
                 return refusal("busy", f"'~{global_id}' is open at client {OTHER_CLIENT}")
             rig.elsewhere.pop(global_id, None)
@@ -335,6 +326,7 @@ class FakeHost:
 
     def read_text(self, path: str) -> str:
         if path in self._rig.files:
+            self._rig.refuse("read record")
             return self._rig.files[path]
         if path != "/etc/storpool.conf":
             raise NotFound(path)
@@ -354,6 +346,7 @@ class FakeHost:
             self._rig.files.pop(path, None)
 
     def list_directory(self, path: str) -> tuple[str, ...]:
+        self._rig.refuse("list records")
         return tuple(sorted(name.removeprefix(f"{path}/") for name in self._rig.files))
 
 

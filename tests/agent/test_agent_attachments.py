@@ -24,8 +24,10 @@ class Wire:
         self.simulator = InProcess()
         self.delayed = 0
         self.waiting: list[Request] = []
+        self.asked: list[str] = []
 
     def call(self, request: Request) -> Reply:
+        self.asked.append(request.path)
         if self.delayed and request.verb == "POST":
             self.delayed -= 1
             self.waiting.append(request)
@@ -61,16 +63,16 @@ def volume(wire: Wire) -> str:
     return f"~{global_id}"
 
 
-def use_there(wire: Wire, volume: str) -> None:
-    """A guest on the other host opens the volume."""
-    wire.simulator.blocks.open(wire.simulator.blocks.links_by_id(THERE)[volume[1:]], THERE)
+def use(wire: Wire, volume: str, client: int = THERE) -> None:
+    """A guest of that client's host opens the volume."""
+    wire.simulator.blocks.open(wire.simulator.blocks.links_by_id(client)[volume[1:]], client)
 
 
 def test_a_volume_open_on_another_host_stays_there_alone(
     wire: Wire, attachments: ClientAttachments, volume: str
 ) -> None:
     attachments.attach(volume, THERE, shared=False, timeout=5)
-    use_there(wire, volume)
+    use(wire, volume)
     with pytest.raises(Conflict, match=f"is open at client {THERE}"):
         attachments.attach(volume, HERE, shared=False, timeout=5)
     assert wire.clients() == {THERE: "rw"}
@@ -97,9 +99,43 @@ def test_an_attach_that_arrives_after_a_guest_started_elsewhere_takes_nothing_fr
     wire.delayed = 1
     attachments.attach(volume, HERE, shared=False, timeout=5)
     attachments.attach(volume, THERE, shared=False, timeout=5)
-    use_there(wire, volume)
+    use(wire, volume)
     wire.deliver()
     assert wire.clients() == {THERE: "rw"}
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_an_attach_that_arrives_late_makes_no_second_writer_beside_one_that_came_meanwhile(
+    wire: Wire, attachments: ClientAttachments, volume: str, lost: int
+) -> None:
+    # Nobody had it attached when this host asked.
+    wire.delayed = lost
+    attachments.attach(volume, HERE, shared=False, timeout=5)
+    attachments.attach(volume, THERE, shared=False, timeout=5)
+    use(wire, volume)
+    wire.deliver()
+    assert wire.clients() == {THERE: "rw"}
+
+
+def test_a_volume_that_is_open_here_stays_open_when_it_is_attached_here_again(
+    wire: Wire, attachments: ClientAttachments, volume: str
+) -> None:
+    attachments.attach(volume, HERE, shared=False, timeout=5)
+    use(wire, volume, HERE)
+    before = wire.simulator.blocks.links_by_id(HERE)
+    attachments.attach(volume, HERE, shared=False, timeout=5)
+    assert (wire.clients(), wire.simulator.blocks.links_by_id(HERE)) == ({HERE: "rw"}, before)
+    with pytest.raises(Conflict, match=f"is open at client {HERE}"):
+        attachments.detach(volume, HERE, timeout=5)
+
+
+def test_one_request_makes_an_attachment_however_many_the_cluster_has(
+    wire: Wire, attachments: ClientAttachments, volume: str
+) -> None:
+    attachments.attach(volume, THERE, shared=False, timeout=5)
+    wire.asked.clear()
+    attachments.attach(volume, HERE, shared=False, timeout=5)
+    assert wire.asked == ["MultiCluster/VolumesReassignWait"]
 
 
 def test_a_snapshot_is_attached_on_many_hosts_at_once(wire: Wire, attachments: ClientAttachments, volume: str) -> None:

@@ -190,7 +190,7 @@ def mounted(host: MountHost) -> str:
 def test_a_kernel_mount_is_read_only_and_always_taken_away() -> None:
     host = MountHost()
     file = mounted(host)
-    target = "/run/mnt/00000000-0000-4000-8000-000000000001.00000000-0000-4000-8000-000000000002"
+    target = "/run/mnt/splab-agent.00000000-0000-4000-8000-000000000001.00000000-0000-4000-8000-000000000002"
     assert file == f"{target}/{IMAGE}"
     mount = next(argv for argv in host.ran if argv[0] == "mount")
     assert mount[-2:] == ("10.0.0.9:/export/x", target)
@@ -218,19 +218,27 @@ def test_a_mount_that_is_busy_is_taken_away_lazily() -> None:
     assert host.ran[-2][:2] == ("umount", "-l")
 
 
-def test_mounts_that_a_dead_agent_left_are_taken_away_and_those_in_use_are_not() -> None:
+def test_mounts_that_a_dead_agent_left_are_taken_away_and_those_in_use_or_of_others_are_not() -> None:
     host = MountHost()
+    dead = ClockRuntime()
+    dead.uuids = 100
+    left = []
+    for _ in range(2):
+        with KernelMount(dead, host, "/run/mnt").file(STORE, IMAGE) as file:
+            left.append(file.removeprefix("/run/mnt/").partition("/")[0])
+    # CloudStack's own, and what only looks like one of ours.
+    others = (dead.uuid(), f"{dead.uuid()}.{dead.uuid()}", "splab-agent.mine", f"{left[0]}.old", f"a.{left[0]}")
     mount = KernelMount(ClockRuntime(), host, "/run/mnt")
     with mount.file(STORE, IMAGE) as file:
-        host.left = ("dead-1.x", "dead-2.y", file.removeprefix("/run/mnt/").partition("/")[0])
+        host.left = (*others, *left, file.removeprefix("/run/mnt/").partition("/")[0])
         host.ran.clear()
         mount.clean_up()
     gone = [argv for argv in host.ran if argv[0] in ("umount", "rmdir")][:4]
     assert gone == [
-        ("umount", "-l", "/run/mnt/dead-1.x"),
-        ("rmdir", "/run/mnt/dead-1.x"),
-        ("umount", "-l", "/run/mnt/dead-2.y"),
-        ("rmdir", "/run/mnt/dead-2.y"),
+        ("umount", "-l", f"/run/mnt/{left[0]}"),
+        ("rmdir", f"/run/mnt/{left[0]}"),
+        ("umount", "-l", f"/run/mnt/{left[1]}"),
+        ("rmdir", f"/run/mnt/{left[1]}"),
     ]
     assert len(host.ran) == 6, "and the one in use, once, when its use is over"
 

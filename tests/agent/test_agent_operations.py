@@ -6,7 +6,9 @@ import msgspec
 import pytest
 from agent_fakes import Rig, unreachable
 
+from harness.agent.adaptor import LEAST_DETACH_SECONDS
 from harness.agent.operations import SETTLE_TIME, Kind, Record, Step
+from harness.agent.recovery import LOOK_SECONDS
 from harness.spi.commands import (
     AttachCommand,
     DettachCommand,
@@ -15,13 +17,13 @@ from harness.spi.commands import (
     StopCommand,
     StorPoolDownloadTemplateCommand,
 )
-from harness.spi.errors import Dead, ErrorClass, Unavailable, Unknown
+from harness.spi.errors import Dead, ErrorClass, MisuseError, Unavailable, Unknown
 from harness.spi.objects import DataStore, Disk, ImageFormat, StoreRole, TemplateObject
 from harness.spi.ports import DomainState
 from harness.storpool import AnswerLost
 
 VM = "i-2-7-VM"
-LOOKS = ("domains", "xml", "list attachments")
+LOOKS = ("domains", "xml")
 DIRECTORY = "/var/lib/splab-agent/operations"
 POOL = DataStore(id=1, uuid="p", name="pool", role=StoreRole.PRIMARY, provider="StorPool", url="storpool:ssd")
 STORE = DataStore(id=2, uuid="s", name="secondary", role=StoreRole.IMAGE, provider="NFS", url="nfs://10.0.0.9/x")
@@ -72,6 +74,33 @@ def test_nothing_is_done_when_the_intent_cannot_be_written() -> None:
     answer = rig.agent().handle(StartCommand(vm=rig.vm(1)))
     assert (answer.result, answer.error_class, answer.details) == (False, ErrorClass.TRANSIENT, "disk full")
     assert (rig.attached, rig.domains, rig.files) == (set(), {}, {})
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_vm_is_stopped_and_a_disk_detached_when_no_record_can_be_written(
+    force: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Rig()
+    first, second = up(rig, 2)
+    agent = rig.agent()
+    rig.fail("write record", Unavailable("disk full"), times=2)
+    assert agent.handle(DettachCommand(vm_name=VM, disk=second)).result
+    assert (rig.sources(VM), rig.attached) == ([first.path], {"d.n.1"})
+    assert agent.handle(StopCommand(vm_name=VM, force=force, volumes_to_disconnect=(first.path,))).result
+    assert (rig.domains, rig.attached, rig.files) == ({}, set(), {})
+    assert caplog.text.count("goes on without a record: disk full") == 2
+
+
+def test_a_stop_without_a_record_that_fails_is_finished_by_the_same_agent_nevertheless() -> None:
+    rig = Rig()
+    (disk,) = up(rig)
+    agent = rig.agent()
+    rig.fail("write record", Unavailable("disk full"))
+    rig.fail("detach d.n.1", Unavailable("cut"))
+    assert not agent.handle(StopCommand(vm_name=VM, force=True, volumes_to_disconnect=(disk.path,))).result
+    assert not rig.running(VM)
+    assert not agent.recovery.look_at_all()
+    assert (rig.domains, rig.attached) == ({}, set())
 
 
 def test_a_record_that_cannot_be_removed_is_no_failure_and_goes_later() -> None:
@@ -223,6 +252,38 @@ def test_what_cannot_be_finished_does_not_keep_a_vm_from_being_stopped() -> None
     assert [record.kind for record in rig.records()] == [Kind.ATTACH]
 
 
+def test_a_look_does_not_hold_its_vm_for_longer_than_it_may_when_storpool_does_not_answer() -> None:
+    rig = Rig()
+    disks = [rig.volume(number) for number in range(4)]
+    put(rig, Kind.START, *disks)
+    rig.api_hangs = True
+    began = rig.clock.time
+    assert look(rig)
+    assert rig.clock.time - began < LOOK_SECONDS + LEAST_DETACH_SECONDS + 1
+    rig.api_hangs = False
+    rig.attached |= {"d.n.1", "d.n.4"}
+    assert not look(rig)
+    assert rig.attached == set()
+
+
+@pytest.mark.parametrize("wait", [1.0, 120.0])
+def test_a_vm_is_stopped_in_the_time_its_command_has_when_storpool_does_not_answer(wait: float) -> None:
+    rig = Rig()
+    disks = up(rig, 4)
+    put(rig, Kind.ATTACH, rig.volume(4))
+    rig.api_hangs = True
+    began = rig.clock.time
+    stop = StopCommand(vm_name=VM, force=True, wait=wait, volumes_to_disconnect=tuple(disk.path for disk in disks))
+    answer = rig.agent().handle(stop)
+    assert answer.error_class is ErrorClass.UNKNOWN
+    assert not rig.running(VM)
+    assert rig.clock.time - began < wait + 4 * (LEAST_DETACH_SECONDS + 1)
+    rig.api_hangs = False
+    rig.attached.add("d.n.5")
+    assert not look(rig)
+    assert (rig.domains, rig.attached) == ({}, set())
+
+
 def test_nothing_is_done_with_a_volume_that_a_program_may_still_write_to() -> None:
     rig = Rig()
     disk = rig.volume(0)
@@ -257,7 +318,14 @@ def test_a_vm_or_volume_that_a_command_works_on_is_left_alone(vm: str, number: i
 
 @pytest.mark.parametrize(
     "text",
-    ["", '{"id":"op-1","kind":"att', "\0\0\0\0", '{"id":"op-1","kind":"attach","began_at":1,"colour":"blue"}', "[]"],
+    [
+        "",
+        '{"version":2,"id":"op-1","kind":"attach","began_at":1}',
+        '{"id":"op-1","kind":"att',
+        "\0\0\0\0",
+        '{"id":"op-1","kind":"attach","began_at":1,"colour":"blue"}',
+        "[]",
+    ],
 )
 def test_a_record_that_cannot_be_read_is_told_and_left_and_stops_nothing(
     text: str, caplog: pytest.LogCaptureFixture
@@ -269,6 +337,39 @@ def test_a_record_that_cannot_be_read_is_told_and_left_and_stops_nothing(
     assert rig.files == {f"{DIRECTORY}/op-1.json": text}
     assert rig.attached == {"d.n.1"}
     assert f"{DIRECTORY}/op-1.json cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["list records", "read record"])
+def test_records_that_could_not_be_read_at_the_start_are_read_later(
+    what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Rig()
+    up(rig)
+    rig.attached.add("d.n.5")
+    put(rig, Kind.ATTACH, rig.volume(4))
+    rig.files[f"{DIRECTORY}/op-0.json"] = "torn"
+    rig.fail(what, Unavailable("input/output error"), times=4)
+    agent = rig.agent()
+    operations = agent._tools.operations
+    while operations.incomplete:
+        assert operations.left() == []
+        operations.load()
+    # An operation that this agent has begun meanwhile is its own.
+    assert agent.handle(AttachCommand(vm_name=VM, disk=rig.volume(6))).result
+    assert not agent.recovery.look_at_all()
+    assert rig.attached == {"d.n.1", "d.n.7"}
+    assert caplog.text.count("op-0.json cannot be read:") == 1
+    assert caplog.text.count("was left open") == 1
+
+
+def test_a_half_written_record_is_left_alone_once_commands_are_served() -> None:
+    rig = Rig()
+    rig.fail("list records", Unavailable("input/output error"))
+    agent = rig.agent()
+    rig.files[f"{DIRECTORY}/op-3.json.new"] = ""
+    agent._tools.operations.load()
+    assert not agent._tools.operations.incomplete
+    assert list(rig.files) == [f"{DIRECTORY}/op-3.json.new"]
 
 
 def test_a_record_under_another_name_is_left_and_a_half_written_one_goes() -> None:
@@ -298,6 +399,38 @@ def test_a_look_that_fails_is_tried_again_whatever_is_away(late: bool) -> None:
         rig.clock.time += SETTLE_TIME + 1
         assert not agent.recovery.look_at_all()
         assert (rig.attached, rig.files) == ({"d.n.1"}, {})
+
+
+def test_one_operation_that_breaks_the_look_ends_neither_the_look_nor_the_command(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig = Rig()
+    (disk,) = up(rig)
+    rig.attached |= {"d.n.5", "d.n.6"}
+    put(rig, Kind.ATTACH, rig.volume(4), id="op-1")
+    put(rig, Kind.ATTACH, rig.volume(5), id="op-2")
+    agent = rig.agent()
+    rig.fail("detach d.n.5", ValueError("strange answer"), times=2)
+    assert agent.recovery.look_at_all()
+    assert rig.attached == {"d.n.1", "d.n.5"}
+    assert "Traceback" in caplog.text
+    assert "strange answer" in caplog.text
+    assert agent.handle(StartCommand(vm=rig.vm(1))).result
+    assert not agent.recovery.look_at_all()
+    assert rig.attached == {"d.n.1"}
+    assert rig.sources(VM) == [disk.path]
+
+
+def test_a_broken_rule_of_the_runtime_is_not_hidden_by_a_look() -> None:
+    rig = Rig()
+    up(rig)
+    put(rig, Kind.ATTACH, rig.volume(4))
+    rig.fail("detach d.n.5", MisuseError("called inside a transaction"), times=2)
+    agent = rig.agent()
+    with pytest.raises(MisuseError):
+        agent.recovery.look_at_all()
+    with pytest.raises(MisuseError):
+        agent.handle(StartCommand(vm=rig.vm(1)))
 
 
 def test_a_look_that_is_killed_is_looked_again() -> None:

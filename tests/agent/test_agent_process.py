@@ -142,6 +142,29 @@ def test_an_agent_serves_though_records_cannot_be_read_or_concluded_and_one_that
         assert "operation op-1 (attach test /dev/storpool-byid/d.n.1, acting) was left open" in log.read_text()
 
 
+def test_a_second_agent_does_not_touch_what_the_first_one_works_on(tmp_path: Path) -> None:
+    pytest.importorskip("libvirt", reason="needs libvirt-python: pip install '.[agent]'")
+    config = settings(tmp_path)
+    directory = tmp_path / "operations"
+    directory.mkdir()
+    program = [sys.executable, "-m", "harness.agent.main"]
+    with running(program, config, tmp_path / "log-1") as (first, _):
+        open_one = Record(id="op-1", kind=Kind.ATTACH, vm="test", began_at=1.0)
+        (directory / "op-1.json").write_bytes(msgspec.json.encode(open_one))
+        (directory / "op-2.json.new").write_text("")
+        second = subprocess.run(
+            [*program, "--config", str(config)], capture_output=True, text=True, timeout=20, cwd=ROOT
+        )
+        assert second.returncode == 2
+        assert f"{directory} is in use by another agent" in second.stderr
+        assert "was left open" not in second.stderr
+        assert sorted(path.name for path in directory.iterdir()) == ["op-1.json", "op-2.json.new"]
+        first.kill()
+        first.wait(20)
+        with running(program, config, tmp_path / "log-2"):
+            assert [path.name for path in directory.iterdir()] == ["op-1.json"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -219,6 +220,35 @@ def test_a_durable_file_is_whole_whenever_its_writer_is_killed(host: RealHost, t
     assert seen == sorted(seen, reverse=True), "once it is new it stays so"
 
 
+def test_a_durable_file_that_cannot_be_written_leaves_the_one_before_and_nothing_half_written(
+    host: RealHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    target = tmp_path / "record"
+    host.write_durably(str(target), "before")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Unavailable, match="No space left on device; is the disk full"):
+        host.write_durably(str(target), "after")
+    assert [file.name for file in tmp_path.iterdir()] == ["record"]
+    assert target.read_text() == "before"
+
+
+def test_what_is_not_there_is_removed_on_a_read_only_file_system_too(host: RealHost, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)], check=True)
+    try:
+        (tmp_path / "there").write_text("x")
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+        host.remove(str(tmp_path / "gone"))
+        with pytest.raises(Unavailable, match="Read-only file system"):
+            host.remove(str(tmp_path / "there"))
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
 def test_durable_files_are_made_with_their_directory_for_root_alone_and_removed(host: RealHost, tmp_path: Path) -> None:
     directory = tmp_path / "a/b"
     path = str(directory / "op.json")
@@ -298,6 +328,69 @@ def test_a_program_that_outlives_its_agent_is_found_and_ended_with_its_children(
         assert_gone(pid)
     assert (tmp_path / "mine.child").stat().st_size == written
     host.end_programs(f"{tmp_path.name}-mine", timeout=0.01)
+
+
+def test_programs_are_not_taken_for_gone_when_they_cannot_be_looked_for(
+    host: RealHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    agent = orphan(tmp_path.name, "sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 600")
+    pid = int(wait_for(tmp_path / "pid"))
+    agent.kill()
+    agent.wait(20)
+    opened = [os.pidfd_open(pid)]
+    request.addfinalizer(lambda: kill(opened))
+    for module, call, error in (
+        (os, "pidfd_open", errno.ENOSYS),
+        (os, "pidfd_open", errno.EMFILE),
+        (os, "listdir", errno.EMFILE),
+        (os, "readlink", errno.EACCES),
+        (signal, "pidfd_send_signal", errno.EPERM),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, call, refusing(pid, getattr(module, call), error))
+            with pytest.raises(Unavailable, match=f"{tmp_path.name} still runs cannot be seen: {os.strerror(error)}"):
+                host.end_programs(tmp_path.name, timeout=0.01)
+        assert Path(f"/proc/{pid}/cmdline").read_bytes(), call
+    host.end_programs(tmp_path.name, timeout=20)
+    assert_gone(pid)
+
+
+def refusing(pid: int, call: Callable[..., object], error: int) -> Callable[..., object]:
+    """Fails for this process, whose number, directory or handle the first argument is."""
+
+    def refused(first: object, *others: object) -> object:
+        handle = Path(f"/proc/self/fdinfo/{first}")
+        named = f"/proc/{pid}/" in f"{first}/" or first == pid
+        if named or (isinstance(first, int) and handle.exists() and f"Pid:\t{pid}\n" in handle.read_text()):
+            raise OSError(error, os.strerror(error))
+        return call(first, *others)
+
+    return refused
+
+
+def test_processes_that_end_while_programs_are_looked_for_are_no_hindrance(
+    host: RealHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first is there no more, the second has not been asked for by its parent.
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait(20)
+    with subprocess.Popen(["true"]) as zombie:
+        os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+        names = os.listdir
+        monkeypatch.setattr(
+            os, "listdir", lambda path: [*names(path), str(gone.pid)] if path == "/proc" else names(path)
+        )
+        for call, error in (("pidfd_open", errno.EINVAL), ("listdir", errno.EACCES)):
+            with monkeypatch.context() as patch:
+                patch.setattr(os, call, refusing(zombie.pid, getattr(os, call), error))
+                host.end_programs("of-nobody", timeout=0.01)
+
+
+def test_an_agent_does_not_start_where_processes_cannot_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real_host.check_kernel()
+    monkeypatch.setattr(os, "pidfd_open", refusing(os.getpid(), os.pidfd_open, errno.ENOSYS))
+    with pytest.raises(Unavailable, match=r"Linux 5\.3"):
+        real_host.check_kernel()
 
 
 def test_a_program_that_cannot_be_ended_is_told(host: RealHost, monkeypatch: pytest.MonkeyPatch) -> None:

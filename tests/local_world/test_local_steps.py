@@ -52,7 +52,7 @@ def request(path: str, body: object = None) -> HttpMessage:
         ("MultiCluster/VolumeUpdate/~a.b.c", {"rename": ""}, "VolumeUpdate by id (rename)"),
         (
             "MultiCluster/VolumesReassignWait",
-            {"reassign": [{"volume": "~a.b.c", "rw": [1], "detach": [2], "force": False}]},
+            {"reassign": [{"volume": "~a.b.c", "rw": [1], "detach": "all", "force": False}]},
             "VolumesReassignWait (detach, rw)",
         ),
         ("VolumeTemplateDescribe/hdd?json=%7B%7D", None, "VolumeTemplateDescribe by name"),

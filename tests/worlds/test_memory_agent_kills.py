@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from harness.agent.operations import SETTLE_TIME
-from harness.agent.recovery import START_SECONDS
+from harness.agent.recovery import START_SECONDS, Recovery
+from harness.agent.secondary import QemuNfs
 from harness.runtime.simulated import Simulation
 from harness.spi.commands import (
     AnyAnswer,
@@ -288,6 +289,70 @@ def test_an_agent_serves_while_storpool_is_away_and_undoes_once_it_is_back() -> 
         assert lab.attached() == lab.shown() == ONE
         lab.settle()
         assert lab.records() == ['{"id":"to']
+
+    lab.simulation.run(main)
+
+
+def test_the_background_task_outlives_errors_that_nobody_foresaw(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab(1, word="attach-device i-2-7-VM")
+    looks: list[str] = []
+
+    def broken(*_: object) -> bool:
+        looks.append("look")
+        raise ValueError("strange XML")
+
+    def main() -> None:
+        half_attached(lab)
+        with monkeypatch.context() as patch:
+            patch.setattr(QemuNfs, "clean_up", broken)
+            patch.setattr(Recovery, "_used", broken)
+            lab.processes.start(AGENT)
+            lab.simulation.main.sleep(600)
+        assert len(looks) > 5
+        assert lab.attached() == BOTH
+        lab.simulation.main.sleep(90)
+        assert lab.attached() == lab.shown() == ONE
+
+    lab.simulation.run(main)
+
+
+def test_records_that_cannot_be_listed_at_the_start_are_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab(1, word="attach-device i-2-7-VM")
+
+    def refused(*_: object) -> tuple[str, ...]:
+        raise Unavailable("input/output error")
+
+    def main() -> None:
+        half_attached(lab)
+        with monkeypatch.context() as patch:
+            patch.setattr(model_host.ModelHost, "list_directory", refused)
+            lab.processes.start(AGENT)
+            lab.simulation.main.sleep(600)
+        assert lab.attached() == BOTH
+        lab.simulation.main.sleep(90)
+        assert lab.attached() == lab.shown() == ONE
+        lab.settle()
+        assert lab.records() == []
+
+    lab.simulation.run(main)
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_a_clock_that_is_set_back_keeps_an_operation_open_for_twice_its_settle_time_at_most(down: bool) -> None:
+    lab = Lab(1, word="attach-device i-2-7-VM")
+
+    def main() -> None:
+        half_attached(lab)
+        lab.processes.start(AGENT)
+        lab.simulation.main.sleep(10)
+        assert '"settling"' in lab.records()[0]
+        if down:
+            lab.simulation.kill(AGENT)
+        lab.simulation.clocks[AGENT] = -36000
+        if down:
+            lab.processes.start(AGENT)
+        lab.simulation.main.sleep(2 * SETTLE_TIME + 60)
+        assert lab.records() == []
 
     lab.simulation.run(main)
 

@@ -32,7 +32,7 @@ def handle(tools: Tools, command: DettachCommand) -> AttachAnswer:
         with tools.volumes([command.disk.path], deadline.remaining):
             with tools.operations.begin(Kind.DETTACH, command.vm_name, [command.disk.path]):
                 _take_away(tools, command.vm_name, command.disk, deadline)
-                _disconnect(tools, command.vm_name, command.disk.path)
+                _disconnect(tools, command.vm_name, command.disk.path, deadline)
     return AttachAnswer(result=True, disk=command.disk)
 
 
@@ -93,9 +93,9 @@ def _ask(tools: Tools, name: str, shown: AttachedDisk) -> Error | None:
     return None
 
 
-def _disconnect(tools: Tools, name: str, path: str) -> None:
+def _disconnect(tools: Tools, name: str, path: str, deadline: Deadline) -> None:
     try:
-        tools.adaptor.disconnect(path)
+        tools.adaptor.disconnect(path, timeout=deadline.remaining)
     except Conflict as error:
         error.add_note(f"domain {name} does not show it any more; if its QEMU keeps it open, stopping {name} closes it")
         raise

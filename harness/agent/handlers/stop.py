@@ -40,7 +40,7 @@ def handle(tools: Tools, command: StopCommand) -> Answer:
                 if state is not None:
                     _power_off(tools, command.vm_name)
                 tools.unplugs.over(command.vm_name)
-                _disconnect_all(tools, list(paths))
+                _disconnect_all(tools, list(paths), deadline)
                 if state is not None:
                     tools.hypervisor.undefine(command.vm_name)
     return Answer(result=True, details="" if state is not None else f"domain {command.vm_name} was not there")
@@ -92,11 +92,11 @@ def _on(tools: Tools, name: str) -> bool:
     return tools.hypervisor.domains().get(name) in ON
 
 
-def _disconnect_all(tools: Tools, paths: list[str]) -> None:
+def _disconnect_all(tools: Tools, paths: list[str], deadline: Deadline) -> None:
     first: Error | None = None
     for path in reversed(paths):
         try:
-            tools.adaptor.disconnect(path)
+            tools.adaptor.disconnect(path, timeout=deadline.remaining)
         except Error as error:
             if first is None:
                 first = error
