@@ -59,7 +59,8 @@ class Deletion:
 
     def recover(self, operation: Operation) -> str:
         pool = self._pools.get(int(operation.data["pool"]))
-        if operation.step != "delete":
+        backup = Creation(self._operations, operation, "snapshot", pool.client)
+        if operation.step != "delete" and backup.doubt() is None:
             self._undo(operation, pool)
         elif self._gone(operation, pool):
             operation.done()

@@ -90,6 +90,8 @@ class Operations:
         self.settle_time = settle_time
         self.answer_time = answer_time
         self._incarnation = runtime.uuid()
+        self.started = runtime.now()
+        """When this process began to use these records, which nobody replaces while it lives."""
 
     def now(self) -> float:
         return self._runtime.now()

@@ -93,6 +93,9 @@ class TemplateSeeding:
             if self._fate(operation) is Fate.RECORDED:
                 operation.done()
                 return f"{operation}: done"
+        doubt = self._doubt(operation)
+        if doubt is not None:
+            return f"{operation}: {doubt}"
         self._undo(operation)
         return f"{operation}: undone"
 
@@ -101,6 +104,8 @@ class TemplateSeeding:
         if fate is Fate.AWAITED or (fate is not Fate.RECORDED and not self._operations.surely_recorded(operation)):
             return False
         if fate is Fate.ABANDONED:
+            if self._doubt(operation) is not None:
+                return False
             self._undo(operation)
         else:
             operation.done()
@@ -118,6 +123,10 @@ class TemplateSeeding:
     def _begin(self, subject: str, pool: Pool, template: TemplateObject) -> Operation:
         data = {"pool": str(pool.id), "template": str(template.id)}
         return self._operations.begin(self.kind, subject, "create", data)
+
+    def _doubt(self, operation: Operation) -> str | None:
+        """As `Creation.doubt`. Nobody but this operation ever has the volume that the image was copied onto."""
+        return self._snapshot(operation, self._pools.get(int(operation.data["pool"]))).doubt()
 
     def _snapshot(self, operation: Operation, pool: Pool) -> Creation:
         return Creation(self._operations, operation, "snapshot", pool.client)
