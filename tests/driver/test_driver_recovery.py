@@ -220,7 +220,7 @@ def test_a_copy_of_a_create_that_arrives_when_its_volume_was_discarded_is_found_
 def test_the_backup_of_a_volume_whose_deletion_was_cut_off_is_kept(rig: Rig) -> None:
     rig.records.settings["storpool.delete.after.interval"] = "300"
     made = rig.driver.create(volume())
-    rig.cluster.strike(Fault.KILLED_AFTER, after=3)  # look, snapshot, look at it, delete
+    rig.cluster.strike(Fault.KILLED_AFTER, after=4)  # look, let go, snapshot, look at it, delete
     with pytest.raises(Dead):
         rig.driver.delete(made)
     rig.restart()
@@ -231,7 +231,7 @@ def test_the_backup_of_a_volume_whose_deletion_was_cut_off_is_kept(rig: Rig) -> 
 def test_a_deletion_that_is_asked_for_again_makes_a_backup_of_the_volume_as_it_is_then(rig: Rig) -> None:
     rig.records.settings["storpool.delete.after.interval"] = "300"
     made = rig.driver.create(volume())
-    rig.cluster.strike(*[Fault.REQUEST_LOST] * 30, after=3)
+    rig.cluster.strike(*[Fault.REQUEST_LOST] * 30, after=4)
     with pytest.raises(Unknown):
         rig.driver.delete(made)
     rig.cluster.faults.clear()
@@ -240,15 +240,27 @@ def test_a_deletion_that_is_asked_for_again_makes_a_backup_of_the_volume_as_it_i
     assert (rig.volumes(), len(rig.snapshots())) == ([], 2)
 
 
-def test_a_deletion_that_was_refused_takes_its_backup_back(rig: Rig) -> None:
+def test_a_deletion_that_is_refused_makes_no_backup(rig: Rig) -> None:
     rig.records.settings["storpool.delete.after.interval"] = "300"
     made = rig.driver.create(volume())
     assert made.path is not None
     rig.look.volumes_reassign_wait([VolumeReassignDesc(volume="~" + made.path.rpartition("/")[2], rw=(1,))])
     rig.blocks_of(made.path, rig.cluster.blocks.open)
-    with pytest.raises(Conflict):
-        rig.driver.delete(made)
-    assert (rig.volumes(), rig.snapshots()) == ([made.path], [])
+    for _ in range(3):
+        with pytest.raises(Conflict, match="in use by StorPool client 1 and"):
+            rig.driver.delete(made)
+        rig.settle()
+    assert (rig.volumes(), rig.snapshots(), rig.records.open_operations()) == ([made.path], [], [])
+    assert not [call for call in rig.cluster.calls if "VolumeSnapshot" in call], "none was made to be taken back"
+
+
+def test_an_attachment_that_nobody_uses_keeps_a_deletion_with_a_backup_from_nothing(rig: Rig) -> None:
+    rig.records.settings["storpool.delete.after.interval"] = "300"
+    made = rig.driver.create(volume())
+    assert made.path is not None
+    rig.look.volumes_reassign_wait([VolumeReassignDesc(volume="~" + made.path.rpartition("/")[2], rw=(1,))])
+    rig.driver.delete(made)
+    assert (rig.volumes(), len(rig.snapshots())) == ([], 1)
 
 
 def test_recovery_never_deletes_a_volume_that_a_dead_process_wanted_to_delete(rig: Rig) -> None:
