@@ -115,10 +115,8 @@ class Operations:
 
     def find(self, kind: str, subject: str) -> Operation | None:
         """The open operation of this kind and subject."""
-        for record in self._records.open_operations():
-            if (record.kind, record.subject) == (kind, subject):
-                return Operation(self._records, record, resumed=True)
-        return None
+        record = self._records.open_operation(kind, subject)
+        return None if record is None else Operation(self._records, record, resumed=True)
 
     def open(self) -> list[Operation]:
         return [Operation(self._records, record, resumed=True) for record in self._records.open_operations()]
@@ -148,7 +146,7 @@ class Operations:
             except Conflict:
                 free = False
             else:
-                free = not any(record.subject in subjects for record in self._records.open_operations())
+                free = not self._records.is_worked_on(subjects)
             yield free
 
     @contextmanager
