@@ -129,9 +129,9 @@ class Reconciler:
             yield from self._missing(where, pool.client.volume, path, partial(self._detail, pool.id, key))
             return
         holders = look.holders.get(found.global_id, frozenset())
-        for host in look.seen.hosts:
-            if host.up and host.storpool_client_id in holders:
-                finding = self._leaks.detach_check_volume(key, path, pool, host)
+        for hosts in _by_client(look.seen.hosts, holders):
+            if hosts[0].up:
+                finding = self._leaks.detach_check_volume(key, path, pool, hosts)
                 if finding is not None:
                     yield finding
 
@@ -236,18 +236,19 @@ class Reconciler:
     ) -> Iterator[Finding]:
         vm = None if record.vm_uuid is None else look.vms.get(record.vm_uuid)
         holders = look.holders.get(found.global_id, frozenset())
-        for host in look.seen.hosts:
-            if host.storpool_client_id in holders and not (vm is not None and vm.may_use(host.id)):
-                yield from self._leaked(where, record, pool, host)
+        for hosts in _by_client(look.seen.hosts, holders):
+            if vm is None or not any(vm.may_use(host.id) for host in hosts):
+                yield from self._leaked(where, record, pool, hosts)
         if vm is not None and vm.state is VmState.RUNNING and max(vm.changed_at, record.changed_at) < look.began:
             yield from _unattached(where, vm, look.seen.hosts, holders)
 
-    def _leaked(self, where: str, record: VolumeRecord, pool: Pool, host: HostRecord) -> Iterator[Finding]:
+    def _leaked(self, where: str, record: VolumeRecord, pool: Pool, hosts: Sequence[HostRecord]) -> Iterator[Finding]:
+        host = hosts[0]
         if not host.up:
             text = f"attached to host {host.name}, where no VM has it; not detached, because the host is not Up"
             yield Finding(kind=FindingKind.LEAKED_ATTACHMENT, where=where, text=text)
             return
-        finding = self._leaks.detach(record, record.path or "", pool, host)
+        finding = self._leaks.detach(record, record.path or "", pool, hosts)
         if finding is not None:
             yield finding
 
@@ -259,6 +260,15 @@ def _holders(by_name: dict[str, VolumeSummary], attachments: Sequence[Attachment
         if found is not None:
             holders.setdefault(found.global_id, set()).add(attachment.client)
     return {global_id: frozenset(clients) for global_id, clients in holders.items()}
+
+
+def _by_client(hosts: Sequence[HostRecord], clients: frozenset[int]) -> list[list[HostRecord]]:
+    """The rows of each of these StorPool clients, one that is Up first: a host that was added again may have two."""
+    rows: dict[int, list[HostRecord]] = {}
+    for host in sorted(hosts, key=lambda row: not row.up):
+        if host.storpool_client_id in clients:
+            rows.setdefault(host.storpool_client_id, []).append(host)
+    return list(rows.values())
 
 
 def _unattached(where: str, vm: VmRecord, hosts: Sequence[HostRecord], holders: frozenset[int]) -> Iterator[Finding]:

@@ -27,7 +27,7 @@ from reconciler_rig import (
 
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Dead
-from harness.spi.inventory import FindingKind, SnapshotRecord
+from harness.spi.inventory import FindingKind, HostRecord, SnapshotRecord
 from harness.spi.states import SnapshotState, VmState, VolumeState
 from harness.storpool import VolumeUpdateDesc
 
@@ -152,6 +152,32 @@ def test_an_attachment_that_a_vm_may_need_is_not_leaked(rig: Rig, why: str) -> N
     before = len(rig.cluster.calls)
     rig.driver.reconcile_volumes()
     assert (changes(rig, before), attached(rig)) == ([], {(path, 1)})
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_a_host_that_was_added_again_has_two_rows_and_one_storpool_client(rig: Rig, up: bool) -> None:
+    again = HostRecord(id=99, name="kvm-1-again", up=up, storpool_client_id=1)
+    rig.records.hosts.insert(0, again)
+    running(rig, 1, VmState.STARTING)
+    path = recorded(rig, vm_uuid="vm-1", device_id=1)
+    retag(rig, path, cvm="vm-1", disk="1")
+    attach(rig, path)
+    assert (rig.driver.reconcile_volumes(), attached(rig)) == ([], {(path, 1)}), "its VM may need it there"
+    running(rig, 2, VmState.RUNNING)
+    rig.records.after_inventory = lambda: running(rig, 1, VmState.STARTING)
+    assert (rig.driver.reconcile_volumes(), attached(rig)) == ([], {(path, 1)}), "it began to start meanwhile"
+    running(rig, None, VmState.STOPPED)
+    rig.records.after_inventory = lambda: None
+    (finding,) = rig.driver.reconcile_volumes()
+    assert (finding.kind, finding.mended, attached(rig)) == (FindingKind.LEAKED_ATTACHMENT, True, set())
+
+
+def test_a_check_volume_stays_while_any_row_of_its_host_is_asked(rig: Rig) -> None:
+    path = a_check_volume(rig)
+    attach(rig, path)
+    rig.records.hosts.insert(0, HostRecord(id=99, name="kvm-1-again", up=True, storpool_client_id=1))
+    work_on(rig, {}, "pool:1/SP_VOLUME_ON_CLUSTER-1/host:11")
+    assert (rig.driver.reconcile_volumes(), attached(rig)) == ([], {(path, 1)})
 
 
 @pytest.mark.parametrize("owner", ["nobody", "stopped", "elsewhere", "gone"])
