@@ -55,7 +55,7 @@ class Creation:
     @property
     def _over(self) -> bool:
         """Whether the last sending was so long ago that no copy of it is under way."""
-        return self._operations.now() >= self.settles_at
+        return self._operations.passed(self._operation, f"{self.key}.settles", self._operations.settle_time)
 
     @property
     def settles_at(self) -> float:

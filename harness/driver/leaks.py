@@ -100,10 +100,9 @@ class Leaks:
         )
 
     def recover(self, operation: Operation) -> str:
-        settles = operation.data.get("settles")
-        if settles is None:
+        if "settles" not in operation.data:
             operation.note({"settles": str(self._operations.now() + self._operations.settle_time)})
-        elif self._operations.now() >= float(settles):
+        elif self._operations.passed(operation, "settles", self._operations.settle_time):
             operation.undone()
             return f"{operation}: ended; the next pass looks again"
         return f"{operation}: open until a lost detach can no longer arrive"

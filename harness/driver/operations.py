@@ -130,7 +130,19 @@ class Operations:
         return operation.data.get("process") == self._incarnation
 
     def surely_recorded(self, operation: Operation) -> bool:
-        return self._runtime.now() >= float(operation.data["answered"]) + self.answer_time
+        return self.passed(operation, "answered", 0.0, self.answer_time)
+
+    def passed(self, operation: Operation, key: str, given: float, more: float = 0.0) -> bool:
+        """Whether it is `more` seconds after the time that `key` of the operation's data holds; without one it is.
+
+        That time was set `given` seconds ahead at most. One that is further ahead was set by a clock that was put back
+        since: it counts from now then, so that nothing stays open for as long as the clock was wrong.
+        """
+        now, until = self._runtime.now(), float(operation.data.get(key) or 0)
+        if until - now > given:
+            until = now + given
+            operation.note({key: str(until)})
+        return now >= until + more
 
     def in_nobodys_hands(self, operation: Operation) -> bool:
         """Whether no task of this process can still be about to record the answer."""

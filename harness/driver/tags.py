@@ -221,7 +221,7 @@ class TagUpdates:
             self._recent.popitem(last=False)
 
     def _settled(self, operation: Operation) -> bool:
-        return self._operations.now() >= float(operation.data.get("settles") or 0)
+        return self._operations.passed(operation, "settles", self._operations.settle_time)
 
     def _note_lost(self, operation: Operation) -> None:
         operation.note(self._settling())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 from driver_rig import MIB, SETTLE, TOKEN, Cluster, Fault, Rig, image, on_pool, snapshot_of, volume
+from reconciler_rig import attach, prepared, recorded
 
 from harness.driver import StorPoolProvider
 from harness.runtime.simulated import Simulation
@@ -272,6 +273,64 @@ def test_recovery_never_deletes_a_volume_that_a_dead_process_wanted_to_delete(ri
     assert any("not carried out" in line for line in rig.driver.recover())
     rig.settle()
     assert (rig.volumes(), rig.records.open_operations()) == ([made.path], [])
+
+
+def lose_a_create(rig: Rig) -> None:
+    rig.cluster.strike(*[Fault.REQUEST_LOST] * 2, CUT_OFF, CUT_OFF, CUT_OFF)
+    with pytest.raises(Unknown):
+        rig.driver.create(volume())
+
+
+def lose_an_update(rig: Rig) -> None:
+    made = rig.driver.create(volume())
+    rig.cluster.strike(LOST)
+    rig.driver.revoke_access(made)
+
+
+def lose_a_detach(rig: Rig) -> None:
+    path = recorded(rig)
+    attach(rig, path)
+    rig.cluster.strike(Fault.REQUEST_LOST, after=2)
+    rig.driver.reconcile_volumes()
+    rig.driver.recover()
+
+
+def lose_a_copy(rig: Rig) -> None:
+    rig.records.settings["primary.storage.download.wait"] = "60"
+    rig.agent.faults = [Fault.REQUEST_LOST]
+    with pytest.raises(Unknown):
+        seed(rig)
+    # While an agent may use it, what is attached is not known to be unused.
+    attach(rig, rig.volumes()[0])
+
+
+def lose_a_copy_and_give_the_volume_up(rig: Rig) -> None:
+    lose_a_copy(rig)
+    rig.driver.recover()
+
+
+LOSSES = {
+    "create": lose_a_create,
+    "answer": lambda rig: rig.driver.create(volume()),
+    "tags": lose_an_update,
+    "detach": lose_a_detach,
+    "copy": lose_a_copy,
+    "discard": lose_a_copy_and_give_the_volume_up,
+}
+
+
+@pytest.mark.parametrize("what", list(LOSSES))
+def test_a_clock_that_is_put_back_keeps_no_operation_open_for_longer_than_ever(what: str) -> None:
+    rig = prepared()
+    LOSSES[what](rig)
+    assert rig.records.open_operations()
+    rig.cluster.faults.clear()
+    rig.time[0] -= 36_000
+    for _ in range(3):
+        rig.driver.recover()
+        rig.time[0] += SETTLE + 61
+    rig.driver.recover()
+    assert rig.records.open_operations() == []
 
 
 def test_tags_of_a_dead_process_that_arrive_late_are_put_right(rig: Rig) -> None:
