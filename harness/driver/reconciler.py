@@ -40,6 +40,10 @@ class _Look:
     """By `~globalId` and by name."""
     holders: dict[str, frozenset[int]]
     """StorPool clients that have an object attached, by its global id."""
+    unread: Sequence[str]
+    """What of StorPool's lists could not be read."""
+    sure_of_holders: bool
+    """Whether all attachments could be read."""
     seen: Inventory
     vms: dict[str, VmRecord]
     pools: dict[int | None, Pool]
@@ -104,7 +108,9 @@ class Reconciler:
 
     def _compare_volumes(self, cluster: StorPoolCluster) -> Iterator[Finding]:
         began = self._operations.now()
-        look = self._look(cluster, began, cluster.client.volumes_list())
+        unread: list[str] = []
+        look = self._look(cluster, began, cluster.client.volumes_list(unread), unread)
+        yield from _unread(look)
         for record in look.seen.volumes:
             pool, path = look.pools.get(record.pool_id), record.path
             if pool is None or path is None or not record.steady or f"volume:{record.uuid}" in look.seen.busy:
@@ -137,7 +143,9 @@ class Reconciler:
 
     def _compare_snapshots(self, cluster: StorPoolCluster) -> Iterator[Finding]:
         began = self._operations.now()
-        look = self._look(cluster, began, cluster.client.snapshots_list())
+        unread: list[str] = []
+        look = self._look(cluster, began, cluster.client.snapshots_list(unread), unread)
+        yield from _unread(look)
         for record in look.seen.snapshots:
             pool, path = look.pools.get(record.pool_id), record.path
             if pool is not None and path is not None and record.steady and look.at(path) is None:
@@ -151,9 +159,12 @@ class Reconciler:
                 yield from self._missing(where, pool.client.snapshot, path, recorded)
         yield from self._unknown(look)
 
-    def _look(self, cluster: StorPoolCluster, began: float, objects: Sequence[VolumeSummary]) -> _Look:
+    def _look(
+        self, cluster: StorPoolCluster, began: float, objects: Sequence[VolumeSummary], unread: Sequence[str]
+    ) -> _Look:
         by_name = {name: found for found in objects for name in (found.name, f"~{found.global_id}")}
-        holders = _holders(by_name, cluster.client.attachments_list())
+        odd: list[str] = []
+        holders = _holders(by_name, cluster.client.attachments_list(odd))
         seen = self._records.inventory()
         return _Look(
             cluster=cluster,
@@ -161,6 +172,8 @@ class Reconciler:
             objects=objects,
             by_name=by_name,
             holders=holders,
+            unread=(*unread, *odd),
+            sure_of_holders=not odd,
             seen=seen,
             vms={vm.uuid: vm for vm in seen.vms},
             pools={pool.id: pool for pool in cluster.pools},
@@ -169,6 +182,9 @@ class Reconciler:
     def _unknown(self, look: _Look) -> Iterator[Finding]:
         for found in look.objects:
             holders = look.holders.get(found.global_id, frozenset())
+            if holders and not look.sure_of_holders:
+                # To remove it would detach it everywhere, and where that is is not known.
+                continue
             work = self._orphans.find(look.cluster, found, look.seen, holders)
             yield from self._guarded(f"StorPool object ~{found.global_id}", work)
 
@@ -239,7 +255,8 @@ class Reconciler:
         for hosts in _by_client(look.seen.hosts, holders):
             if vm is None or not any(vm.may_use(host.id) for host in hosts):
                 yield from self._leaked(where, record, pool, hosts)
-        if vm is not None and vm.state is VmState.RUNNING and max(vm.changed_at, record.changed_at) < look.began:
+        at_rest = vm is not None and max(vm.changed_at, record.changed_at) < look.began
+        if vm is not None and vm.state is VmState.RUNNING and at_rest and look.sure_of_holders:
             yield from _unattached(where, vm, look.seen.hosts, holders)
 
     def _leaked(self, where: str, record: VolumeRecord, pool: Pool, hosts: Sequence[HostRecord]) -> Iterator[Finding]:
@@ -251,6 +268,12 @@ class Reconciler:
         finding = self._leaks.detach(record, record.path or "", pool, hosts)
         if finding is not None:
             yield finding
+
+
+def _unread(look: _Look) -> Iterator[Finding]:
+    where = "pool " + ", ".join(str(pool.id) for pool in look.cluster.pools)
+    for text in look.unread:
+        yield _not_compared(where, text)
 
 
 def _holders(by_name: dict[str, VolumeSummary], attachments: Sequence[Attachment]) -> dict[str, frozenset[int]]:

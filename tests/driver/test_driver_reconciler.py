@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import msgspec
 import pytest
-from driver_rig import MIB, POOL, Fault, Rig, image, on_pool, snapshot_of, volume
+from driver_rig import MIB, POOL, TOKEN, Fault, Rig, image, on_pool, snapshot_of, volume
 from reconciler_rig import (
     FOREIGN_CLIENT,
     attach,
@@ -15,6 +16,7 @@ from reconciler_rig import (
     gid,
     hold_open,
     kinds,
+    lost_volume,
     name_in_detail,
     prepared,
     record,
@@ -29,7 +31,7 @@ from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Dead
 from harness.spi.inventory import FindingKind, HostRecord, SnapshotRecord
 from harness.spi.states import SnapshotState, VmState, VolumeState
-from harness.storpool import VolumeUpdateDesc
+from harness.storpool import Reply, Request, VolumeUpdateDesc
 
 
 @pytest.fixture
@@ -338,6 +340,61 @@ def test_one_error_ends_neither_the_pass_nor_the_next_cluster(rig: Rig) -> None:
     assert sorted(kinds(findings)) == [*[(FindingKind.NOT_COMPARED, False)] * 3, (FindingKind.TAGS, True)]
     assert "9" not in "".join(finding.text for finding in findings if "pool 2" in finding.where).replace("down:81", "")
     assert rig.tags(paths[1]) == {"uuid": "vol-2", "cs": "volume"}
+
+
+def spoil(rig: Rig, call: str, member: str, value: object, **of: object) -> None:
+    """From now on the elements of this list that have the members `of` have one that the API does not declare."""
+    serve = rig.cluster.serve
+
+    def spoiled(request: Request, token: str = TOKEN) -> Reply:
+        reply = serve(request, token)
+        if not request.path.endswith(call):
+            return reply
+        answer = msgspec.json.decode(reply.body)
+        for element in answer["data"]:
+            if of.items() <= element.items():
+                element[member] = value
+        return Reply(reply.status, msgspec.json.encode(answer))
+
+    rig.cluster.serve = spoiled  # type: ignore[method-assign]
+
+
+def test_an_element_that_cannot_be_read_is_told_and_hides_no_other(rig: Rig) -> None:
+    odd, drifted = recorded(rig, 1), recorded(rig, 2)
+    retag(rig, drifted, cvm="vm-9")
+    lost = lost_volume(rig)
+    taken = rig.driver.take_snapshot(snapshot_of(volume(2, path=drifted)))
+    rig.records.snapshots["snap-9"] = SnapshotRecord(
+        uuid="snap-9", state=SnapshotState.BACKED_UP, removed=False, pool_id=POOL.id, path=taken.path
+    )
+    spoil(rig, "VolumesList", "size", 0, globalId=gid(odd)[1:])
+    spoil(rig, "SnapshotsList", "size", "big", globalId=gid(taken.path)[1:])
+    before = len(rig.cluster.calls)
+    findings = rig.driver.reconcile_volumes()
+    told = [(FindingKind.NOT_COMPARED, False), (FindingKind.TAGS, True), (FindingKind.ORPHAN, True)]
+    assert kinds(findings) == told
+    assert gid(odd)[1:] in findings[0].text and "size" in findings[0].text
+    assert rig.tags(drifted) == {"uuid": "vol-2", "cs": "volume"}
+    assert f"MultiCluster/Volume/{gid(odd)}" in rig.cluster.calls[before:], "it is not taken to be lost"
+    assert gid(lost) in findings[2].where
+    (finding,) = rig.driver.reconcile_snapshots()
+    assert (finding.kind, gid(taken.path)[1:] in finding.text) == (FindingKind.NOT_COMPARED, True)
+
+
+def test_an_attachment_that_cannot_be_read_makes_none_missing_and_no_orphan_unused(rig: Rig) -> None:
+    running(rig)
+    path = recorded(rig, vm_uuid="vm-1", device_id=1)
+    retag(rig, path, cvm="vm-1", disk="1")
+    lost = lost_volume(rig)
+    for attachment in ((path, 1), (lost, 1), (lost, FOREIGN_CLIENT)):
+        attach(rig, *attachment)
+    before = attached(rig)
+    of_running, of_lost = {"globalId": gid(path)[1:]}, {"globalId": gid(lost)[1:], "client": FOREIGN_CLIENT}
+    for of in (of_running, of_lost):
+        spoil(rig, "AttachmentsList", "rights", "some", **of)
+    assert kinds(rig.driver.reconcile_volumes()) == [(FindingKind.NOT_COMPARED, False)] * 2
+    del rig.cluster.serve
+    assert attached(rig) == before
 
 
 def test_ended_operations_are_purged_after_their_time(rig: Rig) -> None:
