@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from harness.spi.driver import DriverRecords, OperationRecord
 from harness.spi.errors import Conflict, Error
 from harness.spi.locks import KeyedLocks
-from harness.spi.runtime import Runtime
+from harness.spi.runtime import Lock, Runtime
 
 log = logging.getLogger("harness.driver")
 
@@ -95,6 +95,10 @@ class Operations:
 
     def now(self) -> float:
         return self._runtime.now()
+
+    def lock(self, name: str) -> Lock:
+        """A new lock of this process."""
+        return self._runtime.lock(name)
 
     def exclusive(self, subject: str, wait: float = LOCK_WAIT) -> AbstractContextManager[None]:
         """Keep other operations of this process off the subject."""

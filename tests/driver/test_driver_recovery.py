@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import msgspec
@@ -10,6 +12,7 @@ from driver_rig import MIB, SETTLE, TOKEN, Cluster, Fault, Rig, image, on_pool, 
 from reconciler_rig import attach, prepared, recorded
 
 from harness.driver import StorPoolProvider
+from harness.driver import tags as driver_tags
 from harness.runtime.simulated import Simulation
 from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.driver import CachedTemplate
@@ -392,3 +395,51 @@ def test_what_is_open_on_a_pool_that_was_removed_is_told_once_and_given_up(rig: 
     assert "pool 1 was removed" in line and TOKEN not in line
     assert rig.driver.recover() == []
     assert rig.records.operations == {}
+
+
+def test_ended_operations_are_forgotten_after_their_time_without_any_reconciler() -> None:
+    rig = prepared()
+    for _ in range(3):
+        assert rig.driver.recover() == []
+        rig.time[0] += 1000
+    assert rig.records.purges == [rig.time[0] - 3000 - 604800]
+    rig.records.to_purge = True
+    rig.time[0] -= 36_000  # the clock was put back
+    rig.driver.recover()
+    assert 10 < len(rig.records.purges) < 1000, "a round has an end, whatever there is to forget"
+    rig.records.purges.clear()
+    for setting, told in (("0", []), ("soon", ["not a number of seconds"])):
+        rig.records.settings["storpool.operations.retention"] = setting
+        rig.time[0] += 3600
+        lines = rig.driver.recover()
+        assert [text in line for line, text in zip(lines, told, strict=True)] == [True] * len(told)
+    assert rig.records.purges == []
+
+
+def test_updates_of_tags_at_the_same_time_do_not_meet_in_what_is_remembered(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deterministic: one update is held in the midst of remembering, with room for one, while another one wants to."""
+    monkeypatch.setattr(driver_tags, "REMEMBERED", 1)
+    one, other = rig.driver.create(volume(1)), rig.driver.create(volume(2))
+    begun = threading.Event()
+    remembered = rig.driver._tags._recent
+
+    class Held(OrderedDict[str, float]):
+        def __setitem__(self, subject: str, when: float) -> None:
+            super().__setitem__(subject, when)
+            if subject == "volume:vol-1":
+                second.start()
+                begun.wait(10)
+                second.join(0.2)
+
+    def update() -> None:
+        begun.set()
+        rig.driver.revoke_access(other)
+
+    second = threading.Thread(target=update)
+    rig.driver._tags._recent = Held(remembered)
+    rig.driver.revoke_access(one)
+    second.join(10)
+    assert not second.is_alive()
+    assert list(rig.driver._tags._recent) == ["volume:vol-2"]
