@@ -16,17 +16,12 @@ from harness.driver.leaks import Leaks
 from harness.driver.operations import Operations
 from harness.driver.orphans import Orphans
 from harness.driver.pools import Pool, Pools, StorPoolCluster
-from harness.driver.settings import seconds
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, InvalidParameter
 from harness.spi.inventory import Finding, FindingKind, HostRecord, Inventory, VmRecord, VolumeRecord
 from harness.spi.objects import storpool_id
 from harness.spi.states import VmState
 from harness.storpool import Attachment, ObjectDoesNotExist, VolumeSummary
-
-RETENTION = "storpool.operations.retention"
-PURGED_AT_ONCE = 1000
-"""Operations forgotten in one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +81,6 @@ class Reconciler:
         for cluster in clusters:
             where = "pool " + ", ".join(str(pool.id) for pool in cluster.pools)
             findings += self._guarded(where, compare(cluster))
-        findings += self._guarded("ended operations", self._purge())
         return findings
 
     @staticmethod
@@ -97,14 +91,6 @@ class Reconciler:
         except Error as error:
             findings.append(_not_compared(where, str(error)))
         return findings
-
-    def _purge(self) -> Iterator[Finding]:
-        retention = seconds(self._records, RETENTION)
-        if retention:
-            before = self._operations.now() - retention
-            while self._records.purge_operations(before, PURGED_AT_ONCE) == PURGED_AT_ONCE:
-                pass
-        yield from ()
 
     def _compare_volumes(self, cluster: StorPoolCluster) -> Iterator[Finding]:
         began = self._operations.now()

@@ -58,6 +58,7 @@ class PrimaryDataStoreDriver(Protocol):
         """Finish or undo every operation a dead management server left open; one line of text for each.
 
         For one management server on these records: what another one is doing at this moment would be undone too.
+        Called now and then, it also forgets records of operations that ended long ago.
         """
         ...
 

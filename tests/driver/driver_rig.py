@@ -113,6 +113,8 @@ class FakeRecords:
         self.operations: dict[str, OperationRecord] = {}
         self.outcomes: dict[str, str] = {}
         self.purges: list[float] = []
+        self.to_purge = False
+        """Whether there is always more that may be forgotten."""
         self.listings = 0
         """How often all open operations were asked for."""
         self.settings: dict[str, str] = {"primary.storage.download.wait": "10800"}
@@ -166,7 +168,7 @@ class FakeRecords:
     def purge_operations(self, ended_before: float, limit: int) -> int:
         self.purges.append(ended_before)
         assert limit > 0
-        return 0
+        return limit if self.to_purge else 0
 
     def setting(self, name: str, *, pool_id: int | None = None, cluster_id: int | None = None) -> str | None:
         del pool_id, cluster_id

@@ -342,6 +342,12 @@ def test_one_error_ends_neither_the_pass_nor_the_next_cluster(rig: Rig) -> None:
     assert rig.tags(paths[1]) == {"uuid": "vol-2", "cs": "volume"}
 
 
+def test_two_clusters_that_were_given_one_token_are_both_looked_at(rig: Rig) -> None:
+    rig.records.details[2] = {"SP_API_HTTP_HOST": "down:81", "SP_AUTH_TOKEN": TOKEN, "SP_TEMPLATE": "hdd"}
+    (finding,) = rig.driver.reconcile_volumes()
+    assert (finding.kind, finding.where, "down:81" in finding.text) == (FindingKind.NOT_COMPARED, "pool 2", True)
+
+
 def spoil(rig: Rig, call: str, member: str, value: object, **of: object) -> None:
     """From now on the elements of this list that have the members `of` have one that the API does not declare."""
     serve = rig.cluster.serve
@@ -395,11 +401,3 @@ def test_an_attachment_that_cannot_be_read_makes_none_missing_and_no_orphan_unus
     assert kinds(rig.driver.reconcile_volumes()) == [(FindingKind.NOT_COMPARED, False)] * 2
     del rig.cluster.serve
     assert attached(rig) == before
-
-
-def test_ended_operations_are_purged_after_their_time(rig: Rig) -> None:
-    rig.driver.reconcile_volumes()
-    assert rig.records.purges == [rig.time[0] - 604800]
-    rig.records.settings["storpool.operations.retention"] = "0"
-    rig.driver.reconcile_volumes()
-    assert len(rig.records.purges) == 1
