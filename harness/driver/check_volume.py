@@ -55,6 +55,9 @@ class CheckVolumes:
         if creation.global_id is not None and recorded == device_path(creation.global_id):
             operation.done()
             return f"{operation}: done"
+        doubt = creation.doubt()
+        if doubt is not None:
+            return f"{operation}: {doubt}"
         if not creation.unmake(remover(pool.client, "volume")):
             return f"{operation}: nothing there; open until a lost create can no longer arrive"
         operation.undone()

@@ -16,6 +16,12 @@ from harness.storpool import ObjectDoesNotExist, ObjectExists, StorPoolClient
 
 SENDINGS = 3
 """How often one call sends a create whose answer gets lost."""
+AWAY = 3600.0
+"""Seconds between the last sending of a create and the start of a server that may still undo it.
+
+A server that starts later may have got its records from a backup, in which the operation is open because the backup was
+made in the midst of it. It went on after that, and what it made may have an owner.
+"""
 
 
 class Creation:
@@ -49,7 +55,7 @@ class Creation:
     @property
     def _over(self) -> bool:
         """Whether the last sending was so long ago that no copy of it is under way."""
-        return self._operations.now() >= self.settles_at
+        return self._operations.passed(self._operation, f"{self.key}.settles", self._operations.settle_time)
 
     @property
     def settles_at(self) -> float:
@@ -112,6 +118,33 @@ class Creation:
     def exists(self) -> bool:
         """Whether the object that was made is still there."""
         return self.global_id is not None and self._look(f"~{self.global_id}") is not None
+
+    def doubt(self) -> str | None:
+        """Why what was made may have an owner that these records do not know, so that no recovery may remove it.
+
+        None when it may, or nothing is there. Snapshots keep their names, so of them only the time tells.
+        """
+        if self.global_id is None and not self.unanswered:
+            return None
+        sent_at = self.settles_at - self._operations.settle_time
+        late = self._operations.started - sent_at > AWAY
+        if not late and (self.key == "snapshot" or self.global_id is None):
+            return None
+        look = self._client.snapshot if self.key == "snapshot" else self._client.volume
+        try:
+            found = look(f"~{self.global_id}" if self.global_id else self.name)
+        except ObjectDoesNotExist:
+            return None
+        if late:
+            why = f"this server started more than {AWAY:g} s after it was asked for"
+        elif found.name != self.name:
+            why = f"its name was changed to {found.name}, as is done when a volume has its owner"
+        else:
+            return None
+        return (
+            f"left open, and {self.key} ~{found.global_id} left in StorPool, because {why}; if these records were "
+            "restored from a backup, it may be in use; otherwise delete it in StorPool"
+        )
 
     def forget(self) -> None:
         """The object is gone from StorPool."""

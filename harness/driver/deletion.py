@@ -7,7 +7,7 @@ from harness.driver.creation import Creation
 from harness.driver.discard import Discards
 from harness.driver.operations import Operation, Operations, report_also
 from harness.driver.pools import Pool, Pools
-from harness.driver.removal import remover
+from harness.driver.removal import release_volume, remover
 from harness.driver.settings import seconds
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, Unknown
@@ -59,7 +59,8 @@ class Deletion:
 
     def recover(self, operation: Operation) -> str:
         pool = self._pools.get(int(operation.data["pool"]))
-        if operation.step != "delete":
+        backup = Creation(self._operations, operation, "snapshot", pool.client)
+        if operation.step != "delete" and backup.doubt() is None:
             self._undo(operation, pool)
         elif self._gone(operation, pool):
             operation.done()
@@ -71,6 +72,8 @@ class Deletion:
     def _run(self, operation: Operation, pool: Pool, interval: int) -> None:
         name, key = operation.data["object"], operation.data["key"]
         if interval and not self._gone(operation, pool):
+            # Before a delete that is refused, a backup would be for nothing, and again at each time it is tried.
+            release_volume(pool.client, name)
             operation.advance("backup")
             self._back_up(operation, pool, name, interval)
         operation.advance("delete")

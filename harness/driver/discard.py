@@ -9,6 +9,11 @@ from harness.driver.removal import remove_volume, remover
 from harness.spi.errors import Error
 from harness.storpool import StorPoolClient
 
+IN_USE = "in-use-until"
+"""In an operation's data: the time until which an agent may use the volume."""
+IN_USE_FOR = "in-use-for"
+"""How many seconds ahead that time was set; records of older drivers do not tell it."""
+
 
 class Discards:
     """Removes what an operation left, and looks once more when nothing can arrive any more. One step: discard."""
@@ -25,7 +30,8 @@ class Discards:
         Never raises an `Error` of StorPool: what stays is removed by `recover`.
         """
         subject = f"storpool:{creation.name}"
-        data = {**creation.handover(), "pool": str(pool_id), "key": creation.key, "in-use-until": str(in_use_until)}
+        use = {IN_USE: str(in_use_until), IN_USE_FOR: str(max(0.0, in_use_until - self._operations.now()))}
+        data = {**creation.handover(), "pool": str(pool_id), "key": creation.key, **use}
         with self._operations.exclusive(subject):
             operation = self._operations.begin(self.kind, subject, "discard", data)
             try:
@@ -41,7 +47,7 @@ class Discards:
     def _remove(self, operation: Operation, client: StorPoolClient) -> bool:
         creation = Creation(self._operations, operation, operation.data["key"], client)
         remove = remover(client, creation.key)
-        if self._operations.now() < float(operation.data["in-use-until"]):
+        if not self._operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf"))):
             # An agent may be about to open it: an attachment that nobody has opened yet is not known to be unused.
             remove = lambda name: remove_volume(client, name, detach_unused=False)  # noqa: E731
         if not creation.unmake(remove, copies=True):

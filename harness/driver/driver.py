@@ -14,6 +14,7 @@ from harness.driver.operations import Operation, Operations, log
 from harness.driver.orphans import Orphans
 from harness.driver.pools import Pools
 from harness.driver.reconciler import Reconciler
+from harness.driver.retention import Retention
 from harness.driver.seeding import TemplateSeeding
 from harness.driver.settling import Settler
 from harness.driver.snapshots import SnapshotTaking
@@ -69,6 +70,7 @@ class StorPoolDriver:
             leaks,
             discards,
         )
+        self._retention = Retention(operations, records)
         self._works = {work.kind: work for work in works}
 
     def can_copy(self, source: DataObject, destination: DataObject) -> bool:
@@ -112,7 +114,7 @@ class StorPoolDriver:
         """Finish or undo every open operation that no call of this process is working on.
 
         An operation may stay open, because a lost request may still arrive or a host still uses a temporary volume:
-        call again later, at the latest after the settle time.
+        call again later, at the latest after the settle time. Now and then it also forgets ended ones that are old.
         """
         lines = []
         away: set[str] = set()
@@ -134,6 +136,10 @@ class StorPoolDriver:
                 continue
             if line is not None:
                 lines.append(line)
+        try:
+            self._retention.purge()
+        except Error as error:
+            lines.append(f"ended operations are kept: {error}")
         return lines
 
     def _recover(self, operation: Operation) -> str | None:

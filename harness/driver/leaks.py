@@ -7,6 +7,8 @@ want by then is attached again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harness.driver.check_volume import use
 from harness.driver.operations import Operation, Operations
 from harness.driver.pools import Pool
@@ -29,8 +31,12 @@ class Leaks:
         self._operations = operations
         self._records = records
 
-    def detach(self, volume: VolumeRecord, path: str, pool: Pool, host: HostRecord) -> Finding | None:
-        """Take the attachment away, unless it turns out to be wanted or somebody works on the volume: then None."""
+    def detach(self, volume: VolumeRecord, path: str, pool: Pool, hosts: Sequence[HostRecord]) -> Finding | None:
+        """Take the attachment away, unless it turns out to be wanted or somebody works on the volume: then None.
+
+        `hosts` are all rows of the StorPool client that has it, the one to name first.
+        """
+        host, host_ids = hosts[0], [row.id for row in hosts]
         client = host.storpool_client_id
         if client is None:
             return None
@@ -42,7 +48,7 @@ class Leaks:
             return Finding(kind=FindingKind.LEAKED_ATTACHMENT, where=where, text=text, mended=mended)
 
         with self._operations.idle(subject) as free:
-            if not free or self._wanted(volume.uuid, path, host.id):
+            if not free or self._wanted(volume.uuid, path, host_ids):
                 return None
             data = {"pool": str(pool.id), "object": name, "client": str(client)}
             operation = self._operations.begin(self.kind, subject, "detach", data)
@@ -58,23 +64,24 @@ class Leaks:
                 operation.undone()
                 state = "not detached, because it is open there" if isinstance(error, Busy) else "not detached"
                 return found(f"{at_host}; {state}: {error}")
-            if self._wanted(volume.uuid, path, host.id):
+            if self._wanted(volume.uuid, path, host_ids):
                 pool.client.volumes_reassign_wait([VolumeReassignDesc(volume=name, rw=(client,))], DETACH_WAIT)
                 operation.undone()
                 return None
             operation.done()
         return found(f"was {at_host}; detached", mended=True)
 
-    def detach_check_volume(self, detail: str, path: str, pool: Pool, host: HostRecord) -> Finding | None:
-        """Take the check volume from a host that is not asked to prove itself with it now.
+    def detach_check_volume(self, detail: str, path: str, pool: Pool, hosts: Sequence[HostRecord]) -> Finding | None:
+        """Take the check volume from a host that is not asked to prove itself with it now; `hosts` as in `detach`.
 
         An agent that is at it all the same, because a server that died asked it, or one that meets this detach when it
         comes late, fails once and is asked again.
         """
+        host = hosts[0]
         client = host.storpool_client_id
         if client is None:
             return None
-        with self._operations.idle(use(pool.id, detail, host.id)) as free:
+        with self._operations.idle(*(use(pool.id, detail, row.id) for row in hosts)) as free:
             if not free:
                 return None
             desc = VolumeReassignDesc(volume=storpool_id(path), detach=(client,), force=False)
@@ -93,18 +100,17 @@ class Leaks:
         )
 
     def recover(self, operation: Operation) -> str:
-        settles = operation.data.get("settles")
-        if settles is None:
+        if "settles" not in operation.data:
             operation.note({"settles": str(self._operations.now() + self._operations.settle_time)})
-        elif self._operations.now() >= float(settles):
+        elif self._operations.passed(operation, "settles", self._operations.settle_time):
             operation.undone()
             return f"{operation}: ended; the next pass looks again"
         return f"{operation}: open until a lost detach can no longer arrive"
 
-    def _wanted(self, uuid: str, path: str, host_id: int) -> bool:
+    def _wanted(self, uuid: str, path: str, host_ids: Sequence[int]) -> bool:
         """Whether the attachment may be needed, by the records as they are now."""
         record = self._records.volume(uuid)
         if record is None or record.path != path or not record.steady:
             return True
         vm = None if record.vm_uuid is None else self._records.vm(record.vm_uuid)
-        return vm is not None and vm.may_use(host_id)
+        return vm is not None and any(map(vm.may_use, host_ids))

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from harness.spi.driver import DriverRecords, OperationRecord
 from harness.spi.errors import Conflict, Error
 from harness.spi.locks import KeyedLocks
-from harness.spi.runtime import Runtime
+from harness.spi.runtime import Lock, Runtime
 
 log = logging.getLogger("harness.driver")
 
@@ -90,9 +90,15 @@ class Operations:
         self.settle_time = settle_time
         self.answer_time = answer_time
         self._incarnation = runtime.uuid()
+        self.started = runtime.now()
+        """When this process began to use these records, which nobody replaces while it lives."""
 
     def now(self) -> float:
         return self._runtime.now()
+
+    def lock(self, name: str) -> Lock:
+        """A new lock of this process."""
+        return self._runtime.lock(name)
 
     def exclusive(self, subject: str, wait: float = LOCK_WAIT) -> AbstractContextManager[None]:
         """Keep other operations of this process off the subject."""
@@ -113,10 +119,8 @@ class Operations:
 
     def find(self, kind: str, subject: str) -> Operation | None:
         """The open operation of this kind and subject."""
-        for record in self._records.open_operations():
-            if (record.kind, record.subject) == (kind, subject):
-                return Operation(self._records, record, resumed=True)
-        return None
+        record = self._records.open_operation(kind, subject)
+        return None if record is None else Operation(self._records, record, resumed=True)
 
     def open(self) -> list[Operation]:
         return [Operation(self._records, record, resumed=True) for record in self._records.open_operations()]
@@ -130,7 +134,19 @@ class Operations:
         return operation.data.get("process") == self._incarnation
 
     def surely_recorded(self, operation: Operation) -> bool:
-        return self._runtime.now() >= float(operation.data["answered"]) + self.answer_time
+        return self.passed(operation, "answered", 0.0, self.answer_time)
+
+    def passed(self, operation: Operation, key: str, given: float, more: float = 0.0) -> bool:
+        """Whether it is `more` seconds after the time that `key` of the operation's data holds; without one it is.
+
+        That time was set `given` seconds ahead at most. One that is further ahead was set by a clock that was put back
+        since: it counts from now then, so that nothing stays open for as long as the clock was wrong.
+        """
+        now, until = self._runtime.now(), float(operation.data.get(key) or 0)
+        if until - now > given:
+            until = now + given
+            operation.note({key: str(until)})
+        return now >= until + more
 
     def in_nobodys_hands(self, operation: Operation) -> bool:
         """Whether no task of this process can still be about to record the answer."""
@@ -146,7 +162,7 @@ class Operations:
             except Conflict:
                 free = False
             else:
-                free = not any(record.subject in subjects for record in self._records.open_operations())
+                free = not self._records.is_worked_on(subjects)
             yield free
 
     @contextmanager

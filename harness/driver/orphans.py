@@ -1,8 +1,9 @@
 """StorPool objects of ours that nobody knows: which they are, and their removal.
 
-An object is removed only if it can be shown that this CloudStack made it: an operation of these records is in its name,
-or they have, or had, a record of the uuid in its tags. StorPool's template does not show it, because several clouds may
-use one, and records that were restored from an older copy do not know what was made since.
+An object is removed only if it can be shown that this CloudStack made it and needs it no more: an operation of these
+records is in its name, or they have a record of the uuid in its tags that is removed. StorPool's template does not show
+it, because several clouds may use one. Neither does a record that is still there, or a template: records that were
+restored from an older copy know of the volume or template, and not of the object that was made for it since.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from harness.driver.removal import remove_snapshot, remove_volume
 from harness.driver.settings import seconds
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, Unknown
-from harness.spi.inventory import Finding, FindingKind, Inventory
+from harness.spi.inventory import Finding, FindingKind, Inventory, SnapshotRecord, VolumeRecord
 from harness.spi.objects import NAME_PREFIX, device_path, storpool_id
 from harness.spi.states import VolumeState
 from harness.storpool import ObjectDoesNotExist, SnapshotSummary, VolumeSummary
@@ -102,8 +103,11 @@ class Orphans:
         operation_id = _operation_id(found)
         if operation_id is None and not found.name.startswith("~") and "@" not in found.name:
             return f"somebody named it {found.name}"
-        if not self._made_here(operation_id) and not self._had_record(kind, found.tags.get("uuid", "")):
-            return f"it has the tag cs={kind}, but these records have no trace of having made it"
+        if not self._made_here(operation_id) and not self._record_removed(kind, found.tags.get("uuid", "")):
+            return (
+                f"it has the tag cs={kind}, but these records neither know an operation that made it "
+                "nor a removed record that it was of"
+            )
         if self._may_be_needed(cluster, found):
             return "its record names no object that StorPool has, so this may be its data"
         return None
@@ -126,12 +130,13 @@ class Orphans:
     def _made_here(self, operation_id: str | None) -> bool:
         return operation_id is not None and self._records.operation_known(operation_id)
 
-    def _had_record(self, kind: str, uuid: str) -> bool:
+    def _record_removed(self, kind: str, uuid: str) -> bool:
+        """A removed record never comes back, whatever was done since the records were copied."""
         if kind == "volume":
-            return self._records.volume(uuid) is not None
-        if kind == "snapshot":
-            return self._records.snapshot(uuid) is not None
-        return kind == "template" and self._records.template_known(uuid)
+            record: VolumeRecord | SnapshotRecord | None = self._records.volume(uuid)
+        else:
+            record = self._records.snapshot(uuid) if kind == "snapshot" else None
+        return record is not None and record.removed
 
     def _remove(self, cluster: StorPoolCluster, found: VolumeSummary, *, detach_unused: bool) -> Iterator[Finding]:
         name, pool = f"~{found.global_id}", _pool(cluster, found)

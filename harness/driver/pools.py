@@ -61,18 +61,21 @@ class Pools:
         return Pool(pool_id, connection.template, client)
 
     def clusters(self) -> tuple[list[StorPoolCluster], dict[int, str]]:
-        """Pools by the API they are on, which pools with the same token share; and why others are left out, by id.
+        """Pools by the API they are on, which those with the same endpoints and token share; why others are left out.
 
+        Two clusters may be given the same token. One that pools reach by different addresses is two here, and is looked
+        at twice, which does no harm.
         Pools at their alternative endpoint are: what is there is a copy that was made without these records.
         """
-        found: dict[Secret, list[Pool]] = {}
+        found: dict[tuple[Secret, frozenset[str]], list[Pool]] = {}
         left_out: dict[int, str] = {}
         for pool_id in self._records.pool_ids():
             if self._at_alternative(pool_id):
                 left_out[pool_id] = "it is at its alternative endpoint"
                 continue
             try:
-                found.setdefault(self._connection(pool_id).token, []).append(self.get(pool_id))
+                connection = self._connection(pool_id)
+                found.setdefault((connection.token, frozenset(connection.endpoints)), []).append(self.get(pool_id))
             except InvalidParameter as error:
                 left_out[pool_id] = str(error)
         return [StorPoolCluster(tuple(pools)) for pools in found.values()], left_out

@@ -16,17 +16,12 @@ from harness.driver.leaks import Leaks
 from harness.driver.operations import Operations
 from harness.driver.orphans import Orphans
 from harness.driver.pools import Pool, Pools, StorPoolCluster
-from harness.driver.settings import seconds
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, InvalidParameter
 from harness.spi.inventory import Finding, FindingKind, HostRecord, Inventory, VmRecord, VolumeRecord
 from harness.spi.objects import storpool_id
 from harness.spi.states import VmState
 from harness.storpool import Attachment, ObjectDoesNotExist, VolumeSummary
-
-RETENTION = "storpool.operations.retention"
-PURGED_AT_ONCE = 1000
-"""Operations forgotten in one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +35,10 @@ class _Look:
     """By `~globalId` and by name."""
     holders: dict[str, frozenset[int]]
     """StorPool clients that have an object attached, by its global id."""
+    unread: Sequence[str]
+    """What of StorPool's lists could not be read."""
+    sure_of_holders: bool
+    """Whether all attachments could be read."""
     seen: Inventory
     vms: dict[str, VmRecord]
     pools: dict[int | None, Pool]
@@ -82,7 +81,6 @@ class Reconciler:
         for cluster in clusters:
             where = "pool " + ", ".join(str(pool.id) for pool in cluster.pools)
             findings += self._guarded(where, compare(cluster))
-        findings += self._guarded("ended operations", self._purge())
         return findings
 
     @staticmethod
@@ -94,17 +92,11 @@ class Reconciler:
             findings.append(_not_compared(where, str(error)))
         return findings
 
-    def _purge(self) -> Iterator[Finding]:
-        retention = seconds(self._records, RETENTION)
-        if retention:
-            before = self._operations.now() - retention
-            while self._records.purge_operations(before, PURGED_AT_ONCE) == PURGED_AT_ONCE:
-                pass
-        yield from ()
-
     def _compare_volumes(self, cluster: StorPoolCluster) -> Iterator[Finding]:
         began = self._operations.now()
-        look = self._look(cluster, began, cluster.client.volumes_list())
+        unread: list[str] = []
+        look = self._look(cluster, began, cluster.client.volumes_list(unread), unread)
+        yield from _unread(look)
         for record in look.seen.volumes:
             pool, path = look.pools.get(record.pool_id), record.path
             if pool is None or path is None or not record.steady or f"volume:{record.uuid}" in look.seen.busy:
@@ -129,15 +121,17 @@ class Reconciler:
             yield from self._missing(where, pool.client.volume, path, partial(self._detail, pool.id, key))
             return
         holders = look.holders.get(found.global_id, frozenset())
-        for host in look.seen.hosts:
-            if host.up and host.storpool_client_id in holders:
-                finding = self._leaks.detach_check_volume(key, path, pool, host)
+        for hosts in _by_client(look.seen.hosts, holders):
+            if hosts[0].up:
+                finding = self._leaks.detach_check_volume(key, path, pool, hosts)
                 if finding is not None:
                     yield finding
 
     def _compare_snapshots(self, cluster: StorPoolCluster) -> Iterator[Finding]:
         began = self._operations.now()
-        look = self._look(cluster, began, cluster.client.snapshots_list())
+        unread: list[str] = []
+        look = self._look(cluster, began, cluster.client.snapshots_list(unread), unread)
+        yield from _unread(look)
         for record in look.seen.snapshots:
             pool, path = look.pools.get(record.pool_id), record.path
             if pool is not None and path is not None and record.steady and look.at(path) is None:
@@ -151,9 +145,12 @@ class Reconciler:
                 yield from self._missing(where, pool.client.snapshot, path, recorded)
         yield from self._unknown(look)
 
-    def _look(self, cluster: StorPoolCluster, began: float, objects: Sequence[VolumeSummary]) -> _Look:
+    def _look(
+        self, cluster: StorPoolCluster, began: float, objects: Sequence[VolumeSummary], unread: Sequence[str]
+    ) -> _Look:
         by_name = {name: found for found in objects for name in (found.name, f"~{found.global_id}")}
-        holders = _holders(by_name, cluster.client.attachments_list())
+        odd: list[str] = []
+        holders = _holders(by_name, cluster.client.attachments_list(odd))
         seen = self._records.inventory()
         return _Look(
             cluster=cluster,
@@ -161,6 +158,8 @@ class Reconciler:
             objects=objects,
             by_name=by_name,
             holders=holders,
+            unread=(*unread, *odd),
+            sure_of_holders=not odd,
             seen=seen,
             vms={vm.uuid: vm for vm in seen.vms},
             pools={pool.id: pool for pool in cluster.pools},
@@ -169,6 +168,9 @@ class Reconciler:
     def _unknown(self, look: _Look) -> Iterator[Finding]:
         for found in look.objects:
             holders = look.holders.get(found.global_id, frozenset())
+            if holders and not look.sure_of_holders:
+                # To remove it would detach it everywhere, and where that is is not known.
+                continue
             work = self._orphans.find(look.cluster, found, look.seen, holders)
             yield from self._guarded(f"StorPool object ~{found.global_id}", work)
 
@@ -236,20 +238,28 @@ class Reconciler:
     ) -> Iterator[Finding]:
         vm = None if record.vm_uuid is None else look.vms.get(record.vm_uuid)
         holders = look.holders.get(found.global_id, frozenset())
-        for host in look.seen.hosts:
-            if host.storpool_client_id in holders and not (vm is not None and vm.may_use(host.id)):
-                yield from self._leaked(where, record, pool, host)
-        if vm is not None and vm.state is VmState.RUNNING and max(vm.changed_at, record.changed_at) < look.began:
+        for hosts in _by_client(look.seen.hosts, holders):
+            if vm is None or not any(vm.may_use(host.id) for host in hosts):
+                yield from self._leaked(where, record, pool, hosts)
+        at_rest = vm is not None and max(vm.changed_at, record.changed_at) < look.began
+        if vm is not None and vm.state is VmState.RUNNING and at_rest and look.sure_of_holders:
             yield from _unattached(where, vm, look.seen.hosts, holders)
 
-    def _leaked(self, where: str, record: VolumeRecord, pool: Pool, host: HostRecord) -> Iterator[Finding]:
+    def _leaked(self, where: str, record: VolumeRecord, pool: Pool, hosts: Sequence[HostRecord]) -> Iterator[Finding]:
+        host = hosts[0]
         if not host.up:
             text = f"attached to host {host.name}, where no VM has it; not detached, because the host is not Up"
             yield Finding(kind=FindingKind.LEAKED_ATTACHMENT, where=where, text=text)
             return
-        finding = self._leaks.detach(record, record.path or "", pool, host)
+        finding = self._leaks.detach(record, record.path or "", pool, hosts)
         if finding is not None:
             yield finding
+
+
+def _unread(look: _Look) -> Iterator[Finding]:
+    where = "pool " + ", ".join(str(pool.id) for pool in look.cluster.pools)
+    for text in look.unread:
+        yield _not_compared(where, text)
 
 
 def _holders(by_name: dict[str, VolumeSummary], attachments: Sequence[Attachment]) -> dict[str, frozenset[int]]:
@@ -259,6 +269,15 @@ def _holders(by_name: dict[str, VolumeSummary], attachments: Sequence[Attachment
         if found is not None:
             holders.setdefault(found.global_id, set()).add(attachment.client)
     return {global_id: frozenset(clients) for global_id, clients in holders.items()}
+
+
+def _by_client(hosts: Sequence[HostRecord], clients: frozenset[int]) -> list[list[HostRecord]]:
+    """The rows of each of these StorPool clients, one that is Up first: a host that was added again may have two."""
+    rows: dict[int, list[HostRecord]] = {}
+    for host in sorted(hosts, key=lambda row: not row.up):
+        if host.storpool_client_id in clients:
+            rows.setdefault(host.storpool_client_id, []).append(host)
+    return list(rows.values())
 
 
 def _unattached(where: str, vm: VmRecord, hosts: Sequence[HostRecord], holders: frozenset[int]) -> Iterator[Finding]:

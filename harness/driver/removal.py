@@ -31,8 +31,7 @@ def remove_volume(client: StorPoolClient, name: str, *, detach_unused: bool = Tr
     try:
         remove()
     except Busy as busy:
-        unused = VolumeReassignDesc(volume=name, detach="all", force=False) if detach_unused else None
-        _let_go(client, name, unused, busy)
+        _let_go(client, name, _unused(name) if detach_unused else None, busy)
         remove()
 
 
@@ -55,6 +54,23 @@ def remover(client: StorPoolClient, key: str) -> Callable[[str], None]:
     if key == "snapshot":
         return lambda name: remove_snapshot(client, name)
     return lambda name: remove_volume(client, name)
+
+
+def release_volume(client: StorPoolClient, name: str) -> None:
+    """Detach the volume wherever nobody has its device open; one that is gone, or not attached, is success.
+
+    Raises `Conflict` that names who holds it otherwise; then it is as it was.
+    """
+    try:
+        client.volumes_reassign_wait([_unused(name)], DETACH_WAIT)
+    except ObjectDoesNotExist:
+        return
+    except Busy as busy:
+        _let_go(client, name, None, busy)
+
+
+def _unused(name: str) -> VolumeReassignDesc:
+    return VolumeReassignDesc(volume=name, detach="all", force=False)
 
 
 def _let_go(

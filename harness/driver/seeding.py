@@ -8,7 +8,7 @@ import msgspec
 
 from harness.driver import tags
 from harness.driver.creation import Creation
-from harness.driver.discard import Discards
+from harness.driver.discard import IN_USE, IN_USE_FOR, Discards
 from harness.driver.operations import ANSWERED, Operation, Operations, report_also
 from harness.driver.pools import Pool, Pools
 from harness.driver.removal import remover
@@ -93,6 +93,9 @@ class TemplateSeeding:
             if self._fate(operation) is Fate.RECORDED:
                 operation.done()
                 return f"{operation}: done"
+        doubt = self._doubt(operation)
+        if doubt is not None:
+            return f"{operation}: {doubt}"
         self._undo(operation)
         return f"{operation}: undone"
 
@@ -101,6 +104,8 @@ class TemplateSeeding:
         if fate is Fate.AWAITED or (fate is not Fate.RECORDED and not self._operations.surely_recorded(operation)):
             return False
         if fate is Fate.ABANDONED:
+            if self._doubt(operation) is not None:
+                return False
             self._undo(operation)
         else:
             operation.done()
@@ -118,6 +123,10 @@ class TemplateSeeding:
     def _begin(self, subject: str, pool: Pool, template: TemplateObject) -> Operation:
         data = {"pool": str(pool.id), "template": str(template.id)}
         return self._operations.begin(self.kind, subject, "create", data)
+
+    def _doubt(self, operation: Operation) -> str | None:
+        """As `Creation.doubt`. Nobody but this operation ever has the volume that the image was copied onto."""
+        return self._snapshot(operation, self._pools.get(int(operation.data["pool"]))).doubt()
 
     def _snapshot(self, operation: Operation, pool: Pool) -> Creation:
         return Creation(self._operations, operation, "snapshot", pool.client)
@@ -166,22 +175,24 @@ class TemplateSeeding:
     def _copy(self, operation: Operation, source: TemplateObject, onto: TemplateObject, wait: float) -> None:
         endpoint = self._endpoints.select(onto.store)
         command = StorPoolDownloadTemplateCommand(source=source, destination=onto, wait=wait)
-        until = self._operations.now() + wait + self._operations.settle_time
-        operation.advance("copy", {"host": endpoint.name, "in-use-until": str(until)})
+        use = wait + self._operations.settle_time
+        until = self._operations.now() + use
+        operation.advance("copy", {"host": endpoint.name, IN_USE: str(until), IN_USE_FOR: str(use)})
         try:
             answer = endpoint.send(command, timeout=wait + ANSWER_MARGIN)
         except Unavailable:
-            operation.advance("made", {"in-use-until": "0"})
+            operation.advance("made", {IN_USE: "0"})
             raise
         _check(answer, endpoint, source)
-        operation.advance("copied", {"in-use-until": "0"})
+        operation.advance("copied", {IN_USE: "0"})
 
     def _undo(self, operation: Operation) -> None:
         """Remove what was made, as far as nobody uses it; the rest goes to operations of its own."""
         pool = self._pools.get(int(operation.data["pool"]))
         if operation.step != "undo":
             operation.advance("undo")
-        in_use_until = float(operation.data.get("in-use-until") or 0)
+        over = self._operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf")))
+        in_use_until = 0.0 if over else float(operation.data[IN_USE])
         for key in ("volume", "snapshot"):
             creation = Creation(self._operations, operation, key, pool.client)
             if creation.global_id is None and not creation.unanswered:

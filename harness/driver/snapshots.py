@@ -44,7 +44,7 @@ class SnapshotTaking:
         subject = f"snapshot:{snapshot.uuid}"
         with self._operations.exclusive(subject):
             operation = self._operations.begin(self.kind, subject, "create", {"pool": str(pool.id)})
-            creation = Creation(self._operations, operation, "snapshot", pool.client)
+            creation = self._creation(operation)
             if operation.step == ANSWERED and not creation.exists():
                 operation.advance("create", {"snapshot.id": ""})
             try:
@@ -67,8 +67,11 @@ class SnapshotTaking:
         return msgspec.structs.replace(snapshot, path=device_path(global_id), size=size)
 
     def recover(self, operation: Operation) -> str:
+        fate = self._fate(operation) if operation.step == ANSWERED else Fate.ABANDONED
+        doubt = self._creation(operation).doubt() if fate is Fate.ABANDONED else None
+        if doubt is not None:
+            return f"{operation}: {doubt}"
         if operation.step == ANSWERED:
-            fate = self._fate(operation)
             if fate in (Fate.AWAITED, Fate.UNTOLD) and not self._operations.answered_here(operation):
                 self._operations.answer(operation)
                 self._settler.wake()
@@ -82,10 +85,11 @@ class SnapshotTaking:
 
     def settle(self, operation: Operation) -> bool:
         client = self._pools.get(int(operation.data["pool"])).client
-        creation = Creation(self._operations, operation, "snapshot", client)
+        creation = self._creation(operation)
         fate = self._fate(operation)
         if fate is Fate.ABANDONED:
-            return self._operations.in_nobodys_hands(operation) and self._undo(operation)
+            free = self._operations.in_nobodys_hands(operation) and creation.doubt() is None
+            return free and self._undo(operation)
         told = fate is Fate.RECORDED or (fate is Fate.UNTOLD and self._operations.surely_recorded(operation))
         if not (told and creation.settled):
             return False
@@ -107,7 +111,10 @@ class SnapshotTaking:
 
     def _undo(self, operation: Operation) -> bool:
         client = self._pools.get(int(operation.data["pool"])).client
-        if not Creation(self._operations, operation, "snapshot", client).unmake(remover(client, "snapshot")):
+        if not self._creation(operation).unmake(remover(client, "snapshot")):
             return False
         operation.undone()
         return True
+
+    def _creation(self, operation: Operation) -> Creation:
+        return Creation(self._operations, operation, "snapshot", self._pools.get(int(operation.data["pool"])).client)

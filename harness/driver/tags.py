@@ -121,6 +121,7 @@ class TagUpdates:
         self._records = records
         self._recent: OrderedDict[str, float] = OrderedDict()
         """When a volume was last updated by this process, by its subject; the oldest first."""
+        self._guard = operations.lock("storpool-tags")
 
     def update(self, volume: VolumeObject, tags: dict[str, str]) -> None:
         """Merge `tags` into the volume's. Raises `NotFound` when the volume is gone.
@@ -143,7 +144,7 @@ class TagUpdates:
                 merged = json.dumps({**earlier, **tags}, sort_keys=True)
                 operation.advance("update", {**data, "tags": merged, "iops": iops})
                 self._note_lost(operation)
-            elif self._operations.now() < self._recent.get(subject, 0.0) + self._operations.settle_time:
+            elif self._operations.now() < self._last_update(subject) + self._operations.settle_time:
                 self._note_lost(operation)
             self._carry_out(operation, pool)
 
@@ -214,14 +215,20 @@ class TagUpdates:
                     raise
         return lost
 
+    def _last_update(self, subject: str) -> float:
+        with self._guard:
+            return self._recent.get(subject, 0.0)
+
     def _remember(self, subject: str) -> None:
-        self._recent[subject] = self._operations.now()
-        self._recent.move_to_end(subject)
-        if len(self._recent) > REMEMBERED:
-            self._recent.popitem(last=False)
+        now = self._operations.now()
+        with self._guard:
+            self._recent[subject] = now
+            self._recent.move_to_end(subject)
+            if len(self._recent) > REMEMBERED:
+                self._recent.popitem(last=False)
 
     def _settled(self, operation: Operation) -> bool:
-        return self._operations.now() >= float(operation.data.get("settles") or 0)
+        return self._operations.passed(operation, "settles", self._operations.settle_time)
 
     def _note_lost(self, operation: Operation) -> None:
         operation.note(self._settling())

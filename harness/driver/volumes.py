@@ -68,8 +68,11 @@ class VolumeCreation:
                 self._undo(operation)
 
     def recover(self, operation: Operation) -> str:
+        fate = self._fate(operation) if operation.step == ANSWERED else Fate.ABANDONED
+        doubt = self._creation(operation).doubt() if fate is Fate.ABANDONED else None
+        if doubt is not None:
+            return f"{operation}: {doubt}"
         if operation.step == ANSWERED:
-            fate = self._fate(operation)
             if fate in (Fate.AWAITED, Fate.UNTOLD) and not self._operations.answered_here(operation):
                 self._operations.answer(operation)
                 self._settler.wake()
@@ -83,10 +86,11 @@ class VolumeCreation:
 
     def settle(self, operation: Operation) -> bool:
         client = self._pools.get(int(operation.data["pool"])).client
-        creation = Creation(self._operations, operation, "volume", client)
+        creation = self._creation(operation)
         fate = self._fate(operation)
         if fate is Fate.ABANDONED:
-            return self._operations.in_nobodys_hands(operation) and self._undo(operation)
+            free = self._operations.in_nobodys_hands(operation) and creation.doubt() is None
+            return free and self._undo(operation)
         told = fate is Fate.RECORDED or (fate is Fate.UNTOLD and self._operations.surely_recorded(operation))
         if not (told and creation.settled):
             return False
@@ -123,13 +127,16 @@ class VolumeCreation:
         if not operation.resumed:
             return operation
         pool = self._pools.get(int(operation.data["pool"]))
-        creation = Creation(self._operations, operation, "volume", pool.client)
+        creation = self._creation(operation)
         if creation.global_id is not None and not creation.exists():
             operation.advance("create", {"volume.id": ""})
         if all(operation.data[key] == value for key, value in data.items()):
             return operation
         if operation.step == ANSWERED and creation.global_id and self._operations.answered_here(operation):
             raise Conflict(f"{operation}: the volume was made before with other attributes, and is there")
+        doubt = creation.doubt()
+        if doubt is not None:
+            raise Conflict(f"{operation}: the volume was asked for before with other attributes; {doubt}")
         self._discards.take_over(creation, pool.id)
         operation.undone()
         return self._operations.begin(self.kind, subject, "create", data)
@@ -153,10 +160,13 @@ class VolumeCreation:
 
     def _undo(self, operation: Operation) -> bool:
         client = self._pools.get(int(operation.data["pool"])).client
-        if not Creation(self._operations, operation, "volume", client).unmake(remover(client, "volume")):
+        if not self._creation(operation).unmake(remover(client, "volume")):
             return False
         operation.undone()
         return True
+
+    def _creation(self, operation: Operation) -> Creation:
+        return Creation(self._operations, operation, "volume", self._pools.get(int(operation.data["pool"])).client)
 
 
 def _whole_sectors(volume: VolumeObject) -> int:

@@ -58,6 +58,7 @@ class PrimaryDataStoreDriver(Protocol):
         """Finish or undo every operation a dead management server left open; one line of text for each.
 
         For one management server on these records: what another one is doing at this moment would be undone too.
+        Called now and then, it also forgets records of operations that ended long ago.
         """
         ...
 
@@ -169,6 +170,14 @@ class DriverRecords(Protocol):
         ...
 
     def open_operations(self) -> list[OperationRecord]: ...
+
+    def open_operation(self, kind: str, subject: str) -> OperationRecord | None:
+        """The open one of this kind and subject; costs the same however many are open."""
+        ...
+
+    def is_worked_on(self, subjects: Collection[str]) -> bool:
+        """Whether an operation of one of these subjects is open; costs the same however many are open."""
+        ...
 
     def operation_known(self, operation_id: str) -> bool:
         """Whether the operation was begun on these records, and not purged since."""

@@ -54,6 +54,10 @@ _SNAPSHOT_CREATED = _Shape(types.SnapshotCreated)
 _VOLUMES = _Shape(list[types.VolumeSummary])
 _SNAPSHOTS = _Shape(list[types.SnapshotSummary])
 _ATTACHMENTS = _Shape(list[types.Attachment])
+_ELEMENTS = _Shape(list[msgspec.Raw])
+_VOLUME = _Shape(types.VolumeSummary)
+_SNAPSHOT = _Shape(types.SnapshotSummary)
+_ATTACHMENT = _Shape(types.Attachment)
 _TEMPLATE = _Shape(types.Template)
 _TEMPLATES_STATUS = _Shape(list[types.TemplateStatus])
 _CLUSTER = _Shape(types.ClusterStatus)
@@ -136,17 +140,32 @@ class StorPoolClient:
         """Returns when the client has the cluster's present configuration; `AnswerLost` after `timeout` seconds."""
         self._get(f"ClientConfigWait/{int(client_id)}", _CLIENT_CONFIGS, timeout)
 
-    def attachments_list(self) -> list[types.Attachment]:
-        """Every attachment; for the reconciler only."""
-        return self._get("MultiCluster/AttachmentsList", _ATTACHMENTS)
+    def attachments_list(self, unread: list[str] | None = None) -> list[types.Attachment]:
+        """Every attachment; for the reconciler only. `unread` as in `volumes_list`."""
+        return self._list("MultiCluster/AttachmentsList", _ATTACHMENTS, _ATTACHMENT, unread)
 
-    def volumes_list(self) -> list[types.VolumeSummary]:
-        """Every volume; for the reconciler only, because it grows with the cluster."""
-        return self._get("MultiCluster/VolumesList", _VOLUMES)
+    def volumes_list(self, unread: list[str] | None = None) -> list[types.VolumeSummary]:
+        """Every volume; for the reconciler only, because it grows with the cluster.
 
-    def snapshots_list(self) -> list[types.SnapshotSummary]:
-        """Every snapshot, those being deleted too; for the reconciler only."""
-        return self._get("MultiCluster/SnapshotsList", _SNAPSHOTS)
+        Of an element that is not what the API declares a text is added to `unread`; without it the call raises.
+        """
+        return self._list("MultiCluster/VolumesList", _VOLUMES, _VOLUME, unread)
+
+    def snapshots_list(self, unread: list[str] | None = None) -> list[types.SnapshotSummary]:
+        """Every snapshot, those being deleted too; for the reconciler only. `unread` as in `volumes_list`."""
+        return self._list("MultiCluster/SnapshotsList", _SNAPSHOTS, _SNAPSHOT, unread)
+
+    def _list(self, path: str, whole: _Shape[list[T]], element: _Shape[T], unread: list[str] | None) -> list[T]:
+        if unread is None:
+            return self._get(path, whole)
+        found = []
+        elements: list[msgspec.Raw] = self._get(path, _ELEMENTS)
+        for index, data in enumerate(elements):
+            try:
+                found.append(element.decode(data))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                unread.append(f"StorPool {path}: element {index}{_identity(data)} cannot be read: {error}")
+        return found
 
     def _one(self, path: str, shape: _Shape[list[T]]) -> T:
         found = self._get(path, shape)
@@ -166,6 +185,16 @@ class StorPoolClient:
             return _decode(request, self._transport.call(request), shape)
 
         return self._retry.run(self._runtime, once, repeatable=repeatable)
+
+
+def _identity(data: msgspec.Raw) -> str:
+    """What an element that cannot be read says of who it is."""
+    try:
+        members = msgspec.json.decode(data, type=dict[str, object])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    told = [f"{key} {str(members[key])[:200]}" for key in ("name", "volume", "globalId") if key in members]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _object(name: str) -> str:

@@ -15,6 +15,7 @@ from cloud_rig import configuration
 from harness.cloudstack.bootstrap import bootstrap
 from harness.cloudstack.orchestration.agents import STARTS
 from harness.cloudstack.records import Records, RecordsOfDriver
+from harness.cloudstack.records.database import FileDatabase
 from harness.cloudstack.records.rows import ROWS, Configuration, Sequence, StoragePool, TemplatePool, Volume
 from harness.runtime.threads import ThreadRuntime
 from harness.spi.driver import CachedTemplate, OperationRecord
@@ -279,6 +280,35 @@ def test_one_operation_of_a_kind_and_subject_is_open_at_a_time(records: Records)
     with pytest.raises(NotFound):
         driver.end_operation("never", "done")
     assert driver.begin_operation(operation("two")).id == "two"
+
+
+def test_finding_an_open_operation_costs_the_same_however_many_are_open(runtime: ThreadRuntime, tmp_path: Path) -> None:
+    database = FileDatabase(tmp_path / "cloud.db")
+    driver = RecordsOfDriver(Records(database, runtime))
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def cost(number: int) -> int:
+        """Steps of SQLite's machine that the three questions about one operation take."""
+        nonlocal steps
+        wanted = msgspec.structs.replace(operation(f"id-{number}"), subject=f"volume:{number}")
+        steps = 0
+        database.connection.set_progress_handler(step, 1)
+        assert driver.begin_operation(wanted) == wanted
+        assert driver.open_operation("create", wanted.subject) == wanted
+        assert driver.is_worked_on(["volume:none", wanted.subject]) and not driver.is_worked_on(["volume:none"])
+        database.connection.set_progress_handler(None, 1)
+        return steps
+
+    costs = [cost(number) for number in range(200)]
+    assert max(costs[5:]) <= 1.2 * min(costs[:5]), costs
+    assert driver.open_operation("delete", "volume:7") is None
+    driver.end_operation("id-7", "done")
+    assert driver.open_operation("create", "volume:7") is None and not driver.is_worked_on(["volume:7"])
 
 
 def test_a_driver_reads_settings_details_tags_and_the_template_cache(records: Records) -> None:

@@ -113,6 +113,10 @@ class FakeRecords:
         self.operations: dict[str, OperationRecord] = {}
         self.outcomes: dict[str, str] = {}
         self.purges: list[float] = []
+        self.to_purge = False
+        """Whether there is always more that may be forgotten."""
+        self.listings = 0
+        """How often all open operations were asked for."""
         self.settings: dict[str, str] = {"primary.storage.download.wait": "10800"}
         self.details: dict[int, dict[str, str]] = {
             1: {"SP_API_HTTP_HOST": "sp:81", "SP_AUTH_TOKEN": TOKEN, "SP_TEMPLATE": "hdd"}
@@ -130,11 +134,10 @@ class FakeRecords:
         self.after_inventory: Callable[[], object] = lambda: None
 
     def begin_operation(self, operation: OperationRecord) -> OperationRecord:
-        for kept in self.operations.values():
-            if (kept.kind, kept.subject) == (operation.kind, operation.subject):
-                return kept
-        self.operations[operation.id] = operation
-        return operation
+        kept = self.open_operation(operation.kind, operation.subject)
+        if kept is None:
+            kept = self.operations[operation.id] = operation
+        return kept
 
     def step_operation(self, operation_id: str, from_step: str, to_step: str, data: Mapping[str, str]) -> None:
         kept = self.operations[operation_id]
@@ -147,7 +150,17 @@ class FakeRecords:
         self.outcomes[operation_id] = outcome
 
     def open_operations(self) -> list[OperationRecord]:
+        self.listings += 1
         return list(self.operations.values())
+
+    def open_operation(self, kind: str, subject: str) -> OperationRecord | None:
+        for kept in self.operations.values():
+            if (kept.kind, kept.subject) == (kind, subject):
+                return kept
+        return None
+
+    def is_worked_on(self, subjects: Collection[str]) -> bool:
+        return any(kept.subject in subjects for kept in self.operations.values())
 
     def operation_known(self, operation_id: str) -> bool:
         return operation_id in self.operations or operation_id in self.outcomes
@@ -155,7 +168,7 @@ class FakeRecords:
     def purge_operations(self, ended_before: float, limit: int) -> int:
         self.purges.append(ended_before)
         assert limit > 0
-        return 0
+        return limit if self.to_purge else 0
 
     def setting(self, name: str, *, pool_id: int | None = None, cluster_id: int | None = None) -> str | None:
         del pool_id, cluster_id

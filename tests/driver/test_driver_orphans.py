@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 import pytest
-from driver_rig import POOL, TOKEN, Fault, Rig, volume
+from driver_rig import POOL, TOKEN, Fault, Rig, image, on_pool, snapshot_of, volume
 from reconciler_rig import (
     DAY,
     FOREIGN_CLIENT,
@@ -51,12 +51,13 @@ def test_a_volume_that_nothing_knows_is_removed_once_it_is_old(rig: Rig) -> None
 
 def test_snapshots_that_nothing_knows_are_removed_and_those_that_expire_are_not(rig: Rig) -> None:
     source = recorded(rig)
-    rig.records.known_templates = {"tmpl-5"}
+    rig.records.outcomes["seeded"] = "done"
     rig.records.snapshots["snap-9"] = SnapshotRecord(
         uuid="snap-9", state=SnapshotState.ERROR, removed=True, pool_id=None, path=None
     )
-    for tags in ({"cs": "snapshot", "uuid": "snap-9"}, {"cs": "template", "uuid": "tmpl-5"}):
-        rig.look.snapshot_create(gid(source), VolumeSnapshotDesc(tags=tags))
+    rig.look.snapshot_create(gid(source), VolumeSnapshotDesc(tags={"cs": "snapshot", "uuid": "snap-9"}))
+    seeded = VolumeSnapshotDesc(name="cs-seeded-snapshot", tags={"cs": "template", "uuid": "tmpl-5"})
+    rig.look.snapshot_create(gid(source), seeded)
     expiring = VolumeSnapshotDesc(delete_after=int(30 * DAY), tags={"cs": "delayDelete"})
     kept = rig.look.snapshot_create(gid(source), expiring).snapshot_global_id
     rig.time[0] += 2 * DAY
@@ -70,8 +71,10 @@ def test_a_second_object_of_a_record_is_removed_while_the_first_is_there(rig: Ri
     path = recorded(rig)
     taken = rig.look.snapshot_create(gid(path), VolumeSnapshotDesc(tags={"cs": "other"})).snapshot_global_id
     own, twin = {"cs": "snapshot", "uuid": "snap-9"}, {"cs": "volume", "uuid": "vol-1"}
-    rig.look.volume_create(VolumeCreateDesc(size=4096, template="hdd", tags=twin))
-    spare = rig.look.snapshot_create(gid(path), VolumeSnapshotDesc(tags=own)).snapshot_global_id
+    rig.records.outcomes["spare"] = "done"
+    rig.look.volume_create(VolumeCreateDesc(name="cs-spare-volume", size=4096, template="hdd", tags=twin))
+    desc = VolumeSnapshotDesc(name="cs-spare-snapshot", tags=own)
+    spare = rig.look.snapshot_create(gid(path), desc).snapshot_global_id
     rig.records.snapshots["snap-9"] = SnapshotRecord(
         uuid="snap-9", state=SnapshotState.BACKED_UP, removed=False, pool_id=1, path="/dev/storpool-byid/splab.b.zz"
     )
@@ -84,6 +87,45 @@ def test_a_second_object_of_a_record_is_removed_while_the_first_is_there(rig: Ri
     rig.records.snapshots["snap-9"] = kept
     assert (FindingKind.ORPHAN, True) in kinds(rig.driver.reconcile_snapshots())
     assert device_path(spare) not in rig.snapshots() and device_path(taken) in rig.snapshots()
+
+
+SINCE_THE_BACKUP: dict[str, VolumeState | None] = {
+    "not yet made": VolumeState.ALLOCATED,
+    "not yet known": None,
+    "with another one": VolumeState.READY,
+}
+
+
+@pytest.mark.parametrize("then", list(SINCE_THE_BACKUP))
+def test_restored_records_do_not_cost_a_volume_that_was_made_since_the_backup(rig: Rig, then: str) -> None:
+    path = recorded(rig)
+    rig.records.outcomes.clear()
+    state = SINCE_THE_BACKUP[then]
+    if state is None:
+        rig.records.volumes.clear()
+    else:
+        record(rig, volume(1), state=VolumeState.ALLOCATED)
+    if state is VolumeState.READY:
+        # Its user attaches it again, which makes a new one.
+        assert recorded(rig) != path
+    assert kinds(both(rig)) == [(FindingKind.UNATTRIBUTED, False)]
+    assert path in rig.volumes()
+
+
+def test_restored_records_do_not_cost_snapshots_that_were_made_since_the_backup(rig: Rig) -> None:
+    path = recorded(rig)
+    taken = rig.driver.take_snapshot(snapshot_of(volume(1, path=path))).path
+    seeded = rig.driver.copy(image(), on_pool(image())).path
+    rig.settle()
+    assert rig.records.open_operations() == []
+    rig.records.outcomes.clear()
+    rig.records.known_templates = {"tmpl-5"}
+    rig.records.snapshots["snap-9"] = SnapshotRecord(
+        uuid="snap-9", state=SnapshotState.ERROR, removed=False, pool_id=None, path=None
+    )
+    rig.time[0] += 2 * DAY
+    assert kinds(both(rig)) == [(FindingKind.UNATTRIBUTED, False)] * 2
+    assert set(rig.snapshots()) == {taken, seeded}
 
 
 def test_a_check_volume_that_no_pool_names_is_removed_while_its_operation_is_remembered(rig: Rig) -> None:
@@ -172,6 +214,7 @@ def test_what_may_not_be_removed_stays_as_it_is(rig: Rig, why: str) -> None:
 def test_a_volume_on_an_offerings_template_is_ours_too(rig: Rig) -> None:
     path = lost_volume(rig)
     rig.look.volume_update(gid(path), VolumeUpdateDesc(template="ssd", rename=""))
+    record(rig, volume(7), removed=True, state=VolumeState.EXPUNGED)
     assert (rig.driver.reconcile_volumes(), rig.volumes()) == ([], [path])
     rig.records.offerings[1] = {"SP_TEMPLATE": "ssd"}
     assert kinds(rig.driver.reconcile_volumes()) == [(FindingKind.ORPHAN, True)]

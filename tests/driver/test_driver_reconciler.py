@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import msgspec
 import pytest
-from driver_rig import MIB, POOL, Fault, Rig, image, on_pool, snapshot_of, volume
+from driver_rig import MIB, POOL, TOKEN, Fault, Rig, image, on_pool, snapshot_of, volume
 from reconciler_rig import (
     FOREIGN_CLIENT,
     attach,
@@ -15,6 +16,7 @@ from reconciler_rig import (
     gid,
     hold_open,
     kinds,
+    lost_volume,
     name_in_detail,
     prepared,
     record,
@@ -27,9 +29,9 @@ from reconciler_rig import (
 
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Dead
-from harness.spi.inventory import FindingKind, SnapshotRecord
+from harness.spi.inventory import FindingKind, HostRecord, SnapshotRecord
 from harness.spi.states import SnapshotState, VmState, VolumeState
-from harness.storpool import VolumeUpdateDesc
+from harness.storpool import Reply, Request, VolumeUpdateDesc
 
 
 @pytest.fixture
@@ -152,6 +154,32 @@ def test_an_attachment_that_a_vm_may_need_is_not_leaked(rig: Rig, why: str) -> N
     before = len(rig.cluster.calls)
     rig.driver.reconcile_volumes()
     assert (changes(rig, before), attached(rig)) == ([], {(path, 1)})
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_a_host_that_was_added_again_has_two_rows_and_one_storpool_client(rig: Rig, up: bool) -> None:
+    again = HostRecord(id=99, name="kvm-1-again", up=up, storpool_client_id=1)
+    rig.records.hosts.insert(0, again)
+    running(rig, 1, VmState.STARTING)
+    path = recorded(rig, vm_uuid="vm-1", device_id=1)
+    retag(rig, path, cvm="vm-1", disk="1")
+    attach(rig, path)
+    assert (rig.driver.reconcile_volumes(), attached(rig)) == ([], {(path, 1)}), "its VM may need it there"
+    running(rig, 2, VmState.RUNNING)
+    rig.records.after_inventory = lambda: running(rig, 1, VmState.STARTING)
+    assert (rig.driver.reconcile_volumes(), attached(rig)) == ([], {(path, 1)}), "it began to start meanwhile"
+    running(rig, None, VmState.STOPPED)
+    rig.records.after_inventory = lambda: None
+    (finding,) = rig.driver.reconcile_volumes()
+    assert (finding.kind, finding.mended, attached(rig)) == (FindingKind.LEAKED_ATTACHMENT, True, set())
+
+
+def test_a_check_volume_stays_while_any_row_of_its_host_is_asked(rig: Rig) -> None:
+    path = a_check_volume(rig)
+    attach(rig, path)
+    rig.records.hosts.insert(0, HostRecord(id=99, name="kvm-1-again", up=True, storpool_client_id=1))
+    work_on(rig, {}, "pool:1/SP_VOLUME_ON_CLUSTER-1/host:11")
+    assert (rig.driver.reconcile_volumes(), attached(rig)) == ([], {(path, 1)})
 
 
 @pytest.mark.parametrize("owner", ["nobody", "stopped", "elsewhere", "gone"])
@@ -314,9 +342,62 @@ def test_one_error_ends_neither_the_pass_nor_the_next_cluster(rig: Rig) -> None:
     assert rig.tags(paths[1]) == {"uuid": "vol-2", "cs": "volume"}
 
 
-def test_ended_operations_are_purged_after_their_time(rig: Rig) -> None:
-    rig.driver.reconcile_volumes()
-    assert rig.records.purges == [rig.time[0] - 604800]
-    rig.records.settings["storpool.operations.retention"] = "0"
-    rig.driver.reconcile_volumes()
-    assert len(rig.records.purges) == 1
+def test_two_clusters_that_were_given_one_token_are_both_looked_at(rig: Rig) -> None:
+    rig.records.details[2] = {"SP_API_HTTP_HOST": "down:81", "SP_AUTH_TOKEN": TOKEN, "SP_TEMPLATE": "hdd"}
+    (finding,) = rig.driver.reconcile_volumes()
+    assert (finding.kind, finding.where, "down:81" in finding.text) == (FindingKind.NOT_COMPARED, "pool 2", True)
+
+
+def spoil(rig: Rig, call: str, member: str, value: object, **of: object) -> None:
+    """From now on the elements of this list that have the members `of` have one that the API does not declare."""
+    serve = rig.cluster.serve
+
+    def spoiled(request: Request, token: str = TOKEN) -> Reply:
+        reply = serve(request, token)
+        if not request.path.endswith(call):
+            return reply
+        answer = msgspec.json.decode(reply.body)
+        for element in answer["data"]:
+            if of.items() <= element.items():
+                element[member] = value
+        return Reply(reply.status, msgspec.json.encode(answer))
+
+    rig.cluster.serve = spoiled  # type: ignore[method-assign]
+
+
+def test_an_element_that_cannot_be_read_is_told_and_hides_no_other(rig: Rig) -> None:
+    odd, drifted = recorded(rig, 1), recorded(rig, 2)
+    retag(rig, drifted, cvm="vm-9")
+    lost = lost_volume(rig)
+    taken = rig.driver.take_snapshot(snapshot_of(volume(2, path=drifted)))
+    rig.records.snapshots["snap-9"] = SnapshotRecord(
+        uuid="snap-9", state=SnapshotState.BACKED_UP, removed=False, pool_id=POOL.id, path=taken.path
+    )
+    spoil(rig, "VolumesList", "size", 0, globalId=gid(odd)[1:])
+    spoil(rig, "SnapshotsList", "size", "big", globalId=gid(taken.path)[1:])
+    before = len(rig.cluster.calls)
+    findings = rig.driver.reconcile_volumes()
+    told = [(FindingKind.NOT_COMPARED, False), (FindingKind.TAGS, True), (FindingKind.ORPHAN, True)]
+    assert kinds(findings) == told
+    assert gid(odd)[1:] in findings[0].text and "size" in findings[0].text
+    assert rig.tags(drifted) == {"uuid": "vol-2", "cs": "volume"}
+    assert f"MultiCluster/Volume/{gid(odd)}" in rig.cluster.calls[before:], "it is not taken to be lost"
+    assert gid(lost) in findings[2].where
+    (finding,) = rig.driver.reconcile_snapshots()
+    assert (finding.kind, gid(taken.path)[1:] in finding.text) == (FindingKind.NOT_COMPARED, True)
+
+
+def test_an_attachment_that_cannot_be_read_makes_none_missing_and_no_orphan_unused(rig: Rig) -> None:
+    running(rig)
+    path = recorded(rig, vm_uuid="vm-1", device_id=1)
+    retag(rig, path, cvm="vm-1", disk="1")
+    lost = lost_volume(rig)
+    for attachment in ((path, 1), (lost, 1), (lost, FOREIGN_CLIENT)):
+        attach(rig, *attachment)
+    before = attached(rig)
+    of_running, of_lost = {"globalId": gid(path)[1:]}, {"globalId": gid(lost)[1:], "client": FOREIGN_CLIENT}
+    for of in (of_running, of_lost):
+        spoil(rig, "AttachmentsList", "rights", "some", **of)
+    assert kinds(rig.driver.reconcile_volumes()) == [(FindingKind.NOT_COMPARED, False)] * 2
+    del rig.cluster.serve
+    assert attached(rig) == before

@@ -91,7 +91,10 @@ class Cloud:
             hold_open(rig, path)
             self.attached.add((path, 1))
         elif what == "snapshot":
-            rig.look.snapshot_create(gid(path), VolumeSnapshotDesc(tags={"cs": "snapshot", "uuid": "snap-9"}))
+            spare = f"spare-{len(rig.records.outcomes)}"
+            rig.records.outcomes[spare] = "done"
+            tags = {"cs": "snapshot", "uuid": "snap-9"}
+            rig.look.snapshot_create(gid(path), VolumeSnapshotDesc(name=f"cs-{spare}-snapshot", tags=tags))
         elif what == "young volume":
             self.young += 1
         elif what == "volume":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import msgspec
 import pytest
 from driver_rig import MIB, SETTLE, TOKEN, Cluster, Fault, Rig, image, on_pool, snapshot_of, volume
+from reconciler_rig import attach, prepared, recorded
 
 from harness.driver import StorPoolProvider
+from harness.driver import tags as driver_tags
 from harness.runtime.simulated import Simulation
 from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.driver import CachedTemplate
@@ -237,7 +241,7 @@ def test_a_recovery_waits_for_a_storage_api_that_does_not_answer_once_and_not_fo
 def test_the_backup_of_a_volume_whose_deletion_was_cut_off_is_kept(rig: Rig) -> None:
     rig.records.settings["storpool.delete.after.interval"] = "300"
     made = rig.driver.create(volume())
-    rig.cluster.strike(Fault.KILLED_AFTER, after=3)  # look, snapshot, look at it, delete
+    rig.cluster.strike(Fault.KILLED_AFTER, after=4)  # look, let go, snapshot, look at it, delete
     with pytest.raises(Dead):
         rig.driver.delete(made)
     rig.restart()
@@ -248,7 +252,7 @@ def test_the_backup_of_a_volume_whose_deletion_was_cut_off_is_kept(rig: Rig) -> 
 def test_a_deletion_that_is_asked_for_again_makes_a_backup_of_the_volume_as_it_is_then(rig: Rig) -> None:
     rig.records.settings["storpool.delete.after.interval"] = "300"
     made = rig.driver.create(volume())
-    rig.cluster.strike(*[Fault.REQUEST_LOST] * 30, after=3)
+    rig.cluster.strike(*[Fault.REQUEST_LOST] * 30, after=4)
     with pytest.raises(Unknown):
         rig.driver.delete(made)
     rig.cluster.faults.clear()
@@ -257,15 +261,27 @@ def test_a_deletion_that_is_asked_for_again_makes_a_backup_of_the_volume_as_it_i
     assert (rig.volumes(), len(rig.snapshots())) == ([], 2)
 
 
-def test_a_deletion_that_was_refused_takes_its_backup_back(rig: Rig) -> None:
+def test_a_deletion_that_is_refused_makes_no_backup(rig: Rig) -> None:
     rig.records.settings["storpool.delete.after.interval"] = "300"
     made = rig.driver.create(volume())
     assert made.path is not None
     rig.look.volumes_reassign_wait([VolumeReassignDesc(volume="~" + made.path.rpartition("/")[2], rw=(1,))])
     rig.blocks_of(made.path, rig.cluster.blocks.open)
-    with pytest.raises(Conflict):
-        rig.driver.delete(made)
-    assert (rig.volumes(), rig.snapshots()) == ([made.path], [])
+    for _ in range(3):
+        with pytest.raises(Conflict, match="in use by StorPool client 1 and"):
+            rig.driver.delete(made)
+        rig.settle()
+    assert (rig.volumes(), rig.snapshots(), rig.records.open_operations()) == ([made.path], [], [])
+    assert not [call for call in rig.cluster.calls if "VolumeSnapshot" in call], "none was made to be taken back"
+
+
+def test_an_attachment_that_nobody_uses_keeps_a_deletion_with_a_backup_from_nothing(rig: Rig) -> None:
+    rig.records.settings["storpool.delete.after.interval"] = "300"
+    made = rig.driver.create(volume())
+    assert made.path is not None
+    rig.look.volumes_reassign_wait([VolumeReassignDesc(volume="~" + made.path.rpartition("/")[2], rw=(1,))])
+    rig.driver.delete(made)
+    assert (rig.volumes(), len(rig.snapshots())) == ([], 1)
 
 
 def test_recovery_never_deletes_a_volume_that_a_dead_process_wanted_to_delete(rig: Rig) -> None:
@@ -277,6 +293,64 @@ def test_recovery_never_deletes_a_volume_that_a_dead_process_wanted_to_delete(ri
     assert any("not carried out" in line for line in rig.driver.recover())
     rig.settle()
     assert (rig.volumes(), rig.records.open_operations()) == ([made.path], [])
+
+
+def lose_a_create(rig: Rig) -> None:
+    rig.cluster.strike(*[Fault.REQUEST_LOST] * 2, CUT_OFF, CUT_OFF, CUT_OFF)
+    with pytest.raises(Unknown):
+        rig.driver.create(volume())
+
+
+def lose_an_update(rig: Rig) -> None:
+    made = rig.driver.create(volume())
+    rig.cluster.strike(LOST)
+    rig.driver.revoke_access(made)
+
+
+def lose_a_detach(rig: Rig) -> None:
+    path = recorded(rig)
+    attach(rig, path)
+    rig.cluster.strike(Fault.REQUEST_LOST, after=2)
+    rig.driver.reconcile_volumes()
+    rig.driver.recover()
+
+
+def lose_a_copy(rig: Rig) -> None:
+    rig.records.settings["primary.storage.download.wait"] = "60"
+    rig.agent.faults = [Fault.REQUEST_LOST]
+    with pytest.raises(Unknown):
+        seed(rig)
+    # While an agent may use it, what is attached is not known to be unused.
+    attach(rig, rig.volumes()[0])
+
+
+def lose_a_copy_and_give_the_volume_up(rig: Rig) -> None:
+    lose_a_copy(rig)
+    rig.driver.recover()
+
+
+LOSSES = {
+    "create": lose_a_create,
+    "answer": lambda rig: rig.driver.create(volume()),
+    "tags": lose_an_update,
+    "detach": lose_a_detach,
+    "copy": lose_a_copy,
+    "discard": lose_a_copy_and_give_the_volume_up,
+}
+
+
+@pytest.mark.parametrize("what", list(LOSSES))
+def test_a_clock_that_is_put_back_keeps_no_operation_open_for_longer_than_ever(what: str) -> None:
+    rig = prepared()
+    LOSSES[what](rig)
+    assert rig.records.open_operations()
+    rig.cluster.faults.clear()
+    rig.time[0] -= 36_000
+    for _ in range(3):
+        rig.driver.recover()
+        rig.time[0] += SETTLE + 61
+    rig.driver.recover()
+    assert rig.records.open_operations() == []
 
 
 def test_tags_of_a_dead_process_that_arrive_late_are_put_right(rig: Rig) -> None:
@@ -338,3 +412,51 @@ def test_what_is_open_on_a_pool_that_was_removed_is_told_once_and_given_up(rig: 
     assert "pool 1 was removed" in line and TOKEN not in line
     assert rig.driver.recover() == []
     assert rig.records.operations == {}
+
+
+def test_ended_operations_are_forgotten_after_their_time_without_any_reconciler() -> None:
+    rig = prepared()
+    for _ in range(3):
+        assert rig.driver.recover() == []
+        rig.time[0] += 1000
+    assert rig.records.purges == [rig.time[0] - 3000 - 604800]
+    rig.records.to_purge = True
+    rig.time[0] -= 36_000  # the clock was put back
+    rig.driver.recover()
+    assert 10 < len(rig.records.purges) < 1000, "a round has an end, whatever there is to forget"
+    rig.records.purges.clear()
+    for setting, told in (("0", []), ("soon", ["not a number of seconds"])):
+        rig.records.settings["storpool.operations.retention"] = setting
+        rig.time[0] += 3600
+        lines = rig.driver.recover()
+        assert [text in line for line, text in zip(lines, told, strict=True)] == [True] * len(told)
+    assert rig.records.purges == []
+
+
+def test_updates_of_tags_at_the_same_time_do_not_meet_in_what_is_remembered(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deterministic: one update is held in the midst of remembering, with room for one, while another one wants to."""
+    monkeypatch.setattr(driver_tags, "REMEMBERED", 1)
+    one, other = rig.driver.create(volume(1)), rig.driver.create(volume(2))
+    begun = threading.Event()
+    remembered = rig.driver._tags._recent
+
+    class Held(OrderedDict[str, float]):
+        def __setitem__(self, subject: str, when: float) -> None:
+            super().__setitem__(subject, when)
+            if subject == "volume:vol-1":
+                second.start()
+                begun.wait(10)
+                second.join(0.2)
+
+    def update() -> None:
+        begun.set()
+        rig.driver.revoke_access(other)
+
+    second = threading.Thread(target=update)
+    rig.driver._tags._recent = Held(remembered)
+    rig.driver.revoke_access(one)
+    second.join(10)
+    assert not second.is_alive()
+    assert list(rig.driver._tags._recent) == ["volume:vol-2"]

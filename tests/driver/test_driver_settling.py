@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from driver_rig import MIB, Rig, image, on_pool, snapshot_of, volume
-from reconciler_rig import prepared, record, recorded
+from reconciler_rig import prepared, record, recorded, retag
 
 from harness.spi.driver import CachedTemplate
 from harness.spi.inventory import SnapshotRecord
@@ -50,6 +50,19 @@ def test_an_answered_volume_that_nobody_has_is_undone_without_waiting_for_the_gr
     assert bool(rig.records.open_operations()) == open_still
     if fate == "being created":
         assert rig.driver.create(volume()).path == made.path
+
+
+def test_open_operations_are_listed_once_a_round_however_many_there_are(rig: Rig) -> None:
+    for number in range(5):
+        record(rig, rig.driver.create(volume(number)), path=None, state=VolumeState.CREATING)
+    rig.records.listings = 0
+    assert len(rig.driver.recover()) == 5
+    assert rig.records.listings == 1
+    path = recorded(rig, 7)
+    retag(rig, path, cvm="vm-9")
+    rig.records.listings = 0
+    assert len(rig.driver.reconcile_volumes()) == 1
+    assert rig.records.listings == 0
 
 
 @pytest.mark.parametrize("state", [SnapshotState.ERROR, SnapshotState.CREATING, SnapshotState.BACKED_UP])

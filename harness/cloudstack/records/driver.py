@@ -18,7 +18,7 @@ from harness.cloudstack.records.rows import (
     Vm,
     Volume,
 )
-from harness.cloudstack.records.store import Records
+from harness.cloudstack.records.store import Records, Transaction
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Conflict, NotFound
 from harness.spi.inventory import CacheRecord, Inventory, SnapshotRecord, VmRecord, VolumeRecord
@@ -33,7 +33,7 @@ class RecordsOfDriver:
 
     def begin_operation(self, operation: OperationRecord) -> OperationRecord:
         with self._records.transaction(f"begin {operation.kind}") as tx:
-            found = tx.find(Operation, kind=operation.kind, subject=operation.subject, outcome=None)
+            found = _open(tx, operation.kind, operation.subject)
             if found is None:
                 found = tx.insert(
                     Operation(
@@ -62,6 +62,19 @@ class RecordsOfDriver:
     def open_operations(self) -> list[OperationRecord]:
         with self._records.read() as tx:
             return [_operation(row) for row in tx.all(Operation, outcome=None)]
+
+    def open_operation(self, kind: str, subject: str) -> OperationRecord | None:
+        with self._records.read() as tx:
+            row = _open(tx, kind, subject)
+            return None if row is None else _operation(row)
+
+    def is_worked_on(self, subjects: Collection[str]) -> bool:
+        marks = ", ".join("?" * len(subjects))
+        # Left to itself SQLite reads all that are open, by the index of outcomes.
+        asked = f"WHERE outcome IS NULL AND subject IN ({marks}) LIMIT 1"
+        sql = f"SELECT 1 FROM operations INDEXED BY operations_open {asked}"
+        with self._records.read() as tx:
+            return tx.scalar(sql, tuple(subjects), Operation.TABLE) is not None
 
     def operation_known(self, operation_id: str) -> bool:
         with self._records.read() as tx:
@@ -147,6 +160,12 @@ class RecordsOfDriver:
         if row.outcome is not None:
             raise Conflict(f"operation {operation_id} was ended as {row.outcome}")
         return row
+
+
+def _open(tx: Transaction, kind: str, subject: str) -> Operation | None:
+    # Written out, because SQLite uses the index of open operations only where the text of a statement says NULL.
+    found = tx.select(Operation, "outcome IS NULL AND subject = ? AND kind = ?", (subject, kind))
+    return found[0] if found else None
 
 
 def _operation(row: Operation) -> OperationRecord:

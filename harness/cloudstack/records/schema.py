@@ -19,7 +19,7 @@ def statements() -> list[str]:
     made = [sql for row in ROWS for sql in _table(row)]
     for table in DETAIL_TABLES:
         made.append(f"CREATE TABLE {table} ({_columns(Detail)}, UNIQUE (resource_id, name))")
-    made.append("CREATE UNIQUE INDEX operations_open ON operations (kind, subject) WHERE outcome IS NULL")
+    made.append("CREATE UNIQUE INDEX operations_open ON operations (subject, kind) WHERE outcome IS NULL")
     made.append(f"PRAGMA user_version = {VERSION}")
     return made
 
