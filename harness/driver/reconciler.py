@@ -6,6 +6,7 @@ what changed meanwhile is left to the next pass. One list of each kind is asked 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,10 @@ from harness.spi.inventory import Finding, FindingKind, HostRecord, Inventory, V
 from harness.spi.objects import storpool_id
 from harness.spi.states import VmState
 from harness.storpool import Attachment, ObjectDoesNotExist, VolumeSummary
+from harness.storpool.types import Limit
+
+REMEMBERED = 4096
+"""Volumes whose limit was set that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,8 @@ class Reconciler:
         self._updates = updates
         self._orphans = orphans
         self._leaks = leaks
+        self._limits: OrderedDict[str, Limit] = OrderedDict()
+        """What the limit of a volume was when this process set it last, by its uuid; the oldest first."""
 
     def volumes(self) -> list[Finding]:
         return self._pass(self._compare_volumes)
@@ -106,7 +113,7 @@ class Reconciler:
             if found is None:
                 yield from self._missing(where, pool.client.volume, path, partial(self._volume, record.uuid))
                 continue
-            yield from self._guarded(where, self._drift(where, record, pool, found))
+            yield from self._guarded(where, self._drift(where, look.seen.tiers, record, pool, found))
             yield from self._guarded(where, self._attachments(where, look, record, pool, found))
         for pool in cluster.pools:
             for key, path in self._records.pool_details(pool.id).items():
@@ -202,8 +209,16 @@ class Reconciler:
         entry = self._records.template_cache(template_id, pool_id)
         return entry.path if entry is not None and entry.steady else None
 
-    def _drift(self, where: str, record: VolumeRecord, pool: Pool, found: VolumeSummary) -> Iterator[Finding]:
-        if not any(self._differences(record, found)):
+    def _drift(
+        self, where: str, tiers: frozenset[str], record: VolumeRecord, pool: Pool, found: VolumeSummary
+    ) -> Iterator[Finding]:
+        wrong, iops = self._differences(tiers, record, found)
+        fought_over = iops is not None and self._limits.get(record.uuid) == found.iops
+        if fought_over:
+            text = f"the limit is {found.iops} IOPS, and should be {iops}; it was set, and somebody set it back"
+            hint = "perhaps storpool_qos, to which volumes on a template with the name of a tier belong"
+            yield Finding(kind=FindingKind.LIMITS, where=where, text=f"{text}, {hint}")
+        if not wrong and (iops is None or fought_over):
             return
         with self._operations.idle(f"volume:{record.uuid}") as free:
             now = self._records.volume(record.uuid)
@@ -213,9 +228,13 @@ class Reconciler:
                 found = pool.client.volume(storpool_id(now.path))
             except ObjectDoesNotExist:
                 return
-            wrong, iops = self._differences(now, found)
+            wrong, iops = self._differences(tiers, now, found)
+            if fought_over:
+                iops = None
             if wrong or iops is not None:
                 self._updates.mend(now, pool, wrong, iops)
+            if iops is not None:
+                self._remember(record.uuid, found.iops)
         for key, value in wrong.items():
             text = f"tag {key} was {found.tags.get(key, '')!r}; set to {value!r}"
             yield Finding(kind=FindingKind.TAGS, where=where, text=text, mended=True)
@@ -223,14 +242,24 @@ class Reconciler:
             text = f"the limit was {found.iops} IOPS; set to {iops}"
             yield Finding(kind=FindingKind.LIMITS, where=where, text=text, mended=True)
 
-    def _differences(self, record: VolumeRecord, found: VolumeSummary) -> tuple[dict[str, str], int | None]:
+    def _remember(self, uuid: str, limit: Limit) -> None:
+        self._limits[uuid] = limit
+        self._limits.move_to_end(uuid)
+        if len(self._limits) > REMEMBERED:
+            self._limits.popitem(last=False)
+
+    def _differences(
+        self, tiers: frozenset[str], record: VolumeRecord, found: VolumeSummary
+    ) -> tuple[dict[str, str], int | None]:
         """Tags, and the limit, that the volume should have and has not.
 
-        The limit of a volume with a tier is storpool_qos's; without one in the records, the StorPool template's.
+        The limit of a volume with a tier, or on a template with the name of one, is storpool_qos's; without one in the
+        records, the StorPool template's.
         """
         wanted = tags.recorded(self._records, record)
         wrong = {key: value for key, value in wanted.items() if found.tags.get(key, "") != value}
-        iops = record.max_iops if record.max_iops and not wanted.get("qc") else None
+        of_a_tier = wanted.get("qc") or found.template_name in tiers
+        iops = record.max_iops if record.max_iops and not of_a_tier else None
         return wrong, None if iops == found.iops else iops
 
     def _attachments(

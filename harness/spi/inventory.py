@@ -104,6 +104,8 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """Every StorPool path that any row or detail of what is not removed names."""
     offering_templates: frozenset[str]
     """StorPool templates that offerings name instead of the pool's."""
+    tiers: frozenset[str]
+    """Tiers of storpool_qos that offerings name."""
     busy: frozenset[str]
     """Subjects of open operations, and every text in their data: names, global ids and paths among them."""
 

@@ -37,7 +37,7 @@ def driver(rig: Rig) -> RecordsOfDriver:
 def test_the_inventory_shows_everything_that_is_on_storpool(rig: Rig, driver: RecordsOfDriver) -> None:
     vm = rig.deploy(*rig.ready())
     data = rig.volume(diskofferingid=rig.disk_offering(maxiops=500, details={"SP_TEMPLATE": "quick"}))
-    unused = rig.volume()
+    unused = rig.volume(diskofferingid=rig.disk_offering(details={"SP_QOSCLASS": "gold"}))
     rig.call("attachVolume", id=data["id"], virtualmachineid=vm["id"])
     taken = rig.call("createSnapshot", volumeid=data["id"])["snapshot"]
     with rig.records.transaction("the path is in the row on the store too") as tx:
@@ -60,7 +60,7 @@ def test_the_inventory_shows_everything_that_is_on_storpool(rig: Rig, driver: Re
     assert (running.state, running.unconfirmed_hosts) == (VmState.RUNNING, frozenset())
     assert driver.vm(str(vm["id"])) == running
     assert [(host.name, host.storpool_client_id) for host in seen.hosts if host.up] == [(HOSTS[0], 1), (HOSTS[1], 2)]
-    assert seen.offering_templates == {"quick"}
+    assert seen.offering_templates == {"quick"} and seen.tiers == {"gold"}
     assert seen.paths == {*rig.storpool.volumes, *rig.storpool.snapshots}
     assert driver.volume(unused["id"]) is not None and driver.volume("other") is None
 

@@ -214,6 +214,7 @@ class FakeRecords:
             hosts=tuple(self.hosts),
             paths=frozenset(self._paths()),
             offering_templates=frozenset(templates),
+            tiers=frozenset(details["SP_QOSCLASS"] for details in self.offerings.values() if "SP_QOSCLASS" in details),
             busy=frozenset(busy),
         )
 

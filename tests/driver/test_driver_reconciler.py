@@ -98,6 +98,24 @@ def test_limits_follow_the_record_unless_a_tier_or_the_template_sets_them(
     assert rig.look.volume(gid(path)).iops == expected
 
 
+def test_the_limit_of_a_volume_on_a_template_named_like_a_tier_is_left_to_storpool_qos(rig: Rig) -> None:
+    path = recorded(rig, max_iops=500)
+    rig.look.volume_update(gid(path), VolumeUpdateDesc(iops=77))
+    rig.records.offerings[4] = {"SP_QOSCLASS": "hdd"}
+    assert (rig.driver.reconcile_volumes(), rig.look.volume(gid(path)).iops) == ([], 77)
+
+
+def test_a_limit_that_somebody_sets_back_is_told_and_not_fought_over(rig: Rig) -> None:
+    path = recorded(rig, max_iops=500)
+    for mended in (True, False, False):
+        rig.look.volume_update(gid(path), VolumeUpdateDesc(iops=77, tags={"cvm": "vm-9"}))
+        told = {(FindingKind.LIMITS, mended), (FindingKind.TAGS, True)}
+        assert set(kinds(rig.driver.reconcile_volumes())) == told
+        assert rig.look.volume(gid(path)).iops == (500 if mended else 77)
+    rig.look.volume_update(gid(path), VolumeUpdateDesc(iops=88))
+    assert kinds(rig.driver.reconcile_volumes()) == [(FindingKind.LIMITS, True)], "that is another drift"
+
+
 def test_an_attach_during_the_pass_is_not_undone_by_what_the_pass_saw_before_it(rig: Rig) -> None:
     path = recorded(rig)
     retag(rig, path, cvm="vm-9")

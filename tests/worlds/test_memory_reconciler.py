@@ -92,9 +92,10 @@ def test_drift_is_mended_and_what_is_not_ours_survives(seed: int, caplog: pytest
     caplog.set_level(logging.INFO, logger="harness.cloudstack")
 
     def live(world: MemoryWorld) -> None:
-        vm, data = deploy(world), data_volume(world)
+        vm, data, gone = deploy(world), data_volume(world), data_volume(world)
         world.cloud.call("attachVolume", id=data["id"], virtualmachineid=vm["id"])
         world.cloud.call("detachVolume", id=data["id"])
+        world.cloud.call("deleteVolume", id=gone["id"])
         (data,) = world.cloud.call("listVolumes", id=data["id"])["volume"]
         (root,) = world.cloud.call("listVolumes", virtualmachineid=vm["id"])["volume"]
         check_often(world)
@@ -105,7 +106,7 @@ def test_drift_is_mended_and_what_is_not_ours_survives(seed: int, caplog: pytest
         by_hand.volume_update(name(data), VolumeUpdateDesc(iops=50))
         by_hand.volumes_reassign_wait([VolumeReassignDesc(volume=name(data), rw=(2,))])
         template = world.environment.pools[0].storpool_template
-        orphan = {"uuid": str(data["id"]), "cs": "volume"}
+        orphan = {"uuid": str(gone["id"]), "cs": "volume"}
         by_hand.volume_create(VolumeCreateDesc(size=1 << 20, template=template, tags=orphan))
         foreign = frozenset(
             by_hand.volume_create(VolumeCreateDesc(size=1 << 20, template=template, tags=tags)).global_id

@@ -48,6 +48,7 @@ def inventory(tx: Transaction) -> Inventory:
         hosts=tuple(_host(row) for row in tx.all(HostRow)),
         paths=frozenset(path for path in tx.texts(_PATHS) if path.startswith(_PREFIXES)),
         offering_templates=frozenset(tx.texts("SELECT value FROM disk_offering_details WHERE name = 'SP_TEMPLATE'")),
+        tiers=frozenset(tx.texts("SELECT value FROM disk_offering_details WHERE name = 'SP_QOSCLASS'")),
         busy=_busy(tx),
     )
 
