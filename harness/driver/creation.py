@@ -50,10 +50,10 @@ class Creation:
     @property
     def settled(self) -> bool:
         """Whether no sending can arrive any more."""
-        return not self.unanswered or self._over
+        return not self.unanswered or self.over
 
     @property
-    def _over(self) -> bool:
+    def over(self) -> bool:
         """Whether the last sending was so long ago that no copy of it is under way."""
         return self._operations.passed(self._operation, f"{self.key}.settles", self._operations.settle_time)
 
@@ -101,7 +101,7 @@ class Creation:
         """
         for _ in range(self.unanswered + 2):
             global_id = self.global_id
-            if global_id is None and (self.unanswered or (copies and self._over)):
+            if global_id is None and (self.unanswered or (copies and self.over)):
                 global_id = self.find()
                 if global_id is not None:
                     self._made(global_id, max(self.unanswered - 1, 0), self._operation.step)
@@ -109,7 +109,7 @@ class Creation:
                 break
             remove(f"~{global_id}")
             self.forget()
-        return self._over if copies else self.settled
+        return self.over if copies else self.settled
 
     def find(self) -> str | None:
         """Global id of the object that has the name now."""

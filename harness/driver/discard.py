@@ -39,6 +39,17 @@ class Discards:
             except Error as error:
                 log.warning("%s: not removed yet: %s", operation, error)
 
+    def look_out(self, creation: Creation, pool_id: int) -> None:
+        """The object has given its name away: a copy of its create that still arrives makes one that nobody wants.
+
+        To be called when the name is free for certain; what has it when nothing can arrive any more is removed then.
+        """
+        if creation.over:
+            return
+        gone = {f"{creation.key}.id": "", f"{creation.key}.unanswered": "0", IN_USE: "0", IN_USE_FOR: "0"}
+        data = {**creation.handover(), **gone, "pool": str(pool_id), "key": creation.key}
+        self._operations.begin(self.kind, f"storpool:{creation.name}", "discard", data)
+
     def recover(self, operation: Operation) -> str:
         if self._remove(operation, self._pools.get(int(operation.data["pool"])).client):
             return f"{operation}: removed"

@@ -101,6 +101,7 @@ class VolumeCreation:
             late = creation.find()
             if late is not None:
                 remover(client, "volume")(f"~{late}")
+        self._discards.look_out(creation, int(operation.data["pool"]))
         operation.done()
         return True
 

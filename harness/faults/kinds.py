@@ -131,7 +131,7 @@ _ALL: tuple[FaultKind, ...] = (
         "copy-late",
         "a copy of the request arrives after later requests",
         lambda p: _at(p, "send") and _changing(p),
-        _message(MessageFate.TWICE, SHORT),
+        _message(MessageFate.TWICE, LATE),
     ),
     FaultKind("refused", "connection refused", lambda p: _at(p, "send"), _message(MessageFate.REFUSED)),
     FaultKind(

@@ -419,7 +419,7 @@ class Rig:
         return [
             operation
             for operation in self.records.open_operations()
-            if operation.step != "answered" and not _looks_out(operation)
+            if operation.step != "answered" and not looks_out(operation)
         ]
 
     def volumes(self) -> list[str]:
@@ -501,7 +501,7 @@ def snapshot_of(source: VolumeObject, number: int = 9) -> SnapshotObject:
     return SnapshotObject(id=number, uuid=f"snap-{number}", name="s", volume=source, size=source.size, store=POOL)
 
 
-def _looks_out(operation: OperationRecord) -> bool:
+def looks_out(operation: OperationRecord) -> bool:
     """Whether what was to be discarded is gone, and nothing that was sent is without an answer."""
     data, key = operation.data, operation.data.get("key", "")
     return operation.kind == "discard" and not data[f"{key}.id"] and data[f"{key}.unanswered"] == "0"

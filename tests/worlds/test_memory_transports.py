@@ -159,6 +159,9 @@ class FakeService:
         self.cancelled: list[int] = []
         self._late: list[tuple[float, Callable[[ports.Reply], None]]] = []
 
+    def object_keys(self) -> dict[str, int]:
+        return {}
+
     def submit(self, request: ports.Request, reply: Callable[[ports.Reply], None]) -> int:
         self.seen.append(request)
         if request.path.endswith("now"):
