@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -23,6 +24,7 @@ from harness.explore.shard import Totals, calibrate
 from harness.explore.shrink import shrink
 from harness.explore.story import Failure
 from harness.explore.violation import Violation
+from harness.report.session import writable
 from harness.revision import commit
 
 DEFAULT_RUNS = 1000
@@ -57,11 +59,11 @@ def explore(
 
     Exit status 0 only when nothing was violated.
     """
+    _check_options()
+    writable(json_file)
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     logging.getLogger("harness").setLevel(logging.CRITICAL)
     if seed is not None or plan is not None:
-        if seed is not None and plan is not None:
-            raise click.UsageError("give --seed or --plan, not both")
         sys.exit(_one(console, seed, plan, report / "explore", json_file))
     if runs is None and seconds is None:
         runs = DEFAULT_RUNS
@@ -78,6 +80,23 @@ def explore(
     if json_file is not None:
         _write_json(json_file, totals, time.monotonic() - began, jobs)
     sys.exit(1 if red or totals.failing else 0)
+
+
+def _check_options() -> None:
+    """Raises `UsageError` for options that mean nothing together."""
+    context = click.get_current_context()
+    given = {
+        name: f"--{name}"
+        for name in ("seed", "plan", "runs", "seconds", "jobs", "scheduler", "first")
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    if "seed" in given and "plan" in given:
+        raise click.UsageError("give --seed or --plan, not both")
+    one = given.pop("seed", None) or given.pop("plan", None)
+    if one is not None and given:
+        raise click.UsageError(f"{one} runs one plan, for which {', '.join(given.values())} means nothing")
+    if "scheduler" in given and "jobs" in given:
+        raise click.UsageError("--scheduler runs on the workers of Dask, for which --jobs means nothing")
 
 
 def summary(totals: Totals, seconds: float, jobs: int) -> dict[str, object]:
@@ -230,7 +249,4 @@ def _print(console: Console, failure: Failure, report: Path, command: str) -> No
 
 
 def _write_json(path: Path, totals: Totals, seconds: float, jobs: int) -> None:
-    try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(summary(totals, seconds, jobs))) + b"\n")
-    except OSError as error:
-        raise click.ClickException(f"cannot write {path}: {error.strerror}") from error
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(summary(totals, seconds, jobs))) + b"\n")

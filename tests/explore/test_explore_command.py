@@ -109,6 +109,10 @@ def test_one_seed_is_replayed_with_the_same_journal(tmp_path: Path) -> None:
         (("--runs", "0"), "x>=1"),
         (("--jobs", "0"), "1<=x<=256"),
         (("--runs", "1", "--scheduler", "tcp://127.0.0.1:1"), "tcp://127.0.0.1:1"),
+        (("--seed", "v1:cloud:1", "--runs", "5"), "--seed runs one plan, for which --runs means nothing"),
+        (("--plan", __file__, "--first", "5", "--jobs", "1"), "for which --jobs, --first means nothing"),
+        (("--scheduler", "tcp://127.0.0.1:1", "--jobs", "2"), "for which --jobs means nothing"),
+        (("--json", "/proc/sums.json"), "cannot write /proc/sums.json"),
     ],
 )
 def test_bad_input_is_told(
