@@ -16,6 +16,8 @@ from harness.worlds.memory.model_guest import ModelGuest
 from harness.worlds.memory.world import MemoryWorld
 from simulator.ports import OutOfSpace
 
+DONE = "done"
+"""How an action ended of which CloudStack said that it was a success."""
 POWEROFF_SECONDS = 10.0
 """A guest that heard its power button is off after this."""
 
@@ -67,7 +69,7 @@ class Client:
             return
         main.simulation.note(f"client {self._number}", "outcome", f"{action}: {how}")
         self._shared.performed.append((self._number, action, how))
-        if how == "done":
+        if how == DONE:
             self._check(action)
             if action.write and action.vm is not None:
                 self._write(action)
@@ -95,7 +97,7 @@ class Client:
         how, result = self._send(request)
         if result is not None:
             self._learn_vm(vm, result["virtualmachine"])
-        elif how != "done":
+        elif how != DONE:
             # A VM whose first start failed gives back what others attached to it meanwhile.
             self._model.release(vm)
         return how
@@ -226,7 +228,7 @@ class Client:
         how, _ = self._send(request)
         if release is None or command in self._model.disturbed:
             return how
-        if how == "done":
+        if how == DONE:
             release.ended = self._model.tick()
         elif how.startswith("refused"):
             self._model.keep(vm, release)
@@ -265,7 +267,7 @@ class Client:
             self._model.tick()
             return f"unknown: {error}", None
         self._model.done(request.command, *(write for _, write in request.writes))
-        return "done", result
+        return DONE, result
 
     def _vm(self, action: Action) -> Told | None:
         vm = self._model.vms.get(-1 if action.vm is None else action.vm)

@@ -109,9 +109,12 @@ def summary(totals: Totals, seconds: float, jobs: int) -> dict[str, object]:
         "cpu_seconds": totals.cpu_seconds,
         "jobs": jobs,
         "actions": totals.actions,
+        "done": totals.done,
         "calls": totals.calls,
         "faults_fired": totals.faults_fired,
         "action_kinds": totals.action_kinds,
+        "points": totals.points,
+        "looks": totals.looks,
         "violations": len(totals.failing),
         "failing": [seed_text(number) for number, _ in totals.failing],
         "calibration": {
@@ -147,10 +150,12 @@ def _totals(number: int, outcome: Outcome, cpu_seconds: float) -> Totals:
         runs=1,
         cpu_seconds=cpu_seconds,
         actions=outcome.actions,
+        done=outcome.done,
         calls=outcome.calls,
         faults_fired=len(outcome.fired),
         action_kinds=outcome.action_kinds,
         points=outcome.points,
+        looks=outcome.looks,
         failing=[] if outcome.violation is None else [(number, outcome.violation)],
         loops_per_second=[calibrate()],
     )
@@ -208,12 +213,14 @@ def _show(console: Console, totals: Totals) -> None:
     runs = totals.runs
     per_minute = 60 * runs / totals.cpu_seconds if totals.cpu_seconds else 0.0
     console.print(
-        f"{runs} runs from {totals.actions} actions, {totals.calls} StorPool calls and {totals.faults_fired} faults:"
-        f" {totals.actions / runs:.1f} actions of {totals.action_kinds / runs:.1f} kinds, {totals.calls / runs:.1f}"
-        f" calls, {totals.faults_fired / runs:.1f} faults a run"
+        f"{runs} runs: {totals.actions} actions, {totals.done} of them a success to CloudStack, {totals.calls} StorPool"
+        f" calls while faults could strike, {totals.faults_fired} faults; a run {totals.actions / runs:.1f} actions"
+        f" ({totals.done / runs:.1f} a success) of {totals.action_kinds / runs:.1f} kinds, {totals.calls / runs:.1f}"
+        f" calls, {totals.faults_fired / runs:.1f} faults"
     )
     console.print(
-        f"{per_minute:.0f} runs a core-minute, safety checked {totals.points} times, {len(totals.failing)} failing"
+        f"{per_minute:.0f} runs a core-minute; {totals.points} points passed with safety checked, {totals.looks} looks"
+        f" at what was touched; {len(totals.failing)} failing"
     )
 
 

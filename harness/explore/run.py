@@ -10,7 +10,7 @@ import msgspec
 
 from harness.explore import beginnings, model
 from harness.explore.beginnings import Beginning
-from harness.explore.client import Client, Shared
+from harness.explore.client import DONE, Client, Shared
 from harness.explore.judge import judge
 from harness.explore.looks import Looks
 from harness.explore.model import Model, Told
@@ -43,14 +43,18 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     violation: Violation | None
     actions: int
+    done: int
+    """Actions that CloudStack said were a success."""
     action_kinds: int
     """Distinct kinds of action that were performed."""
     calls: int
-    """StorPool calls that the plugin made."""
+    """StorPool calls that the plugin made while faults could strike."""
     fired: tuple[str, ...]
     """Faults that struck, each with its point."""
     points: int
-    """Points after which safety was checked."""
+    """Points passed, with safety checked at each."""
+    looks: int
+    """How many of these checks found something touched since the one before, and looked at it."""
     virtual_seconds: float
     digest: str
     """Of the run's journal; empty unless asked for."""
@@ -80,14 +84,18 @@ class _Watch:
         self._safety = Safety(tuple(world.processes.machines.values()), world.processes.blocks)
         self.injector.aim(world.faults)
 
+    @property
+    def looks(self) -> int:
+        return 0 if self._safety is None else self._safety.looks
+
     def strike(self, process: str, kind: str, detail: str) -> MessageFault | None:
         self.points += 1
-        if kind == "send" and process != CLIENT and detail.startswith("StorPool "):
-            self.calls += 1
         self.check()
         injector = self.injector
         if not injector.armed:
             return None
+        if kind == "send" and process != CLIENT and detail.startswith("StorPool "):
+            self.calls += 1
         fired = len(injector.fired)
         try:
             fault = injector.strike(process, kind, detail)
@@ -141,10 +149,12 @@ def run(plan: Plan, *, evidence: Evidence | None = None, digest: bool = False) -
     return Outcome(
         violation=violation,
         actions=len(performed),
+        done=sum(how == DONE for _, _, how in performed),
         action_kinds=len({action.kind for _, action, _ in performed}),
         calls=watch.calls,
         fired=tuple(str(fired) for fired in watch.injector.fired),
         points=watch.points,
+        looks=watch.looks,
         virtual_seconds=world.simulation.elapsed,
         digest=world.simulation.digest() if digest else "",
     )

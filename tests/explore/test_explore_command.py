@@ -53,15 +53,20 @@ def test_sums_of_all_runs_as_json(tmp_path: Path) -> None:
         "cpu_seconds",
         "jobs",
         "actions",
+        "done",
         "calls",
         "faults_fired",
         "action_kinds",
+        "points",
+        "looks",
         "violations",
         "failing",
         "calibration",
     ]
     assert (found["runs"], found["jobs"], found["violations"], found["failing"]) == (10, 1, 0, [])
     assert found["actions"] == sum(outcome.actions for outcome in outcomes)
+    assert found["done"] == sum(outcome.done for outcome in outcomes)
+    assert 0 < found["looks"] == sum(outcome.looks for outcome in outcomes) < found["points"]
     assert found["calls"] == sum(outcome.calls for outcome in outcomes)
     assert found["faults_fired"] == sum(len(outcome.fired) for outcome in outcomes)
     assert found["action_kinds"] == sum(outcome.action_kinds for outcome in outcomes)
