@@ -113,6 +113,7 @@ def draw(number: int) -> Plan:
         seed=number,
         vms=vms,
         seeded=generator.below(3) > 0,
+        compares=generator.below(2) == 0,
         volumes=volumes,
         delete_after=generator.choice((0, 0, 0, 900)),
         clients=tuple(tuple(actions) for actions in clients if actions),

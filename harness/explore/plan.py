@@ -93,6 +93,8 @@ class Plan(_Data, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
     """Running at the beginning, in the first slots, of the first template."""
     seeded: bool = False
     """Whether the first template was used before, so that its snapshot is on the pool."""
+    compares: bool = True
+    """Whether the driver compares with StorPool every 25 minutes, and so heals, or once a day: not within the run."""
     volumes: Annotated[int, msgspec.Meta(ge=0, le=4)] = 0
     """DATA volumes that exist at the beginning, never used, in the first slots."""
     delete_after: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 0

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from harness.driver.creation import Creation
 from harness.driver.driver import StorPoolDriver
-from harness.explore.beginnings import beginning
+from harness.explore.beginnings import every
 from harness.explore.drawing import draw
 from harness.explore.run import run
 from harness.explore.violation import Violation
@@ -19,9 +19,8 @@ WITHIN = 200
 @contextmanager
 def without_read_back() -> Iterator[None]:
     """The driver does not look for what a request made whose answer was lost, neither at once nor when it compares."""
-    for seeded in (False, True):
-        # Made once a process, and not by a driver with a defect.
-        beginning(seeded=seeded)
+    # Made once a process, and not by a driver with a defect.
+    every()
     with _replaced(Creation, "find", lambda _creation: None):
         with _replaced(StorPoolDriver, "reconcile_volumes", lambda _driver: []):
             yield

@@ -129,7 +129,7 @@ def run(plan: Plan, *, evidence: Evidence | None = None, digest: bool = False) -
     """Run the plan; the same plan gives the same run. Bounded in steps and virtual time."""
     told = Model()
     watch = _Watch(plan, told)
-    beginning = beginnings.beginning(seeded=plan.seeded)
+    beginning = beginnings.beginning(seeded=plan.seeded, compares=plan.compares)
     world = MemoryWorld(plan.seed, strike=watch.strike, start=lambda: beginning.cloud)
     performed: list[tuple[int, Action, str]] = []
     violation: Violation | None = None
