@@ -12,18 +12,19 @@ from harness.explore import beginnings, model
 from harness.explore.beginnings import Beginning
 from harness.explore.client import DONE, Client, Shared
 from harness.explore.judge import judge
-from harness.explore.looks import Looks
+from harness.explore.looks import REASSIGN, Looks
 from harness.explore.model import Model, Told
 from harness.explore.plan import Action, Plan
 from harness.explore.requests import wait
 from harness.explore.violation import Violation, ViolationFound
 from harness.faults import Injector
 from harness.faults.kinds import JUMP
-from harness.faults.points import CLIENT
+from harness.faults.points import AGENT, CLIENT
 from harness.observers import Json
 from harness.runtime.errors import BoundError, DeadlockError, SimulationError, TaskErrors
 from harness.runtime.journal import Entry
 from harness.runtime.messages import MessageFate, MessageFault
+from harness.worlds.memory.processes import HOSTS
 from harness.worlds.memory.safety import Safety
 from harness.worlds.memory.world import MemoryWorld
 from scenarios import steps
@@ -105,8 +106,16 @@ class _Watch:
             for struck in injector.fired[fired : fired + 1]:
                 self._note(struck.fault.kind.name, str(struck))
         if fault is not None and fault.fate in _COPIES:
-            self._told.disturbed.add(detail.removeprefix("API request ").removeprefix("StorPool "))
+            self._copied(process, detail, fault)
         return fault
+
+    def _copied(self, process: str, detail: str, fault: MessageFault) -> None:
+        if detail.startswith("API request "):
+            self._told.disturbed.add(detail.removeprefix("API request "))
+        elif detail == f"StorPool {REASSIGN}" and (fault.fate is MessageFate.LATE or fault.seconds):
+            # Without a delay the copy arrives before anybody has made another request.
+            hosts = (process.removeprefix(AGENT),) if process.startswith(AGENT) else HOSTS
+            self._told.reassigned(hosts)
 
     def check(self) -> None:
         """End the run if safety is violated."""

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from harness.cli import main
 from harness.driver.deletion import Deletion
-from harness.explore import fleet
+from harness.explore import command, fleet, planted
 from harness.explore.drawing import draw
 from harness.explore.fleet import Budget
 from harness.explore.run import run
@@ -61,6 +61,8 @@ def test_sums_of_all_runs_as_json(tmp_path: Path) -> None:
         "looks",
         "violations",
         "failing",
+        "regressions_failed",
+        "canary",
         "calibration",
     ]
     assert (found["runs"], found["jobs"], found["violations"], found["failing"]) == (10, 1, 0, [])
@@ -93,6 +95,26 @@ def test_a_failing_seed_is_shrunk_and_told_and_can_be_repeated(tmp_path: Path, m
     assert shrunk.get("faults", []) == []
     monkeypatch.undo()
     assert explore("--plan", written, "--report", tmp_path / "held").exit_code == 0
+
+
+def test_a_canary_that_is_not_found_and_a_regression_make_the_sums_red(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "sums.json"
+    arguments = ("--runs", 1, "--first", FIRST, "--jobs", 1, "--json", file, "--report", tmp_path)
+    assert explore(*arguments).exit_code == 0
+    assert (sums(file)["regressions_failed"], sums(file)["canary"]) == (0, None)
+    monkeypatch.setattr(command, "CANARY_RUNS", 1)
+    assert explore(*arguments).exit_code == 0
+    assert sums(file)["canary"]["found"] is True
+    monkeypatch.setattr(planted, "WITHIN", 1)
+    missed = explore(*arguments)
+    assert missed.exit_code == 1 and "trust no green run" in missed.output
+    assert sums(file)["canary"] == {"found": False, "seed": None, "violated": None}
+    monkeypatch.setattr(command, "CANARY_RUNS", 2)
+    monkeypatch.setattr(Deletion, "delete", refuse)
+    assert explore(*arguments).exit_code == 1
+    assert sums(file)["regressions_failed"] > 0
 
 
 def test_one_seed_is_replayed_with_the_same_journal(tmp_path: Path) -> None:
