@@ -11,6 +11,8 @@ from harness.explore.model import Model, Register, Told, Write
 from harness.explore.plan import Action
 from harness.explore.requests import JobFailed, listed, wait
 from harness.explore.violation import Violation, ViolationFound
+from harness.faults.kinds import LONG
+from harness.faults.points import AGENT
 from harness.observers import CloudApiError, Json
 from harness.worlds.memory.model_guest import ModelGuest
 from harness.worlds.memory.world import MemoryWorld
@@ -208,6 +210,15 @@ class Client:
         write.ended = self._model.tick()
         return "asked"
 
+    def agent_down(self, action: Action) -> str | None:
+        """The agent of the VM's host is away for longer than anybody tries, and its guests run on."""
+        vm = self._vm(action)
+        host = None if vm is None else self._shared.looks.host_of(vm)
+        if host is None:
+            return None
+        self._world.faults.kill(f"{AGENT}{self._world.hosts[host].name}", LONG)
+        return "asked"
+
     # How.
 
     def _vm_request(
@@ -345,4 +356,5 @@ _ACTIONS: dict[str, Callable[[Client, Action], str | None]] = {
     "recover": Client.recover,
     "power-off": Client.power_off,
     "kill-qemu": Client.kill_qemu,
+    "agent-down": Client.agent_down,
 }

@@ -27,6 +27,7 @@ ActionKind = Literal[
     "delete",
     "power-off",
     "kill-qemu",
+    "agent-down",
 ]
 
 MAX_CLIENTS = 4
@@ -81,6 +82,7 @@ NEEDS_VM: frozenset[str] = frozenset(
         "expunge",
         "power-off",
         "kill-qemu",
+        "agent-down",
     }
 )
 NEEDS_VOLUME: frozenset[str] = frozenset({"create", "attach", "detach", "delete"})
