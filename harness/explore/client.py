@@ -11,11 +11,15 @@ from harness.explore.model import Model, Register, Told, Write
 from harness.explore.plan import Action
 from harness.explore.requests import JobFailed, listed, wait
 from harness.explore.violation import Violation, ViolationFound
+from harness.faults.kinds import LONG
+from harness.faults.points import AGENT
 from harness.observers import CloudApiError, Json
 from harness.worlds.memory.model_guest import ModelGuest
 from harness.worlds.memory.world import MemoryWorld
 from simulator.ports import OutOfSpace
 
+DONE = "done"
+"""How an action ended of which CloudStack said that it was a success."""
 POWEROFF_SECONDS = 10.0
 """A guest that heard its power button is off after this."""
 
@@ -67,7 +71,7 @@ class Client:
             return
         main.simulation.note(f"client {self._number}", "outcome", f"{action}: {how}")
         self._shared.performed.append((self._number, action, how))
-        if how == "done":
+        if how == DONE:
             self._check(action)
             if action.write and action.vm is not None:
                 self._write(action)
@@ -95,7 +99,7 @@ class Client:
         how, result = self._send(request)
         if result is not None:
             self._learn_vm(vm, result["virtualmachine"])
-        elif how != "done":
+        elif how != DONE:
             # A VM whose first start failed gives back what others attached to it meanwhile.
             self._model.release(vm)
         return how
@@ -206,6 +210,15 @@ class Client:
         write.ended = self._model.tick()
         return "asked"
 
+    def agent_down(self, action: Action) -> str | None:
+        """The agent of the VM's host is away for longer than anybody tries, and its guests run on."""
+        vm = self._vm(action)
+        host = None if vm is None else self._shared.looks.host_of(vm)
+        if host is None:
+            return None
+        self._world.faults.kill(f"{AGENT}{self._world.hosts[host].name}", LONG)
+        return "asked"
+
     # How.
 
     def _vm_request(
@@ -226,7 +239,7 @@ class Client:
         how, _ = self._send(request)
         if release is None or command in self._model.disturbed:
             return how
-        if how == "done":
+        if how == DONE:
             release.ended = self._model.tick()
         elif how.startswith("refused"):
             self._model.keep(vm, release)
@@ -265,7 +278,7 @@ class Client:
             self._model.tick()
             return f"unknown: {error}", None
         self._model.done(request.command, *(write for _, write in request.writes))
-        return "done", result
+        return DONE, result
 
     def _vm(self, action: Action) -> Told | None:
         vm = self._model.vms.get(-1 if action.vm is None else action.vm)
@@ -343,4 +356,5 @@ _ACTIONS: dict[str, Callable[[Client, Action], str | None]] = {
     "recover": Client.recover,
     "power-off": Client.power_off,
     "kill-qemu": Client.kill_qemu,
+    "agent-down": Client.agent_down,
 }

@@ -8,9 +8,11 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import msgspec
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -23,13 +25,30 @@ from harness.explore.shard import Totals, calibrate
 from harness.explore.shrink import shrink
 from harness.explore.story import Failure
 from harness.explore.violation import Violation
+from harness.report.session import writable
 from harness.revision import commit
 
 DEFAULT_RUNS = 1000
 CANARY_RUNS = 1000
-"""From so many runs on the canary is sent first."""
+CANARY_SECONDS = 30.0
+"""From so many runs, or seconds, on the canary is sent first."""
 SHRUNK = 3
 """So many failing seeds are shrunk, of different kinds of violation."""
+
+
+class Canary(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the planted defect was found, by which seed, and what was violated."""
+
+    found: bool
+    seed: str | None = None
+    violated: str | None = None
+
+
+class Checked(NamedTuple):
+    """What was run before the seeds; None of what was not."""
+
+    regressions_failed: int | None = None
+    canary: Canary | None = None
 
 
 @click.command()
@@ -57,30 +76,46 @@ def explore(
 
     Exit status 0 only when nothing was violated.
     """
+    _check_options()
+    writable(json_file)
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     logging.getLogger("harness").setLevel(logging.CRITICAL)
     if seed is not None or plan is not None:
-        if seed is not None and plan is not None:
-            raise click.UsageError("give --seed or --plan, not both")
         sys.exit(_one(console, seed, plan, report / "explore", json_file))
     if runs is None and seconds is None:
         runs = DEFAULT_RUNS
     chosen = time.time_ns() // 1_000_000 if first is None else first
     budget = fleet.Budget(chosen, runs, seconds)
     began = time.monotonic()
-    red = _regressions(console, report / "explore")
-    if runs is not None and runs >= CANARY_RUNS and planted.canary(lambda text: console.print(text)) is None:
-        console.print(f"canary: {planted.WITHIN} seeds did not find a driver without read-back; trust no green run")
-        red = True
+    regressed = _regressions(console, report / "explore")
+    canary = _canary(console) if (runs or 0) >= CANARY_RUNS or (seconds or 0) >= CANARY_SECONDS else None
     totals = _seeds(console, budget, jobs, scheduler)
     _show(console, totals)
-    _failures(console, totals, report / "explore")
     if json_file is not None:
-        _write_json(json_file, totals, time.monotonic() - began, jobs)
-    sys.exit(1 if red or totals.failing else 0)
+        _write_json(json_file, totals, time.monotonic() - began, jobs, Checked(regressed, canary))
+    _failures(console, totals, report / "explore")
+    missed = canary is not None and not canary.found
+    sys.exit(1 if regressed or missed or totals.failing else 0)
 
 
-def summary(totals: Totals, seconds: float, jobs: int) -> dict[str, object]:
+def _check_options() -> None:
+    """Raises `UsageError` for options that mean nothing together."""
+    context = click.get_current_context()
+    given = {
+        name: f"--{name}"
+        for name in ("seed", "plan", "runs", "seconds", "jobs", "scheduler", "first")
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    if "seed" in given and "plan" in given:
+        raise click.UsageError("give --seed or --plan, not both")
+    one = given.pop("seed", None) or given.pop("plan", None)
+    if one is not None and given:
+        raise click.UsageError(f"{one} runs one plan, for which {', '.join(given.values())} means nothing")
+    if "scheduler" in given and "jobs" in given:
+        raise click.UsageError("--scheduler runs on the workers of Dask, for which --jobs means nothing")
+
+
+def summary(totals: Totals, seconds: float, jobs: int, checked: Checked) -> dict[str, object]:
     """As `--json` writes it: sums over the runs, and how fast this machine's Python is."""
     loops = statistics.median(totals.loops_per_second or [calibrate()])
     per_minute = 60 * totals.runs / totals.cpu_seconds if totals.cpu_seconds else 0.0
@@ -90,11 +125,16 @@ def summary(totals: Totals, seconds: float, jobs: int) -> dict[str, object]:
         "cpu_seconds": totals.cpu_seconds,
         "jobs": jobs,
         "actions": totals.actions,
+        "done": totals.done,
         "calls": totals.calls,
         "faults_fired": totals.faults_fired,
         "action_kinds": totals.action_kinds,
+        "points": totals.points,
+        "looks": totals.looks,
         "violations": len(totals.failing),
         "failing": [seed_text(number) for number, _ in totals.failing],
+        "regressions_failed": checked.regressions_failed,
+        "canary": checked.canary,
         "calibration": {
             "loops_per_core_second": loops,
             "runs_per_core_minute": per_minute,
@@ -119,7 +159,7 @@ def _one(console: Console, seed: str | None, plan_file: Path | None, report: Pat
     else:
         _tell(console, plan, outcome.violation, report, command, shrinks=plan_file is None)
     if json_file is not None:
-        _write_json(json_file, totals, time.monotonic() - began, 1)
+        _write_json(json_file, totals, time.monotonic() - began, 1, Checked())
     return 0 if outcome.violation is None else 1
 
 
@@ -128,26 +168,38 @@ def _totals(number: int, outcome: Outcome, cpu_seconds: float) -> Totals:
         runs=1,
         cpu_seconds=cpu_seconds,
         actions=outcome.actions,
+        done=outcome.done,
         calls=outcome.calls,
         faults_fired=len(outcome.fired),
         action_kinds=outcome.action_kinds,
         points=outcome.points,
+        looks=outcome.looks,
         failing=[] if outcome.violation is None else [(number, outcome.violation)],
         loops_per_second=[calibrate()],
     )
 
 
-def _regressions(console: Console, report: Path) -> bool:
-    """Whether one of the kept plans fails again."""
-    red = False
+def _canary(console: Console) -> Canary:
+    found = planted.canary()
+    if found is None:
+        console.print(f"canary: {planted.WITHIN} seeds did not find a driver without read-back; trust no green run")
+        return Canary(found=False)
+    number, violation = found
+    console.print(f"canary: a driver without read-back is found by seed {number}: {violation.kind}", markup=False)
+    return Canary(found=True, seed=seed_text(number), violated=violation.kind)
+
+
+def _regressions(console: Console, report: Path) -> int:
+    """How many of the kept plans fail again."""
+    failed = 0
     kept = regressions.load()
     for number, regression in enumerate(kept, start=1):
         outcome = run(regression.plan)
         if outcome.violation is not None:
-            red = True
+            failed += 1
             _regressed(console, number, regression, outcome.violation, report)
-    console.print(f"regressions: {len(kept)} kept plans run{'' if red else ', none fails'}")
-    return red
+    console.print(f"regressions: {len(kept)} kept plans run, {failed or 'none'} fail{'' if failed > 1 else 's'}")
+    return failed
 
 
 def _regressed(console: Console, number: int, regression: Regression, violation: Violation, report: Path) -> None:
@@ -189,12 +241,14 @@ def _show(console: Console, totals: Totals) -> None:
     runs = totals.runs
     per_minute = 60 * runs / totals.cpu_seconds if totals.cpu_seconds else 0.0
     console.print(
-        f"{runs} runs from {totals.actions} actions, {totals.calls} StorPool calls and {totals.faults_fired} faults:"
-        f" {totals.actions / runs:.1f} actions of {totals.action_kinds / runs:.1f} kinds, {totals.calls / runs:.1f}"
-        f" calls, {totals.faults_fired / runs:.1f} faults a run"
+        f"{runs} runs: {totals.actions} actions, {totals.done} of them a success to CloudStack, {totals.calls} StorPool"
+        f" calls while faults could strike, {totals.faults_fired} faults; a run {totals.actions / runs:.1f} actions"
+        f" ({totals.done / runs:.1f} a success) of {totals.action_kinds / runs:.1f} kinds, {totals.calls / runs:.1f}"
+        f" calls, {totals.faults_fired / runs:.1f} faults"
     )
     console.print(
-        f"{per_minute:.0f} runs a core-minute, safety checked {totals.points} times, {len(totals.failing)} failing"
+        f"{per_minute:.0f} runs a core-minute; {totals.points} points passed with safety checked, {totals.looks} looks"
+        f" at what was touched; {len(totals.failing)} failing"
     )
 
 
@@ -229,8 +283,5 @@ def _print(console: Console, failure: Failure, report: Path, command: str) -> No
     console.print(f"the shrunk plan: splab explore --plan {story.write(failure, text, report)}", markup=False)
 
 
-def _write_json(path: Path, totals: Totals, seconds: float, jobs: int) -> None:
-    try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(summary(totals, seconds, jobs))) + b"\n")
-    except OSError as error:
-        raise click.ClickException(f"cannot write {path}: {error.strerror}") from error
+def _write_json(path: Path, totals: Totals, seconds: float, jobs: int, checked: Checked) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(summary(totals, seconds, jobs, checked))) + b"\n")

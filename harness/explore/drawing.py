@@ -27,6 +27,7 @@ _WEIGHTS: dict[ActionKind, int] = {
     "delete": 5,
     "power-off": 2,
     "kill-qemu": 2,
+    "agent-down": 1,
 }
 _FAULTS: dict[str, tuple[int, int]] = {
     "request-lost": (6, 30),
@@ -63,6 +64,9 @@ _FAULTS: dict[str, tuple[int, int]] = {
 }
 """How often each kind of fault is drawn, and how many points it fits in a run of middling length: what is numbered
 higher would seldom strike. No template is registered during a run, so nothing would fill the secondary storage."""
+_Step = tuple[ActionKind, int | None, int | None]
+_TAKEOVERS = 4
+"""One plan of so many has a takeover, see `_takeover`."""
 _PAUSES = (*(0.0,) * 16, 1.0, 5.0, 30.0, 90.0)
 
 
@@ -98,14 +102,19 @@ class _Sketch:
 def draw(number: int) -> Plan:
     """The plan of this seed."""
     generator = Generator.of(number, "plan")
+    takeover = generator.below(_TAKEOVERS) == 0
     vms, volumes = generator.choice((0, 0, 0, 1, 1, 2)), generator.choice((0, 1, 1, 2))
+    if takeover:
+        vms, volumes = 2, max(1, volumes)
     sketch = _Sketch(
         vms=dict.fromkeys(range(vms), "running"),
         volumes=dict.fromkeys(range(volumes)),
         next_volume=volumes,
     )
     clients: list[list[Action]] = [[] for _ in range(2 + generator.below(3))]
-    for _ in range(4 + generator.below(3)):
+    if takeover:
+        clients[0].extend(_takeover(generator, sketch))
+    for _ in range((1 if takeover else 4) + generator.below(3)):
         client = generator.below(len(clients))
         action = _action(generator, sketch, client)
         clients[client].append(action)
@@ -113,12 +122,36 @@ def draw(number: int) -> Plan:
         seed=number,
         vms=vms,
         seeded=generator.below(3) > 0,
+        compares=generator.below(2) == 0,
         volumes=volumes,
         delete_after=generator.choice((0, 0, 0, 900)),
         clients=tuple(tuple(actions) for actions in clients if actions),
         faults=_faults(generator),
     )
     return check(plan)
+
+
+def _takeover(generator: Generator, sketch: _Sketch) -> list[Action]:
+    """A VM is stopped by force while its host does not answer, and another VM is given its volume.
+
+    What must not happen then, that both have it open, needs all of this in this order, which is seldom drawn by chance.
+    """
+    one, other = generator.choice(((0, 1), (1, 0)))
+    loses: tuple[_Step, ...] = (("destroy", one, None), ("destroy-expunge", one, None), ("detach", None, 0))
+    steps: list[_Step] = [
+        ("attach", one, 0),
+        ("agent-down", one, None),
+        ("force-stop", one, None),
+        generator.choice(loses),
+        ("attach", other, 0),
+    ]
+    for kind, vm, volume in steps:
+        _follow(sketch, 0, kind, vm, volume)
+        sketch.used[kind] = sketch.used.get(kind, 0) + 1
+    return [
+        Action(kind=kind, vm=vm, volume=volume, pause=generator.choice(_PAUSES), write=kind == "attach")
+        for kind, vm, volume in steps
+    ]
 
 
 def _action(generator: Generator, sketch: _Sketch, client: int) -> Action:
@@ -164,6 +197,7 @@ def _choices(sketch: _Sketch, client: int, kind: ActionKind) -> list[tuple[int |
         "force-stop": ("running",),
         "power-off": ("running",),
         "kill-qemu": ("running",),
+        "agent-down": ("running",),
         "start": ("stopped",),
         "destroy": ("running", "stopped"),
         "destroy-expunge": ("running", "stopped"),

@@ -72,11 +72,10 @@ class Looks:
         (state,) = possible
         global_id = volume.path.removeprefix(PATH_PREFIX)
         attached = [m for m in self._machines if global_id in self._blocks.links_by_id(m.client_id)]
-        # A copy of an attach that arrives late leaves an attachment, until somebody looks for such.
-        late = REASSIGN in self._model.disturbed
+        left = [machine for machine in attached if machine.name not in volume.late_on]
         if state in (model.FREE, model.ABSENT):
-            where = ", ".join(machine.name for machine in attached)
-            if attached and not late:
+            where = ", ".join(machine.name for machine in left)
+            if left:
                 return f"{volume.name} must be {state}, and is a device on {where}"
             if state == model.ABSENT and global_id in self._storpool().object_keys():
                 return f"{volume.name} must be {state}, and StorPool has ~{global_id}"
@@ -84,8 +83,8 @@ class Looks:
         vm = next((vm for vm in self._model.vms.values() if vm.name == state), None)
         if vm is None:
             return None
-        if vm.register.possible() == {model.STOPPED} and not vm.unconfirmed and attached and not late:
-            return f"{volume.name} is of {state}, which must be Stopped, and is a device on {attached[0].name}"
+        if vm.register.possible() == {model.STOPPED} and not vm.unconfirmed and left:
+            return f"{volume.name} is of {state}, which must be Stopped, and is a device on {left[0].name}"
         if vm.register.possible() != {model.RUNNING}:
             return None
         on = self.domain(vm)

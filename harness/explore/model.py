@@ -8,6 +8,7 @@ what some write wrote that no certain write has followed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 ABSENT = "absent"
@@ -63,6 +64,8 @@ class Told:
     """Of a volume, once it was told."""
     releases: list[Write] = field(default_factory=list)
     """Of a VM: when it may have let its DATA volumes go."""
+    late_on: set[str] = field(default_factory=set)
+    """Of a volume: hosts where a copy of its attaching arrives late, and leaves it attached until somebody looks."""
     unconfirmed: bool = False
     """A VM that was stopped by force: it may run on until its host answers, and starts nowhere before."""
 
@@ -76,7 +79,7 @@ class Model:
         self.time = 0
         """Grows with everything that happens."""
         self.disturbed: set[str] = set()
-        """API commands and StorPool calls of which a copy may arrive at any time."""
+        """API commands of which a copy may arrive at any time."""
 
     def tick(self) -> int:
         self.time += 1
@@ -96,6 +99,13 @@ class Model:
         vm.releases.remove(release)
         for volume in self.volumes.values():
             volume.register.writes = [write for write in volume.register.writes if write is not release]
+
+    def reassigned(self, hosts: Iterable[str]) -> None:
+        """A copy of a request made now arrives late: it attaches a volume in some use to one of these hosts."""
+        vms = {vm.name for vm in self.vms.values()}
+        for volume in self.volumes.values():
+            if vms & volume.register.possible():
+                volume.late_on.update(hosts)
 
     def begin(self, register: Register, *values: str) -> Write:
         write = Write(values, self.tick())

@@ -27,6 +27,7 @@ ActionKind = Literal[
     "delete",
     "power-off",
     "kill-qemu",
+    "agent-down",
 ]
 
 MAX_CLIENTS = 4
@@ -81,6 +82,7 @@ NEEDS_VM: frozenset[str] = frozenset(
         "expunge",
         "power-off",
         "kill-qemu",
+        "agent-down",
     }
 )
 NEEDS_VOLUME: frozenset[str] = frozenset({"create", "attach", "detach", "delete"})
@@ -93,6 +95,8 @@ class Plan(_Data, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
     """Running at the beginning, in the first slots, of the first template."""
     seeded: bool = False
     """Whether the first template was used before, so that its snapshot is on the pool."""
+    compares: bool = True
+    """Whether the driver compares with StorPool every 25 minutes, and so heals, or once a day: not within the run."""
     volumes: Annotated[int, msgspec.Meta(ge=0, le=4)] = 0
     """DATA volumes that exist at the beginning, never used, in the first slots."""
     delete_after: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 0

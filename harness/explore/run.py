@@ -10,20 +10,21 @@ import msgspec
 
 from harness.explore import beginnings, model
 from harness.explore.beginnings import Beginning
-from harness.explore.client import Client, Shared
+from harness.explore.client import DONE, Client, Shared
 from harness.explore.judge import judge
-from harness.explore.looks import Looks
+from harness.explore.looks import REASSIGN, Looks
 from harness.explore.model import Model, Told
 from harness.explore.plan import Action, Plan
 from harness.explore.requests import wait
 from harness.explore.violation import Violation, ViolationFound
 from harness.faults import Injector
 from harness.faults.kinds import JUMP
-from harness.faults.points import CLIENT
+from harness.faults.points import AGENT, CLIENT
 from harness.observers import Json
 from harness.runtime.errors import BoundError, DeadlockError, SimulationError, TaskErrors
 from harness.runtime.journal import Entry
 from harness.runtime.messages import MessageFate, MessageFault
+from harness.worlds.memory.processes import HOSTS
 from harness.worlds.memory.safety import Safety
 from harness.worlds.memory.world import MemoryWorld
 from scenarios import steps
@@ -43,14 +44,18 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     violation: Violation | None
     actions: int
+    done: int
+    """Actions that CloudStack said were a success."""
     action_kinds: int
     """Distinct kinds of action that were performed."""
     calls: int
-    """StorPool calls that the plugin made."""
+    """StorPool calls that the plugin made while faults could strike."""
     fired: tuple[str, ...]
     """Faults that struck, each with its point."""
     points: int
-    """Points after which safety was checked."""
+    """Points passed, with safety checked at each."""
+    looks: int
+    """How many of these checks found something touched since the one before, and looked at it."""
     virtual_seconds: float
     digest: str
     """Of the run's journal; empty unless asked for."""
@@ -80,14 +85,18 @@ class _Watch:
         self._safety = Safety(tuple(world.processes.machines.values()), world.processes.blocks)
         self.injector.aim(world.faults)
 
+    @property
+    def looks(self) -> int:
+        return 0 if self._safety is None else self._safety.looks
+
     def strike(self, process: str, kind: str, detail: str) -> MessageFault | None:
         self.points += 1
-        if kind == "send" and process != CLIENT and detail.startswith("StorPool "):
-            self.calls += 1
         self.check()
         injector = self.injector
         if not injector.armed:
             return None
+        if kind == "send" and process != CLIENT and detail.startswith("StorPool "):
+            self.calls += 1
         fired = len(injector.fired)
         try:
             fault = injector.strike(process, kind, detail)
@@ -97,8 +106,16 @@ class _Watch:
             for struck in injector.fired[fired : fired + 1]:
                 self._note(struck.fault.kind.name, str(struck))
         if fault is not None and fault.fate in _COPIES:
-            self._told.disturbed.add(detail.removeprefix("API request ").removeprefix("StorPool "))
+            self._copied(process, detail, fault)
         return fault
+
+    def _copied(self, process: str, detail: str, fault: MessageFault) -> None:
+        if detail.startswith("API request "):
+            self._told.disturbed.add(detail.removeprefix("API request "))
+        elif detail == f"StorPool {REASSIGN}" and (fault.fate is MessageFate.LATE or fault.seconds):
+            # Without a delay the copy arrives before anybody has made another request.
+            hosts = (process.removeprefix(AGENT),) if process.startswith(AGENT) else HOSTS
+            self._told.reassigned(hosts)
 
     def check(self) -> None:
         """End the run if safety is violated."""
@@ -121,7 +138,7 @@ def run(plan: Plan, *, evidence: Evidence | None = None, digest: bool = False) -
     """Run the plan; the same plan gives the same run. Bounded in steps and virtual time."""
     told = Model()
     watch = _Watch(plan, told)
-    beginning = beginnings.beginning(seeded=plan.seeded)
+    beginning = beginnings.beginning(seeded=plan.seeded, compares=plan.compares)
     world = MemoryWorld(plan.seed, strike=watch.strike, start=lambda: beginning.cloud)
     performed: list[tuple[int, Action, str]] = []
     violation: Violation | None = None
@@ -141,10 +158,12 @@ def run(plan: Plan, *, evidence: Evidence | None = None, digest: bool = False) -
     return Outcome(
         violation=violation,
         actions=len(performed),
+        done=sum(how == DONE for _, _, how in performed),
         action_kinds=len({action.kind for _, action, _ in performed}),
         calls=watch.calls,
         fired=tuple(str(fired) for fired in watch.injector.fired),
         points=watch.points,
+        looks=watch.looks,
         virtual_seconds=world.simulation.elapsed,
         digest=world.simulation.digest() if digest else "",
     )

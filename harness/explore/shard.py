@@ -23,10 +23,12 @@ class Totals(msgspec.Struct, kw_only=True):
     runs: int = 0
     cpu_seconds: float = 0.0
     actions: int = 0
+    done: int = 0
     calls: int = 0
     faults_fired: int = 0
     action_kinds: int = 0
     points: int = 0
+    looks: int = 0
     failing: list[tuple[int, Violation]] = []
     """Numbers of seeds, and how each failed."""
     loops_per_second: list[float] = []
@@ -36,10 +38,12 @@ class Totals(msgspec.Struct, kw_only=True):
         self.runs += other.runs
         self.cpu_seconds += other.cpu_seconds
         self.actions += other.actions
+        self.done += other.done
         self.calls += other.calls
         self.faults_fired += other.faults_fired
         self.action_kinds += other.action_kinds
         self.points += other.points
+        self.looks += other.looks
         self.failing = sorted([*self.failing, *other.failing], key=lambda found: found[0])
         self.loops_per_second = [*self.loops_per_second, *other.loops_per_second]
 
@@ -60,10 +64,12 @@ def run_share(numbers: Sequence[int]) -> Totals:
 def _add(totals: Totals, number: int, outcome: Outcome) -> None:
     totals.runs += 1
     totals.actions += outcome.actions
+    totals.done += outcome.done
     totals.calls += outcome.calls
     totals.faults_fired += len(outcome.fired)
     totals.action_kinds += outcome.action_kinds
     totals.points += outcome.points
+    totals.looks += outcome.looks
     if outcome.violation is not None:
         totals.failing.append((number, outcome.violation))
 

@@ -30,6 +30,7 @@ _BUSY = ("VolumeDelete", "SnapshotDelete", "VolumesReassignWait")
 _EFFECTS = ("VolumeCreate", "VolumeDelete", "VolumeSnapshot", "SnapshotDelete", "VolumesReassignWait")
 """Calls that change blocks or devices."""
 _FILLS = ("VolumeCreate", "VolumeSnapshot")
+_PING = "PingCommand "
 _LIBVIRT = ("create", "shutdown", "destroy", "undefine", "attach-device", "detach-device")
 
 
@@ -62,7 +63,10 @@ def _at(point: Point, kind: str) -> bool:
 
 
 def _changing(point: Point) -> bool:
-    return point.peer not in (None, STORPOOL) or point.call in _CHANGES
+    """A message that asks for a change: every call of CloudStack's API that is a point, every command but a ping."""
+    if point.peer == STORPOOL:
+        return point.call in _CHANGES
+    return point.peer is not None and not point.detail.startswith(_PING)
 
 
 def _own(point: Point) -> bool:

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.explore.beginnings import beginning
+from harness.explore.beginnings import every
 
 
 @pytest.fixture(autouse=True, scope="session")
 def beginnings() -> None:
     """Made before any test sabotages what makes them."""
-    for seeded in (False, True):
-        beginning(seeded=seeded)
+    every()
 
 
 @pytest.fixture(autouse=True)

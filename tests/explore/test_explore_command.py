@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from harness.cli import main
 from harness.driver.deletion import Deletion
-from harness.explore import fleet
+from harness.explore import command, fleet, planted
 from harness.explore.drawing import draw
 from harness.explore.fleet import Budget
 from harness.explore.run import run
@@ -53,15 +53,22 @@ def test_sums_of_all_runs_as_json(tmp_path: Path) -> None:
         "cpu_seconds",
         "jobs",
         "actions",
+        "done",
         "calls",
         "faults_fired",
         "action_kinds",
+        "points",
+        "looks",
         "violations",
         "failing",
+        "regressions_failed",
+        "canary",
         "calibration",
     ]
     assert (found["runs"], found["jobs"], found["violations"], found["failing"]) == (10, 1, 0, [])
     assert found["actions"] == sum(outcome.actions for outcome in outcomes)
+    assert found["done"] == sum(outcome.done for outcome in outcomes)
+    assert 0 < found["looks"] == sum(outcome.looks for outcome in outcomes) < found["points"]
     assert found["calls"] == sum(outcome.calls for outcome in outcomes)
     assert found["faults_fired"] == sum(len(outcome.fired) for outcome in outcomes)
     assert found["action_kinds"] == sum(outcome.action_kinds for outcome in outcomes)
@@ -90,6 +97,26 @@ def test_a_failing_seed_is_shrunk_and_told_and_can_be_repeated(tmp_path: Path, m
     assert explore("--plan", written, "--report", tmp_path / "held").exit_code == 0
 
 
+def test_a_canary_that_is_not_found_and_a_regression_make_the_sums_red(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "sums.json"
+    arguments = ("--runs", 1, "--first", FIRST, "--jobs", 1, "--json", file, "--report", tmp_path)
+    assert explore(*arguments).exit_code == 0
+    assert (sums(file)["regressions_failed"], sums(file)["canary"]) == (0, None)
+    monkeypatch.setattr(command, "CANARY_RUNS", 1)
+    assert explore(*arguments).exit_code == 0
+    assert sums(file)["canary"]["found"] is True
+    monkeypatch.setattr(planted, "WITHIN", 1)
+    missed = explore(*arguments)
+    assert missed.exit_code == 1 and "trust no green run" in missed.output
+    assert sums(file)["canary"] == {"found": False, "seed": None, "violated": None}
+    monkeypatch.setattr(command, "CANARY_RUNS", 2)
+    monkeypatch.setattr(Deletion, "delete", refuse)
+    assert explore(*arguments).exit_code == 1
+    assert sums(file)["regressions_failed"] > 0
+
+
 def test_one_seed_is_replayed_with_the_same_journal(tmp_path: Path) -> None:
     first, second = (explore("--seed", f"v1:cloud:{FIRST}", "--report", tmp_path) for _ in range(2))
     assert first.exit_code == 0, first.output
@@ -109,6 +136,10 @@ def test_one_seed_is_replayed_with_the_same_journal(tmp_path: Path) -> None:
         (("--runs", "0"), "x>=1"),
         (("--jobs", "0"), "1<=x<=256"),
         (("--runs", "1", "--scheduler", "tcp://127.0.0.1:1"), "tcp://127.0.0.1:1"),
+        (("--seed", "v1:cloud:1", "--runs", "5"), "--seed runs one plan, for which --runs means nothing"),
+        (("--plan", __file__, "--first", "5", "--jobs", "1"), "for which --jobs, --first means nothing"),
+        (("--scheduler", "tcp://127.0.0.1:1", "--jobs", "2"), "for which --jobs means nothing"),
+        (("--json", "/proc/sums.json"), "cannot write /proc/sums.json"),
     ],
 )
 def test_bad_input_is_told(

@@ -68,3 +68,12 @@ def test_a_vm_that_is_destroyed_may_let_go_the_volumes_it_has_and_no_others() ->
     assert other.register.possible() == {"vm1"}
     model.keep(vm, release)
     assert has.register.possible() == {"vm0"}
+
+
+def test_a_late_copy_excuses_the_volumes_in_use_on_its_host_only() -> None:
+    model = Model()
+    model.vms = {0: Told("vm0")}
+    used, free = Told("volume0", Register("vm0")), Told("volume1", Register(FREE))
+    model.volumes = {0: used, 1: free}
+    model.reassigned(["kvm1"])
+    assert (used.late_on, free.late_on) == ({"kvm1"}, set())

@@ -93,6 +93,16 @@ def test_one_volume_open_on_two_hosts(rig: Rig) -> None:
     assert rig.rule() == "no object is open for writing on two hosts"
 
 
+def test_one_volume_open_twice_on_one_host(rig: Rig) -> None:
+    rig.run_vm(1)
+    assert rig.safety.violated() is None
+    # As qemu-img does, beside the QEMU that has it.
+    rig.blocks.open(1, 1)
+    assert rig.rule() == "no object is open for writing twice on one host"
+    rig.blocks.release(1, 1)
+    assert rig.safety.violated() is None
+
+
 def test_a_device_pulled_from_under_a_guest(rig: Rig) -> None:
     rig.run_vm(1)
     assert rig.safety.violated() is None

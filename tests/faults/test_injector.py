@@ -32,6 +32,14 @@ def test_kinds_fit_the_points_that_they_can_befall() -> None:
     assert SEND.peer == "storpool" and SEND.host == "kvm1" and SEND.call == "VolumesReassignWait"
 
 
+def test_faults_of_changes_do_not_fit_pings() -> None:
+    pings = kinds(Point("management", "send", "PingCommand to kvm1")) | kinds(
+        Point("management", "answer", "PingCommand to kvm1")
+    )
+    assert {"request-lost", "refused", "peer-gone", "answer-late"} <= pings
+    assert not pings & {"request-late", "request-very-late", "request-doubled", "copy-late", "answer-lost", "broken"}
+
+
 def test_looks_of_a_client_at_cloudstack_are_no_points() -> None:
     assert fitting(Point("scenario", "send", "API request listVolumes")) == ()
     assert fitting(Point("scenario", "send", "API request queryAsyncJobResult")) == ()

@@ -53,6 +53,10 @@ class Safety:
         if len(openers) > 1:
             hosts = " and ".join(self._name(client) for client in openers)
             return "no object is open for writing on two hosts", f"object {key} is open on {hosts}"
+        for client, times in openers.items():
+            if times > 1:
+                where = f"object {key} is open {times} times on {self._name(client)}"
+                return "no object is open for writing twice on one host", where
         for client in openers:
             rights = None if client is None else blocks.rights(key, client)
             if rights != "rw":
