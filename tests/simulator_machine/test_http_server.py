@@ -37,6 +37,9 @@ class FakeService:
     ticks: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     delay: float | None = None
 
+    def object_keys(self) -> dict[str, int]:
+        return {}
+
     def submit(self, request: Request, reply: Callable[[Reply], None]) -> int:
         self.requests.append(request)
         number = len(self.requests)

@@ -178,9 +178,6 @@ class FakeService:
             self._late.pop(0)[1](ports.Reply(503, b"late"))
         return self.due_in()
 
-    def object_keys(self) -> dict[str, int]:
-        return {}
-
     def due_in(self) -> float | None:
         return self._late[0][0] - self._simulation.elapsed if self._late else None
 
