@@ -11,7 +11,7 @@ from harness.explore.model import Model, Register, Told, Write
 from harness.explore.plan import Action
 from harness.explore.requests import JobFailed, listed, wait
 from harness.explore.violation import Violation, ViolationFound
-from harness.faults.kinds import LONG
+from harness.faults.kinds import HOST_DOWN
 from harness.faults.points import AGENT
 from harness.observers import CloudApiError, Json
 from harness.worlds.memory.model_guest import ModelGuest
@@ -211,12 +211,12 @@ class Client:
         return "asked"
 
     def agent_down(self, action: Action) -> str | None:
-        """The agent of the VM's host is away for longer than anybody tries, and its guests run on."""
+        """The agent of the VM's host is away for a while, and its guests run on."""
         vm = self._vm(action)
         host = None if vm is None else self._shared.looks.host_of(vm)
         if host is None:
             return None
-        self._world.faults.kill(f"{AGENT}{self._world.hosts[host].name}", LONG)
+        self._world.faults.kill(f"{AGENT}{self._world.hosts[host].name}", HOST_DOWN)
         return "asked"
 
     # How.

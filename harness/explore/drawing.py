@@ -64,8 +64,11 @@ _FAULTS: dict[str, tuple[int, int]] = {
 }
 """How often each kind of fault is drawn, and how many points it fits in a run of middling length: what is numbered
 higher would seldom strike. No template is registered during a run, so nothing would fill the secondary storage."""
+_STALE = ("request-late", "request-very-late", "copy-late")
+"""What comes of a StorPool request that arrives when its operation is over is found by comparing, and by nothing else.
+Of plans without such about two thirds do not compare, so that nothing heals what should not have come to be."""
 _Step = tuple[ActionKind, int | None, int | None]
-_TAKEOVERS = 4
+_TAKEOVERS = 6
 """One plan of so many has a takeover, see `_takeover`."""
 _PAUSES = (*(0.0,) * 16, 1.0, 5.0, 30.0, 90.0)
 
@@ -114,19 +117,20 @@ def draw(number: int) -> Plan:
     clients: list[list[Action]] = [[] for _ in range(2 + generator.below(3))]
     if takeover:
         clients[0].extend(_takeover(generator, sketch))
-    for _ in range((1 if takeover else 4) + generator.below(3)):
+    for _ in range((0 if takeover else 4) + generator.below(3)):
         client = generator.below(len(clients))
         action = _action(generator, sketch, client)
         clients[client].append(action)
+    faults = _faults(generator)
     plan = Plan(
         seed=number,
         vms=vms,
         seeded=generator.below(3) > 0,
-        compares=generator.below(2) == 0,
+        compares=generator.below(3) == 0 or any(fault.partition("@")[0] in _STALE for fault in faults),
         volumes=volumes,
         delete_after=generator.choice((0, 0, 0, 900)),
         clients=tuple(tuple(actions) for actions in clients if actions),
-        faults=_faults(generator),
+        faults=faults,
     )
     return check(plan)
 
