@@ -13,7 +13,7 @@ SCENARIO = "cloud"
 VERSION = "v1"
 
 _WEIGHTS: dict[ActionKind, int] = {
-    "deploy": 8,
+    "deploy": 9,
     "create": 6,
     "attach": 12,
     "detach": 9,
