@@ -13,7 +13,7 @@ SCENARIO = "cloud"
 VERSION = "v1"
 
 _WEIGHTS: dict[ActionKind, int] = {
-    "deploy": 8,
+    "deploy": 9,
     "create": 6,
     "attach": 12,
     "detach": 9,
@@ -68,7 +68,7 @@ _STALE = ("request-late", "request-very-late", "copy-late")
 """What comes of a StorPool request that arrives when its operation is over is found by comparing, and by nothing else.
 Of plans without such about two thirds do not compare, so that nothing heals what should not have come to be."""
 _Step = tuple[ActionKind, int | None, int | None]
-_TAKEOVERS = 6
+_TAKEOVERS = 10
 """One plan of so many has a takeover, see `_takeover`."""
 _PAUSES = (*(0.0,) * 16, 1.0, 5.0, 30.0, 90.0)
 

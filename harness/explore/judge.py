@@ -21,7 +21,7 @@ CLOSED_SECONDS = 1800.0
 """Within this after everything was removed the driver has closed its operations: thrice its settle time."""
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
-WATCH_PAUSE = 30.0
+WATCH_PAUSE = 60.0
 
 
 def judge(shared: Shared, skew: float) -> None:
@@ -44,7 +44,7 @@ def _found(kind: str, text: str) -> None:
 
 
 def _watch(shared: Shared, what: str, left: Callable[[], list[str]], seconds: float) -> None:
-    """As `_wait`, for looks that cost nothing."""
+    """As `_wait`, for looks that cost next to nothing."""
     _wait(shared, what, left, seconds, longest=WATCH_PAUSE)
 
 

@@ -124,6 +124,8 @@ class VmManager:
         `before` is what `running_on` gave before the report was asked for: a VM that changed since is left alone. That
         is seen by comparing, because a wall clock may be set back meanwhile.
         """
+        if all(report.get(vm.instance_name, VmPower.OFF) is not VmPower.OFF for vm in before.values()):
+            return
         for vm in self.running_on(host_id).values():
             power = report.get(vm.instance_name, VmPower.OFF)
             if power is VmPower.OFF and before.get(vm.id) == vm:
