@@ -242,7 +242,7 @@ def _show(console: Console, totals: Totals) -> None:
     per_minute = 60 * runs / totals.cpu_seconds if totals.cpu_seconds else 0.0
     console.print(
         f"{runs} runs: {totals.actions} actions, {totals.done} of them a success to CloudStack, {totals.calls} StorPool"
-        f" calls while faults could strike, {totals.faults_fired} faults; a run {totals.actions / runs:.1f} actions"
+        f" calls until the cloud was at rest, {totals.faults_fired} faults; a run {totals.actions / runs:.1f} actions"
         f" ({totals.done / runs:.1f} a success) of {totals.action_kinds / runs:.1f} kinds, {totals.calls / runs:.1f}"
         f" calls, {totals.faults_fired / runs:.1f} faults"
     )

@@ -64,7 +64,7 @@ _FAULTS: dict[str, tuple[int, int]] = {
 }
 """How often each kind of fault is drawn, and how many points it fits in a run of middling length: what is numbered
 higher would seldom strike. No template is registered during a run, so nothing would fill the secondary storage."""
-_STALE = ("request-late", "request-very-late", "copy-late")
+_STALE = ("request-doubled", "request-late", "request-very-late", "copy-late")
 """What comes of a StorPool request that arrives when its operation is over is found by comparing, and by nothing else.
 Of plans without such about two thirds do not compare, so that nothing heals what should not have come to be."""
 _Step = tuple[ActionKind, int | None, int | None]

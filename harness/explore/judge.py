@@ -24,8 +24,11 @@ LONGEST_PAUSE = 300.0
 WATCH_PAUSE = 60.0
 
 
-def judge(shared: Shared, skew: float) -> None:
-    """Raises `ViolationFound`. Clocks may be wrong by up to `skew` seconds, which is waited longer then."""
+def judge(shared: Shared, skew: float) -> Picture:
+    """The cloud at rest, as clients were told; raises `ViolationFound`.
+
+    Clocks may be wrong by up to `skew` seconds, which is waited longer then.
+    """
     _watch(shared, "faults are over", lambda: [] if shared.world.faults.over else ["not yet"], UP_SECONDS + skew)
     _wait(shared, "hosts come up again", lambda: _away(shared), UP_SECONDS + skew)
     _wait(shared, "jobs end", lambda: _jobs(shared), UP_SECONDS + skew)
@@ -34,6 +37,11 @@ def judge(shared: Shared, skew: float) -> None:
     wrong = wrong_contents(shared, picture)
     if wrong is not None:
         _found("contents", wrong)
+    return picture
+
+
+def judge_removal(shared: Shared, picture: Picture, skew: float) -> None:
+    """Everything in the picture can be removed, and nothing is left then; raises `ViolationFound`."""
     _remove(shared, picture)
     _nothing_left(shared, _at_rest(shared, "after removal", REST_SECONDS + skew))
     _watch(shared, "the driver closes its operations", lambda: _open_operations(shared), CLOSED_SECONDS + skew)

@@ -11,7 +11,7 @@ import msgspec
 from harness.explore import beginnings, model
 from harness.explore.beginnings import Beginning
 from harness.explore.client import DONE, Client, Shared
-from harness.explore.judge import judge
+from harness.explore.judge import judge, judge_removal
 from harness.explore.looks import REASSIGN, Looks
 from harness.explore.model import Model, Told
 from harness.explore.plan import Action, Plan
@@ -49,7 +49,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     action_kinds: int
     """Distinct kinds of action that were performed."""
     calls: int
-    """StorPool calls that the plugin made while faults could strike."""
+    """StorPool calls of the plugin from the first action until the cloud was at rest: work, retries, recovery."""
     fired: tuple[str, ...]
     """Faults that struck, each with its point."""
     points: int
@@ -75,6 +75,8 @@ class _Watch:
     def __init__(self, plan: Plan, told: Model) -> None:
         self.injector = Injector(plan.parsed_faults())
         self.calls = 0
+        self.counting = False
+        """Whether what the plugin asks of StorPool is counted: from the first action until the cloud is at rest."""
         self.points = 0
         self._told = told
         self._world: MemoryWorld | None = None
@@ -93,10 +95,10 @@ class _Watch:
         self.points += 1
         self.check()
         injector = self.injector
+        if self.counting and kind == "send" and process != CLIENT and detail.startswith("StorPool "):
+            self.calls += 1
         if not injector.armed:
             return None
-        if kind == "send" and process != CLIENT and detail.startswith("StorPool "):
-            self.calls += 1
         fired = len(injector.fired)
         try:
             fault = injector.strike(process, kind, detail)
@@ -200,7 +202,7 @@ def _explore(
         performed=performed,
     )
     _begin(plan, shared)
-    watch.injector.armed = True
+    watch.injector.armed = watch.counting = True
     tasks = [
         simulation.main.spawn(f"client {number}", _guarded(world, Client(shared, number, actions).run))
         for number, actions in enumerate(plan.clients)
@@ -211,7 +213,10 @@ def _explore(
     simulation.note("judge", "faults", "over")
     if not all(ended):
         raise ViolationFound(Violation("a client never ends", f"not in {CLIENT_SECONDS:g} s"))
-    judge(shared, _skew(watch.injector))
+    skew = _skew(watch.injector)
+    picture = judge(shared, skew)
+    watch.counting = False
+    judge_removal(shared, picture, skew)
     watch.check()
 
 
