@@ -116,9 +116,13 @@ class Model:
         """The request succeeded: of each write the last value is what it wrote."""
         now = self.tick()
         for write in writes:
-            write.values = write.values[-1:]
             write.certain = True
-            write.ended = None if command in self.disturbed else now
+            if command in self.disturbed:
+                # A copy of it does the same again, and may fail where this one did not.
+                write.ended = None
+                continue
+            write.values = write.values[-1:]
+            write.ended = now
 
     def refused(self, command: str, register: Register, write: Write) -> None:
         """The request was turned away at once: it writes nothing, if no copy of it arrives."""
