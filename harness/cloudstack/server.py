@@ -23,6 +23,10 @@ from harness.spi.runtime import Runtime, Task
 
 _log = logging.getLogger("harness.cloudstack")
 
+SETTLED_SECONDS = 1200.0
+"""After the start, until what the driver found at work at the first comparison is surely settled: twice as long as a
+request may be under way."""
+
 ProviderFactory = Callable[[DriverRecords, HostEndpoints], DataStoreProvider]
 
 
@@ -81,9 +85,9 @@ class ManagementServer:
         services = self._services
         self._spawn("ping", services.config.ping_interval, self.tend)
         # Apart from the pings: a storage API that hangs must not make hosts look silent, nor hold up the start.
-        self._spawn("recover", services.config.ping_interval, self.recover, 0.0 if compare else None)
+        self._spawn("recover", services.config.ping_interval, self.recover, (0.0,) if compare else ())
         self._spawn("cleanup", services.config.cleanup_interval, services.recovery.clean_up)
-        first = services.config.ping_interval if compare else None
+        first = (services.config.ping_interval, SETTLED_SECONDS) if compare else ()
         self._spawn("compare volumes", VOLUME_CHECKUP, self._reconcile_volumes, first)
         self._spawn("compare snapshots", SNAPSHOT_CHECKUP, self._reconcile_snapshots, first)
 
@@ -123,19 +127,19 @@ class ManagementServer:
         self._services.hosts.poll()
         self._services.recovery.settle()
 
-    def _spawn(self, name: str, interval: float | str, work: Callable[[], None], first: float | None = None) -> None:
+    def _spawn(self, name: str, interval: float | str, work: Callable[[], None], first: Sequence[float] = ()) -> None:
         """Do `work` every `interval` seconds, or as often as the setting of this name says, 0 for never.
 
-        `first` is the pause, if shorter, until it has once been done without an error.
+        `first` are the pauses, where they are shorter, until it has been done so often without an error.
         """
 
         def loop() -> None:
             seconds = self._seconds(interval) if isinstance(interval, str) else interval
-            pause = seconds if first is None else min(first, seconds)
-            while seconds > 0 and not self._stopping.wait(pause):
+            ahead = [min(pause, seconds) for pause in first]
+            while seconds > 0 and not self._stopping.wait(ahead[0] if ahead else seconds):
                 try:
                     work()
-                    pause = seconds
+                    del ahead[:1]
                 except MisuseError:
                     raise
                 except Error as error:
