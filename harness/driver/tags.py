@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
+from contextlib import ExitStack
 
 from msgspec import UNSET
 
@@ -15,7 +16,7 @@ from harness.driver.operations import Operation, Operations, log
 from harness.driver.pools import Pool, Pools
 from harness.driver.tiers import placement
 from harness.spi.driver import DriverRecords
-from harness.spi.errors import Error, InvalidParameter, NotFound, Unavailable, Unknown
+from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.inventory import VolumeRecord
 from harness.spi.objects import SnapshotObject, TemplateObject, VolumeObject, storpool_id
 from harness.storpool import ObjectDoesNotExist, StorPoolClient, VolumeUpdateDesc
@@ -134,7 +135,13 @@ class TagUpdates:
         pool = self._pools.of(volume)
         subject = f"volume:{volume.uuid}"
         data = {"pool": str(pool.id), "path": volume.path, "tags": json.dumps(tags, sort_keys=True)}
-        with self._operations.exclusive(subject):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._operations.exclusive(subject))
+            except Conflict:
+                # Who holds the volume hangs. `recover` sets the tags once it is free, as the records want them then.
+                self._operations.begin(self.kind, subject, "update", data)
+                raise
             operation = self._operations.begin(self.kind, subject, "update", data)
             if operation.resumed:
                 # What an earlier call wanted and this one says nothing about still holds for the same object.
@@ -185,6 +192,8 @@ class TagUpdates:
     def _carry_out(self, operation: Operation, pool: Pool) -> None:
         try:
             lost = self._send(operation, pool.client)
+            if self._overtaken(operation):
+                lost |= self._send(operation, pool.client)
         except (Unknown, Unavailable):
             raise
         except Error:
@@ -193,6 +202,20 @@ class TagUpdates:
         if lost:
             self._note_lost(operation)
         self._end_or_settle(operation, done=True)
+
+    def _overtaken(self, operation: Operation) -> bool:
+        """Whether the records want other tags by now; then those are the operation's.
+
+        Whoever recorded them may have given up waiting for this call, which held the volume all the time.
+        """
+        record = self._records.volume(operation.subject.removeprefix("volume:"))
+        if record is None or record.removed or not record.steady or record.path != operation.data["path"]:
+            return False
+        sent, wanted = _tags(operation), recorded(self._records, record)
+        newer = {key: wanted[key] for key in sent if wanted.get(key, sent[key]) != sent[key]}
+        if newer:
+            operation.note({"tags": json.dumps({**sent, **newer}, sort_keys=True)})
+        return bool(newer)
 
     def _send(self, operation: Operation, client: StorPoolClient) -> bool:
         """Send tags and limit until StorPool says yes; whether an earlier sending may still arrive."""

@@ -68,6 +68,7 @@ class Player:
             target: Any = self.rig.storpool if name in CALLS else self.rig.hosts["kvm1"]
             target.fail(name, error, after=after)
         if command == "poll":
+            self.rig.server.recover()
             self.rig.server.tend()
         elif command == "cleanup":
             self.rig.server.services.recovery.clean_up()
@@ -119,6 +120,7 @@ class Player:
         for party in (self.rig.storpool, *self.rig.hosts.values()):
             party.forgive()
         for _ in range(2):
+            self.rig.server.recover()
             self.rig.server.tend()
         self.rig.server.services.recovery.clean_up()
 
