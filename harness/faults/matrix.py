@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from harness import checks, tidy
 from harness.faults.injector import Injector
@@ -90,7 +90,6 @@ class _Run:
     journal: Sequence[Entry] = ()
     outcome: str = ""
     why: str = ""
-    notes: list[str] = field(default_factory=list)
 
     def __call__(self, world: MemoryWorld) -> None:
         self.journal = world.simulation.journal.entries
