@@ -11,7 +11,7 @@ from msgspec import inspect
 from simulator.api.errors import Refused, invalid
 from simulator.api.operation import Operation
 from simulator.api.operations import OPERATIONS
-from simulator.api.requests import Nothing
+from simulator.api.schema.requests import Nothing
 
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     operation.method: msgspec.json.Decoder(Nothing if operation.request is None else operation.request, strict=False)

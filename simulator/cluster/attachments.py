@@ -8,9 +8,9 @@ from __future__ import annotations
 import msgspec
 
 from simulator.api import errors
-from simulator.api.answers import AttachmentDesc, Ok
-from simulator.api.requests import ReassignItem, ReassignWaitDesc
 from simulator.api.scalars import MAX_ATTACHMENTS
+from simulator.api.schema.answers import AttachmentDesc, Ok
+from simulator.api.schema.requests import ReassignItem, ReassignWaitDesc
 from simulator.cluster.effects import Attach, Detach, Effect
 from simulator.cluster.plan import Call, Plan, Wait
 from simulator.cluster.records import Attachment, Object, Put

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from simulator.api.answers import Ok
+from simulator.api.schema.answers import Ok
 from simulator.cluster.effects import Delete
 from simulator.cluster.plan import Call, Plan
 from simulator.cluster.records import Drop, Event, Object, Put

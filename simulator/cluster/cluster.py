@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from simulator.api.answers import Ok
 from simulator.api.errors import Refused
+from simulator.api.schema.answers import Ok
 from simulator.cluster import background
 from simulator.cluster.effects import Attach, Cause, Delete, Detach, Effect, Failure
 from simulator.cluster.plan import Call, Handler, Hold, Plan, Wait

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from simulator.api import errors
-from simulator.api.answers import FaultSet, GroupDesc, Ok
-from simulator.api.requests import GroupUpdateDesc
+from simulator.api.schema.answers import FaultSet, GroupDesc, Ok
+from simulator.api.schema.requests import GroupUpdateDesc
 from simulator.cluster.plan import Call, Plan
 from simulator.cluster.records import Drop, Group, Object, Put, Template
 

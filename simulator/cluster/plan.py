@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from simulator.api.answers import Ok
+from simulator.api.schema.answers import Ok
 from simulator.cluster.effects import Delete, Effect
 from simulator.cluster.records import Event
 from simulator.cluster.state import State

@@ -8,7 +8,7 @@ from typing import TypedDict
 import msgspec
 
 from simulator.api import errors
-from simulator.api.requests import Policy
+from simulator.api.schema.requests import Policy
 from simulator.cluster.plan import Call
 from simulator.cluster.records import NOT_SET, UNLIMITED, Object, Template
 

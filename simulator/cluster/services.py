@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from simulator.api import errors
-from simulator.api.answers import (
+from simulator.api.schema.answers import (
     ClientConfigStatus,
     ClusterStatus,
     DiskDescription,
@@ -21,10 +21,10 @@ from simulator.api.answers import (
     Service,
     Task,
 )
+from simulator.cluster import disksets
 from simulator.cluster.effects import Attach, Effect
 from simulator.cluster.plan import Call, Hold, Plan
 from simulator.cluster.records import Client, Disk, Put
-from simulator.cluster.space import disk_set
 from simulator.cluster.summary import links
 
 ALLOCATION_GROUP = 512 << 20
@@ -105,7 +105,9 @@ def _find_disk(call: Call, number: str) -> Disk:
 def _describe(call: Call, disk: Disk) -> DiskDescription:
     """One entry for each volume or snapshot that has a copy here: its first object stands for all of them."""
     state = call.state
-    here = [found for found in state.objects.values() if disk.id in disk_set(call, found)]
+    here = [
+        found for found in state.objects.values() if any(disk.id in disks for disks in disksets.placed(state, found))
+    ]
     objects = {
         index: DiskObject(
             objectId=0,

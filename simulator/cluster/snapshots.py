@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from simulator.api import errors
-from simulator.api.answers import Ok, SnapshotCreated, Summary
-from simulator.api.requests import (
+from simulator.api.schema.answers import Ok, SnapshotCreated, Summary
+from simulator.api.schema.requests import (
     SnapshotUpdateDesc,
     VolumeFreezeDesc,
     VolumeRebaseDesc,

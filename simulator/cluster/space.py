@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from simulator.api.answers import ChainCount, Description, Info, QuickStatus, Space, Status, VolumesAndSnapshots
 from simulator.api.errors import Refused
-from simulator.cluster import policy
+from simulator.api.schema.answers import ChainCount, Description, Info, QuickStatus, Space, Status, VolumesAndSnapshots
+from simulator.cluster import disksets
 from simulator.cluster.plan import Call
 from simulator.cluster.records import Object
 from simulator.cluster.summary import fields, objects_count
@@ -65,22 +65,8 @@ def snapshot_describe(call: Call) -> Description:
     return _description(call, call.state.snapshot(call.args[0]))
 
 
-def disk_set(call: Call, found: Object) -> list[int]:
-    """One disk for each copy, on different servers as long as there are some; the last copy in the tail group."""
-    state = call.state
-    chosen: list[int] = []
-    servers: set[int] = set()
-    for place in policy.places(found.place_head, found.place_all, found.place_tail, found.replication):
-        disks = [disk for disk in state.groups[place].disks if disk not in chosen]
-        fresh = [disk for disk in disks if state.disks[disk].server not in servers]
-        for disk in (fresh or disks)[:1]:
-            chosen.append(disk)
-            servers.add(state.disks[disk].server)
-    return chosen
-
-
 def _info(call: Call, found: Object) -> Info:
-    disks = disk_set(call, found)
+    disks = disksets.placed(call.state, found)[0]
     count = objects_count(found.size)
     return Info(
         disksCount=len(disks),
@@ -96,5 +82,6 @@ def _description(call: Call, found: Object) -> Description:
     if count > DESCRIBED_OBJECTS:
         text = f"'{found.shown_name}' has {count} objects; this simulator describes at most {DESCRIBED_OBJECTS}"
         raise Refused("notImplemented", text)
-    disks = disk_set(call, found)
-    return Description(targetDiskSets=[disks], objects=[disks] * count, **fields(call, found))
+    placed = disksets.placed(call.state, found)
+    objects = [placed[at % len(placed)] for at in range(count)]
+    return Description(targetDiskSets=disksets.targets(call.state, found), objects=objects, **fields(call, found))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from typing import TypeVar
 
 import msgspec
 
@@ -15,12 +16,14 @@ from simulator.cluster.records import (
     Group,
     Object,
     Put,
+    Record,
     Server,
     Snapshot,
     Template,
 )
 
 _encoder = msgspec.msgpack.Encoder()
+_R = TypeVar("_R", bound=Record)
 
 
 class State:
@@ -30,12 +33,14 @@ class State:
         self.generation = 0
         self.next_serial = 1
         self.next_id: dict[str, int] = {"template": 1, "group": 1}
-        self.objects: dict[int, Object] = {}
-        self.templates: dict[int, Template] = {}
-        self.groups: dict[int, Group] = {}
-        self.disks: dict[int, Disk] = {}
-        self.servers: dict[int, Server] = {}
-        self.clients: dict[int, Client] = {}
+        """By tag of the record, for those that get ids from here."""
+        self._tables: dict[str, dict[int, Record]] = {}
+        self.objects = self.table(Object)
+        self.templates = self.table(Template)
+        self.groups = self.table(Group)
+        self.disks = self.table(Disk)
+        self.servers = self.table(Server)
+        self.clients = self.table(Client)
         self.names: dict[str, int] = {}
         self.global_ids: dict[str, int] = {}
         self.volumes_by_visible_id: dict[int, int] = {}
@@ -49,6 +54,10 @@ class State:
         self.templates_by_name: dict[str, int] = {}
         self.groups_by_name: dict[str, int] = {}
 
+    def table(self, kind: type[_R]) -> dict[int, _R]:
+        """The records of this kind by id, to be changed by events only."""
+        return self._tables.setdefault(_tag(kind), {})  # type: ignore[return-value]  # each table holds one kind
+
     # Events.
 
     def commit(self, events: Iterable[Event]) -> None:
@@ -60,16 +69,16 @@ class State:
     def apply(self, event: Event) -> None:
         if isinstance(event, Put):
             self._put(event.record)
-        elif event.table == "object":
-            self._unindex(self.objects.pop(event.id))
-        elif event.table == "template":
-            del self.templates_by_name[self.templates.pop(event.id).name]
-        elif event.table == "group":
-            del self.groups_by_name[self.groups.pop(event.id).name]
         else:
-            raise ValueError(f"records of table {event.table} are never dropped")
+            old = self._tables[event.table].pop(event.id)
+            if isinstance(old, Object):
+                self._unindex(old)
+            elif isinstance(old, Template):
+                del self.templates_by_name[old.name]
+            elif isinstance(old, Group):
+                del self.groups_by_name[old.name]
 
-    def _put(self, record: AnyRecord) -> None:
+    def _put(self, record: Record) -> None:
         if isinstance(record, Object):
             old = self.objects.get(record.id)
             if old is not None:
@@ -82,12 +91,11 @@ class State:
             self._put_named("template", self.templates, self.templates_by_name, record)
         elif isinstance(record, Group):
             self._put_named("group", self.groups, self.groups_by_name, record)
-        elif isinstance(record, Disk):
-            self.disks[record.id] = record
-        elif isinstance(record, Server):
-            self.servers[record.id] = record
         else:
-            self.clients[record.id] = record
+            tag = _tag(type(record))
+            self._tables.setdefault(tag, {})[record.id] = record
+            if tag in self.next_id:
+                self.next_id[tag] = max(self.next_id[tag], record.id + 1)
 
     def _put_named(
         self, table: str, records: dict[int, Template] | dict[int, Group], names: dict[str, int], new: Template | Group
@@ -188,15 +196,11 @@ class State:
     # The whole.
 
     def snapshot_record(self) -> Snapshot:
-        tables: tuple[Mapping[int, AnyRecord], ...] = (
-            self.disks,
-            self.servers,
-            self.clients,
-            self.groups,
-            self.templates,
-            self.objects,
-        )
-        records = [table[number] for table in tables for number in sorted(table)]
+        records: list[AnyRecord] = [
+            self._tables[tag][number]  # type: ignore[misc]  # events hold no other records
+            for tag in sorted(self._tables)
+            for number in sorted(self._tables[tag])
+        ]
         return Snapshot(self.generation, self.next_serial, dict(self.next_id), records)
 
     def encode(self) -> bytes:
@@ -211,3 +215,9 @@ class State:
         state.generation, state.next_serial = snapshot.generation, snapshot.next_serial
         state.next_id = dict(snapshot.next_id)
         return state
+
+
+def _tag(kind: type[Record]) -> str:
+    tag = kind.__struct_config__.tag
+    assert isinstance(tag, str), "every kind of record has a tag"
+    return tag

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from simulator.api.answers import IntOrDash, Summary
+from simulator.api.schema.answers import IntOrDash, Summary
 from simulator.cluster.plan import Call
 from simulator.cluster.records import Object
 from simulator.ports import Links

@@ -8,8 +8,8 @@ import msgspec
 from msgspec import UNSET
 
 from simulator.api import errors
-from simulator.api.answers import Ok, SpaceEstimate, SpaceInternal, TemplateDesc, TemplateSpace, TemplateStatus
-from simulator.api.requests import TemplateCreateDesc, TemplateFields, TemplateUpdateDesc
+from simulator.api.schema.answers import Ok, SpaceEstimate, SpaceInternal, TemplateDesc, TemplateSpace, TemplateStatus
+from simulator.api.schema.requests import TemplateCreateDesc, TemplateFields, TemplateUpdateDesc
 from simulator.cluster import policy
 from simulator.cluster.plan import Call, Plan
 from simulator.cluster.records import Drop, Event, Object, Put, Template

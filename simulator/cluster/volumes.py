@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from simulator.api import errors
-from simulator.api.answers import Ok, Summary, VolumeCreated
-from simulator.api.requests import VolumeCreateDesc, VolumeDeleteDesc, VolumeUpdateDesc
 from simulator.api.scalars import SECTOR
+from simulator.api.schema.answers import Ok, Summary, VolumeCreated
+from simulator.api.schema.requests import VolumeCreateDesc, VolumeDeleteDesc, VolumeUpdateDesc
 from simulator.cluster import policy
 from simulator.cluster.effects import Attach, Clone, Create, Delete, Detach, Effect, Resize
 from simulator.cluster.plan import Call, Plan

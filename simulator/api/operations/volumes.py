@@ -1,0 +1,150 @@
+"""Operations on volumes (spec storpool-api 2.4, 3)."""
+
+from __future__ import annotations
+
+from simulator.api.operation import get, post
+from simulator.api.schema import answers, requests
+from simulator.cluster import snapshots, space, volumes
+
+OPERATIONS = (
+    get("volumesList", "VolumesList", multicluster=True, handler=volumes.volumes_list, answer=list[answers.Summary]),
+    get(
+        "volumesStatus",
+        "VolumesGetStatus",
+        multicluster=True,
+        handler=space.volumes_status,
+        answer=dict[str, answers.Status],
+        stored=True,
+    ),
+    get(
+        "volumesQuickStatus",
+        "VolumesGetStatusQuick",
+        multicluster=True,
+        handler=space.volumes_quick_status,
+        answer=dict[str, answers.QuickStatus],
+    ),
+    get(
+        "volumesAndSnapshotsList",
+        "VolumesAndSnapshotsList",
+        handler=space.volumes_and_snapshots,
+        answer=answers.VolumesAndSnapshots,
+        stored=True,
+    ),
+    get(
+        "volumesSpace",
+        "VolumesSpace",
+        multicluster=True,
+        handler=space.volumes_space,
+        answer=list[answers.Space],
+        stored=True,
+    ),
+    get(
+        "volumeList",
+        "Volume/{volumeName}",
+        multicluster=True,
+        handler=volumes.volume_list,
+        answer=list[answers.Summary],
+        errors=("objectDoesNotExist",),
+    ),
+    get(
+        "volumeDescribe",
+        "VolumeDescribe/{volumeName}",
+        multicluster=True,
+        handler=space.volume_describe,
+        answer=answers.Description,
+        errors=("objectDoesNotExist", "notImplemented"),
+    ),
+    get(
+        "volumeInfo",
+        "VolumeGetInfo/{volumeName}",
+        multicluster=True,
+        handler=space.volume_info,
+        answer=answers.Info,
+        errors=("objectDoesNotExist",),
+    ),
+    get(
+        "volumeListSnapshots",
+        "VolumeListSnapshots/{volumeName}",
+        handler=snapshots.volume_list_snapshots,
+        answer=list[answers.Summary],
+        errors=("objectDoesNotExist",),
+    ),
+    post(
+        "volumeCreate",
+        "VolumeCreate",
+        multicluster=True,
+        handler=volumes.volume_create,
+        request=requests.VolumeCreateDesc,
+        answer=answers.VolumeCreated,
+        errors=(
+            "objectExists",
+            "objectDoesNotExist",
+            "insufficientResources",
+        ),
+        capacity=True,
+    ),
+    post(
+        "volumeUpdate",
+        "VolumeUpdate/{volumeName}",
+        multicluster=True,
+        handler=volumes.volume_update,
+        request=requests.VolumeUpdateDesc,
+        answer=answers.Ok,
+        errors=(
+            "objectExists",
+            "objectDoesNotExist",
+            "insufficientResources",
+        ),
+        capacity=True,
+    ),
+    post(
+        "volumeFreeze",
+        "VolumeFreeze/{volumeName}",
+        multicluster=True,
+        handler=snapshots.volume_freeze,
+        request=requests.VolumeFreezeDesc,
+        optional=True,
+        answer=answers.Ok,
+        errors=(
+            "objectDoesNotExist",
+            "busy",
+        ),
+    ),
+    post(
+        "volumeRebase",
+        "VolumeRebase/{volumeName}",
+        handler=snapshots.volume_rebase,
+        request=requests.VolumeRebaseDesc,
+        optional=True,
+        answer=answers.Ok,
+        errors=("objectDoesNotExist",),
+    ),
+    post("volumeAbandonDisk", "VolumeAbandonDisk/{volumeName}"),
+    post(
+        "volumeDelete",
+        "VolumeDelete/{volumeName}",
+        multicluster=True,
+        handler=volumes.volume_delete,
+        request=requests.VolumeDeleteDesc,
+        optional=True,
+        answer=answers.Ok,
+        errors=(
+            "objectDoesNotExist",
+            "busy",
+        ),
+    ),
+    post(
+        "volumeRevert",
+        "VolumeRevert/{volumeName}",
+        multicluster=True,
+        handler=snapshots.volume_revert,
+        request=requests.VolumeRevertDesc,
+        answer=answers.Ok,
+        errors=(
+            "objectDoesNotExist",
+            "busy",
+            "insufficientResources",
+        ),
+        capacity=True,
+    ),
+)
