@@ -224,9 +224,21 @@ class Operations:
         self._changed = self._runtime.event("operations")
 
     def _leave(self, record: Record) -> None:
+        """It takes the place of older ones that were left of the same: what is looked at decides, and is the same."""
         with self._guard:
+            older = [
+                other
+                for other in self._open.values()
+                if other.step is Step.ACTING
+                and other.id not in self._running
+                and other.kind is not Kind.DOWNLOAD  # whose program is found by the record's own id
+                and _subject(other) == _subject(record)
+                and (other.began_at, other.id) < (record.began_at, record.id)
+            ]
             self._open[record.id] = record
             self._running.discard(record.id)
+        for other in older:
+            self.end(other)
         self._changed.set()
 
     def _load(self, name: str, path: str) -> bool:

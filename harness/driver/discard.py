@@ -13,6 +13,7 @@ IN_USE = "in-use-until"
 """In an operation's data: the time until which an agent may use the volume."""
 IN_USE_FOR = "in-use-for"
 """How many seconds ahead that time was set; records of older drivers do not tell it."""
+_WAITING = "removed; open until neither a lost request nor a copy of one can arrive any more"
 
 
 class Discards:
@@ -50,10 +51,22 @@ class Discards:
         data = {**creation.handover(), **gone, "pool": str(pool_id), "key": creation.key}
         self._operations.begin(self.kind, f"storpool:{creation.name}", "discard", data)
 
+    def waiting(self, operation: Operation) -> str | None:
+        """What is to be said of one that nothing but time is wanted for; None when it should be recovered.
+
+        Most that are open are such, for ten minutes each, and they are looked at again and again.
+        """
+        key = operation.data["key"]
+        if operation.data.get(f"{key}.id") or int(operation.data.get(f"{key}.unanswered") or 0):
+            return None
+        if not self._operations.ahead(operation, f"{key}.settles", self._operations.settle_time):
+            return None
+        return f"{operation}: {_WAITING}"
+
     def recover(self, operation: Operation) -> str:
         if self._remove(operation, self._pools.get(int(operation.data["pool"])).client):
             return f"{operation}: removed"
-        return f"{operation}: removed; open until neither a lost request nor a copy of one can arrive any more"
+        return f"{operation}: {_WAITING}"
 
     def _remove(self, operation: Operation, client: StorPoolClient) -> bool:
         creation = Creation(self._operations, operation, operation.data["key"], client)

@@ -48,7 +48,7 @@ class StorPoolDriver:
     ) -> None:
         self._operations = operations
         self._records = records
-        discards = Discards(operations, pools)
+        self._discards = discards = Discards(operations, pools)
         self._volumes = VolumeCreation(operations, pools, records, discards, settler)
         self._snapshots = SnapshotTaking(operations, pools, records, settler)
         self._deletion = Deletion(operations, pools, records, discards)
@@ -146,6 +146,9 @@ class StorPoolDriver:
         work = self._works.get(operation.kind)
         if work is None:
             return f"{operation}: this version of the driver does not know the kind; left as it is"
+        waiting = self._discards.waiting(operation) if operation.kind == Discards.kind else None
+        if waiting is not None:
+            return waiting
         with self._operations.recovering(operation) as current:
             if current is None:
                 return None

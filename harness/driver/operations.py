@@ -148,6 +148,13 @@ class Operations:
             operation.note({key: str(until)})
         return now >= until + more
 
+    def ahead(self, operation: Operation, key: str, given: float) -> bool:
+        """Whether the time that `key` of the operation's data holds is still to come, and was not put off by a clock.
+
+        Then `passed` would say no and note nothing.
+        """
+        return 0 < float(operation.data.get(key) or 0) - self._runtime.now() <= given
+
     def in_nobodys_hands(self, operation: Operation) -> bool:
         """Whether no task of this process can still be about to record the answer."""
         return not self.answered_here(operation) or self.surely_recorded(operation)

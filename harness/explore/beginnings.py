@@ -23,21 +23,36 @@ COMPARING = {
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """A VM or volume that was there before the clients began."""
+
+    name: str
+    id: str
+    instance_name: str = ""
+    """Of a VM."""
+
+
+@dataclass(frozen=True, slots=True)
 class Beginning:
     cloud: Prepared
     templates: tuple[str, ...]
     """Ids, by the plan's number."""
     disk_offering: str
+    vms: tuple[Made, ...]
+    """They run, from the first template."""
+    volumes: tuple[Made, ...]
+    """Nobody has them attached."""
 
 
 @functools.cache
-def beginning(*, seeded: bool, compares: bool) -> Beginning:
+def beginning(*, seeded: bool, compares: bool, vms: int, volumes: int) -> Beginning:
     """With `seeded` the first template was used before, so that its snapshot is on the pool.
 
     Without `compares` the driver compares once a day, CloudStack's default: it heals nothing within a run's bounds.
     """
     templates: list[str] = []
     offerings: list[str] = []
+    made: list[Made] = []
 
     def make(world: MemoryWorld) -> None:
         for name, value in (SETTINGS | (COMPARING if compares else {})).items():
@@ -46,13 +61,26 @@ def beginning(*, seeded: bool, compares: bool) -> Beginning:
         offerings.append(steps.disk_offering(world))
         if seeded:
             steps.expunge(world, steps.deploy(world, templates[0]))
+        made.extend(_vm(world, templates[0], f"vm{slot}") for slot in range(vms))
+        made.extend(_volume(world, offerings[0], f"volume{slot}") for slot in range(volumes))
         world.wait_until("the driver has nothing open", lambda: not world.management.open_operations(), SETTLE_SECONDS)
 
     cloud = prepare(make)
-    return Beginning(cloud, tuple(templates), offerings[0])
+    return Beginning(cloud, tuple(templates), offerings[0], tuple(made[:vms]), tuple(made[vms:]))
+
+
+def _vm(world: MemoryWorld, template: str, name: str) -> Made:
+    shown = steps.deploy(world, template, name=name, displayname=name)
+    return Made(name, str(shown["id"]), str(shown["instancename"]))
+
+
+def _volume(world: MemoryWorld, offering: str, name: str) -> Made:
+    zone = world.environment.zone_id
+    answer = world.cloud.call("createVolume", name=name, zoneid=zone, diskofferingid=offering, size=1)
+    return Made(name, str(answer["volume"]["id"]))
 
 
 def every() -> None:
     """Make every beginning there is, before anything is made defective."""
-    for seeded, compares in itertools.product((False, True), repeat=2):
-        beginning(seeded=seeded, compares=compares)
+    for seeded, compares, vms, volumes in itertools.product((False, True), (False, True), range(3), range(3)):
+        beginning(seeded=seeded, compares=compares, vms=vms, volumes=volumes)

@@ -15,19 +15,16 @@ from harness.explore.judge import judge, judge_removal
 from harness.explore.looks import REASSIGN, Looks
 from harness.explore.model import Model, Told
 from harness.explore.plan import Action, Plan
-from harness.explore.requests import wait
 from harness.explore.violation import Violation, ViolationFound
 from harness.faults import Injector
 from harness.faults.kinds import JUMP
 from harness.faults.points import AGENT, CLIENT
-from harness.observers import Json
 from harness.runtime.errors import BoundError, DeadlockError, SimulationError, TaskErrors
 from harness.runtime.journal import Entry
 from harness.runtime.messages import MessageFate, MessageFault
 from harness.worlds.memory.processes import HOSTS
 from harness.worlds.memory.safety import Safety
 from harness.worlds.memory.world import MemoryWorld
-from scenarios import steps
 
 MAX_STEPS = 200_000
 """A run of the largest plan takes a tenth of it."""
@@ -140,7 +137,7 @@ def run(plan: Plan, *, evidence: Evidence | None = None, digest: bool = False) -
     """Run the plan; the same plan gives the same run. Bounded in steps and virtual time."""
     told = Model()
     watch = _Watch(plan, told)
-    beginning = beginnings.beginning(seeded=plan.seeded, compares=plan.compares)
+    beginning = beginnings.beginning(seeded=plan.seeded, compares=plan.compares, vms=plan.vms, volumes=plan.volumes)
     world = MemoryWorld(plan.seed, strike=watch.strike, start=lambda: beginning.cloud)
     performed: list[tuple[int, Action, str]] = []
     violation: Violation | None = None
@@ -201,7 +198,7 @@ def _explore(
         disk_offering=beginning.disk_offering,
         performed=performed,
     )
-    _begin(plan, shared)
+    _begin(plan, shared, beginning)
     watch.injector.armed = watch.counting = True
     tasks = [
         simulation.main.spawn(f"client {number}", _guarded(world, Client(shared, number, actions).run))
@@ -237,29 +234,15 @@ def _skew(injector: Injector) -> float:
     return JUMP * sum(1 for fired in injector.fired if "clock" in fired.fault.kind.name)
 
 
-def _begin(plan: Plan, shared: Shared) -> None:
-    """What is there before the clients begin, made without faults."""
+def _begin(plan: Plan, shared: Shared, beginning: Beginning) -> None:
+    """What is there before the clients begin."""
     world, told = shared.world, shared.model
     if plan.delete_after:
         for pool in world.environment.pools:
             world.cloud.call("updateConfiguration", name=_DELETE_AFTER, value=str(plan.delete_after), storageid=pool.id)
-    jobs: list[tuple[Told, str]] = []
-    for slot in range(plan.vms):
-        vm = told.vms[slot] = Told(f"vm{slot}", asked=True)
+    for slot, made in enumerate(beginning.vms):
+        vm = told.vms[slot] = Told(made.name, asked=True, id=made.id, instance_name=made.instance_name)
         vm.register.value = model.RUNNING
-        parameters = steps.deploy_parameters(world, shared.templates[0], name=vm.name, displayname=vm.name)
-        jobs.append((vm, world.cloud.start("deployVirtualMachine", **parameters)))
-    for slot in range(plan.volumes):
-        volume = told.volumes[slot] = Told(f"volume{slot}", asked=True)
+    for slot, made in enumerate(beginning.volumes):
+        volume = told.volumes[slot] = Told(made.name, asked=True, id=made.id)
         volume.register.value = model.FREE
-        parameters = {
-            "name": volume.name,
-            "zoneid": world.environment.zone_id,
-            "diskofferingid": shared.disk_offering,
-            "size": 1,
-        }
-        jobs.append((volume, world.cloud.start("createVolume", **parameters)))
-    for told_of, job in jobs:
-        result = wait(world, job, told_of.name)
-        shown: Json = result.get("virtualmachine") or result["volume"]
-        told_of.id, told_of.instance_name = str(shown["id"]), str(shown.get("instancename", ""))

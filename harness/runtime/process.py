@@ -40,11 +40,13 @@ class SimulatedRuntime:
         return self._name
 
     def now(self) -> float:
-        self.check_alive()
+        if self.dead:
+            self.check_alive()
         return self.simulation.clock(self._name)
 
     def monotonic(self) -> float:
-        self.check_alive()
+        if self.dead:
+            self.check_alive()
         return self.simulation.elapsed
 
     def sleep(self, seconds: float) -> None:
@@ -180,9 +182,11 @@ class SimulatedLock:
         self._waiters: list[SimulatedTask] = []
 
     def acquire(self, timeout: float | None = None) -> bool:
-        self._runtime.check_waiting("acquire")
-        simulation = self._runtime.simulation
+        runtime = self._runtime
+        simulation = runtime.simulation
         me = simulation.current
+        if runtime.dead or me is None or me.process is not runtime or simulation.transaction is not None:
+            runtime.check_waiting("acquire")
         assert me is not None, "check_waiting has seen to it"
         if self._owner is me:
             raise MisuseError(f"lock {self._name} is not reentrant and this task holds it already")
@@ -200,9 +204,12 @@ class SimulatedLock:
         return True
 
     def release(self) -> None:
-        self._runtime.check_waiting("release")
-        simulation = self._runtime.simulation
-        if self._owner is not simulation.current:
+        runtime = self._runtime
+        simulation = runtime.simulation
+        me = simulation.current
+        if runtime.dead or me is None or me.process is not runtime or simulation.transaction is not None:
+            runtime.check_waiting("release")
+        if self._owner is not me:
             raise MisuseError(f"lock {self._name} is released by a task that does not hold it")
         self._owner = None
         if self._waiters:

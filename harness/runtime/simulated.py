@@ -188,16 +188,24 @@ class Simulation:
     def pause(self) -> None:
         """The current task could go on, and so may others."""
         self._steps_left -= 1
-        task = self._running()
+        task = self.current
+        if task is None or task.process.dead:
+            task = self._running()
         if self._steps_left < 0:
             self._give_up()
         ready = self._ready
         if not ready:
             return
-        ready.append(task)
-        following = self._pick()
-        if following is not task:
-            self._resume(following)
+        # As `_pick` with the task among the ready ones, spelled out: most points come here.
+        count = len(ready)
+        index = self._choose.below(count + 1)
+        if index == count:
+            self.journal.entries.append((self.elapsed, task.label, SCHEDULE, str(count + 1)))
+            return
+        following = ready[index]
+        ready[index] = task
+        self.journal.entries.append((self.elapsed, following.label, SCHEDULE, str(count + 1)))
+        self._resume(following)
 
     def block(self, waits_for: str, timeout: float | None) -> bool:
         """The current task waits for `wake`; False when `timeout` seconds passed first."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from agent_fakes import Rig, unreachable
+from agent_fakes import FakeHost, Rig, unreachable
 
 from harness.agent.adaptor import LEAST_DETACH_SECONDS
-from harness.agent.operations import SETTLE_TIME, Kind, Record, Step
+from harness.agent.operations import SETTLE_TIME, Kind, Operations, Record, Step
 from harness.agent.recovery import LOOK_SECONDS
 from harness.spi.commands import (
     AttachCommand,
@@ -250,6 +250,37 @@ def test_what_cannot_be_finished_does_not_keep_a_vm_from_being_stopped() -> None
     assert rig.agent().handle(StopCommand(vm_name=VM, volumes_to_disconnect=(disk.path,))).result
     assert rig.domains == {}
     assert [record.kind for record in rig.records()] == [Kind.ATTACH]
+
+
+def test_a_command_that_fails_again_and_again_leaves_one_record() -> None:
+    rig = Rig()
+    (disk,) = up(rig)
+    put(rig, Kind.DETTACH, disk, id="dettach-1")
+    put(rig, Kind.DETTACH, rig.volume(4), id="another")
+    rig.fail("detach d.n.1", Unavailable("cut"), times=99)
+    agent = rig.agent()
+    for _ in range(3):
+        rig.clock.time += 1
+        assert not agent.handle(StopCommand(vm_name=VM, volumes_to_disconnect=(disk.path,))).result
+        assert not agent.handle(DettachCommand(vm_name=VM, disk=disk)).result
+    kinds = sorted((record.kind, record.paths) for record in rig.records())
+    assert kinds == sorted(
+        [
+            (Kind.DETTACH, (rig.volume(4).path,)),
+            (Kind.DETTACH, (disk.path,)),
+            (Kind.STOP, (disk.path,)),
+        ]
+    )
+
+
+def test_a_copy_that_may_still_be_written_keeps_its_own_record() -> None:
+    rig = Rig()
+    operations = Operations(rig.clock, FakeHost(rig), DIRECTORY)
+    for _ in range(2):
+        with pytest.raises(Unknown), operations.begin(Kind.DOWNLOAD, None, ("/dev/storpool-byid/d.n.1",)):
+            raise Unknown("qemu-img may still run")
+        rig.clock.time += 1
+    assert len(rig.records()) == 2
 
 
 def test_a_look_does_not_hold_its_vm_for_longer_than_it_may_when_storpool_does_not_answer() -> None:

@@ -119,7 +119,38 @@ def test_copied_blocks_share_nothing_that_changes() -> None:
     assert copy.capacity()[1] == (1 << 20) - 2 * PAGE
 
 
-def with_vm(world: MemoryWorld) -> None:
+def test_a_cloud_with_a_running_vm_can_be_prepared_and_each_world_has_its_own_guest() -> None:
+    shown: list[Json] = []
+
+    def make(world: MemoryWorld) -> None:
+        deploy(world, template(world))
+        world.wait_until("nothing is open", lambda: not world.management.open_operations(), 3600)
+        shown.append(everything(world))
+
+    made = prepare(make)
+    boots: list[str] = []
+
+    def use(world: MemoryWorld) -> None:
+        told = everything(world)
+        assert {**told, "calls": None} == {**shown[0], "calls": None}
+        (vm,) = told["listvirtualmachines"]["virtualmachine"]
+        guest = world.guest(vm["id"])
+        boots.append(guest.boot_id())
+        (serial,) = guest.disks()
+        assert guest.read(serial, 8192, 4) == bytes(4)
+        guest.write(serial, 8192, b"mine")
+        world.cloud.call("stopVirtualMachine", id=vm["id"])
+        world.cloud.call("startVirtualMachine", id=vm["id"])
+        assert guest.boot_id() != boots[-1] and guest.read(serial, 8192, 4) == b"mine"
+        world.cloud.call("destroyVirtualMachine", id=vm["id"], expunge=True)
+        assert not checks.violations(checks.take(world))
+
+    for seed in (1, 2):
+        MemoryWorld(seed, start=lambda: made).run(use)
+    assert boots[0] == boots[1]
+
+
+def with_open_operation(world: MemoryWorld) -> None:
     deploy(world, template(world))
 
 
@@ -128,7 +159,9 @@ def with_host_away(world: MemoryWorld) -> None:
     world.simulation.main.sleep(600)
 
 
-@pytest.mark.parametrize(("body", "words"), [(with_vm, "has domain"), (with_host_away, "is Down")])
+@pytest.mark.parametrize(
+    ("body", "words"), [(with_open_operation, "create-volume is open"), (with_host_away, "is Down")]
+)
 def test_a_cloud_that_is_not_at_rest_is_not_kept(body: Callable[[MemoryWorld], None], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         prepare(body)

@@ -11,8 +11,8 @@ from harness.spi.errors import Error
 
 STATEMENTS = 512
 """Prepared statements that a connection keeps: more than there are different ones."""
-Found = dict[str, dict[tuple[str, tuple[Any, ...]], list[Any]]]
-"""By table: rows by statement and parameters."""
+Found = dict[str, dict[Any, Any]]
+"""By table: rows by what was asked (Any: statement and parameters, or what makes the statement, with columns)."""
 IDLE = 8
 """Connections that are kept for later stores in memory."""
 

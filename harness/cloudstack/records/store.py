@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,8 @@ R = TypeVar("R", bound=Row)
 Value = str | int | float | bool | None
 ANY = ""
 """Stands for a table that is not known."""
+_Select = Callable[[type[Row], tuple[str, ...], tuple[str, ...]], str]
+_CHANGES = re.compile(r"(?:UPDATE|INSERT INTO|DELETE FROM) (\w+) ")
 KEPT = 1024
 """Reads of a table that are kept at most."""
 
@@ -29,16 +32,24 @@ KEPT = 1024
 class Transaction:
     """Statements of one transaction. Nothing that waits may be called while it is open."""
 
-    def __init__(self, connection: sqlite3.Connection, now: float, found: Found | None) -> None:
+    def __init__(self, connection: sqlite3.Connection, runtime: Runtime, found: Found | None) -> None:
         """`found` keeps what was read until its table is changed: most reads are made again and again."""
         self._connection = connection
+        self._runtime = runtime
         self._found = found
         self._changed: set[str] = set()
-        self.now = now
+        self._now: float | None = None
+
+    @property
+    def now(self) -> float:
+        """Unix seconds, the same for the whole transaction."""
+        if self._now is None:
+            self._now = self._runtime.now()
+        return self._now
 
     def execute(self, sql: str, parameters: Sequence[Value] = ()) -> int:
         """Run a statement; the number of rows it changed."""
-        return self._run(ANY, sql, parameters).rowcount
+        return self._run(_changed_by(sql), sql, parameters).rowcount
 
     def scalar(self, sql: str, parameters: Sequence[Value] = (), table: str = ANY) -> Value:
         """First column of the first row, or None. `table` is the only one that is read, if there is one only."""
@@ -60,20 +71,19 @@ class Transaction:
 
     def find(self, kind: type[R], /, **columns: Value) -> R | None:
         """The first row whose columns have these values, or None."""
-        return self._first(kind, _find(kind, tuple(columns), _absent(columns)), tuple(columns.values()))
+        rows = self._rows(kind, _find, columns)
+        return rows[0] if rows else None
 
     def get(self, kind: type[R], id: int) -> R:
         """The row with this id; raises `NotFound`."""
-        row = self._first(kind, _get(kind), (id,))
-        if row is None:
+        rows = self._rows(kind, _find, {"id": id})
+        if not rows:
             raise NotFound(f"{kind.TABLE} has no row {id}")
-        return row
+        return rows[0]
 
     def all(self, kind: type[R], /, **columns: Value) -> list[R]:
         """All rows whose columns have these values, by id."""
-        sql = _all(kind, tuple(columns), _absent(columns))
-        rows = self._fetch(kind.TABLE, sql, tuple(columns.values()))
-        return [msgspec.convert(row, kind, strict=False) for row in rows]
+        return list(self._rows(kind, _all, columns))
 
     def select(self, kind: type[R], where: str, parameters: Sequence[Value] = ()) -> list[R]:
         """Rows by a condition in SQL, with whatever follows it."""
@@ -128,24 +138,40 @@ class Transaction:
             (resource_id, name, value),
         )
 
-    def _first(self, kind: type[R], sql: str, parameters: tuple[Value, ...]) -> R | None:
-        rows = self._fetch(kind.TABLE, sql, parameters)
-        return msgspec.convert(rows[0], kind, strict=False) if rows else None
+    def _rows(self, kind: type[R], sql: _Select, columns: dict[str, Value]) -> Sequence[R]:
+        """Rows by the statement that `sql` makes for these columns; they are frozen, so they can be kept as well."""
+        of_table = self._kept(kind.TABLE)
+        asked = (sql, kind, tuple(columns.items()))
+        rows: Sequence[R] | None = None if of_table is None else of_table.get(asked)
+        if rows is None:
+            text = sql(kind, tuple(columns), _absent(columns))
+            found = self._connection.execute(text, tuple(columns.values())).fetchall()
+            rows = [msgspec.convert(row, kind, strict=False) for row in found]
+            if of_table is not None:
+                of_table[asked] = rows
+        return rows
 
     def _fetch(self, table: str, sql: str, parameters: Sequence[Value]) -> Sequence[Any]:  # Any: the columns of each
+        of_table = self._kept(table)
+        if of_table is None:
+            return self._connection.execute(sql, parameters).fetchall()
+        asked = (sql, tuple(parameters))
+        rows: Sequence[Any] | None = of_table.get(asked)
+        if rows is None:
+            rows = of_table[asked] = self._connection.execute(sql, parameters).fetchall()
+        return rows
+
+    def _kept(self, table: str) -> dict[Any, Any] | None:  # Any: as in `Found`
+        """What was read of the table and holds; None when nothing may be kept."""
         found, changed = self._found, self._changed
         if found is None or (changed and (table == ANY or ANY in changed or table in changed)):
-            return self._connection.execute(sql, parameters).fetchall()
+            return None
         of_table = found.get(table)
         if of_table is None:
             of_table = found[table] = {}
-        asked = (sql, tuple(parameters))
-        rows = of_table.get(asked)
-        if rows is None:
-            if len(of_table) >= KEPT:
-                of_table.clear()
-            rows = of_table[asked] = self._connection.execute(sql, parameters).fetchall()
-        return rows
+        elif len(of_table) >= KEPT:
+            of_table.clear()
+        return of_table
 
     def _run(self, table: str, sql: str, parameters: Sequence[Value]) -> sqlite3.Cursor:
         """A statement that changes this table only, or with ANY nobody knows which."""
@@ -173,6 +199,7 @@ class Records:
         self._database = database
         self._runtime = runtime
         self._lock = runtime.lock("records")
+        self._view = _View(database, runtime, self._lock)
 
     @staticmethod
     def open(path: Path | None, runtime: Runtime, image: bytes | None = None) -> Records:
@@ -200,11 +227,11 @@ class Records:
 
     def read(self) -> AbstractContextManager[Transaction]:
         """A consistent view; must not change anything. Nobody writes while it is open, so it needs no BEGIN."""
-        return _View(self._database, self._runtime, self._lock)
+        return self._view
 
 
 class _View:
-    """A class and not a generator, as `_Change` is, because there are many and they are short."""
+    """A class and not a generator, as `_Change` is, because there are many and they are short. One serves all reads."""
 
     __slots__ = ("_database", "_fence", "_lock", "_runtime")
 
@@ -217,12 +244,11 @@ class _View:
     def __enter__(self) -> Transaction:
         self._lock.acquire()
         try:
-            view = Transaction(self._database.connection, self._runtime.now(), self._database.found)
             self._fence.__enter__()
         except BaseException:
             self._lock.release()
             raise
-        return view
+        return Transaction(self._database.connection, self._runtime, self._database.found)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -266,6 +292,13 @@ class _Change(_View):
 
 
 @functools.cache
+def _changed_by(sql: str) -> str:
+    """The table that a statement changes, or ANY."""
+    found = _CHANGES.match(sql)
+    return ANY if found is None else found[1]
+
+
+@functools.cache
 def _where(names: tuple[str, ...], absent: tuple[str, ...]) -> str:
     """The condition that these columns have given values, or none when they are `absent`."""
     return " AND ".join(f"{name} IS ?" if name in absent else f"{name} = ?" for name in names) or "1"
@@ -285,11 +318,6 @@ def _find(kind: type[Row], names: tuple[str, ...], absent: tuple[str, ...]) -> s
 @functools.cache
 def _all(kind: type[Row], names: tuple[str, ...], absent: tuple[str, ...]) -> str:
     return f"{_select(kind)}{_where(names, absent)} ORDER BY id"
-
-
-@functools.cache
-def _get(kind: type[Row]) -> str:
-    return f"{_select(kind)}id = ?"
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.observers import Environment
+from harness.worlds.memory.machine import ModelDomain
 from simulator.blocks.memory import MemoryBlocks
 
 
@@ -13,8 +14,8 @@ from simulator.blocks.memory import MemoryBlocks
 class Prepared:
     """Taken by `MemoryWorld.durable`; nobody changes what is in it, each world takes copies.
 
-    The hosts run no domains, no API job is open and the management server has nothing left to recover, so that what
-    its process had in memory is what a new one begins with.
+    No API job is open and the management server has nothing left to recover, so that what its process had in memory is
+    what a new one begins with. Agents are started anew, over the domains that run.
     """
 
     records: bytes
@@ -24,6 +25,10 @@ class Prepared:
     blocks: MemoryBlocks
     calls: Mapping[str, int]
     """Calls that the StorPool API had served, by name."""
+    domains: Mapping[str, Mapping[str, ModelDomain]]
+    """By host and name."""
+    host_files: Mapping[str, Mapping[str, str]]
+    """By host and path."""
     files: Mapping[str, bytes]
     """On the NFS export."""
     served: Mapping[str, bytes]

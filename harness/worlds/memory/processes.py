@@ -6,6 +6,7 @@ records, an agent from its host's files and domains.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -69,6 +70,10 @@ class Processes:
             self.export.served.update(prepared.served)
             self._calls.update(prepared.calls)
         self.machines = {name: self._machine(name, client) for client, name in enumerate(HOSTS, start=1)}
+        if prepared is not None:
+            for name, machine in self.machines.items():
+                machine.files.update(prepared.host_files[name])
+                machine.domains.update(copy.deepcopy(prepared.domains[name]))
         self._storpool: StorPoolServer | None = None
 
     @property
