@@ -234,6 +234,10 @@ class VmManager:
                     tx.update(row, instance_id=None, device_id=None, attached=None)
                 elif row.state is not VolumeState.DESTROY:
                     tx.transition(row, VolumeEvent.DESTROY_REQUESTED, updated=tx.now)
+        for row in rows:
+            if row.attached is not None:
+                # If the start made it, it was made with the VM's tags.
+                self._volumes.tell_detached(row)
 
     def _stop(self, vm_id: int, event: VmEvent, forced: bool) -> Vm:
         with self._context.records.transaction("vm stop") as tx:
