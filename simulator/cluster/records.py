@@ -108,7 +108,15 @@ class Client(Record, frozen=True, kw_only=True, tag="client"):
         return self.left_generation < 0
 
 
-AnyRecord = Object | Template | Group | Disk | Server | Client
+class Bucket(Record, frozen=True, kw_only=True, tag="bucket"):
+    """A bucket of the key-value store."""
+
+    name: str
+    version: int = 0
+    pairs: dict[str, str] = {}
+
+
+AnyRecord = Object | Template | Group | Disk | Server | Client | Bucket
 
 
 class Put(msgspec.Struct, frozen=True, tag="put"):

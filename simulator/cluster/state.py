@@ -23,6 +23,7 @@ from simulator.cluster.records import (
 )
 
 _encoder = msgspec.msgpack.Encoder()
+_FIRST_IDS = {"template": 1, "group": 1, "bucket": 1}
 _R = TypeVar("_R", bound=Record)
 
 
@@ -32,7 +33,7 @@ class State:
     def __init__(self) -> None:
         self.generation = 0
         self.next_serial = 1
-        self.next_id: dict[str, int] = {"template": 1, "group": 1}
+        self.next_id = dict(_FIRST_IDS)
         """By tag of the record, for those that get ids from here."""
         self._tables: dict[str, dict[int, Record]] = {}
         self.objects = self.table(Object)
@@ -213,7 +214,7 @@ class State:
         for record in snapshot.records:
             state._put(record)
         state.generation, state.next_serial = snapshot.generation, snapshot.next_serial
-        state.next_id = dict(snapshot.next_id)
+        state.next_id = _FIRST_IDS | snapshot.next_id
         return state
 
 

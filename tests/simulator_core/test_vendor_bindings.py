@@ -2,73 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-from urllib.parse import unquote
+from collections.abc import Iterator
 
 import pytest
+from core_rig import Bindings, Strict
 from storpool import spapi
 
 from simulator.api.operations import NEWER, OPERATIONS
-from simulator.inprocess import TOKEN, InProcess
-from simulator.ports import Request
+from simulator.inprocess import InProcess
 
 MB = 1 << 20
-
-
-class FakeResponse:
-    def __init__(self, status: int, body: bytes) -> None:
-        self.status = status
-        self._body = body
-
-    def read(self) -> bytes:
-        return self._body
-
-
-class FakeConnection:
-    """Stands in for http.client.HTTPConnection and leads into the simulator of this process."""
-
-    simulator: InProcess
-    seen: set[str]
-
-    def __init__(self, *_args: object, **_options: object) -> None:
-        self._response: FakeResponse | None = None
-
-    def request(self, verb: str, path: str, body: str | None, headers: dict[str, str]) -> None:
-        scheme, _, token = headers["Authorization"].partition(":")
-        assert scheme == "Storpool v1"
-        path, _, query = path.partition("?json=")
-        json = unquote(query) if verb == "GET" else body or ""
-        replies: list[FakeResponse] = []
-        self.simulator.service.submit(
-            Request(verb, unquote(path), json.encode(), token),
-            lambda reply: replies.append(FakeResponse(reply.status, reply.body)),
-        )
-        [self._response] = replies
-
-    def getresponse(self) -> FakeResponse:
-        assert self._response is not None
-        return self._response
-
-    def close(self) -> None:
-        pass
-
-
-class Strict:
-    """The bindings, with every answer held to the declared type."""
-
-    def __init__(self, api: spapi.Api) -> None:
-        self._api = api
-        self.called: set[str] = set()
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        def call(*args: object, **options: object) -> Any:
-            raw = getattr(self._api, name)(*args, returnRawAPIData=True, **options)
-            getattr(spapi.Api, name).__globals__["returns"](raw)
-            self.called.add(name)
-            return raw
-
-        return call
 
 
 @pytest.fixture
@@ -77,13 +20,10 @@ def simulator() -> InProcess:
 
 
 @pytest.fixture(params=[False, True], ids=["one-cluster", "multicluster"])
-def api(
-    request: pytest.FixtureRequest, simulator: InProcess, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[spapi.Api, Strict]]:
-    FakeConnection.simulator = simulator
-    monkeypatch.setattr(spapi.http, "HTTPConnection", FakeConnection)
-    vendor = spapi.Api(auth=TOKEN, multiCluster=request.param)
-    yield vendor, Strict(vendor)
+def api(request: pytest.FixtureRequest, simulator: InProcess) -> Iterator[tuple[spapi.Api, Strict]]:
+    rig = Bindings(simulator, multicluster=request.param)
+    with rig.connected():
+        yield rig.vendor, rig.strict
 
 
 def test_every_implemented_call_answers_what_the_bindings_declare(api: tuple[spapi.Api, Strict]) -> None:
@@ -111,6 +51,12 @@ def test_every_implemented_call_answers_what_the_bindings_declare(api: tuple[spa
     strict.volumesReassign(items)
     strict.volumesReassignWait({"reassign": items, "attachTimeout": 1})
     strict.placementGroupUpdate("g", {"addDisks": [101, 202]})
+    strict.kvsCreate("bucket")
+    strict.kvsUpdate("bucket", {"set": {"k": "v"}})
+    strict.kvsBuckets()
+    strict.kvsList("bucket")
+    strict.kvsGet("bucket", "k")
+    strict.kvsDelete("bucket")
 
     for query in (
         *("peersList", "tasksList", "servicesList", "serversListBlocked", "serversList", "clientsConfigDump"),

@@ -27,6 +27,9 @@ ARGUMENTS = {
     "clientId": ["1", "9"],
     "serverId": ["1", "9"],
     "diskId": ["101", "999"],
+    "vagName": ["1", "7"],
+    "bucketName": ["bucket", "#other"],
+    "keyName": ["k", "with/slash"],
 }
 NUMBERS = [0, 1, 2, 3, 512, 1000, 1024, 4096, 1 << 20, 1 << 21, -1, 1 << 62, 1 << 70]
 ABSURD = ["", "list", "x" * 200, "~splab.b.zz", *NUMBERS, *map(str, NUMBERS), True, False, None, "all", "-", 1.5]
@@ -56,6 +59,7 @@ PLAUSIBLE: dict[str, st.SearchStrategy[Any]] = {
     **{field: st.sampled_from([512, 4096, 1 << 20, 1 << 21, 1000]) for field in ("size", "sizeAdd")},
     "baseOn": st.sampled_from(VOLUMES),
     "template": st.sampled_from(["t", "u"]),
+    "set": st.dictionaries(st.sampled_from(["k", "with/slash", ""]), st.sampled_from(["", "v"]), max_size=2),
     "onAttached": st.sampled_from(["detach", "detachForce", "fail"]),
 }
 ANYTHING = st.recursive(
