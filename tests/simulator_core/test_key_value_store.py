@@ -53,7 +53,8 @@ class Buckets(RuleBasedStateMachine):
             json["runIfVersionIs"] = version + behind
         if behind:
             self.rig.refused("runIfVersionIsMismatch", "kvsUpdate", name, json)
-            assert self.rig.vendor.kvsTryUpdate(name, json) is False
+            with self.rig.connected():
+                assert self.rig.vendor.kvsTryUpdate(name, json) is False
             return
         self.rig.strict.kvsUpdate(name, json)
         after = {key: value for key, value in {**before, **pairs}.items() if value}
