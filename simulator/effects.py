@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from simulator.cluster.effects import Attach, Cause, Clone, Create, Delete, Detach, Effect, Failure, Resize
+from simulator.cluster.effects import Attach, Cause, Clone, CloneGroup, Create, Delete, Detach, Effect, Failure, Resize
 from simulator.ports import Blocks, BlocksError, DeviceBusy, OutOfSpace
 
 Work = Callable[[], Failure | None]
@@ -54,6 +54,8 @@ def _do(blocks: Blocks, effect: Effect) -> None:
         blocks.create(effect.key, effect.size)
     elif isinstance(effect, Clone):
         blocks.clone(effect.source, effect.key, effect.size)
+    elif isinstance(effect, CloneGroup):
+        blocks.clone_group([(clone.source, clone.key, clone.size) for clone in effect.clones])
     elif isinstance(effect, Attach):
         blocks.attach(effect.key, effect.links, read_only=effect.read_only)
     elif isinstance(effect, Detach):
@@ -67,6 +69,9 @@ def _do(blocks: Blocks, effect: Effect) -> None:
 def _undo(blocks: Blocks, effect: Effect) -> None:
     if isinstance(effect, Create | Clone):
         blocks.delete(effect.key)
+    elif isinstance(effect, CloneGroup):
+        for clone in effect.clones:
+            blocks.delete(clone.key)
     elif isinstance(effect, Attach):
         if effect.was is None:
             blocks.detach(effect.key, effect.links.client, force=True)

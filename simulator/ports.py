@@ -51,6 +51,11 @@ class Blocks(Protocol):
         """A new object with the contents that `source` has now, cut or extended with zeroes to `size`."""
         ...
 
+    def clone_group(self, clones: Sequence[tuple[int, int, int]]) -> None:
+        """As `clone` for each (source, key, size), with the contents of all sources at one point in time: none has a
+        write without every write to any of them that was finished before it began. All or none."""
+        ...
+
     def resize(self, key: int, size: int) -> None:
         """Change the size; an open device shows it at once."""
         ...

@@ -6,7 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
-from simulator.blocks import loop, pool
+from simulator.blocks import gate, loop, pool
 from simulator.blocks.links import clients_directory
 from simulator.blocks.openers import openers
 from simulator.blocks.stores import explained
@@ -24,6 +24,7 @@ def destroy(state: Path) -> list[str]:
     state = state.resolve()
     removed = []
     with explained(f"removing the blocks of {state}"):
+        removed += gate.lift_left(state)
         if loop.missing() is None:
             removed += _devices(state)
         elif pool.image(state).exists():
@@ -32,7 +33,7 @@ def destroy(state: Path) -> list[str]:
             if path.exists():
                 shutil.rmtree(path)
                 removed.append(f"removed {path}")
-        for path in (*pool.unfinished(state), state / "pool.json"):
+        for path in (*pool.unfinished(state), *gate.state_files(state), state / "pool.json"):
             if path.exists():
                 path.unlink()
                 removed.append(f"removed {path}")

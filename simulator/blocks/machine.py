@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from simulator.blocks import loop, pool
+from simulator.blocks import gate, loop, pool
+from simulator.blocks.gate import Held
 from simulator.blocks.links import all_links, link_paths, point, remove
 from simulator.blocks.openers import openers
 from simulator.blocks.stores import explained, set_size
+from simulator.blocks.throttle import NONE
 from simulator.ports import BlocksError, DeviceBusy, Links
 
 _SETTLE_TRIES = 8
@@ -52,6 +54,7 @@ class LoopBlocks:
             self._state.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._pool = pool.open_pool(self._state, kind=kind, size=size)
         self._store = self._pool.store
+        self._gate = gate.choose(self._state)
         self._attached: dict[tuple[int, int], _Attachment] = {}
         self._guard = threading.Lock()
 
@@ -74,6 +77,31 @@ class LoopBlocks:
 
     def clone(self, source: int, key: int, size: int) -> None:
         self._store.clone(source, key, size)
+
+    def clone_group(self, clones: Sequence[tuple[int, int, int]]) -> None:
+        with explained(f"cloning {len(clones)} objects at one point in time"):
+            held = [
+                Held(attachment.number, NONE)
+                for (key, _), attachment in self._snapshot()
+                if not attachment.read_only and key in {source for source, _, _ in clones}
+            ]
+
+            def copy() -> None:
+                for clone in clones:
+                    self._store.clone(*clone)
+
+            def undo() -> None:
+                for _, key, _ in clones:
+                    self._store.delete(key)
+
+            if held:
+                self._gate.copy(held, copy, undo)
+                return
+            try:
+                copy()
+            except BlocksError:
+                undo()
+                raise
 
     def resize(self, key: int, size: int) -> None:
         with explained(f"resizing object {key} to {size} bytes"):
@@ -188,10 +216,11 @@ class LoopBlocks:
 
     def reconcile(self, sizes: Mapping[int, int], attached: Mapping[int, Sequence[tuple[Links, bool]]]) -> list[str]:
         with explained(f"reconciling {self._state} with the journal"):
+            mended = gate.lift_left(self._state)
             lost = [key for key in sorted(sizes) if not self._store.path(key).exists()]
             if lost:
                 raise BlocksError(f"the journal has objects {lost} and the pool {self._pool.root} has no data of them")
-            mended = [f"removed {name}, left by an interrupted create" for name in self._store.sweep()]
+            mended += [f"removed {name}, left by an interrupted create" for name in self._store.sweep()]
             wanted = {(key, links.client): (links, ro) for key, each in attached.items() for links, ro in each}
             mended += self._reconcile_devices(wanted)
             mended += self._reconcile_objects(sizes)

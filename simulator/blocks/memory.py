@@ -58,6 +58,17 @@ class MemoryBlocks:
         clone = self._objects[key] = _Object(self._find(source, "clone").size, table)
         self._set_size(clone, size)
 
+    def clone_group(self, clones: Sequence[tuple[int, int, int]]) -> None:
+        made: list[int] = []
+        try:
+            for source, key, size in clones:
+                self.clone(source, key, size)
+                made.append(key)
+        except BlocksError:
+            for key in made:
+                self.delete(key)
+            raise
+
     def resize(self, key: int, size: int) -> None:
         self.touched[key] = None
         self._set_size(self._find(key, "resize"), size)

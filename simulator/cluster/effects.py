@@ -22,6 +22,13 @@ class Clone:
 
 
 @dataclass(frozen=True, slots=True)
+class CloneGroup:
+    """Contents of all sources at one point in time."""
+
+    clones: tuple[Clone, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Resize:
     key: int
     size: int
@@ -52,7 +59,7 @@ class Detach:
     was: tuple[Links, bool]
 
 
-Effect = Create | Clone | Resize | Delete | Attach | Detach
+Effect = Create | Clone | CloneGroup | Resize | Delete | Attach | Detach
 
 
 class Cause(enum.Enum):

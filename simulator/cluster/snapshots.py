@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from simulator.api import errors
-from simulator.api.schema.answers import Ok, SnapshotCreated, Summary
+from simulator.api.schema.answers import GroupSnapshot, GroupSnapshots, Ok, SnapshotCreated, Summary
 from simulator.api.schema.requests import (
+    GroupSnapshotsSpec,
     SnapshotUpdateDesc,
     VolumeFreezeDesc,
     VolumeRebaseDesc,
@@ -16,7 +20,7 @@ from simulator.api.schema.requests import (
     VolumeSnapshotDesc,
 )
 from simulator.cluster import policy
-from simulator.cluster.effects import Attach, Clone, Delete, Effect
+from simulator.cluster.effects import Attach, Clone, CloneGroup, Delete, Effect
 from simulator.cluster.plan import Call, Plan
 from simulator.cluster.records import NO_PARENT, Drop, Event, Object, Put
 from simulator.cluster.summary import links, summary
@@ -54,19 +58,33 @@ def delete_date(call: Call, date: int | None, after: int | None) -> int | None:
     return date
 
 
-def snapshot_create(call: Call, body: VolumeSnapshotDesc | None) -> Plan:
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A snapshot that is about to be taken."""
+
+    volume: Object
+    snapshot: Object
+    name: str
+    """That nobody else may take meanwhile."""
+    placement: policy.Placement
+
+    @property
+    def events(self) -> list[Event]:
+        return [Put(self.snapshot), Put(msgspec.structs.replace(self.volume, parent=self.snapshot.id))]
+
+    @property
+    def clone(self) -> Clone:
+        return Clone(self.volume.id, self.snapshot.id, self.volume.size)
+
+
+def _take(call: Call, volume: Object, serial: int, body: VolumeSnapshotDesc) -> _Taken:
     """The snapshot becomes the volume's parent; the volume's old parent becomes the snapshot's."""
-    body = body or VolumeSnapshotDesc()
-    state = call.state
-    volume = state.volume(call.args[0])
     check_name_free(call, body.name)
     placement = policy.of_source(volume)
     if body.template:
         placement = msgspec.convert(
-            {**placement, **policy.of_template(state.template(body.template))}, policy.Placement
+            {**placement, **policy.of_template(call.state.template(body.template))}, policy.Placement
         )
-    policy.check_space(call)
-    serial = state.next_serial
     name = body.name or (generated_name(volume, serial) if volume.name and not volume.name.startswith("~") else "")
     if not body.name:
         check_name_free(call, name)
@@ -87,16 +105,54 @@ def snapshot_create(call: Call, body: VolumeSnapshotDesc | None) -> Plan:
         delete_date=delete_date(call, body.targetDeleteDate, body.deleteAfter) or 0,
         **placement,
     )
-    answer = SnapshotCreated(snapshotGlobalId=snapshot.global_id, snapshotVisibleVolumeId=serial)
-    if not body.name and name:
-        answer.autoName = name
+    return _Taken(volume, snapshot, name, placement)
+
+
+def snapshot_create(call: Call, body: VolumeSnapshotDesc | None) -> Plan:
+    """One snapshot of one volume."""
+    state = call.state
+    taken = _take(call, state.volume(call.args[0]), state.next_serial, body or VolumeSnapshotDesc())
+    policy.check_space(call)
+    snapshot = taken.snapshot
+    answer = SnapshotCreated(snapshotGlobalId=snapshot.global_id, snapshotVisibleVolumeId=snapshot.id)
+    if snapshot.auto_name and snapshot.name:
+        answer.autoName = snapshot.name
+    return Plan(
+        answer, taken.events, [taken.clone], (taken.volume.id, taken.name), policy.uses(taken.placement), serials=1
+    )
+
+
+def snapshot_create_group(call: Call, body: GroupSnapshotsSpec) -> Plan:
+    """Snapshots of several volumes at one point in time; all of them or none (spec 7.5)."""
+    state = call.state
+    taken: list[_Taken] = []
+    for at, item in enumerate(body.volumes):
+        wanted = VolumeSnapshotDesc(name=item.name, tags={**(body.tags or {}), **(item.tags or {})})
+        taken.append(_take(call, state.volume(item.volume), state.next_serial + at, wanted))
+    for what, found in (("Volume", [one.volume.shown_name for one in taken]), ("Name", [one.name for one in taken])):
+        twice = sorted(name for name, count in Counter(found).items() if count > 1 and name)
+        if twice:
+            raise errors.invalid(f"{what} '{twice[0]}' is in the group more than once")
+    policy.check_space(call)
+    answer = GroupSnapshots(
+        snapshots=[
+            GroupSnapshot(
+                volume=one.volume.shown_name,
+                volumeGlobalId=one.volume.global_id,
+                snapshot=one.snapshot.name or UNSET,
+                remoteId=one.snapshot.global_id,
+                snapshotGlobalId=one.snapshot.global_id,
+            )
+            for one in taken
+        ]
+    )
     return Plan(
         answer,
-        [Put(snapshot), Put(msgspec.structs.replace(volume, parent=serial))],
-        [Clone(volume.id, serial, volume.size)],
-        (volume.id, name),
-        policy.uses(placement),
-        serials=1,
+        [event for one in taken for event in one.events],
+        [CloneGroup(tuple(one.clone for one in taken))],
+        tuple(touched for one in taken for touched in (one.volume.id, one.name)),
+        tuple(dict.fromkeys(used for one in taken for used in policy.uses(one.placement))),
+        serials=len(taken),
     )
 
 

@@ -106,7 +106,7 @@ BAD = {
     "argument too long": ("VolumeDelete/" + "x" * 200, b"", "invalidParam"),
     "another cluster": ("RemoteCommand/elsewhere/VolumeDelete/a", b"", "objectDoesNotExist"),
     "outside the API": ("/ctrl/2.0/VolumeCreate", b"", "unknownCall"),
-    "declared only": ("VolumesGroupSnapshot", b'{"volumes": []}', "notImplemented"),
+    "declared only": ("VolumeBackup", b"{}", "notImplemented"),
 }
 STATUS = {
     "invalidParam": 400,

@@ -104,5 +104,18 @@ OPERATIONS = (
             "busy",
         ),
     ),
-    post("snapshotCreateGroup", "VolumesGroupSnapshot", multicluster=True),
+    post(
+        "snapshotCreateGroup",
+        "VolumesGroupSnapshot",
+        multicluster=True,
+        handler=snapshots.snapshot_create_group,
+        request=requests.GroupSnapshotsSpec,
+        answer=answers.GroupSnapshots,
+        errors=(
+            "objectExists",
+            "objectDoesNotExist",
+            "insufficientResources",
+        ),
+        capacity=True,
+    ),
 )

@@ -28,6 +28,22 @@ class SnapshotCreated(Ok, kw_only=True):
     snapshotVisibleVolumeId: int
 
 
+class GroupSnapshot(Struct, kw_only=True):
+    """Of one volume; `remoteId` and `snapshotGlobalId` are the same."""
+
+    volume: str
+    volumeGlobalId: str
+    snapshot: str | UnsetType = UNSET
+    remoteId: str
+    snapshotGlobalId: str
+
+
+class GroupSnapshots(Ok, kw_only=True):
+    """GroupSnapshotsResult, with the `ok` that clients look for (spec 2.15)."""
+
+    snapshots: list[GroupSnapshot]
+
+
 class Summary(Struct, kw_only=True, gc=False):
     """VolumeSummary, and SnapshotSummary with the fields below `snapshot`."""
 

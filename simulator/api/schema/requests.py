@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -94,6 +94,18 @@ class VolumeSnapshotDesc(Lifetime, frozen=True, kw_only=True):
     bind: bool | None = None
     tags: Tags | None = None
     template: OptionalTemplateName | None = None
+
+
+class GroupSnapshotSpec(Body, frozen=True, kw_only=True):
+    volume: VolumeRef
+    name: NewVolumeName | None = None
+    tags: Tags | None = None
+
+
+class GroupSnapshotsSpec(Body, frozen=True, kw_only=True):
+    volumes: Annotated[list[GroupSnapshotSpec], msgspec.Meta(min_length=1, max_length=1024)]
+    """The longest list is our choice: as many as a client can have attached."""
+    tags: Tags | None = None
 
 
 class SnapshotUpdateDesc(Policy, frozen=True, kw_only=True):
