@@ -13,8 +13,8 @@ STATEMENTS = 512
 """Prepared statements that a connection keeps: more than there are different ones."""
 Found = dict[str, dict[Any, Any]]
 """By table: rows by what was asked (Any: statement and parameters, or what makes the statement, with columns)."""
-IDLE = 8
-"""Connections that are kept for later stores in memory."""
+IDLE = 64
+"""Connections that are kept for later stores in memory: more than there are images that explored clouds begin with."""
 
 
 class Database(Protocol):
