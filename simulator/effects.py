@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from simulator.cluster.effects import Attach, Cause, Clone, CloneGroup, Create, Delete, Detach, Effect, Failure, Resize
+from simulator.cluster.effects import (
+    Attach,
+    Cause,
+    Clone,
+    CloneGroup,
+    Create,
+    Delete,
+    Detach,
+    Effect,
+    Failure,
+    Limit,
+    Resize,
+)
 from simulator.ports import Blocks, BlocksError, DeviceBusy, OutOfSpace
 
 Work = Callable[[], Failure | None]
@@ -62,6 +74,8 @@ def _do(blocks: Blocks, effect: Effect) -> None:
         blocks.detach(effect.key, effect.client, force=effect.force)
     elif isinstance(effect, Resize):
         blocks.resize(effect.key, effect.size)
+    elif isinstance(effect, Limit):
+        blocks.limit(effect.key, effect.iops, effect.bytes_per_second)
     else:
         blocks.delete(effect.key)
 
@@ -81,6 +95,8 @@ def _undo(blocks: Blocks, effect: Effect) -> None:
         blocks.attach(effect.key, effect.was[0], read_only=effect.was[1])
     elif isinstance(effect, Resize):
         blocks.resize(effect.key, effect.was)
+    elif isinstance(effect, Limit):
+        blocks.limit(effect.key, *effect.was)
     else:
         assert isinstance(effect, Delete)
         raise BlocksError(f"a deletion of object {effect.key} cannot be undone")

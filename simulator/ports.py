@@ -82,6 +82,14 @@ class Blocks(Protocol):
         `force`; with force the links go and the device follows as soon as it is closed."""
         ...
 
+    def limit(self, key: int, iops: int, bytes_per_second: int) -> None:
+        """Hold every device that the object has or gets, until it has none any more, to so much of reads and so much of
+        writes; 0 is unlimited. Where the machine cannot, `enforces_limits` is False and this only remembers."""
+        ...
+
+    @property
+    def enforces_limits(self) -> bool: ...
+
     def opened(self, key: int) -> bool:
         """Whether somebody holds the object's device open now."""
         ...

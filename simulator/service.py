@@ -15,7 +15,7 @@ from simulator.api import control, wire
 from simulator.api.errors import STATUS, Refused
 from simulator.api.operation import Operation
 from simulator.api.routing import Route, route
-from simulator.cluster import seed
+from simulator.cluster import limits, seed
 from simulator.cluster.cluster import Cluster, Output, contents, replay
 from simulator.cluster.effects import Failure
 from simulator.cluster.plan import Call, Handler
@@ -195,6 +195,9 @@ class Service:
         if settling:
             self._journal.sync()
         self.mended = self._blocks.reconcile(*contents(state))
+        for found in state.objects.values():
+            if found.attachments:
+                self._blocks.limit(found.id, *limits.of(self._settings, found))
         return Cluster(state, self._settings)
 
     def _records_of_journal(self) -> Iterator[JournalRecord]:

@@ -23,6 +23,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     compact_every: int = 20_000
     """Journal records after which the journal is replaced by a snapshot."""
 
+    bandwidth_unit_bytes: int = 1024
+    """Not known (6): how many bytes a second 1 of `bw` stands for. The bindings call it KB."""
     default_placement_group: str = "default"
     """Not known (5): a volume without template or placement goes here; with an empty name it is refused instead."""
     default_replication: int = 3

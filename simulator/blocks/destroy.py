@@ -6,7 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
-from simulator.blocks import gate, loop, pool
+from simulator.blocks import gate, loop, pool, throttle
 from simulator.blocks.links import clients_directory
 from simulator.blocks.openers import openers
 from simulator.blocks.stores import explained
@@ -47,6 +47,8 @@ def _devices(state: Path) -> list[str]:
         if not loop.clear(status.number, status.tag, force=False):
             loop.fence(status.number, status.tag)
             loop.clear(status.number, status.tag, force=True)
+        if throttle.missing() is None:
+            throttle.limit(status.number, throttle.NONE)
         removed.append(f"took away {status.path} ({status.tag})")
     _wait_until_gone(state)
     return removed

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from simulator.blocks import gate, loop, pool
+from simulator.blocks import gate, loop, pool, throttle
 from simulator.blocks.gate import Held
 from simulator.blocks.links import all_links, link_paths, point, remove
 from simulator.blocks.openers import openers
 from simulator.blocks.stores import explained, set_size
-from simulator.blocks.throttle import NONE
+from simulator.blocks.throttle import NONE, Limits
 from simulator.ports import BlocksError, DeviceBusy, Links
 
 _SETTLE_TRIES = 8
@@ -55,7 +55,9 @@ class LoopBlocks:
             self._pool = pool.open_pool(self._state, kind=kind, size=size)
         self._store = self._pool.store
         self._gate = gate.choose(self._state)
+        self._enforces_limits = throttle.missing() is None
         self._attached: dict[tuple[int, int], _Attachment] = {}
+        self._limits: dict[int, Limits] = {}
         self._guard = threading.Lock()
 
     @property
@@ -81,7 +83,7 @@ class LoopBlocks:
     def clone_group(self, clones: Sequence[tuple[int, int, int]]) -> None:
         with explained(f"cloning {len(clones)} objects at one point in time"):
             held = [
-                Held(attachment.number, NONE)
+                Held(attachment.number, self._limits.get(key, NONE))
                 for (key, _), attachment in self._snapshot()
                 if not attachment.read_only and key in {source for source, _, _ in clones}
             ]
@@ -125,6 +127,7 @@ class LoopBlocks:
             if attachment.tag == status.tag:
                 remove(set(attachment.links))
                 self._forget(place)
+                self._unlimit(attachment.number, key)
 
     def stored(self, key: int) -> int:
         with explained(f"measuring object {key}"):
@@ -159,6 +162,9 @@ class LoopBlocks:
         for path in sorted(wanted):
             point(path, loop.device_path(number))
         remove(self._unused(set(old.links) if old is not None else set(), wanted, number))
+        if self.enforces_limits:
+            # Also without limits: the number may have had another device's, if somebody died as it went.
+            throttle.limit(number, self._limits.get(place[0], NONE))
         with self._guard:
             self._attached[place] = _Attachment(number, self._tag(*place), read_only, frozenset(wanted))
         return loop.device_path(number)
@@ -187,6 +193,29 @@ class LoopBlocks:
                     point(path, device)
                 raise DeviceBusy(f"object {key} is open at client {client}: {_who(device)}")
             self._forget(place)
+            self._unlimit(old.number, key)
+
+    def _unlimit(self, number: int, key: int) -> None:
+        """The device is gone, or nobody's any more, and its rules must not hit the next of its number."""
+        if self.enforces_limits:
+            throttle.limit(number, NONE)
+        if not any(held == key for (held, _), _ in self._snapshot()):
+            with self._guard:
+                self._limits.pop(key, None)
+
+    def limit(self, key: int, iops: int, bytes_per_second: int) -> None:
+        limits = Limits(iops, bytes_per_second)
+        with self._guard:
+            self._limits[key] = limits
+        if self.enforces_limits:
+            with explained(f"limiting object {key}"):
+                for (held, _), attachment in self._snapshot():
+                    if held == key:
+                        throttle.limit(attachment.number, limits)
+
+    @property
+    def enforces_limits(self) -> bool:
+        return self._enforces_limits
 
     def opened(self, key: int) -> bool:
         with explained(f"looking for openers of object {key}"):
@@ -254,6 +283,8 @@ class LoopBlocks:
         if not loop.clear(number, tag, force=False):
             loop.fence(number, tag)
             loop.clear(number, tag, force=True)
+        if self.enforces_limits:
+            throttle.limit(number, NONE)
 
     def _reconcile_objects(self, sizes: Mapping[int, int]) -> list[str]:
         mended = []

@@ -28,6 +28,7 @@ class _Object:
     table: _Table
     attached: dict[int, tuple[Links, bool]] = field(default_factory=dict)
     openers: dict[int | None, int] = field(default_factory=dict)
+    limits: tuple[int, int] = (0, 0)
 
 
 class MemoryBlocks:
@@ -106,7 +107,20 @@ class MemoryBlocks:
         if not force and self._is_open_at(found, client):
             raise DeviceBusy(f"detach of object {key} from client {client}: its device is open there")
         found.attached.pop(client, None)
+        if not found.attached:
+            found.limits = (0, 0)
         self.touched[key] = None
+
+    def limit(self, key: int, iops: int, bytes_per_second: int) -> None:
+        self._find(key, "limit").limits = (iops, bytes_per_second)
+
+    def limits(self, key: int) -> tuple[int, int]:
+        """IOPS and bytes a second that devices of the object would be held to."""
+        return self._find(key, "measure").limits
+
+    @property
+    def enforces_limits(self) -> bool:
+        return False
 
     def opened(self, key: int) -> bool:
         return bool(self._find(key, "look at").openers)
@@ -169,7 +183,7 @@ class MemoryBlocks:
             table = tables.get(id(found.table))
             if table is None:
                 table = tables[id(found.table)] = _Table(dict(found.table.pages), found.table.owners)
-            other._objects[key] = _Object(found.size, table, dict(found.attached), dict(found.openers))
+            other._objects[key] = _Object(found.size, table, dict(found.attached), dict(found.openers), found.limits)
         other._store = dict(self._store)
         other._references = dict(self._references)
         other._next_page = self._next_page

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from simulator.api.errors import Refused
 from simulator.api.schema.answers import Ok
-from simulator.cluster import background
+from simulator.cluster import background, limits
 from simulator.cluster.effects import Attach, Cause, Delete, Detach, Effect, Failure
 from simulator.cluster.plan import Call, Handler, Hold, Plan, Wait
 from simulator.cluster.records import (
@@ -201,6 +201,7 @@ class Cluster:
         )
 
     def _carry_out(self, number: int, plan: Plan, now: float, output: Output) -> None:
+        plan.effects.extend(limits.changes(self.state, self._settings, plan.events))
         if not plan.effects:
             if plan.events:
                 output.records.append(Applied(plan.events))

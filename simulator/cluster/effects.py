@@ -59,7 +59,17 @@ class Detach:
     was: tuple[Links, bool]
 
 
-Effect = Create | Clone | CloneGroup | Resize | Delete | Attach | Detach
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Of every device of the object: IOPS and bytes a second, 0 for unlimited."""
+
+    key: int
+    iops: int
+    bytes_per_second: int
+    was: tuple[int, int]
+
+
+Effect = Create | Clone | CloneGroup | Resize | Delete | Attach | Detach | Limit
 
 
 class Cause(enum.Enum):
