@@ -48,17 +48,21 @@ def get(
     *,
     multicluster: bool = False,
     handler: Handler | None = None,
+    request: object = None,
     answer: object = None,
     errors: tuple[str, ...] = (),
     capacity: bool = False,
     stored: bool = False,
 ) -> Operation:
+    """A query; its JSON may be left out."""
     return Operation(
         method=method,
         verb=Verb.GET,
         path=path,
         multicluster=multicluster,
         handler=handler,
+        request=request,
+        optional=True,
         answer=answer,
         errors=errors,
         capacity=capacity,

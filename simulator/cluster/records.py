@@ -116,7 +116,73 @@ class Bucket(Record, frozen=True, kw_only=True, tag="bucket"):
     pairs: dict[str, str] = {}
 
 
-AnyRecord = Object | Template | Group | Disk | Server | Client | Bucket
+class Location(Record, frozen=True, kw_only=True, tag="location"):
+    """Another site, or this one. Buffer sizes are bytes, 0 for the system's default."""
+
+    location_id: str
+    name: str
+    send_buffer: int = 0
+    receive_buffer: int = 0
+
+
+class RemoteCluster(Record, frozen=True, kw_only=True, tag="remote-cluster"):
+    cluster_id: str
+    """The second part of the ids of its objects; the location's id is the first."""
+    location: int
+    name: str
+
+
+class Bridge(Record, frozen=True, kw_only=True, tag="bridge"):
+    ip: str
+    public_key: str
+    location: int
+    cluster: int = 0
+    """0: it leads to the location as a whole."""
+    minimum_delete_delay: int | None = None
+    """Seconds."""
+    no_crypto: bool | None = None
+
+
+class Export(msgspec.Struct, frozen=True):
+    """Of one iSCSI target to one initiator."""
+
+    portal_group: int
+    target: int
+
+
+class Initiator(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    username: str
+    secret: str
+    networks: tuple[str, ...] = ()
+    exports: tuple[Export, ...] = ()
+
+
+class Portal(msgspec.Struct, frozen=True):
+    controller: int
+    ip: str
+    port: int
+
+
+class PortalGroup(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    networks: tuple[tuple[str, int], ...] = ()
+    """Address and prefix length."""
+    portals: tuple[Portal, ...] = ()
+
+
+class ISCSI(Record, frozen=True, kw_only=True, tag="iscsi"):
+    """The whole iSCSI configuration, of which there is one; its parts have ids of their own."""
+
+    base_name: str = ""
+    next_part: int = 1
+    initiators: dict[int, Initiator] = {}
+    portal_groups: dict[int, PortalGroup] = {}
+    targets: dict[int, int] = {}
+    """Visible id of the volume, which survives a revert."""
+
+
+AnyRecord = Object | Template | Group | Disk | Server | Client | Bucket | Location | RemoteCluster | Bridge | ISCSI
 
 
 class Put(msgspec.Struct, frozen=True, tag="put"):

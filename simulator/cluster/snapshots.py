@@ -26,6 +26,7 @@ from simulator.cluster.records import NO_PARENT, Drop, Event, Object, Put
 from simulator.cluster.summary import links, summary
 from simulator.cluster.volumes import (
     check_name_free,
+    check_no_target,
     check_not_transient,
     detach_all,
     generated_name,
@@ -242,6 +243,7 @@ def volume_freeze(call: Call, body: VolumeFreezeDesc | None) -> Plan:
     old = call.state.volume(call.args[0])
     if old.attachments:
         raise errors.busy(f"Volume '{old.shown_name}' is attached")
+    check_no_target(call, old)
     date = delete_date(call, body.targetDeleteDate, body.deleteAfter)
     return Plan(
         Ok(), [Put(msgspec.structs.replace(old, snapshot=True, delete_date=date or 0))], touches=(old.id, old.name)

@@ -23,7 +23,7 @@ from simulator.cluster.records import (
 )
 
 _encoder = msgspec.msgpack.Encoder()
-_FIRST_IDS = {"template": 1, "group": 1, "bucket": 1}
+_FIRST_IDS = dict.fromkeys(("template", "group", "bucket", "location", "remote-cluster", "bridge"), 1)
 _R = TypeVar("_R", bound=Record)
 
 

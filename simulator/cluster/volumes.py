@@ -10,7 +10,7 @@ from simulator.api import errors
 from simulator.api.scalars import SECTOR
 from simulator.api.schema.answers import Ok, Summary, VolumeCreated
 from simulator.api.schema.requests import VolumeCreateDesc, VolumeDeleteDesc, VolumeUpdateDesc
-from simulator.cluster import policy
+from simulator.cluster import iscsi, policy
 from simulator.cluster.effects import Attach, Clone, Create, Delete, Detach, Effect, Resize
 from simulator.cluster.plan import Call, Plan
 from simulator.cluster.records import NO_PARENT, NOT_SET, Drop, Object, Put, Template
@@ -200,6 +200,7 @@ def relink(call: Call, old: Object, new: Object) -> list[Effect]:
 def volume_delete(call: Call, body: VolumeDeleteDesc | None) -> Plan:
     """Refused with `busy` while attached, unless `onAttached` says to detach first."""
     old = call.state.volume(call.args[0])
+    check_no_target(call, old)
     on_attached = body.onAttached if body is not None else None
     effects: list[Effect] = []
     if old.attachments:
@@ -208,6 +209,11 @@ def volume_delete(call: Call, body: VolumeDeleteDesc | None) -> Plan:
             raise errors.busy(f"Volume '{old.shown_name}' is attached to client {clients}")
         effects.extend(detach_all(old, force=on_attached == "detachForce"))
     return Plan(Ok(), [Drop("object", old.id)], effects, (old.id,), late=[Delete(old.id)])
+
+
+def check_no_target(call: Call, volume: Object) -> None:
+    if iscsi.is_target(call.state, volume.visible_id):
+        raise errors.busy(f"Volume '{volume.shown_name}' is an iSCSI target")
 
 
 def detach_all(old: Object, *, force: bool) -> list[Effect]:

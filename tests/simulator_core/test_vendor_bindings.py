@@ -59,6 +59,8 @@ def test_every_implemented_call_answers_what_the_bindings_declare(api: tuple[spa
         assert strict.snapshotList("~" + taken["snapshotGlobalId"])[0]["tags"] == {"g": "1"}
         assert taken["remoteId"] == taken["snapshotGlobalId"]
         strict.snapshotDelete("~" + taken["snapshotGlobalId"])
+    _locations_clusters_and_bridges(strict)
+    _iscsi(strict)
     strict.kvsCreate("bucket")
     strict.kvsUpdate("bucket", {"set": {"k": "v"}})
     strict.kvsBuckets()
@@ -105,6 +107,44 @@ def test_every_implemented_call_answers_what_the_bindings_declare(api: tuple[spa
     assert strict.called == implemented - NEWER
 
 
+def _iscsi(strict: Strict) -> None:
+    commands: list[dict[str, dict[str, object]]] = [
+        {"setBaseName": {"name": "iqn.2019-08.com.example:alpha"}},
+        {"createPortalGroup": {"name": "pg"}},
+        {"portalGroupAddNetwork": {"portalGroup": "pg", "net": "10.5.0.0/16"}},
+        {"createPortal": {"portalGroup": "pg", "controller": 3, "ip": "10.5.0.1", "port": 3261}},
+        {"createTarget": {"volumeName": "c"}},
+        {"createInitiator": {"name": "iqn.host", "username": "", "secret": ""}},
+        {"initiatorAddNetwork": {"initiator": "iqn.host", "net": "0.0.0.0/0"}},
+        {"export": {"initiator": "iqn.host", "portalGroup": "pg", "volumeName": "c"}},
+    ]
+    strict.iSCSIConfigChange({"commands": commands})
+    shown = strict.iSCSIConfig()["iscsi"]
+    assert [found["volume"] for found in shown["targets"].values()] == ["c"]
+    assert strict.iSCSISessionsInfo() == {"sessions": [{"status": "timeout", "controllerId": 3}]}
+    assert len(strict.iSCSInterfacesInfo({"controllerIds": [1, 2]})["controllers"]) == 2
+    strict.iSCSIConfigChange(
+        {"commands": [{"exportDelete": commands[-1]["export"]}, {"deleteTarget": {"volumeName": "c"}}]}
+    )
+
+
+def _locations_clusters_and_bridges(strict: Strict) -> None:
+    strict.locationAdd({"id": "loc", "name": "there"})
+    strict.locationUpdate({"location": "there", "sendBufferSize": 1 << 20})
+    strict.locationRename({"location": "there", "name": "yonder"})
+    strict.clusterAdd({"id": "c", "location": "yonder"})
+    strict.clusterRename({"cluster": "loc.c", "name": "other"})
+    strict.remoteBridgeAdd({"ip": "10.9.9.9", "publicKey": "a.b.c.d", "remote": "other"})
+    strict.remoteBridgeAdd({"ip": "10.9.9.8", "publicKey": "a.b.c.d", "location": "yonder", "noCrypto": True})
+    assert [len(bridges) for bridges in strict.remoteBridgesList().values()] == [2]
+    assert strict.clustersList() == {"clusters": [{"id": "c", "location": "yonder", "name": "other"}]}
+    assert len(strict.locationsList()["locations"]) == 1
+    for ip in ("10.9.9.8", "10.9.9.9"):
+        strict.remoteBridgeRemove({"ip": ip})
+    strict.clusterRemove({"location": "yonder", "id": "c"})
+    strict.locationRemove({"location": "yonder"})
+
+
 def test_the_bindings_have_exactly_the_declared_calls() -> None:
     theirs = {
         name: function.__doc__.split("\n")[0]
@@ -126,7 +166,7 @@ def test_errors_reach_the_bindings_with_name_text_and_status(api: tuple[spapi.Ap
         vendor.volumeList("nothing")
     assert (missing.value.name, missing.value.status) == ("objectDoesNotExist", 404)
     with pytest.raises(spapi.ApiError) as unbuilt:
-        vendor.locationsList()
+        vendor.exportsList()
     assert (unbuilt.value.name, unbuilt.value.status) == ("notImplemented", 501)
 
 

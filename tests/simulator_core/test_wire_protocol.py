@@ -148,7 +148,7 @@ def test_every_call_that_is_only_declared_says_so_whatever_it_is_sent(simulator:
     sample = {"volumeName": "a", "snapshotName": "s", "diskId": "101", "clientId": "1", "vagName": "1"}
     sample |= {"bucketName": "b", "keyName": "k"}
     declared = [operation for operation in OPERATIONS if operation.handler is None]
-    assert len(declared) > 60
+    assert declared
     before = simulator.service.encoded_state()
     for operation in declared:
         path = operation.path.format(**sample)
