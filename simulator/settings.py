@@ -20,6 +20,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Accept and drop unknown request fields instead of refusing them."""
     minimum_free_bytes: int = 1 << 20
     """A volume or snapshot is refused with insufficientResources unless the pool has more than this free."""
+    disk_recovery_seconds: float = 5.0
+    """How long a disk that was away takes until its copies are up to date."""
+    disk_drain_seconds: float = 60.0
+    """How long the soft-eject of a disk takes."""
+    disk_scrub_seconds: float = 3600.0
+    """How long the scrub of a disk takes."""
     compact_every: int = 20_000
     """Journal records after which the journal is replaced by a snapshot."""
 

@@ -4,6 +4,8 @@
     POST /_sim/reset            back to the cluster of an empty state
     POST /_sim/clock            {"advance": seconds}, where the clock can be moved
     POST /_sim/client/ID        {"running": true | false}
+    POST /_sim/server/ID        {"running": true | false}
+    POST /_sim/disk/ID          {"up": true | false}
 
 Answers have the API's envelopes; the token is the API's.
 """
@@ -16,7 +18,7 @@ from typing import Annotated, Protocol, TypeVar
 import msgspec
 
 from simulator.api.errors import Refused, invalid
-from simulator.cluster import services
+from simulator.cluster import disks, services
 from simulator.cluster.plan import Handler
 from simulator.ports import Request
 
@@ -45,6 +47,10 @@ class _Advance(msgspec.Struct, forbid_unknown_fields=True):
     advance: Annotated[float, msgspec.Meta(ge=0, le=10 * 366 * 86400)]
 
 
+class _DiskStatus(msgspec.Struct, forbid_unknown_fields=True):
+    up: bool
+
+
 class _ClientStatus(msgspec.Struct, forbid_unknown_fields=True):
     running: bool
 
@@ -63,6 +69,12 @@ def serve(service: Controlled, number: int, request: Request) -> None:
         case ("POST", "client") if tail.isascii() and tail.isdigit():
             running = _decode(request.body, _ClientStatus).running
             service.control_call(number, services.client_up if running else services.client_down, (tail,))
+        case ("POST", "server") if tail.isascii() and tail.isdigit():
+            running = _decode(request.body, _ClientStatus).running
+            service.control_call(number, services.server_back if running else services.server_down, (tail,))
+        case ("POST", "disk") if tail.isascii() and tail.isdigit():
+            up = _decode(request.body, _DiskStatus).up
+            service.control_call(number, disks.disk_back if up else disks.disk_down, (tail,))
         case _:
             raise Refused("unknownCall", f"There is no control call {request.verb} {request.path[:100]}")
 

@@ -15,7 +15,7 @@ from simulator.api import errors
 from simulator.api.schema import iscsi as schema
 from simulator.api.schema.answers import Ok
 from simulator.cluster.plan import Call, Plan
-from simulator.cluster.records import ISCSI, Export, Initiator, Portal, PortalGroup, Put
+from simulator.cluster.records import ISCSI, Export, Initiator, Portal, PortalGroup, Put, Target
 from simulator.cluster.state import State
 
 _ONLY = 1
@@ -28,12 +28,12 @@ def _configuration(state: State) -> ISCSI:
 
 
 def is_target(state: State, visible_id: int) -> bool:
-    return visible_id in _configuration(state).targets.values()
+    return any(target.visible_id == visible_id for target in _configuration(state).targets.values())
 
 
 def config(call: Call) -> schema.Config:
     now = _configuration(call.state)
-    groups, names = now.portal_groups, {at: target_name(call.state, now, at) for at in now.targets}
+    groups, names = now.portal_groups, {at: target.name for at, target in now.targets.items()}
     return schema.Config(
         iscsi=schema.ConfigData(
             baseName=now.base_name,
@@ -63,18 +63,14 @@ def config(call: Call) -> schema.Config:
             },
             targets={
                 at: schema.TargetDesc(
-                    name=names[at],
-                    volume=_volume_name(call.state, visible_id),
+                    name=target.name,
+                    volume=_volume_name(call.state, target.visible_id),
                     currentControllerId=_controller(now, at),
                 )
-                for at, visible_id in now.targets.items()
+                for at, target in now.targets.items()
             },
         )
     )
-
-
-def target_name(state: State, now: ISCSI, target: int) -> str:
-    return f"{now.base_name}:{_volume_name(state, now.targets[target]).lstrip('~#').lower().replace('_', '-')}"
 
 
 def _volume_name(state: State, visible_id: int) -> str:
@@ -121,8 +117,8 @@ def config_change(call: Call, body: schema.ConfigChange) -> Plan:
             raise errors.invalid(f"Command {number} has {len(given)} members, and must have exactly one")
         ((name, argument),) = given
         now = _COMMANDS[name](call.state, now, argument)
-    touched = tuple(visible_id for visible_id in now.targets.values() if visible_id not in before.targets.values())
-    uses = tuple(call.state.volumes_by_visible_id[visible_id] for visible_id in touched)
+    new = [target for at, target in now.targets.items() if at not in before.targets]
+    uses = tuple(call.state.volumes_by_visible_id[target.visible_id] for target in new)
     return Plan(Ok(), [] if now == before else [Put(now)], touches=("iscsi",), uses=uses)
 
 
@@ -178,9 +174,14 @@ def _create_target(state: State, now: ISCSI, body: schema.TargetOf) -> ISCSI:
     volume = state.volume(body.volumeName)
     if not now.base_name:
         raise errors.invalid("A target is named after the base name: set it first")
-    if volume.visible_id in now.targets.values():
-        raise errors.exists(body.volumeName)
-    return _added(now, targets={**now.targets, now.next_part: volume.visible_id})
+    # An iSCSI name has fewer characters than a volume's, so two volumes may come to the same one.
+    name = f"{now.base_name}:{volume.shown_name.lstrip('~#').lower().replace('_', '-')}"
+    for target in now.targets.values():
+        if volume.visible_id == target.visible_id:
+            raise errors.exists(body.volumeName)
+        if name == target.name:
+            raise errors.exists(name)
+    return _added(now, targets={**now.targets, now.next_part: Target(name, volume.visible_id)})
 
 
 def _delete_target(state: State, now: ISCSI, body: schema.TargetOf) -> ISCSI:
@@ -287,7 +288,7 @@ def _initiator(now: ISCSI, name: str) -> tuple[int, Initiator]:
 def _target(state: State, now: ISCSI, volume: str) -> int:
     visible_id = state.volume(volume).visible_id
     for at, found in now.targets.items():
-        if found == visible_id:
+        if found.visible_id == visible_id:
             return at
     raise errors.missing("Target of volume", volume)
 

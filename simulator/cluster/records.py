@@ -89,13 +89,37 @@ class Group(Record, frozen=True, kw_only=True, tag="group"):
 
 
 class Disk(Record, frozen=True, kw_only=True, tag="disk"):
+    """Times are Unix seconds, 0 for never."""
+
     server: int
     ssd: bool
     description: str = ""
+    left_generation: int = -1
+    """Generation in which it went down by itself; -1 while it has not."""
+    back_since: float = 0.0
+    ejected: bool = False
+    """Not used any more, whatever it holds."""
+    ignored: bool = False
+    """A cluster that starts does not wait for it."""
+    soft_eject: str = "off"
+    """on, off or paused."""
+    drained_since: float = 0.0
+    drained_seconds: float = 0.0
+    """Before that."""
+    scrub_started: float = 0.0
+    scrub_paused_since: float = 0.0
+    scrub_paused_seconds: float = 0.0
+    """Before that, since the scrub was started."""
+    last_scrub: int = 0
+    """When the one before was completed."""
 
 
 class Server(Record, frozen=True, kw_only=True, tag="server"):
     node: int
+    left_generation: int = -1
+    """Generation in which it went down; -1 while it runs."""
+    back_since: float = 0.0
+    """Unix seconds, 0 for never."""
 
 
 class Client(Record, frozen=True, kw_only=True, tag="client"):
@@ -143,11 +167,27 @@ class Bridge(Record, frozen=True, kw_only=True, tag="bridge"):
     no_crypto: bool | None = None
 
 
+class Maintenance(Record, frozen=True, kw_only=True, tag="maintenance"):
+    """Of the node that the id names. Times are Unix seconds and seconds."""
+
+    started: float
+    duration: int
+    description: str
+
+
 class Export(msgspec.Struct, frozen=True):
     """Of one iSCSI target to one initiator."""
 
     portal_group: int
     target: int
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Its name is the one that the volume had when it became a target: initiators that are logged in know it."""
+
+    name: str
+    visible_id: int
+    """Of the volume, which survives a revert."""
 
 
 class Initiator(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,11 +218,23 @@ class ISCSI(Record, frozen=True, kw_only=True, tag="iscsi"):
     next_part: int = 1
     initiators: dict[int, Initiator] = {}
     portal_groups: dict[int, PortalGroup] = {}
-    targets: dict[int, int] = {}
-    """Visible id of the volume, which survives a revert."""
+    targets: dict[int, Target] = {}
 
 
-AnyRecord = Object | Template | Group | Disk | Server | Client | Bucket | Location | RemoteCluster | Bridge | ISCSI
+AnyRecord = (
+    Object
+    | Template
+    | Group
+    | Disk
+    | Server
+    | Client
+    | Bucket
+    | Location
+    | RemoteCluster
+    | Bridge
+    | ISCSI
+    | Maintenance
+)
 
 
 class Put(msgspec.Struct, frozen=True, tag="put"):

@@ -1,18 +1,14 @@
-"""Services, disks, clients and peers, as far as clients of the API look at them."""
+"""Services, clients and peers, and what is under way among them (spec storpool-api 2.1, 2.2, 6.5)."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 
 from simulator.api import errors
+from simulator.api.errors import Refused
 from simulator.api.schema.answers import (
     ClientConfigStatus,
     ClusterStatus,
-    DiskDescription,
-    DiskObject,
-    DiskSummary,
     MgmtService,
     NetDesc,
     Ok,
@@ -21,15 +17,15 @@ from simulator.api.schema.answers import (
     Service,
     Task,
 )
-from simulator.cluster import disksets
+from simulator.api.schema.disks import ClientRequests, PeerService, PeersQuery, PeersRequests, PeerStatus
+from simulator.cluster import health
+from simulator.cluster.disks import objects_by_disk
 from simulator.cluster.effects import Attach, Effect
 from simulator.cluster.plan import Call, Hold, Plan
-from simulator.cluster.records import Client, Disk, Put
+from simulator.cluster.records import Client, Put, Server
 from simulator.cluster.summary import links
 
-ALLOCATION_GROUP = 512 << 20
-"""Bytes that one of a disk's allocation groups holds; cinder computes capacities from them (spec 6.4)."""
-OBJECT_OK = 1
+_RECOVERY, _DRAINING = 2, 3
 _MGMT_NODE = 1
 _PEER_MGMT = 0xF000
 _PEER_CLIENT = 0x8000
@@ -42,24 +38,43 @@ def services_list(call: Call) -> ClusterStatus:
 
 
 def servers_list(call: Call) -> ClusterStatus:
+    """An error when the cluster is not operational."""
+    if not health.operational(call.state):
+        raise Refused("unavailable", "The cluster is not operational: too few servers run", transient=True)
+    return servers_list_blocked(call)
+
+
+def servers_list_blocked(call: Call) -> ClusterStatus:
+    """As `servers_list`, also of a cluster that is not operational, with the disks that it waits for."""
     version, started = call.settings.version, int(call.started)
     mgmt = MgmtService(
         id=1, nodeId=_MGMT_NODE, version=version, startTime=started, status="running", active=True, prio=0
     )
-    servers = {
-        server.id: ServerService(
-            id=server.id,
-            nodeId=server.node,
-            version=version,
-            startTime=started,
-            status="running",
-            missingDisks=[],
-            pendingDisks=[],
-        )
-        for server in call.state.servers.values()
-    }
+    operational = health.operational(call.state)
+    servers = {server.id: _server(call, server, operational=operational) for server in call.state.servers.values()}
     return ClusterStatus(
-        clusterStatus="running", mgmt={1: mgmt}, clients={}, servers=servers, bridges={}, iscsiTargets={}
+        clusterStatus="running" if operational else "down",
+        mgmt={1: mgmt},
+        clients={},
+        servers=servers,
+        bridges={},
+        iscsiTargets={},
+    )
+
+
+def _server(call: Call, server: Server, *, operational: bool) -> ServerService:
+    state = call.state
+    up = health.server_up(server)
+    disks = [disk for disk in state.disks.values() if disk.server == server.id]
+    waited_for = [] if operational else [disk for disk in disks if not (disk.ignored or disk.ejected)]
+    return ServerService(
+        id=server.id,
+        nodeId=server.node,
+        version=call.settings.version,
+        startTime=int(max(call.started, server.back_since)) if up else None,
+        status=("running" if operational else "waiting") if up else "down",
+        missingDisks=[disk.id for disk in waited_for if not health.disk_up(state, disk)],
+        pendingDisks=[disk.id for disk in waited_for if health.disk_up(state, disk)],
     )
 
 
@@ -71,95 +86,6 @@ def _client(call: Call, client: Client) -> Service:
         startTime=int(call.started) if client.running else None,
         status="running" if client.running else "down",
     )
-
-
-def disks_list(call: Call) -> dict[int, DiskSummary]:
-    return {disk.id: _disk(call, disk) for disk in call.state.disks.values()}
-
-
-def server_disks_list(call: Call) -> dict[int, DiskSummary]:
-    server = int(call.args[0])
-    if server not in call.state.servers:
-        raise errors.missing("Server", server)
-    return {disk.id: _disk(call, disk) for disk in call.state.disks.values() if disk.server == server}
-
-
-def disk_describe(call: Call) -> DiskDescription:
-    return _describe(call, _find_disk(call, call.args[0]))
-
-
-def server_disk_describe(call: Call) -> DiskDescription:
-    disk = _find_disk(call, call.args[1])
-    if disk.server != int(call.args[0]):
-        raise errors.missing("Disk", f"{disk.id} of server {call.args[0]}")
-    return _describe(call, disk)
-
-
-def _find_disk(call: Call, number: str) -> Disk:
-    found = call.state.disks.get(int(number))
-    if found is None:
-        raise errors.missing("Disk", number)
-    return found
-
-
-def _describe(call: Call, disk: Disk) -> DiskDescription:
-    """One entry for each volume or snapshot that has a copy here: its first object stands for all of them."""
-    state = call.state
-    here = [
-        found for found in state.objects.values() if any(disk.id in disks for disks in disksets.placed(state, found))
-    ]
-    objects = {
-        index: DiskObject(
-            objectId=0,
-            generation=state.generation,
-            version=1,
-            volume=found.shown_name,
-            parentVolume=state.objects[found.parent].shown_name if found.parent else "",
-            onDiskSize=0,
-            storedSize=0,
-            state=OBJECT_OK,
-            volumeId=found.id,
-        )
-        for index, found in enumerate(here)
-    }
-    return DiskDescription(objects=objects, **_disk_fields(call, disk))
-
-
-def _disk(call: Call, disk: Disk) -> DiskSummary:
-    return DiskSummary(**_disk_fields(call, disk))
-
-
-def _disk_fields(call: Call, disk: Disk) -> dict[str, Any]:
-    """Fields of `DiskSummary` (Any: each has its own type).
-
-    The pool's bytes are spread evenly over the disks, as many copies as the default replication says.
-    """
-    share = call.settings.default_replication / max(1, len(call.state.disks))
-    capacity, free = (int(amount * share) for amount in call.capacity)
-    groups = max(1, capacity // ALLOCATION_GROUP)
-    allocated = min(groups, -(-(capacity - free) // ALLOCATION_GROUP))
-    pieces = len(call.state.objects)
-    return {
-        "id": disk.id,
-        "serverId": disk.server,
-        "ssd": disk.ssd,
-        "model": "SPLAB-SSD" if disk.ssd else "SPLAB-HDD",
-        "serial": f"SPLAB{disk.id:06}",
-        "description": disk.description,
-        "device": f"/dev/sd{'b' if disk.ssd else 'a'}1",
-        "sectorsCount": groups * ALLOCATION_GROUP // 512,
-        "empty": not pieces,
-        "entriesCount": 30000,
-        "entriesAllocated": min(30000, pieces),
-        "entriesFree": 30000 - min(30000, pieces),
-        "objectsCount": 30000,
-        "objectsAllocated": min(30000, pieces),
-        "objectsFree": 30000 - min(30000, pieces),
-        "objectsOnDiskSize": capacity - free,
-        "agCount": groups,
-        "agAllocated": allocated,
-        "agFree": groups - allocated,
-    }
 
 
 def clients_config_dump(call: Call) -> list[ClientConfigStatus]:
@@ -208,8 +134,33 @@ def client_up(call: Call) -> Plan:
     return Plan(Ok(), [Put(msgspec.structs.replace(client, left_generation=-1))], effects, touches)
 
 
+def server_down(call: Call) -> Plan:
+    """Control: the server named in the path goes down, and its disks with it."""
+    server = _find_server(call)
+    if not health.server_up(server):
+        return Plan(Ok())
+    gone = msgspec.structs.replace(server, left_generation=call.state.generation)
+    return Plan(Ok(), [Put(gone)], touches=(f"server {server.id}",))
+
+
+def server_back(call: Call) -> Plan:
+    """Control: the server runs again; its disks are brought up to date."""
+    server = _find_server(call)
+    if health.server_up(server):
+        return Plan(Ok())
+    back = msgspec.structs.replace(server, left_generation=-1, back_since=call.now)
+    return Plan(Ok(), [Put(back)], touches=(f"server {server.id}",))
+
+
+def _find_server(call: Call) -> Server:
+    found = call.state.servers.get(int(call.args[0]))
+    if found is None:
+        raise errors.missing("Server", call.args[0])
+    return found
+
+
 def peers_list(call: Call) -> dict[int, PeerDesc]:
-    running = {server.id: True for server in call.state.servers.values()}
+    running = {server.id: health.server_up(server) for server in call.state.servers.values()}
     running.update({_PEER_CLIENT + client.id: client.running for client in call.state.clients.values()})
     running[_PEER_MGMT + 1] = True
     return {
@@ -225,6 +176,49 @@ def peers_list(call: Call) -> dict[int, PeerDesc]:
     }
 
 
-def tasks_list(_call: Call) -> list[Task]:
-    """Recovery and relocation never run here: there is one copy of the data."""
-    return []
+def tasks_list(call: Call) -> list[Task]:
+    """Disks that are brought up to date, and disks that are drained."""
+    counts = objects_by_disk(call)
+    tasks = []
+    for disk in call.state.disks.values():
+        if not health.disk_up(call.state, disk):
+            continue
+        recovered, drained = health.recovered(call, disk), health.drained(call, disk)
+        if recovered < 1.0:
+            tasks.append(_task(disk.id, _RECOVERY, counts[disk.id], recovered))
+        if disk.soft_eject == "on" and drained < 1.0:
+            tasks.append(_task(disk.id, _DRAINING, counts[disk.id], drained))
+    return tasks
+
+
+def _task(disk: int, kind: int, objects: int, done: float) -> Task:
+    completed = int(objects * done)
+    return Task(
+        diskId=disk,
+        transactionId=disk << 8 | kind,
+        allObjects=objects,
+        completedObjects=completed,
+        dispatchedObjects=min(objects, completed + 1),
+        unresolvedObjects=0,
+    )
+
+
+def client_requests(call: Call) -> ClientRequests:
+    """Requests of clients go to loop devices and are not seen here, so there are none."""
+    return ClientRequests(clientId=call.state.client(int(call.args[0])).id, requests=[])
+
+
+def peers_requests(call: Call, _body: PeersQuery | None) -> PeersRequests:
+    """Each server and client has answered, or is down."""
+    peers = [("server", server.id, server.id, health.server_up(server)) for server in call.state.servers.values()]
+    peers += [("client", client.id, _PEER_CLIENT + client.id, client.running) for client in call.state.clients.values()]
+    return PeersRequests(
+        requests=[
+            PeerStatus(
+                peerId=peer,
+                service=PeerService(type=kind, id=str(number)),
+                status="peerDone" if up else "peer_down",
+            )
+            for kind, number, peer, up in peers
+        ]
+    )

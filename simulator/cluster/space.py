@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from simulator.api.errors import Refused
 from simulator.api.schema.answers import ChainCount, Description, Info, QuickStatus, Space, Status, VolumesAndSnapshots
-from simulator.cluster import disksets
+from simulator.cluster import disks, disksets, health
 from simulator.cluster.plan import Call
 from simulator.cluster.records import Object
 from simulator.cluster.summary import fields, objects_count
@@ -41,12 +43,45 @@ def volumes_status(call: Call) -> dict[str, Status]:
     shown = {}
     for found in call.state.objects.values():
         stored = call.stored.get(found.id, 0)
-        shown[found.shown_name] = Status(storedSize=stored, onDiskSize=stored, **fields(call, found))
+        shown[found.shown_name] = Status(
+            storedSize=stored, onDiskSize=stored * found.replication, **_health(call, found), **fields(call, found)
+        )
     return shown
 
 
 def volumes_quick_status(call: Call) -> dict[str, QuickStatus]:
-    return {found.shown_name: QuickStatus(**fields(call, found)) for found in call.state.objects.values()}
+    return {
+        found.shown_name: QuickStatus(**_health(call, found), **fields(call, found))
+        for found in call.state.objects.values()
+    }
+
+
+def _health(call: Call, found: Object) -> dict[str, Any]:  # Any: each field has its own type
+    """What the disks of its copies make of it."""
+    known = call.state.disks
+    targets, placed = disksets.targets(call, found), disksets.placed(call, found)
+    used = {disk for each in placed for disk in each}
+    up = {disk for disk in used if health.disk_up(call.state, known[disk])}
+    good = {disk for disk in up if health.recovered(call, known[disk]) >= 1.0}
+    behind = [1 - health.recovered(call, known[disk]) for disk in up - good]
+    dead = [each for each in placed if not up & set(each)]
+    lost = [each for each in placed if not each]
+    waiting = [each for each in placed if up & set(each) and not good & set(each)]
+    short = any(len(good & set(each)) < found.replication for each in placed)
+    status = "data lost" if lost else "down" if dead else "up soon" if waiting else "up"
+    wanted = {disk for each in targets for disk in each}
+    return {
+        "status": status,
+        "migrating": targets != placed,
+        "decreasedRedundancy": short,
+        "syncingDataBytes": int(sum(behind) * found.size / max(1, len(used))),
+        "syncingMetaObjects": len(behind),
+        "downBytes": found.size * len(dead) // len(placed),
+        "upSoonChainsCount": len(waiting),
+        "downDrives": sorted(used - up),
+        "missingTargetDrives": sorted(disk for disk in wanted if not health.disk_up(call.state, known[disk])),
+        "softEjectingDrives": sorted(disk for disk in used if known[disk].soft_eject != "off"),
+    }
 
 
 def volume_info(call: Call) -> Info:
@@ -66,13 +101,15 @@ def snapshot_describe(call: Call) -> Description:
 
 
 def _info(call: Call, found: Object) -> Info:
-    disks = disksets.placed(call.state, found)[0]
-    count = objects_count(found.size)
+    per_disk = disks.share(call, found)
+    placed = disksets.placed(call, found)
+    whole, rest = divmod(objects_count(found.size), len(placed))
+    sets = [ChainCount(disks=each, count=whole + (at < rest)) for at, each in enumerate(placed)]
     return Info(
-        disksCount=len(disks),
-        objectsPerDisk=dict.fromkeys(disks, count),
-        objectsPerChain=[ChainCount(disks=disks, count=count)],
-        objectsPerDiskSet=[ChainCount(disks=disks, count=count)],
+        disksCount=len(per_disk),
+        objectsPerDisk=per_disk,
+        objectsPerChain=sets,
+        objectsPerDiskSet=sets,
         **fields(call, found),
     )
 
@@ -82,6 +119,6 @@ def _description(call: Call, found: Object) -> Description:
     if count > DESCRIBED_OBJECTS:
         text = f"'{found.shown_name}' has {count} objects; this simulator describes at most {DESCRIBED_OBJECTS}"
         raise Refused("notImplemented", text)
-    placed = disksets.placed(call.state, found)
+    placed = disksets.placed(call, found)
     objects = [placed[at % len(placed)] for at in range(count)]
-    return Description(targetDiskSets=disksets.targets(call.state, found), objects=objects, **fields(call, found))
+    return Description(targetDiskSets=disksets.targets(call, found), objects=objects, **fields(call, found))

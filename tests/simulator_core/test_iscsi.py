@@ -103,10 +103,12 @@ def test_a_target_follows_its_volume_and_keeps_it(rig: Bindings) -> None:
     rig.strict.volumeUpdate("v", {"rename": "Other_Name"})
     ((at, target),) = configured(rig)["targets"].items()
     assert target == {
-        "name": "iqn.2019-08.com.example:alpha:other-name",
+        "name": "iqn.2019-08.com.example:alpha:v",
         "volume": "Other_Name",
         "currentControllerId": 7,
     }
+    rig.strict.volumeCreate({"name": "V", "size": 512})
+    assert rig.refuses("POST", "iSCSIConfig", {"commands": [{"createTarget": {"volumeName": "V"}}]}) == "objectExists"
     snapshot = rig.strict.snapshotCreate("Other_Name", {})["snapshotGlobalId"]
     rig.strict.volumeRevert("Other_Name", {"toSnapshot": f"~{snapshot}"})
     assert configured(rig)["targets"] == {at: target}

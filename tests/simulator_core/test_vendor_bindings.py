@@ -61,6 +61,7 @@ def test_every_implemented_call_answers_what_the_bindings_declare(api: tuple[spa
         strict.snapshotDelete("~" + taken["snapshotGlobalId"])
     _locations_clusters_and_bridges(strict)
     _iscsi(strict)
+    _disks(strict)
     strict.kvsCreate("bucket")
     strict.kvsUpdate("bucket", {"set": {"k": "v"}})
     strict.kvsBuckets()
@@ -105,6 +106,28 @@ def test_every_implemented_call_answers_what_the_bindings_declare(api: tuple[spa
 
     implemented = {operation.method for operation in OPERATIONS if operation.handler is not None}
     assert strict.called == implemented - NEWER
+
+
+def _disks(strict: Strict) -> None:
+    strict.diskSetDesc(302, {"description": "slot 4"})
+    assert strict.diskDescribe(302)["description"] == "slot 4"
+    for call in ("diskScrubStart", "diskScrubPause", "diskScrubContinue", "diskRetrim"):
+        strict.__getattr__(call)(302)
+    strict.diskSoftEject(302)
+    strict.diskSoftEjectPause(302)
+    assert strict.disksList()["302"]["softEject"] == "paused"
+    strict.diskSoftEjectCancel(302)
+    strict.diskActiveRequests(302)
+    strict.diskEject(302)
+    assert "device" not in strict.disksList()["302"]
+    strict.diskIgnore(302)
+    strict.diskForget(302)
+    assert "302" not in strict.disksList()
+    strict.clientActiveRequests(1)
+    assert len(strict.allPeersActiveRequests()["requests"]) == 6
+    strict.maintenanceSet({"nodeId": 2, "duration": 60, "description": "new fans", "maxNodesInMaintenance": 1})
+    assert [node["remaining"] for node in strict.maintenanceList()["nodes"]] == [60]
+    strict.maintenanceComplete({"nodeId": 2})
 
 
 def _iscsi(strict: Strict) -> None:

@@ -4,15 +4,40 @@ from __future__ import annotations
 
 from simulator.api.operation import get
 from simulator.api.schema import answers
+from simulator.api.schema import disks as schema
 from simulator.cluster import services
 
 OPERATIONS = (
     get("peersList", "NetworkPeersList", handler=services.peers_list, answer=dict[int, answers.PeerDesc]),
     get("tasksList", "TasksList", handler=services.tasks_list, answer=list[answers.Task]),
-    get("servicesList", "ServicesList", handler=services.services_list, answer=answers.ClusterStatus),
-    get("serversListBlocked", "ServersListBlocked", handler=services.servers_list, answer=answers.ClusterStatus),
-    get("allPeersActiveRequests", "AllPeersActiveRequests"),
-    get("serversList", "ServersList", handler=services.servers_list, answer=answers.ClusterStatus),
+    get(
+        "servicesList",
+        "ServicesList",
+        handler=services.services_list,
+        answer=answers.ClusterStatus,
+        errors=("unavailable",),
+    ),
+    get(
+        "serversListBlocked",
+        "ServersListBlocked",
+        handler=services.servers_list_blocked,
+        answer=answers.ClusterStatus,
+        errors=("unavailable",),
+    ),
+    get(
+        "allPeersActiveRequests",
+        "AllPeersActiveRequests",
+        handler=services.peers_requests,
+        request=schema.PeersQuery,
+        answer=schema.PeersRequests,
+    ),
+    get(
+        "serversList",
+        "ServersList",
+        handler=services.servers_list,
+        answer=answers.ClusterStatus,
+        errors=("unavailable",),
+    ),
     get(
         "clientsConfigDump",
         "ClientsConfigDump",
@@ -25,5 +50,10 @@ OPERATIONS = (
         handler=services.client_config_wait,
         answer=list[answers.ClientConfigStatus],
     ),
-    get("clientActiveRequests", "ClientActiveRequests/{clientId}"),
+    get(
+        "clientActiveRequests",
+        "ClientActiveRequests/{clientId}",
+        handler=services.client_requests,
+        answer=schema.ClientRequests,
+    ),
 )
