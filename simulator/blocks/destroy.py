@@ -44,11 +44,11 @@ def _devices(state: Path) -> list[str]:
     removed = []
     of_volumes = [status for pool_id in _pool_ids(state) for status in pool.devices(pool_id)]
     for status in of_volumes:
+        if throttle.missing() is None:
+            throttle.limit(status.number, throttle.NONE)
         if not loop.clear(status.number, status.tag, force=False):
             loop.fence(status.number, status.tag)
             loop.clear(status.number, status.tag, force=True)
-        if throttle.missing() is None:
-            throttle.limit(status.number, throttle.NONE)
         removed.append(f"took away {status.path} ({status.tag})")
     _wait_until_gone(state)
     return removed

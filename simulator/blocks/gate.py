@@ -29,6 +29,9 @@ QUIET_SECONDS = 5.0
 _LONGEST_SECONDS = 60
 """After this the child lifts the gate whatever the simulator does."""
 _PAUSE = 0.0005
+_QUIET_FOR = 0.003
+_CLOSINGS = 5
+_Changes = list[tuple[int, tuple[int, int]]]
 _TRIES = 25
 _FILE = "gate.json"
 
@@ -63,19 +66,22 @@ class Throttled:
         self._guard = threading.Lock()
 
     def copy(self, devices: Sequence[Held], copy: Callable[[], None], undo: Callable[[], None]) -> None:
-        # One group at a time: what is to be lifted is one file, and each is over in its time.
-        with self._guard, self._closed(devices):
-            deadline = time.monotonic() + QUIET_SECONDS
-            while busy := [held.number for held in devices if throttle.writes_under_way(held.number)]:
-                if time.monotonic() > deadline:
-                    text = f"writes to {', '.join(f'/dev/loop{number}' for number in busy)} did not end"
-                    raise BlocksError(f"{text} in {QUIET_SECONDS:g} s; try again when there is less to write")
-                time.sleep(_PAUSE)
+        for _ in range(_CLOSINGS):
             try:
-                copy()
+                # One group at a time: what is to be lifted is one file, and each is over in its time.
+                with self._guard, self._closed(devices):
+                    before = _await_quiet(devices)
+                    copy()
+                    quiet = before == _changes(devices)
             except BaseException:
                 undo()
                 raise
+            if quiet:
+                return
+            # A write that had passed the throttle and was not counted yet. Undone with the gate open, for that may take
+            # longer than writers should wait.
+            undo()
+        raise BlocksError(f"something was written each of {_CLOSINGS} times although the gate was closed; try again")
 
     @contextlib.contextmanager
     def _closed(self, devices: Sequence[Held]) -> Iterator[None]:
@@ -99,6 +105,27 @@ class Throttled:
             path.unlink()
 
 
+def _await_quiet(devices: Sequence[Held]) -> _Changes:
+    """Until nothing is under way, and was not for a moment: a write may be on its way from throttle to device."""
+    deadline = time.monotonic() + QUIET_SECONDS
+    last, since = _changes(devices), time.monotonic()
+    while any(under_way for under_way, _ in last) or time.monotonic() < since + _QUIET_FOR:
+        if time.monotonic() > deadline:
+            busy = [held.number for held, (under_way, _) in zip(devices, last, strict=True) if under_way]
+            text = f"writes to {', '.join(f'/dev/loop{number}' for number in busy)} did not end"
+            raise BlocksError(f"{text} in {QUIET_SECONDS:g} s; try again when there is less to write")
+        time.sleep(_PAUSE)
+        now = _changes(devices)
+        if now != last:
+            last, since = now, time.monotonic()
+    return last
+
+
+def _changes(devices: Sequence[Held]) -> _Changes:
+    """Writes under way on each device, and what it has finished."""
+    return [(throttle.writes_under_way(held.number), throttle.changes_finished(held.number)) for held in devices]
+
+
 def _lift(held: Held) -> str:
     return f"{throttle.device_id(held.number)} {throttle.rules(held.limits)['write_bps']}"
 
@@ -117,16 +144,18 @@ def _child(lifts: Sequence[tuple[str, str]]) -> subprocess.Popen[bytes]:
 
 
 def lift_left(state: Path) -> list[str]:
-    """Lift what a simulator left closed that was killed; one line when there was something. The devices are still
-    those of that time: while the gate is closed none can be taken away."""
+    """Lift what a simulator left closed that was killed; one line when there was something. A device that is not
+    stopped was lifted before, and its number may be another's by now."""
     path = state / _FILE
     try:
         lifts = json.loads(path.read_text())
     except FileNotFoundError:
         return []
     for file, rule in lifts:
+        device = rule.partition(" ")[0]
         with contextlib.suppress(OSError):
-            Path(file).write_text(rule)
+            if f"{device} {throttle.STOPPED}" in Path(file).read_text().splitlines():
+                Path(file).write_text(rule)
     path.unlink()
     return [f"lifted the gate of {len(lifts)} devices, left closed by a group snapshot"]
 
@@ -136,14 +165,13 @@ class Watched:
 
     def copy(self, devices: Sequence[Held], copy: Callable[[], None], undo: Callable[[], None]) -> None:
         for _ in range(_TRIES):
-            before = [throttle.writes_begun_and_finished(held.number) for held in devices]
+            before = _changes(devices)
             try:
                 copy()
             except BaseException:
                 undo()
                 raise
-            after = [throttle.writes_begun_and_finished(held.number) for held in devices]
-            if before == after and not any(under_way for _, under_way in before):
+            if before == _changes(devices) and not any(under_way for under_way, _ in before):
                 return
             undo()
         raise BlocksError(f"the group was written to during each of {_TRIES} attempts; stop its writers and try again")

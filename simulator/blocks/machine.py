@@ -121,13 +121,15 @@ class LoopBlocks:
     def _forget_device(self, status: loop.Status, key: int) -> None:
         if status.fenced:
             return
+        self._say(status.number, NONE)
         if status.leaving or not self._cleared(status.number, status.tag):
+            self._say(status.number, self._limits.get(key, NONE))
             raise DeviceBusy(f"object {key} is open: {_who(status.path)}")
         for place, attachment in self._snapshot():
             if attachment.tag == status.tag:
                 remove(set(attachment.links))
                 self._forget(place)
-                self._unlimit(attachment.number, key)
+                self._forget_limits(key)
 
     def stored(self, key: int) -> int:
         with explained(f"measuring object {key}"):
@@ -153,6 +155,7 @@ class LoopBlocks:
             with loop.configured(self._store.path(key), self._tag(*place), read_only=read_only) as status:
                 path = self._publish(place, status.number, wanted, read_only=read_only)
             if old is not None:
+                self._say(old.number, NONE)
                 loop.clear(old.number, old.tag, force=True)
             return path
 
@@ -162,9 +165,8 @@ class LoopBlocks:
         for path in sorted(wanted):
             point(path, loop.device_path(number))
         remove(self._unused(set(old.links) if old is not None else set(), wanted, number))
-        if self.enforces_limits:
-            # Also without limits: the number may have had another device's, if somebody died as it went.
-            throttle.limit(number, self._limits.get(place[0], NONE))
+        # Also without limits: the number may have had another device's, if somebody died as it went.
+        self._say(number, self._limits.get(place[0], NONE))
         with self._guard:
             self._attached[place] = _Attachment(number, self._tag(*place), read_only, frozenset(wanted))
         return loop.device_path(number)
@@ -186,19 +188,24 @@ class LoopBlocks:
             # Links first: a number that is free is anybody's, and no link of ours may lead there.
             gone = self._unused(set(old.links), set(), old.number)
             remove(gone)
+            # Before the number is free, for then its rules would be another device's.
+            self._say(old.number, NONE)
             if force:
                 self._take_away(old.number, old.tag)
             elif not self._cleared(old.number, old.tag):
                 for path in sorted(gone):
                     point(path, device)
+                self._say(old.number, self._limits.get(key, NONE))
                 raise DeviceBusy(f"object {key} is open at client {client}: {_who(device)}")
             self._forget(place)
-            self._unlimit(old.number, key)
+            self._forget_limits(key)
 
-    def _unlimit(self, number: int, key: int) -> None:
-        """The device is gone, or nobody's any more, and its rules must not hit the next of its number."""
+    def _say(self, number: int, limits: Limits) -> None:
         if self.enforces_limits:
-            throttle.limit(number, NONE)
+            throttle.limit(number, limits)
+
+    def _forget_limits(self, key: int) -> None:
+        """They are the object's only as long as it has a device."""
         if not any(held == key for (held, _), _ in self._snapshot()):
             with self._guard:
                 self._limits.pop(key, None)
@@ -280,11 +287,10 @@ class LoopBlocks:
 
     def _take_away(self, number: int, tag: str) -> None:
         """At once where nobody uses it; else its I/O fails from now on and it goes with its last opener."""
+        self._say(number, NONE)
         if not loop.clear(number, tag, force=False):
             loop.fence(number, tag)
             loop.clear(number, tag, force=True)
-        if self.enforces_limits:
-            throttle.limit(number, NONE)
 
     def _reconcile_objects(self, sizes: Mapping[int, int]) -> list[str]:
         mended = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup/blkio")
-_STOPPED = 1
+STOPPED = 1
 """Bytes a second: as good as none."""
 
 
@@ -59,7 +59,7 @@ def rules(limits: Limits) -> dict[str, int]:
 
 def stop_writes(number: int) -> None:
     """Writes that have not been begun wait from now on; whoever made them cannot be killed meanwhile."""
-    rule_file("write_bps").write_text(f"{device_id(number)} {_STOPPED}")
+    rule_file("write_bps").write_text(f"{device_id(number)} {STOPPED}")
 
 
 def writes_under_way(number: int) -> int:
@@ -68,8 +68,8 @@ def writes_under_way(number: int) -> int:
     return int(writes)
 
 
-def writes_begun_and_finished(number: int) -> tuple[int, int]:
-    """Writes that the device has finished, and those under way: equal numbers, and none under way, at two moments mean
-    that nothing was written between them."""
+def changes_finished(number: int) -> tuple[int, int]:
+    """Writes and discards that the device has finished. Equal at two moments, with no write under way at either, they
+    mean that nothing was changed between them."""
     fields = Path(f"/sys/block/loop{number}/stat").read_text().split()
-    return int(fields[4]), int(fields[8])
+    return int(fields[4]), int(fields[11])

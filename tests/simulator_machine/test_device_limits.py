@@ -13,7 +13,7 @@ from machine_rigs import LoopRig, loop_rig
 
 from simulator.blocks import throttle
 from simulator.blocks.destroy import destroy
-from simulator.ports import Links
+from simulator.ports import DeviceBusy, Links
 
 MB = 1 << 20
 SECONDS = 1.0
@@ -80,6 +80,21 @@ def test_a_restart_keeps_the_device_and_says_its_limits_again(rig: LoopRig) -> N
     assert sorted(rule.split()[1] for rule in rules_of(device)) == ["500", "500"]
     blocks.reconcile({1: 16 * MB}, {})
     assert rules_of(device) == []
+
+
+def test_other_rights_take_the_limits_to_the_new_device(rig: LoopRig) -> None:
+    rig.blocks.limit(1, 300, 0)
+    before = rig.blocks.attach(1, HERE, read_only=False)
+    after = rig.blocks.attach(1, HERE, read_only=True)
+    assert after != before and rules_of(before) == [] and len(rules_of(after)) == 2
+
+
+def test_a_device_that_stays_because_it_is_open_keeps_its_limits(rig: LoopRig) -> None:
+    rig.blocks.limit(1, 300, 0)
+    device = rig.blocks.attach(1, HERE, read_only=False)
+    with rig.hold(1, 1), pytest.raises(DeviceBusy):
+        rig.blocks.detach(1, 1, force=False)
+    assert len(rules_of(device)) == 2
 
 
 def test_a_removed_simulator_leaves_no_limit(rig: LoopRig) -> None:
