@@ -45,9 +45,6 @@ class Held:
 
 
 class Gate(Protocol):
-    name: str
-    """As the live page and the control API show it."""
-
     def copy(self, devices: Sequence[Held], copy: Callable[[], None], undo: Callable[[], None]) -> None:
         """Have `copy` done with all devices at one point in time; `undo` takes back one that was not. `BlocksError`
         when there was no such point."""
@@ -59,8 +56,6 @@ def choose(state: Path) -> Gate:
 
 
 class Throttled:
-    name = "block throttle (cgroup v1)"
-
     def __init__(self, state: Path) -> None:
         self._state = state
         self._guard = threading.Lock()
@@ -161,8 +156,6 @@ def lift_left(state: Path) -> list[str]:
 
 
 class Watched:
-    name = "counters of the devices, copied again after a write"
-
     def copy(self, devices: Sequence[Held], copy: Callable[[], None], undo: Callable[[], None]) -> None:
         for _ in range(_TRIES):
             before = _changes(devices)

@@ -175,13 +175,13 @@ def disk_requests(call: Call) -> DiskRequests:
 
 
 def set_description(call: Call, body: DiskDescUpdate) -> Plan:
-    return _change(call, _find(call, call.args[0]), description=body.description)
+    return _change(_find(call, call.args[0]), description=body.description)
 
 
 def eject(call: Call) -> Plan:
-    """The disk is used no more at once; what it held is lost to its volumes."""
+    """The disk is used no more at once. There is one copy of the data here, so its volumes show others in its place."""
     disk = _find_up(call)
-    return _change(call, disk, left_generation=call.state.generation, ejected=True, soft_eject="off")
+    return _change(disk, left_generation=call.state.generation, ejected=True, soft_eject="off")
 
 
 def forget(call: Call) -> Plan:
@@ -203,7 +203,7 @@ def ignore(call: Call) -> Plan:
     disk = _find(call, call.args[0])
     if health.disk_up(call.state, disk):
         raise errors.busy(f"Disk {disk.id} is up")
-    return _change(call, disk, ignored=True)
+    return _change(disk, ignored=True)
 
 
 def soft_eject(call: Call) -> Plan:
@@ -212,16 +212,14 @@ def soft_eject(call: Call) -> Plan:
     if disk.soft_eject == "on":
         return Plan(Ok())
     done = disk.drained_seconds if disk.soft_eject == "paused" else 0.0
-    return _change(call, disk, soft_eject="on", drained_since=call.now, drained_seconds=done)
+    return _change(disk, soft_eject="on", drained_since=call.now, drained_seconds=done)
 
 
 def soft_eject_pause(call: Call) -> Plan:
     disk = _find_up(call)
     if disk.soft_eject != "on":
         raise errors.invalid(f"Disk {disk.id} is not being ejected")
-    return _change(
-        call, disk, soft_eject="paused", drained_seconds=disk.drained_seconds + call.now - disk.drained_since
-    )
+    return _change(disk, soft_eject="paused", drained_seconds=disk.drained_seconds + call.now - disk.drained_since)
 
 
 def soft_eject_cancel(call: Call) -> Plan:
@@ -229,7 +227,7 @@ def soft_eject_cancel(call: Call) -> Plan:
     disk = _find_up(call)
     if disk.soft_eject == "off":
         raise errors.invalid(f"Disk {disk.id} is not being ejected")
-    return _change(call, disk, soft_eject="off", drained_since=0.0, drained_seconds=0.0)
+    return _change(disk, soft_eject="off", drained_since=0.0, drained_seconds=0.0)
 
 
 def retrim(call: Call) -> Plan:
@@ -243,7 +241,6 @@ def scrub_start(call: Call) -> Plan:
     if disk.scrub_started and health.scrubbed(call, disk) < 1.0:
         return Plan(Ok())
     return _change(
-        call,
         disk,
         last_scrub=health.last_scrub(call, disk),
         scrub_started=call.now,
@@ -259,7 +256,7 @@ def scrub_pause(call: Call) -> Plan:
     changed: dict[str, Any] = {"scrub_paused_since": call.now}
     if health.scrubbed(call, disk) >= 1.0:
         changed |= {"scrub_started": 0.0, "last_scrub": health.last_scrub(call, disk)}
-    return _change(call, disk, **changed)
+    return _change(disk, **changed)
 
 
 def scrub_continue(call: Call) -> Plan:
@@ -267,7 +264,7 @@ def scrub_continue(call: Call) -> Plan:
     if not disk.scrub_paused_since:
         return Plan(Ok())
     held = call.now - disk.scrub_paused_since if disk.scrub_started else 0.0
-    return _change(call, disk, scrub_paused_since=0.0, scrub_paused_seconds=disk.scrub_paused_seconds + held)
+    return _change(disk, scrub_paused_since=0.0, scrub_paused_seconds=disk.scrub_paused_seconds + held)
 
 
 def disk_down(call: Call) -> Plan:
@@ -275,7 +272,7 @@ def disk_down(call: Call) -> Plan:
     disk = _find(call, call.args[0])
     if disk.left_generation >= 0:
         return Plan(Ok())
-    return _change(call, disk, left_generation=call.state.generation)
+    return _change(disk, left_generation=call.state.generation)
 
 
 def disk_back(call: Call) -> Plan:
@@ -283,9 +280,9 @@ def disk_back(call: Call) -> Plan:
     disk = _find(call, call.args[0])
     if disk.left_generation < 0:
         return Plan(Ok())
-    return _change(call, disk, left_generation=-1, back_since=call.now, ejected=False, ignored=False)
+    return _change(disk, left_generation=-1, back_since=call.now, ejected=False, ignored=False)
 
 
-def _change(_call: Call, disk: Disk, **changed: Any) -> Plan:  # Any: as in `_fields`
+def _change(disk: Disk, **changed: Any) -> Plan:  # Any: as in `_fields`
     new = msgspec.structs.replace(disk, **changed)
     return Plan(Ok(), [] if new == disk else [Put(new)], touches=(f"disk {disk.id}",))
