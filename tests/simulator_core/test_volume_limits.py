@@ -59,6 +59,9 @@ class LimitsOfDevices(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
+        for key in self.simulator.blocks.objects():
+            # Those of a new process remember none.
+            self.simulator.blocks.limit(key, 0, 0)
         self.simulator.restart()
 
     @invariant()
