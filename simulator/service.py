@@ -329,7 +329,9 @@ class Service:
             self._submit(*one)
 
     def _watch_doubts(self) -> None:
-        if self._doubts_due is None and moving.in_doubt(self._cluster.state):
+        if not moving.in_doubt(self._cluster.state):
+            self._doubts_due = None
+        elif self._doubts_due is None:
             self._doubts_due = self._now() + self._settings.transfer_check_seconds
 
     def _clear_doubts(self) -> None:

@@ -47,7 +47,15 @@ class Exchange:
         return self._joined.keys()
 
     def submit(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> None:
-        self._queue.append(partial(self._deliver, cluster, request, reply))
+        self._queue.append(partial(self._deliver, cluster, request, partial(self._answered, reply)))
+        self._run()
+
+    def _answered(self, reply: Callable[[Reply], None], answer: Reply) -> None:
+        """Not from within the call of the cluster that answers: what the answer leads to is no part of that."""
+        self._queue.append(partial(reply, answer))
+        self._run()
+
+    def _run(self) -> None:
         if self._delivering:
             return
         self._delivering = True
