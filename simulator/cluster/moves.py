@@ -36,7 +36,10 @@ def depart(call: Call, body: DepartDesc) -> Plan:
         if body.onAttached not in ("detach", "detachForce"):
             raise errors.busy(f"'{found.shown_name}' is attached in cluster {call.settings.cluster_id}")
         effects.extend(detach_all(found, force=body.onAttached == "detachForce"))
-    events: list[Event] = [Put(msgspec.structs.replace(one, leaving_to=body.to, attachments={})) for one in moving]
+    events: list[Event] = [
+        Put(msgspec.structs.replace(one, leaving_to=body.to, leaving_with=found.global_id, attachments={}))
+        for one in moving
+    ]
     touches = tuple(one.id for one in moving)
     return Plan(_departure(state, found, moving), events, effects, touches)
 
@@ -178,7 +181,7 @@ def stay(call: Call, body: Moved) -> Plan:
     state = call.state
     leaving = [state.objects[serial] for serial in state.leaving]
     kept = [one for one in leaving if one.global_id in body.globalIds and one.leaving_to == body.cluster]
-    events: list[Event] = [Put(msgspec.structs.replace(one, leaving_to="")) for one in kept]
+    events: list[Event] = [Put(msgspec.structs.replace(one, leaving_to="", leaving_with="")) for one in kept]
     return Plan(Ok(), events, touches=tuple(one.id for one in kept), moves=True)
 
 

@@ -73,6 +73,8 @@ class Object(Record, frozen=True, kw_only=True, tag="object"):
     backup_of_visible: int = 0
     leaving_to: str = ""
     """Id of the cluster that takes it over; until that is settled nothing here may change it."""
+    leaving_with: str = ""
+    """Global id of what was asked to move, this or its descendant."""
 
     @property
     def shown_name(self) -> str:

@@ -107,17 +107,18 @@ def clear_doubts(here: Here) -> Flow:
     for arrival in list(state.table(Arrival).values()):
         if arrival.source in here.reached and not here.under_way.intersection(arrival.global_ids):
             yield from _settle(here, arrival.source, list(arrival.global_ids))
-    for serial in list(state.leaving):
-        found = state.objects.get(serial)
-        if found is None or not found.leaving_to or found.leaving_to not in here.reached:
+    moves: dict[tuple[str, str], list[str]] = {}
+    for found in (state.objects[serial] for serial in state.leaving):
+        moves.setdefault((found.leaving_to, found.leaving_with), []).append(found.global_id)
+    for (target, _), global_ids in moves.items():
+        if target not in here.reached:
             continue
-        moving = {"cluster": here.cluster_id, "globalIds": [found.global_id]}
         try:
-            got = yield bridge(found.leaving_to, "Arrived", moving)
+            got = yield bridge(target, "Arrived", {"cluster": here.cluster_id, "globalIds": global_ids})
             if got.data["until"]:
                 continue
             outcome = "Departed" if got.data["yes"] else "Stay"
-            yield bridge("", outcome, {"cluster": found.leaving_to, "globalIds": [found.global_id]})
+            yield bridge("", outcome, {"cluster": target, "globalIds": global_ids})
         except Refused:
             continue
     return Ok(generation=state.generation)

@@ -221,7 +221,7 @@ def test_a_move_that_takes_long_is_left_alone_by_the_cluster_that_wonders() -> N
         ("VolumeCreate", {"parent": "s"}),
         ("VolumeDelete/v", {}),
     ):
-        with pytest.raises(ApiError, match="is moving to cluster aa.c"):
+        with pytest.raises(ApiError, match=r"is moving to cluster aa\.c"):
             pair.here.post(call, body)
     with pytest.raises(ApiError, match="already"):
         pair.here.post("VolumeMoveToRemote/v", {"clusterId": "aa.c"})
