@@ -164,6 +164,7 @@ def _volume(volume: str, words: Sequence[str], here: Here, batch: bool) -> Actio
         if word != verb and word not in _ALLOWED[verb]:
             raise UsageError(f"'{word}' does not go with '{verb}' of a volume")
     if verb == "attach":
+        del given["attach"]
         return reassign("volume", volume, given, here)
     body = fields(given, _VOLUME_WORDS)
     match verb:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -73,7 +74,7 @@ def _shown(name: str, value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{key}={inner}" for key, inner in value.items())
     if isinstance(value, list):
-        return " ".join(str(inner) for inner in value)
+        return " ".join(json.dumps(inner) if isinstance(inner, dict) else str(inner) for inner in value)
     return str(value)
 
 
