@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 from storpool import spconfig
 
@@ -25,18 +25,26 @@ class ConfigurationError(Exception):
 
 def read(section: str | None = None) -> dict[str, str]:
     """Every variable as host `section`, or this host, has it, the defaults of the vendor's library included."""
-    etc = Path(os.environ.get(ETC, "/etc"))
-    paths = {"PATH_CONFIG": str(etc / "storpool.conf"), "PATH_CONFIG_DIR": str(etc / "storpool.conf.d")}
+    locate(spconfig.SPConfig)
     try:
-        return dict(type("Configuration", (spconfig.SPConfig,), paths)(section=section).items())
+        return dict(spconfig.SPConfig(section=section).items())
     except spconfig.SPConfigException as error:
         cause = error.__context__
         if isinstance(cause, OSError):
             raise ConfigurationError(f"{cause.filename}: {cause.strerror}") from None
         # The library's own text quotes the line, which may be the token's.
         raise ConfigurationError(
-            f"{etc}/storpool.conf or {etc}/storpool.conf.d: a line is neither a setting, a section nor a comment"
+            f"{spconfig.SPConfig.PATH_CONFIG} or a file of {spconfig.SPConfig.PATH_CONFIG_DIR}: "
+            "a line is neither a setting, a section nor a comment"
         ) from None
+
+
+def locate(config: Any) -> None:
+    """Tell the class `SPConfig` of the vendor's library where the files are, if not in `/etc`."""
+    etc = os.environ.get(ETC)
+    if etc:
+        config.PATH_CONFIG = f"{etc}/storpool.conf"
+        config.PATH_CONFIG_DIR = f"{etc}/storpool.conf.d"
 
 
 def endpoint(values: Mapping[str, str]) -> Endpoint:
