@@ -5,12 +5,12 @@ What is not here is refused as a usage error: a form that only the simulator kno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from simulator.commands.attachments import WORDS as ATTACH_WORDS
-from simulator.commands.attachments import attach, detach, reassign
+from simulator.commands.attachments import Here, attach, detach, reassign
 from simulator.commands.request import Action, Choice, Request, get, post
 from simulator.commands.words import (
     Clauses,
@@ -27,8 +27,6 @@ from simulator.commands.words import (
     switch,
 )
 
-Here = Callable[[], int]
-"""Id of this host's client."""
 _VERB = Word(Operand.NONE)
 _POLICY = {
     "replication": Word(field="replication", read=number),

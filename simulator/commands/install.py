@@ -10,17 +10,22 @@ import sys
 from pathlib import Path
 
 COMMANDS = ("storpool", "storpool_confget", "storpool_confshow", "storpool_req")
-"""Each is the module of that name in this package."""
+_MODULE = "simulator.commands.{}"
 
 
 def install(directory: Path) -> None:
-    """Write the commands, for this Python and this checkout; makes the directory."""
+    """Write the commands, for this Python and this checkout; makes the directory. Raises `FileExistsError`, and has
+    written nothing, when a command of that name there is not ours."""
     directory.mkdir(parents=True, exist_ok=True)
+    for name in COMMANDS:
+        path = directory / name
+        if path.is_symlink() or (path.exists() and _MODULE.format(name).encode() not in path.read_bytes()):
+            raise FileExistsError(f"{path} is there and not ours: choose another directory")
     root = Path(__file__).resolve().parents[2]
     for name in COMMANDS:
         path = directory / name
         # -P: modules in the caller's directory are not ours. /dev, where people look, has a `storpool`.
-        command = shlex.join(["env", f"PYTHONPATH={root}", sys.executable, "-P", "-m", f"simulator.commands.{name}"])
+        command = shlex.join(["env", f"PYTHONPATH={root}", sys.executable, "-P", "-m", _MODULE.format(name)])
         path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         path.chmod(0o755)
 
@@ -28,4 +33,7 @@ def install(directory: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
-    install(Path(sys.argv[1]))
+    try:
+        install(Path(sys.argv[1]))
+    except OSError as error:
+        sys.exit(f"Error: {error}")

@@ -132,12 +132,12 @@ def test_attaching_and_detaching_is_a_reassignment(line: str, request_: Request)
 
 def test_the_name_is_repeated_to_delete_unless_in_batch_mode() -> None:
     for kind in ("volume", "snapshot", "template"):
-        for line in (f"{kind} v delete", f"{kind} v delete w"):
-            with pytest.raises(UsageError, match=r"v"):
-                asked(line)
+        with pytest.raises(UsageError, match=f"repeat the name to confirm: {kind} v delete v"):
+            asked(f"{kind} v delete")
         assert asked(f"{kind} v delete", batch=True) == asked(f"{kind} v delete v")
-        with pytest.raises(UsageError, match="'w' after delete is not"):
-            asked(f"{kind} v delete w", batch=True)
+        for batch in (False, True):
+            with pytest.raises(UsageError, match="'w' after delete is not"):
+                asked(f"{kind} v delete w", batch=batch)
 
 
 def test_a_template_with_settings_is_made_or_changed_whichever_is_needed() -> None:

@@ -336,3 +336,22 @@ def test_the_configuration_as_lines_and_for_a_shell(host: Host, tmp_path: Path) 
         done = host.execute(["sh", "-c", script], {"SPLAB_ETC": str(etc)})
         assert (done.stdout, done.stderr) == ("third|$(touch broken); it's", "")
         assert not (host.away / "broken").exists()
+
+
+def test_another_s_command_is_never_replaced(tmp_path: Path) -> None:
+    install(tmp_path)
+    install(tmp_path)
+    theirs = tmp_path / "storpool_req"
+    ours = (tmp_path / "storpool").read_text()
+    theirs.write_text("#!/bin/sh\n")
+    (tmp_path / "storpool").unlink()
+    with pytest.raises(FileExistsError, match="storpool_req is there and not ours"):
+        install(tmp_path)
+    assert theirs.read_text() == "#!/bin/sh\n" and not (tmp_path / "storpool").exists()
+    theirs.unlink()
+    theirs.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError):
+        install(tmp_path)
+    theirs.unlink()
+    install(tmp_path)
+    assert (tmp_path / "storpool").read_text() == ours
