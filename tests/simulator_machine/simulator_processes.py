@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -64,16 +64,16 @@ class Running:
         self.state = state
         self.pid = pid
         self.port = port
-        self._own = Connection(port)
 
     def get(self, path: str) -> Any:
-        return self._own.call("GET", path)
+        return self._call("GET", path, None)
 
     def post(self, path: str, body: Any = None) -> Any:
-        return self._own.call("POST", path, body)
+        return self._call("POST", path, body)
 
-    def ask(self, verb: str, path: str, body: bytes) -> tuple[int, Any]:
-        return self._own.ask(verb, path, body)
+    def _call(self, verb: str, path: str, body: Any) -> Any:
+        with closing(Connection(self.port)) as connection:
+            return connection.call(verb, path, body)
 
     def root(self) -> Path:
         """The pool, whose mount only this process has."""
@@ -90,9 +90,6 @@ class Running:
     def beginning(self, number: int) -> bytes:
         with (self.root() / str(number) / "data").open("rb") as file:
             return file.read(512)
-
-    def close(self) -> None:
-        self._own.close()
 
 
 class Zygote:
@@ -138,7 +135,8 @@ class Zygote:
 
     def end(self, how: signal.Signals) -> int:
         """Send the signal and wait; the exit status."""
-        os.kill(self.pid, how)
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, how)
         self.pid = 0
         return self._line()
 

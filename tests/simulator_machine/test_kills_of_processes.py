@@ -249,7 +249,6 @@ def work_until_killed(made: Zygote, running: Running, clients: list[Client], pau
         assert made.end(signal.SIGKILL) == -signal.SIGKILL
     for done in working:
         done.result()
-    running.close()
     sent = [load for load in loads if load.client.order and 0 < load.connection.sent_at < killed_at]
     left = changes_open(running.state)
     tally.kills += 1
@@ -283,7 +282,6 @@ def test_killed_at_any_moment_it_loses_nothing_leaks_nothing_and_holds_nobody_up
                 running = made.start()
                 machine.check(running, clients)
                 await_writes(machine)
-        running.close()
         assert made.end(signal.SIGTERM) == 0
     print(tally)
     assert tally.open >= OPEN and tally.gates >= GATES
