@@ -73,11 +73,11 @@ def refused(running: Running, path: str, body: object) -> None:
 
 
 def test_a_full_pool_is_told_to_writer_and_client_and_both_go_on_when_there_is_room(running: Running) -> None:
-    ballast, guest = attached(running, "ballast", 200 * MB), attached(running, "guest", 400 * MB)
+    ballast, guest = attached(running, "ballast", 150 * MB), attached(running, "guest", 330 * MB)
     attached(running, "late", 100 * MB)
-    assert fill(ballast, 1, 200 * MB) == 200
-    went_in = fill(guest, 2, 400 * MB)
-    assert 200 < went_in < 400
+    assert fill(ballast, 1, 150 * MB) == 150
+    went_in = fill(guest, 2, 330 * MB)
+    assert 200 < went_in < 330
     for path, body in (
         ("VolumeCreate", {"name": "new", "size": MB}),
         ("VolumeCreate", {"name": "new", "baseOn": "ballast"}),
@@ -85,31 +85,31 @@ def test_a_full_pool_is_told_to_writer_and_client_and_both_go_on_when_there_is_r
         ("VolumesGroupSnapshot", {"volumes": [{"volume": "ballast"}, {"volume": "guest"}]}),
     ):
         refused(running, path, body)
-    # A writer through the page cache hears of it at the sync, and only that it failed.
+    # A writer through the page cache hears of it at the sync; of today's kernels only that it failed.
     with (running.state / "clients/1/storpool/late").open("wb", buffering=0) as late:
         late.write(b"x" * 16 * MB)
         with pytest.raises(OSError) as told:
             os.fsync(late.fileno())
-    assert told.value.errno == errno.EIO
+    assert told.value.errno in (errno.EIO, errno.ENOSPC)
     # What was written stays, and may be written over.
     assert fill(guest, 3, went_in * MB) == went_in
     with guest.open("rb") as content:
         assert content.read(went_in * MB) == b"\3" * went_in * MB
     running.post("VolumeDelete/ballast", {"onAttached": "detach"})
-    eventually("there is room", lambda: fill(guest, 4, 400 * MB) == 400)
+    eventually("there is room", lambda: fill(guest, 4, 330 * MB) == 330)
     running.post("VolumeCreate", {"name": "new", "size": MB})
-    assert stored(running)["guest"] == 400
+    assert stored(running)["guest"] == 330
 
 
 def test_what_a_guest_discards_is_room_for_others(running: Running) -> None:
-    guest = attached(running, "guest", 400 * MB)
-    assert fill(guest, 1, 400 * MB) == 400
+    guest = attached(running, "guest", 300 * MB)
+    assert fill(guest, 1, 300 * MB) == 300
     assert fill(attached(running, "other", 300 * MB), 1, 300 * MB) < 300
-    subprocess.run(["blkdiscard", "--length", str(300 * MB), str(guest)], check=True, timeout=60)
+    subprocess.run(["blkdiscard", "--length", str(200 * MB), str(guest)], check=True, timeout=60)
     assert stored(running)["guest"] == 100
     eventually("there is room", lambda: fill(running.state / "clients/1/storpool/other", 2, 300 * MB) == 300)
     with guest.open("rb") as content:
-        content.seek(299 * MB)
+        content.seek(199 * MB)
         assert content.read(2 * MB) == bytes(MB) + b"\1" * MB
 
 
