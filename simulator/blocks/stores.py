@@ -223,7 +223,7 @@ class Btrfs:
                 self._publish(new, key)
 
     def set_room_aside(self) -> None:
-        """Move the few tables of a new file system to a place of the kernel's ordinary size, a tenth of the pool or less.
+        """Move the few tables of a new file system to a place of the ordinary size, at most a tenth of the pool.
         mkfs gives them 8 MiB; data that then took all the rest would leave no room for another object, for ever."""
         with explained("setting room aside for the pool's own tables"):
             self._ioctl(_BTRFS_BALANCE_V2, _BALANCE_ARGS.pack(_BALANCE_METADATA, b""))
