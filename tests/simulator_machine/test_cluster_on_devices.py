@@ -89,16 +89,13 @@ class OnDevices:
         return set()
 
     def attached(self, client: int) -> Mapping[int, str]:
-        devices = {status.path: status for status in self._rig.devices() if not status.fenced}
+        # A reader's device that became writable leaves when he closes it, and one that was fenced too.
+        devices = {status.path: status for status in self._rig.devices() if not (status.fenced or status.leaving)}
         folder = self._rig.state / f"clients/{client}/storpool-byid"
-        found: dict[int, str] = {}
-        for link in folder.iterdir() if folder.exists() else ():
-            status = devices.pop(str(link.readlink()))
-            number, owner = map(int, status.tag.split(":")[2:])
-            assert owner == client
-            found[number] = "ro" if status.read_only else "rw"
-        assert not [status for status in devices.values() if status.tag.endswith(f":{client}")], "without a link"
-        return found
+        linked = {str(link.readlink()) for link in folder.iterdir()} if folder.exists() else set()
+        mine = {path: status for path, status in devices.items() if status.tag.endswith(f":{client}")}
+        assert set(mine) == linked
+        return {int(status.tag.split(":")[2]): "ro" if status.read_only else "rw" for status in mine.values()}
 
     def used(self) -> tuple[int, int]:
         """The file system's own tables count too, and what was deleted until it wakes."""
