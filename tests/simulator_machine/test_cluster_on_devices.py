@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cluster_machine import PAGE, Everything, Subject
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from machine_rigs import LoopRig, loop_rig
 
@@ -142,5 +142,8 @@ def test_any_sequence_of_calls_on_loop_devices(tmp_path: Path) -> None:
                 stateful_step_count=STEPS,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
+                # Devices are too slow to look for the shortest way to a failure.
+                phases=[Phase.explicit, Phase.generate],
+                database=None,
             ),
         )

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from simulator_processes import Connection, Running, eventually, pool_devices, zygote
 from wire_calls import check, one_call
 
@@ -42,7 +42,14 @@ def test_any_sequence_of_calls_is_answered_in_json_and_a_refused_one_changes_not
         with zygote(state, "--pool-size", "1G", "--control") as made:
             running = made.start()
 
-            @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+            # It is too slow to look for the shortest way to a failure.
+            @settings(
+                max_examples=EXAMPLES,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                phases=[Phase.explicit, Phase.generate],
+                database=None,
+            )
             @given(calls=st.lists(one_call(), min_size=15, max_size=30))
             def sequence(calls: list[Any]) -> None:
                 with closing(Connection(running.port)) as connection:
