@@ -93,13 +93,22 @@ class Everything(RuleBasedStateMachine):
         """An empty cluster."""
         raise NotImplementedError
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(grown=st.booleans())
+    def start(self, grown: bool) -> None:
+        """Grown: with a volume that is attached, on a chain of two snapshots."""
         self.subjected = self.subject()
         self.simulator = self.subjected.simulator
         self.model: dict[str, Thing] = {}
         self.generation = 0
         self.known: dict[str, tuple[object, ...]] = {}
+        if grown:
+            assert self.try_post("VolumeCreate", {"name": "a", "size": PAGE}, None)
+            self.model["a"] = Thing(False, bytes(PAGE))
+            for name in ("b", "c"):
+                assert self.try_post("VolumeSnapshot/a", {"name": name}, None)
+                self.taken_of("a", name)
+            assert self.try_post("VolumesReassignWait", [{"volume": "a", "rw": [1]}], None)
+            self.model["a"].attached = {1: "rw"}
 
     def volumes(self) -> list[str]:
         return [name for name, thing in self.model.items() if not thing.snapshot]
