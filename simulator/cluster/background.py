@@ -1,4 +1,5 @@
-"""What the server does by itself as time passes: snapshots that are due, bound, transient or deleted (spec 7.2)."""
+"""What the server does by itself as time passes: snapshots that are due, bound, transient or deleted (spec 7.2), and
+relocations."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from simulator.api.schema.answers import Ok
+from simulator.cluster import balancer, relocator
 from simulator.cluster.effects import Delete
 from simulator.cluster.plan import Call, Plan
 from simulator.cluster.records import Drop, Event, Object, Put
@@ -34,11 +36,12 @@ def due_at(state: State, settings: Settings, found: Object) -> float | None:
 def earliest(state: State, settings: Settings) -> float | None:
     """Unix seconds of the first step that is due."""
     times = [due_at(state, settings, state.objects[serial]) for serial in state.watched]
+    times += [relocator.earliest(state, settings), balancer.earliest(state)]
     return min((time for time in times if time is not None), default=None)
 
 
 def due_plans(call: Call) -> Iterator[Plan]:
-    """A plan for each snapshot whose step is due now. Each plan is made on the state as the one before left it."""
+    """A plan for each snapshot whose step is due now, then those of relocator and balancer. Each plan is made on the state as the one before left it."""
     state = call.state
     for serial in tuple(state.watched):
         found = state.objects.get(serial)
@@ -47,6 +50,8 @@ def due_plans(call: Call) -> Iterator[Plan]:
         due = due_at(state, call.settings, found)
         if due is not None and due <= call.now:
             yield _gone(state, found) if found.gone_at else _start_deleting(call, found)
+    yield from relocator.due_plans(call)
+    yield from balancer.due_plans(call)
 
 
 def _start_deleting(call: Call, found: Object) -> Plan:

@@ -27,7 +27,7 @@ ARGUMENTS = {
     "clientId": ["1", "9"],
     "serverId": ["1", "9"],
     "diskId": ["101", "999"],
-    "vagName": ["1", "7"],
+    "vagName": ["1", "2", "7"],
     "bucketName": ["bucket", "#other"],
     "keyName": ["k", "with/slash"],
 }
@@ -60,6 +60,10 @@ PLAUSIBLE: dict[str, st.SearchStrategy[Any]] = {
     "baseOn": st.sampled_from(VOLUMES),
     "template": st.sampled_from(["t", "u"]),
     "set": st.dictionaries(st.sampled_from(["k", "with/slash", ""]), st.sampled_from(["", "v"]), max_size=2),
+    "vagId": st.sampled_from([1, "2", 3, 7, "parent"]),
+    "targetsCount": st.sampled_from([1, 2, 4, 64, 128, 32768, 3]),
+    "cmd": st.sampled_from(["start", "start", "commit", "stop"]),
+    "diskId": st.sampled_from([101, 202, 301, 999]),
     "onAttached": st.sampled_from(["detach", "detachForce", "fail"]),
 }
 ANYTHING = st.recursive(
