@@ -7,6 +7,7 @@ still, or a disk is being drained.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 from simulator.cluster import health, policy
 from simulator.cluster.plan import Call
@@ -118,36 +119,51 @@ def _one_set(
 ) -> list[int]:
     """Each set ranks the disks in an order of its own, so that one that comes or goes moves only what is on it.
 
-    Disks of the override come first, as far as they may be used. Servers that have no copy come before those that have
-    one, and then disks that were not abandoned before those that were.
+    Copies on different servers come first, then disks of the override as far as they may be used, then disks that were
+    not abandoned.
     """
-    group = found.allocation_group
-    ranks = {disk: _rank(group, number, disk) for disk in dict.fromkeys(disk for disks in groups for disk in disks)}
-    kept = _kept(state, groups, found, override) if override else {}
-    chosen = list(kept.values())
-    servers = {state.disks[disk].server for disk in chosen}
-    for slot, disks in enumerate(groups):
+    vag = found.allocation_group
+    keys = {
+        disk: (disk in found.abandoned, _rank(vag, number, disk)) for disk in dict.fromkeys(chain.from_iterable(groups))
+    }
+    servers = {disk: state.disks[disk].server for disk in keys}
+    order = [sorted(disks, key=keys.__getitem__) for disks in groups]
+    if override:
+        kept = [
+            [disk for disk in disks if disk in override[at : at + 1] and disk not in found.abandoned] or disks
+            for at, disks in enumerate(order)
+        ]
+        order = kept if _apart(kept, servers) else order
+    return _apart(order, servers) or _together(order, servers)
+
+
+def _apart(order: list[list[int]], servers: dict[int, int], used: frozenset[int] = frozenset()) -> list[int] | None:
+    """The first disks that are all on servers of their own; None when there are none."""
+    if not order:
+        return []
+    tried: set[int] = set(used)
+    for disk in order[0]:
+        server = servers[disk]
+        if server not in tried:
+            tried.add(server)
+            rest = _apart(order[1:], servers, used | {server})
+            if rest is not None:
+                return [disk, *rest]
+    return None
+
+
+def _together(order: list[list[int]], servers: dict[int, int]) -> list[int]:
+    """Copies share servers where they must, and never a disk; there are fewer when there are too few disks."""
+    chosen: list[int] = []
+    used: set[int] = set()
+    for disks in order:
         left = [disk for disk in disks if disk not in chosen]
-        if slot in kept or not left:
-            continue
-        pool = [disk for disk in left if state.disks[disk].server not in servers] or left
-        if found.abandoned:
-            pool = [disk for disk in pool if disk not in found.abandoned] or pool
-        kept[slot] = min(pool, key=ranks.__getitem__)
-        chosen.append(kept[slot])
-        servers.add(state.disks[chosen[-1]].server)
-    return [kept[slot] for slot in sorted(kept)]
-
-
-def _kept(state: State, groups: list[list[int]], found: Object, override: tuple[int, ...]) -> dict[int, int]:
-    """By copy, the disks of the override that it may be on."""
-    kept: dict[int, int] = {}
-    servers: set[int] = set()
-    for slot, (disks, disk) in enumerate(zip(groups, override, strict=False)):
-        if disk in disks and disk not in found.abandoned and state.disks[disk].server not in servers:
-            kept[slot] = disk
-            servers.add(state.disks[disk].server)
-    return kept
+        if left:
+            chosen.append(next((disk for disk in left if servers[disk] not in used), left[0]))
+            used.add(servers[chosen[-1]])
+    if len(chosen) < len(order):
+        return _apart(order, {disk: disk for disk in servers}) or chosen
+    return chosen
 
 
 def _rank(group: int, number: int, disk: int) -> int:
