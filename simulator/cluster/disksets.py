@@ -7,7 +7,6 @@ still, or a disk is being drained.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 
 from simulator.cluster import health, policy
 from simulator.cluster.plan import Call
@@ -26,6 +25,8 @@ Overrides = Mapping[int, tuple[int, ...]]
 """By number of the disk set, the disk of each copy."""
 
 _MASK = (1 << 64) - 1
+_LAST = 1 << 64
+"""Rank behind all others."""
 
 
 def targets(state: State, found: Object, overrides: Overrides | None = None) -> list[list[int]]:
@@ -99,54 +100,64 @@ def _holds(call: Call, disk: Disk) -> bool:
 def _choose(
     state: State, found: Object, usable: Callable[[Disk], bool], overrides: Overrides | None = None
 ) -> list[list[int]]:
-    places = policy.places(*found.placement)
-    some = {place: [disk for disk in state.groups[place].disks if usable(state.disks[disk])] for place in set(places)}
-    groups = [some[place] for place in places]
-    vag = state.vags.get(found.allocation_group)
-    chosen = overrides or {}
-    count = USUAL_SETS
-    if vag is not None:
-        chosen = {**vag.overrides, **chosen}
-        count = vag.sets or USUAL_SETS
-    return [
-        _one_set(state, groups, found, number, chosen.get(number, ()))
-        for number in range(min(count, objects_count(found.size)))
-    ]
-
-
-def _one_set(
-    state: State, groups: list[list[int]], found: Object, number: int, override: tuple[int, ...]
-) -> list[int]:
     """Each set ranks the disks in an order of its own, so that one that comes or goes moves only what is on it.
 
     Copies on different servers come first, then disks of the override as far as they may be used, then disks that were
     not abandoned.
     """
-    vag = found.allocation_group
-    keys = {
-        disk: (disk in found.abandoned, _rank(vag, number, disk)) for disk in dict.fromkeys(chain.from_iterable(groups))
-    }
-    servers = {disk: state.disks[disk].server for disk in keys}
-    order = [sorted(disks, key=keys.__getitem__) for disks in groups]
-    if override:
-        kept = [
-            [disk for disk in disks if disk in override[at : at + 1] and disk not in found.abandoned] or disks
-            for at, disks in enumerate(order)
-        ]
-        order = kept if _apart(kept, servers) else order
-    return _apart(order, servers) or _together(order, servers)
+    places = policy.places(*found.placement)
+    groups = {place: [disk for disk in state.groups[place].disks if usable(state.disks[disk])] for place in set(places)}
+    servers = {disk: state.disks[disk].server for disks in groups.values() for disk in disks}
+    group, vag = found.allocation_group, state.vags.get(found.allocation_group)
+    chosen = {**(vag.overrides if vag else {}), **(overrides or {})}
+    count = (vag and vag.sets) or USUAL_SETS
+    sets = []
+    for number in range(min(count, objects_count(found.size))):
+        ranks = {disk: _rank(group, number, disk) for disk in servers}
+        for disk in found.abandoned:
+            ranks[disk] = _LAST
+        ranked = {place: sorted(disks, key=ranks.__getitem__) for place, disks in groups.items()}
+        order = [ranked[place] for place in places]
+        if number in chosen:
+            order = _preferred(order, found, chosen[number], servers)
+        sets.append(_apart(order, servers) or _together(order, servers))
+    return sets
 
 
-def _apart(order: list[list[int]], servers: dict[int, int], used: frozenset[int] = frozenset()) -> list[int] | None:
+def _preferred(
+    order: list[list[int]], found: Object, override: tuple[int, ...], servers: dict[int, int]
+) -> list[list[int]]:
+    """Only the override's disk for each copy that may be on it, if that leaves servers for the others."""
+    kept = [
+        [disk for disk in disks if disk in override[at : at + 1] and disk not in found.abandoned] or disks
+        for at, disks in enumerate(order)
+    ]
+    return kept if _apart(kept, servers) else order
+
+
+def _apart(order: list[list[int]], servers: dict[int, int]) -> list[int] | None:
     """The first disks that are all on servers of their own; None when there are none."""
+    chosen: list[int] = []
+    used: set[int] = set()
+    for disks in order:
+        for disk in disks:
+            if servers[disk] not in used:
+                chosen.append(disk)
+                used.add(servers[disk])
+                break
+    return chosen if len(chosen) == len(order) else _search(order, servers, frozenset())
+
+
+def _search(order: list[list[int]], servers: dict[int, int], used: frozenset[int]) -> list[int] | None:
+    """As `_apart`, when the first choices leave no server for the others."""
     if not order:
         return []
-    tried: set[int] = set(used)
+    tried = set(used)
     for disk in order[0]:
         server = servers[disk]
         if server not in tried:
             tried.add(server)
-            rest = _apart(order[1:], servers, used | {server})
+            rest = _search(order[1:], servers, used | {server})
             if rest is not None:
                 return [disk, *rest]
     return None

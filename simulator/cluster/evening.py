@@ -1,7 +1,7 @@
 """Which disks the balancer would have disk sets on instead, so that all are as full (spec storpool-api 7.9).
 
-What counts is the number of objects on a disk. A copy goes to the emptiest disk of its placement group when that leaves the
-two disks more alike than before; so replication, groups and different servers hold for the new sets as for the old.
+What counts is the number of objects on a disk. A copy goes to the emptiest disk of its placement group when the two disks
+differ by enough, and are more alike afterwards; so replication, groups and different servers hold for the new sets as for the old.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from simulator.cluster.summary import objects_count
 
 PASSES = 4
 """How often all disk sets are looked at, at most."""
+WORTH = 20
+"""Nothing is moved for a difference of less than one in so many objects."""
 
 
 @dataclass(slots=True)
@@ -76,12 +78,16 @@ def _free(state: State, found: Object, disks: list[int], usable: set[int]) -> bo
 
 def _improve(state: State, unit: _Unit, load: dict[int, int]) -> bool:
     changed = False
+    least = min(load.values())
     for slot, disk in enumerate(unit.disks):
+        enough = max(unit.objects, load[disk] // WORTH)
+        if load[disk] - least <= enough:
+            continue
         servers = {state.disks[other].server for other in unit.disks if other != disk}
         group = state.groups[unit.groups[slot]].disks
         places = [other for other in group if other in load and state.disks[other].server not in servers]
         best = min(places, key=lambda other: (load[other], other))
-        if load[disk] - load[best] > unit.objects:
+        if load[disk] - load[best] > enough:
             load[disk] -= unit.objects
             load[best] += unit.objects
             unit.disks = (*unit.disks[:slot], best, *unit.disks[slot + 1 :])

@@ -20,6 +20,9 @@ from simulator.cluster.state import State
 from simulator.cluster.summary import objects_count
 from simulator.settings import Settings
 
+AGAIN_SECONDS = 1.0
+"""Shortest time after which what is held while a disk is drained is looked at again."""
+
 
 def status(call: Call) -> RelocatorStatus:
     """`blocked` when nothing of what is left to move can be moved; it cannot be turned off."""
@@ -90,9 +93,9 @@ def moved(call: Call, old: Object, new: Object, after: State | None = None) -> l
     return [began(call, old, disksets.placed(call, old))]
 
 
-def began(call: Call, found: Object, sets: disksets.Sets) -> Put:
-    """It is moved from these sets from now on."""
-    return Put(Relocation(id=found.id, since=call.now, sets=tuple(tuple(each) for each in sets)))
+def began(call: Call, found: Object, sets: disksets.Sets, pause: float = 0.0) -> Put:
+    """It is moved from these sets, from now or after a pause in seconds on."""
+    return Put(Relocation(id=found.id, since=call.now + pause, sets=tuple(tuple(each) for each in sets)))
 
 
 def inherited(call: Call, volume: Object, serial: int) -> list[Event]:
@@ -123,7 +126,8 @@ def due_plans(call: Call) -> Iterator[Plan]:
             continue
         then = disksets.targets(state, found)
         if disksets.differ(disksets.at_rest(call, found), then, len(then)):
-            events.append(began(call, found, then))
+            pause = max(0.0, AGAIN_SECONDS - call.settings.relocation_seconds)
+            events.append(began(call, found, then, pause))
         else:
             events.append(Drop("relocation", found.id))
     if events:

@@ -189,3 +189,281 @@ TestPlacement = Placement.TestCase
 TestPlacement.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
+@pytest.fixture
+def rig() -> Bindings:
+    """`v` has 16 objects in two copies on hard disks."""
+    made = bindings()
+    made.strict.volumeCreate({"name": "v", "size": 16 * OBJECT, "placeAll": "hdd", "replication": 2})
+    made.simulator.blocks.write(1, 0, b"x" * 4096 * 64)
+    return made
+
+
+SSD = {"placeHead": "ssd", "placeAll": "ssd", "placeTail": "ssd"}
+
+
+def held(rig: Bindings, name: str = "v") -> set[int]:
+    return set(map(int, rig.strict.volumeInfo(name)["objectsPerDisk"]))
+
+
+def migrating(rig: Bindings, name: str = "v") -> bool:
+    return bool(rig.strict.volumesQuickStatus()[name]["migrating"])
+
+
+def records(rig: Bindings) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = msgspec.msgpack.decode(rig.simulator.service.encoded_state())["records"]
+    return found
+
+
+def tables(rig: Bindings) -> set[str]:
+    return {record["type"] for record in records(rig)}
+
+
+def test_a_change_of_placement_moves_a_volume_in_its_time(rig: Bindings) -> None:
+    strict, stored = rig.strict, 4096 * 64
+    strict.volumeUpdate("v", SSD)
+    assert held(rig) <= {101, 201, 301} and migrating(rig)
+    assert strict.volumeRelocatorStatus()["volumesToRelocate"] == 1
+    rig.simulator.advance(15)
+    rig.restart()
+    shown = strict.volumeRelocatorVolumeDisks("v")
+    assert set(shown) == {"101", "102", "201", "202", "301", "302"} == set(strict.volumeRelocatorDisks())
+    for number, disk in shown.items():
+        objects, size = disk["objectsAllocated"], disk["onDiskSize"]
+        assert objects["delta"] == objects["target"] - objects["current"]
+        if number.endswith("1"):
+            assert objects["current"] and not objects["target"] and not objects["toRecover"]
+        else:
+            assert not objects["current"] and objects["target"] * 3 // 4 - 8 < objects["toRecover"] < objects["target"]
+            assert size["target"] == stored * objects["target"] // 16
+    rig.simulator.advance(44.9)
+    assert migrating(rig) and held(rig) <= {101, 201, 301}
+    rig.simulator.advance(0.2)
+    assert not migrating(rig) and held(rig) <= {102, 202, 302} and "relocation" not in tables(rig)
+    assert all(not disk["objectsAllocated"]["delta"] for disk in strict.volumeRelocatorDisks().values())
+
+
+def test_what_is_taken_back_in_time_moves_nothing_and_what_changes_nothing_costs_nothing(rig: Bindings) -> None:
+    sets = rig.strict.volumeDescribe("v")["objects"]
+    hdd = dict.fromkeys(SSD, "hdd")
+    rig.strict.volumeUpdate("v", {**hdd, "iops": 5, "tags": {"k": "v"}})
+    rig.strict.volumeUpdate("v", {"sizeAdd": 20 * OBJECT})
+    rig.strict.placementGroupUpdate("ssd", {"rmDisks": [302]})
+    assert "relocation" not in tables(rig)
+    rig.strict.volumeUpdate("v", SSD)
+    rig.simulator.advance(59)
+    rig.strict.volumeUpdate("v", hdd)
+    for _ in range(3):
+        assert not migrating(rig) and rig.strict.volumeDescribe("v")["objects"][:16] == sets
+        rig.simulator.advance(50)
+    assert "relocation" not in tables(rig)
+
+
+def test_a_template_and_a_placement_group_move_what_they_concern(rig: Bindings) -> None:
+    rig.strict.volumeTemplateCreate({"name": "t", "placeAll": "ssd", "replication": 2})
+    rig.strict.volumeCreate({"name": "w", "size": OBJECT, "template": "t"})
+    rig.strict.volumeTemplateUpdate("t", {"replication": 3, "propagate": True})
+    assert not migrating(rig) and migrating(rig, "w") and len(held(rig, "w")) == 2
+    assert rig.strict.volumesQuickStatus()["w"]["decreasedRedundancy"]
+    rig.simulator.advance(60)
+    assert not migrating(rig, "w") and len(held(rig, "w")) == 3
+    rig.strict.placementGroupUpdate("hdd", {"addDisks": [102], "rmDisks": [101]})
+    assert migrating(rig) and not migrating(rig, "w") and 101 in held(rig) and 102 not in held(rig)
+    rig.simulator.advance(60)
+    assert not migrating(rig) and 102 in held(rig) and 101 not in held(rig)
+
+
+def test_a_relocation_waits_for_the_disks_that_it_needs(rig: Bindings) -> None:
+    rig.simulator.post("/_sim/disk/102", {"up": False})
+    rig.strict.volumeUpdate("v", SSD)
+    assert rig.strict.volumeRelocatorStatus()["status"] == "blocked"
+    rig.simulator.advance(1000)
+    assert rig.simulator.service.due_in() is None
+    assert migrating(rig) and rig.strict.volumesQuickStatus()["v"]["balancerBlocked"]
+    rig.simulator.post("/_sim/disk/102", {"up": True})
+    assert not migrating(rig) and held(rig) <= {102, 202, 302}
+
+
+def test_what_came_while_a_disk_is_drained_is_not_shown_on_that_disk(rig: Bindings) -> None:
+    """It never was there; when the drain is called off, it is moved there like anything else."""
+    rig.strict.diskSoftEject(302)
+    rig.strict.diskSoftEjectPause(302)
+    rig.strict.volumeUpdate("v", SSD)
+    rig.simulator.advance(61)
+    assert held(rig) == {102, 202} and not migrating(rig)
+    rig.simulator.advance(600)
+    assert held(rig) == {102, 202} and not migrating(rig)
+    rig.strict.diskSoftEjectCancel(302)
+    assert held(rig) == {102, 202} and migrating(rig)
+    rig.simulator.advance(61)
+    assert held(rig) == {102, 202, 302} and not migrating(rig) and "relocation" not in tables(rig)
+
+
+def fill(rig: Bindings) -> list[int]:
+    return [disk["objectsAllocated"] for disk in rig.strict.disksList().values()]
+
+
+def balancer(rig: Bindings) -> str:
+    return str(rig.strict.volumeBalancerGetStatus()["status"])
+
+
+def test_the_balancer_evens_out_disks_when_it_is_told_to(rig: Bindings) -> None:
+    strict = rig.strict
+    for number in range(10):
+        strict.volumeCreate({"name": f"w{number}", "size": 30 * OBJECT, "replication": 2})
+    for command in ("stop", "commit"):
+        rig.refused("invalidParam", "volumeBalancerSetStatus", {"cmd": command})
+    strict.volumeBalancerSetStatus({"cmd": "start"})
+    assert balancer(rig) == "working"
+    assert not any(shown["reallocated"] for shown in strict.volumeBalancerVolumesStatus())
+    rig.refused("busy", "volumeBalancerSetStatus", {"cmd": "start"})
+    rig.refused("busy", "volumeBalancerSetStatus", {"cmd": "commit"})
+    rig.simulator.advance(5)
+    rig.restart()
+    assert balancer(rig) == "ready"
+    before, uneven = strict.volumesList(), fill(rig)
+    wanted = {int(disk): shown["objectsAllocated"]["target"] for disk, shown in strict.volumeBalancerDisks().items()}
+    moved = [shown["name"] for shown in strict.volumeBalancerVolumesStatus() if shown["reallocated"]]
+    sets = {name: strict.volumeBalancerVolumeDiskSets(name)["balancerDiskSets"] for name in moved}
+    assert moved and max(wanted.values()) - min(wanted.values()) < max(uneven) - min(uneven)
+    strict.volumeBalancerSetStatus({"cmd": "stop"})
+    assert balancer(rig) == "nothing to do" and fill(rig) == uneven and strict.volumesList() == before
+    strict.volumeBalancerSetStatus({"cmd": "start"})
+    rig.simulator.advance(5)
+    strict.volumeBalancerSetStatus({"cmd": "commit"})
+    assert balancer(rig) == "commiting" and fill(rig) == uneven and all(migrating(rig, name) for name in moved)
+    for command in ("start", "stop", "commit"):
+        rig.refused("busy", "volumeBalancerSetStatus", {"cmd": command})
+    rig.simulator.advance(30)
+    rig.restart()
+    assert balancer(rig) == "commiting"
+    rig.simulator.advance(30)
+    assert balancer(rig) == "nothing to do" and fill(rig) == list(wanted.values())
+    assert "balancer" not in tables(rig) and "relocation" not in tables(rig)
+    for name in moved:
+        assert strict.volumeDescribe(name)["targetDiskSets"] == sets[name]
+        assert all(len({disk // 100 for disk in one}) == 2 for one in sets[name])
+    strict.volumeBalancerSetStatus({"cmd": "start"})
+    rig.simulator.advance(5)
+    assert balancer(rig) == "nothing to do"
+
+
+def test_the_balancer_waits_for_the_relocator_and_is_blocked_by_disks_that_it_chose(rig: Bindings) -> None:
+    for number in range(10):
+        rig.strict.volumeCreate({"name": f"w{number}", "size": 30 * OBJECT, "replication": 2})
+    rig.strict.volumeBalancerSetStatus({"cmd": "start"})
+    rig.simulator.advance(5)
+    rig.strict.volumeUpdate("v", SSD)
+    assert balancer(rig) == "waiting"
+    rig.refused("busy", "volumeBalancerSetStatus", {"cmd": "commit"})
+    rig.simulator.advance(60)
+    assert balancer(rig) == "ready"
+    for disk in DISKS:
+        rig.simulator.post(f"/_sim/disk/{disk}", {"up": False})
+    assert balancer(rig) == "blocked"
+    assert all(shown["blocked"] for shown in rig.strict.volumeBalancerVolumesStatus())
+    rig.refused("busy", "volumeBalancerSetStatus", {"cmd": "commit"})
+    rig.strict.volumeBalancerSetStatus({"cmd": "stop"})
+    assert balancer(rig) == "nothing to do"
+
+
+def test_a_committed_run_is_over_when_what_it_moves_is_deleted(rig: Bindings) -> None:
+    for number in range(10):
+        rig.strict.volumeCreate({"name": f"w{number}", "size": 30 * OBJECT, "replication": 2})
+    rig.strict.volumeBalancerSetStatus({"cmd": "start"})
+    rig.simulator.advance(5)
+    rig.strict.volumeBalancerSetStatus({"cmd": "commit"})
+    for volume in rig.strict.volumesList():
+        rig.strict.volumeDelete(volume["name"])
+    assert balancer(rig) == "nothing to do"
+    assert not {"balancer", "relocation", "vag"} & tables(rig)
+
+
+def test_an_allocation_group_shares_disk_sets(rig: Bindings) -> None:
+    strict = rig.strict
+    strict.snapshotCreate("v", {"name": "s"})
+    strict.volumeCreate({"name": "child", "parent": "s"})
+    strict.volumeCreate({"name": "other", "parent": "s", "replication": 3})
+    strict.volumeCreate({"name": "w", "size": 16 * OBJECT, "placeAll": "hdd", "replication": 2})
+    sets = {name: strict.volumeDescribe(name)["targetDiskSets"] for name in ("v", "child", "w")}
+    assert sets["v"] == sets["child"] == strict.snapshotDescribe("s")["targetDiskSets"] != sets["w"]
+    assert strict.vagList(1)["targetDiskSets"] == sets["v"] and strict.vagList(1)["parentVagId"] == 1
+    number = strict.volumeList("w")[0]["id"]
+    rig.refused("invalidParam", "volumeUpdateVag", "other", {"vagId": "parent"})
+    rig.refused("invalidParam", "volumeUpdateVag", "w", {"vagId": "parent"})
+    rig.refused("objectDoesNotExist", "volumeUpdateVag", "w", {"vagId": 99})
+    rig.refused("objectDoesNotExist", "snapshotUpdateVag", "w", {"vagId": 1})
+    strict.volumeUpdateVag("child", {"vagId": number})
+    assert migrating(rig, "child") and strict.volumeDescribe("child")["targetDiskSets"] == sets["w"]
+    strict.volumeUpdateVag("child", {"vagId": "parent"})
+    strict.volumeUpdateVag("w", {"vagId": 1})
+    rig.refused("objectDoesNotExist", "vagList", number)
+    assert strict.volumeDescribe("w")["targetDiskSets"] == sets["v"]
+    strict.volumeRevert("w", {"toSnapshot": "s"})
+    assert strict.volumeDescribe("w")["targetDiskSets"] == sets["v"]
+    strict.volumeUpdateVag("w", {"vagId": strict.volumeList("w")[0]["id"]})
+    assert strict.volumeDescribe("w")["targetDiskSets"] != sets["v"]
+
+
+def test_the_number_of_disk_sets_is_the_groups_and_goes_with_it(rig: Bindings) -> None:
+    strict = rig.strict
+    strict.volumeCreate({"name": "small", "size": OBJECT})
+    few = strict.volumeDescribe("v")["targetDiskSets"]
+    strict.vagUpdate({"vagId": "1", "targetsCount": 16})
+    many = strict.volumeDescribe("v")["targetDiskSets"]
+    assert len(few) == 8 and len(many) == 16 and many[:8] == few and migrating(rig)
+    strict.vagUpdate({"vagId": "1", "targetsCount": 2})
+    rig.simulator.advance(61)
+    rig.restart()
+    assert strict.volumeDescribe("v")["targetDiskSets"] == few[:2] and not migrating(rig)
+    for sets, name in ((3, "invalidParam"), (128, "invalidParam"), (0, "invalidParam")):
+        assert rig.refuses("POST", "VagUpdate", {"vagId": "1", "targetsCount": sets}) == name
+    rig.refused("objectDoesNotExist", "vagUpdate", {"vagId": "77", "targetsCount": 2})
+    strict.volumeDelete("v")
+    assert "vag" not in tables(rig)
+
+
+def test_abandoned_copies_are_made_again_elsewhere(rig: Bindings) -> None:
+    strict = rig.strict
+    strict.volumeCreate({"name": "w", "size": 16 * OBJECT, "replication": 2})
+    generated = strict.snapshotCreate("w", {})
+    disk = min(held(rig, "w"))
+    rig.refused("busy", "volumeAbandonDisk", "w", {"diskId": disk})
+    rig.refused("objectDoesNotExist", "volumeAbandonDisk", "w", {"diskId": 999})
+    rig.simulator.post(f"/_sim/disk/{disk}", {"up": False})
+    strict.volumeAbandonDisk("w", {"diskId": disk})
+    strict.snapshotAbandonDisk(generated["autoName"], {"diskId": disk})
+    status = strict.volumesQuickStatus()["w"]
+    assert status["decreasedRedundancy"] and status["migrating"] and disk not in held(rig, "w")
+    assert status["downDrives"] == [] == status["missingTargetDrives"]
+    rig.refused("invalidParam", "volumeAbandonDisk", "w", {"diskId": disk})
+    rig.simulator.advance(30)
+    rig.restart()
+    rig.simulator.advance(31)
+    status = strict.volumesQuickStatus()["w"]
+    assert not status["decreasedRedundancy"] and not status["migrating"]
+    rig.simulator.post(f"/_sim/disk/{disk}", {"up": True})
+    assert disk not in held(rig, "w") and not migrating(rig, "w")
+
+
+def test_the_last_good_copy_is_not_abandoned(rig: Bindings) -> None:
+    disks = sorted(held(rig))
+    for disk in disks:
+        rig.simulator.post(f"/_sim/disk/{disk}", {"up": False})
+    rig.refused("busy", "volumeAbandonDisk", "v", {"diskId": disks[0]})
+    for disk in disks[1:]:
+        rig.simulator.post(f"/_sim/disk/{disk}", {"up": True})
+    rig.refused("busy", "volumeAbandonDisk", "v", {"diskId": disks[0]})
+    rig.simulator.advance(6)
+    rig.strict.volumeAbandonDisk("v", {"diskId": disks[0]})
+
+
+def test_relocation_takes_as_long_as_the_setting_says() -> None:
+    simulator = InProcess(Settings(relocation_seconds=0.0, balancer_seconds=0.0))
+    simulator.post("VolumeCreate", {"name": "v", "size": MB, "placeAll": "hdd"})
+    simulator.post("VolumeUpdate/v", SSD)
+    assert set(simulator.get("VolumeGetInfo/v")["objectsPerDisk"]) == {"102", "202", "302"}
+    simulator.post("VolumeBalancerStatus", {"cmd": "start"})
+    assert simulator.get("VolumeBalancerStatus")["status"] == "nothing to do"
+    simulator.post("DiskSoftEject/101")
+    simulator.post("VolumeUpdate/v", dict.fromkeys(SSD, "hdd"))
+    assert set(simulator.get("VolumeGetInfo/v")["objectsPerDisk"]) == {"201", "301"}
