@@ -1,7 +1,8 @@
 """Allocation groups: volumes and snapshots that share disk sets (spec storpool-api 2.7, 5.5, 6.3).
 
-A new volume has a group of its own, with its serial as the id; what is made from a volume or snapshot with the same placement
-is in the group of its source. A group has no placement of its own: members that have the same are on the same disks.
+A new volume has a group of its own, with its serial as the id; what is made from a volume or snapshot with the same
+placement is in the group of its source. A group has no placement of its own: members that have the same are on the same
+disks.
 """
 
 from __future__ import annotations

@@ -41,7 +41,10 @@ def earliest(state: State, settings: Settings) -> float | None:
 
 
 def due_plans(call: Call) -> Iterator[Plan]:
-    """A plan for each snapshot whose step is due now, then those of relocator and balancer. Each plan is made on the state as the one before left it."""
+    """A plan for each snapshot whose step is due now, then those of relocator and balancer.
+
+    Each plan is made on the state as the one before left it.
+    """
     state = call.state
     for serial in tuple(state.watched):
         found = state.objects.get(serial)

@@ -1,8 +1,9 @@
 """The balancer: decides which disk sets should be on other disks, and has the relocator move them (spec 2.10, 7.9).
 
-nothing to do -start-> working -> ready -commit-> commiting -> nothing to do; `stop` gives up what is not committed. It works
-for `balancer_seconds`. A run that is ready is `waiting` while other things are relocated, and `blocked` while a disk that it
-chose cannot be used. It never starts by itself.
+nothing to do -start-> working -> ready -commit-> commiting -> nothing to do; `stop` gives up what is not committed.
+
+It works for `balancer_seconds`. A run that is ready is `waiting` while other things are relocated, and `blocked` while a
+disk that it chose cannot be used. It never starts by itself.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def _commit(call: Call, now: str) -> Plan:
     for vag in vags:
         for serial in sorted(state.vag_members[vag.id]):
             events += relocator.moved(call, state.objects[serial], state.objects[serial], after)
-    events.append(Put(msgspec.structs.replace(run, committed=True, overrides=dict.fromkeys(run.overrides, {}))))
+    events.append(Put(msgspec.structs.replace(run, committed=True, overrides={vag: {} for vag in run.overrides})))
     return Plan(Ok(), events)
 
 

@@ -1,7 +1,7 @@
 """Which disks hold the copies of a volume or snapshot (spec storpool-api 6.2, 7.7).
 
-Its allocation group, its placement and the disks say where it belongs. It is there, unless a `Relocation` says where it is
-still, or a disk is being drained.
+Its allocation group, its placement and the disks say where it belongs. It is there, unless a `Relocation` says where it
+is still, or a disk is being drained.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Which disks the balancer would have disk sets on instead, so that all are as full (spec storpool-api 7.9).
 
-What counts is the number of objects on a disk. A copy goes to the emptiest disk of its placement group when the two disks
-differ by enough, and are more alike afterwards; so replication, groups and different servers hold for the new sets as for the old.
+What counts is the number of objects on a disk. A copy goes to the emptiest disk of its placement group when the two
+disks differ by enough, and are more alike afterwards. Replication, groups and different servers hold for the new sets as for
+the old.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def overrides(state: State) -> dict[int, dict[int, tuple[int, ...]]]:
     units, load = _units(state, usable)
     before = {key: unit.disks for key, unit in units.items()}
     for _ in range(PASSES):
-        if not any([_improve(state, unit, load) for unit in units.values()]):
+        if not sum(_improve(state, unit, load) for unit in units.values()):
             break
     found: dict[int, dict[int, tuple[int, ...]]] = {}
     for (vag, number), unit in units.items():

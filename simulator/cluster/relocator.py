@@ -1,7 +1,7 @@
 """The relocator: moves what is not where it belongs (spec storpool-api 2.9, 6.5, 7.9).
 
-Moving a volume or snapshot takes `relocation_seconds`, then all of it is there. It waits while a disk that it comes to, or
-every disk that it could be read from, is down. What leaves a disk in soft-eject goes as the disk is drained.
+Moving a volume or snapshot takes `relocation_seconds`, then all of it is there. It waits while a disk that it comes to,
+or every disk that it could be read from, is down. What leaves a disk in soft-eject goes as the disk is drained.
 """
 
 from __future__ import annotations
@@ -98,10 +98,12 @@ def began(call: Call, found: Object, sets: disksets.Sets, pause: float = 0.0) ->
     return Put(Relocation(id=found.id, since=call.now + pause, sets=tuple(tuple(each) for each in sets)))
 
 
-def inherited(call: Call, volume: Object, serial: int) -> list[Event]:
-    """What is taken of a volume on its way is where the volume is."""
+def inherited(call: Call, volume: Object, snapshot: Object) -> list[Event]:
+    """What is taken of a volume is where the volume is, and moves on from there to where it belongs itself."""
     moving = call.state.relocations.get(volume.id)
-    return [] if moving is None else [Put(msgspec.structs.replace(moving, id=serial))]
+    if snapshot.placement != volume.placement:
+        return [began(call, snapshot, disksets.placed(call, volume))]
+    return [] if moving is None else [Put(msgspec.structs.replace(moving, id=snapshot.id))]
 
 
 def earliest(state: State, settings: Settings) -> float | None:

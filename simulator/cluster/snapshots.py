@@ -108,9 +108,10 @@ def _take(call: Call, volume: Object, serial: int, body: VolumeSnapshotDesc) -> 
         bound=bool(body.bind),
         delete_date=delete_date(call, body.targetDeleteDate, body.deleteAfter) or 0,
         vag=policy.allocation_group(volume, placement),
+        abandoned=volume.abandoned,
         **placement,
     )
-    return _Taken(volume, snapshot, name, placement, relocator.inherited(call, volume, serial))
+    return _Taken(volume, snapshot, name, placement, relocator.inherited(call, volume, snapshot))
 
 
 def snapshot_create(call: Call, body: VolumeSnapshotDesc | None) -> Plan:

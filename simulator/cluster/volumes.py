@@ -92,6 +92,7 @@ def _create_copy(call: Call, body: VolumeCreateDesc, template: Template | None, 
         auto_name=True,
         transient=True,
         vag=source.allocation_group,
+        abandoned=source.abandoned,
         **policy.of_source(source),
     )
     check_name_free(call, middle.name)
@@ -102,7 +103,7 @@ def _create_copy(call: Call, body: VolumeCreateDesc, template: Template | None, 
         answer,
         [
             Put(middle),
-            *relocator.inherited(call, source, middle.id),
+            *relocator.inherited(call, source, middle),
             Put(msgspec.structs.replace(source, parent=middle.id)),
             Put(volume),
         ],

@@ -1,4 +1,4 @@
-"""Whatever is asked of placement, copies obey the rules, every answer tells the same story, and all gets where it belongs."""
+"""Whatever is asked of placement: copies obey the rules, answers agree, and everything gets where it belongs."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ REFUSALS = ("invalidParam", "busy", "objectDoesNotExist", "objectExists", "insuf
 def sets_of(shown: dict[str, Any], targets: list[list[int]]) -> list[list[int]]:
     """Target of each object."""
     return [targets[number % len(targets)] for number in range(len(shown["objects"]))]
+
+
+def tables(simulator: InProcess) -> set[str]:
+    """Kinds of records that are there."""
+    return {record["type"] for record in msgspec.msgpack.decode(simulator.service.encoded_state())["records"]}
 
 
 class Placement(RuleBasedStateMachine):
@@ -161,7 +166,7 @@ class Placement(RuleBasedStateMachine):
                 objects = shown["objectsAllocated"]
                 assert objects["current"] == disks[number]["objectsAllocated"]
                 assert objects["current"] + objects["delta"] == objects["target"]
-                assert 0 <= objects["toRecover"] and (status["volumesToRelocate"] or not objects["delta"])
+                assert objects["toRecover"] >= 0 and (status["volumesToRelocate"] or not objects["delta"])
 
     def teardown(self) -> None:
         """What was begun comes to its end once nothing stops it."""
@@ -181,8 +186,7 @@ class Placement(RuleBasedStateMachine):
             assert not status["migrating"]
             assert list(map(set, shown["objects"])) == list(map(set, sets_of(shown, shown["targetDiskSets"])))
         assert self.simulator.get("VolumeBalancerStatus")["status"] in ("nothing to do", "ready", "blocked")
-        tables = {record["type"] for record in msgspec.msgpack.decode(self.simulator.service.encoded_state())["records"]}
-        assert "relocation" not in tables
+        assert "relocation" not in tables(self.simulator)
 
 
 TestPlacement = Placement.TestCase
@@ -209,15 +213,6 @@ def migrating(rig: Bindings, name: str = "v") -> bool:
     return bool(rig.strict.volumesQuickStatus()[name]["migrating"])
 
 
-def records(rig: Bindings) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = msgspec.msgpack.decode(rig.simulator.service.encoded_state())["records"]
-    return found
-
-
-def tables(rig: Bindings) -> set[str]:
-    return {record["type"] for record in records(rig)}
-
-
 def test_a_change_of_placement_moves_a_volume_in_its_time(rig: Bindings) -> None:
     strict, stored = rig.strict, 4096 * 64
     strict.volumeUpdate("v", SSD)
@@ -238,7 +233,7 @@ def test_a_change_of_placement_moves_a_volume_in_its_time(rig: Bindings) -> None
     rig.simulator.advance(44.9)
     assert migrating(rig) and held(rig) <= {101, 201, 301}
     rig.simulator.advance(0.2)
-    assert not migrating(rig) and held(rig) <= {102, 202, 302} and "relocation" not in tables(rig)
+    assert not migrating(rig) and held(rig) <= {102, 202, 302} and "relocation" not in tables(rig.simulator)
     assert all(not disk["objectsAllocated"]["delta"] for disk in strict.volumeRelocatorDisks().values())
 
 
@@ -248,14 +243,14 @@ def test_what_is_taken_back_in_time_moves_nothing_and_what_changes_nothing_costs
     rig.strict.volumeUpdate("v", {**hdd, "iops": 5, "tags": {"k": "v"}})
     rig.strict.volumeUpdate("v", {"sizeAdd": 20 * OBJECT})
     rig.strict.placementGroupUpdate("ssd", {"rmDisks": [302]})
-    assert "relocation" not in tables(rig)
+    assert "relocation" not in tables(rig.simulator)
     rig.strict.volumeUpdate("v", SSD)
     rig.simulator.advance(59)
     rig.strict.volumeUpdate("v", hdd)
     for _ in range(3):
         assert not migrating(rig) and rig.strict.volumeDescribe("v")["objects"][:16] == sets
         rig.simulator.advance(50)
-    assert "relocation" not in tables(rig)
+    assert "relocation" not in tables(rig.simulator)
 
 
 def test_a_template_and_a_placement_group_move_what_they_concern(rig: Bindings) -> None:
@@ -295,7 +290,29 @@ def test_what_came_while_a_disk_is_drained_is_not_shown_on_that_disk(rig: Bindin
     rig.strict.diskSoftEjectCancel(302)
     assert held(rig) == {102, 202} and migrating(rig)
     rig.simulator.advance(61)
-    assert held(rig) == {102, 202, 302} and not migrating(rig) and "relocation" not in tables(rig)
+    assert held(rig) == {102, 202, 302} and not migrating(rig) and "relocation" not in tables(rig.simulator)
+
+
+def test_a_snapshot_is_where_its_volume_is(rig: Bindings) -> None:
+    rig.strict.volumeUpdate("v", SSD)
+    rig.simulator.advance(30)
+    rig.strict.snapshotCreate("v", {"name": "s"})
+    copy = rig.strict.volumeCreate({"name": "copy", "baseOn": "v"})
+    for snapshot in ("s", copy["autoName"]):
+        assert rig.strict.snapshotDescribe(snapshot)["objects"] == rig.strict.volumeDescribe("v")["objects"]
+    rig.simulator.advance(30)
+    assert not migrating(rig, "s") and rig.strict.snapshotDescribe("s")["objects"] == sets(rig)
+    rig.strict.volumeTemplateCreate({"name": "t", "placeAll": "hdd"})
+    rig.simulator.post("VolumeSnapshot/v", {"name": "other", "template": "t"})
+    assert migrating(rig, "other") and rig.strict.snapshotDescribe("other")["objects"] == sets(rig)
+    rig.simulator.advance(60)
+    assert {disk for one in rig.strict.snapshotDescribe("other")["objects"] for disk in one} <= {101, 201, 301}
+
+
+def sets(rig: Bindings) -> list[list[int]]:
+    """Of the objects of `v`."""
+    found: list[list[int]] = rig.strict.volumeDescribe("v")["objects"]
+    return found
 
 
 def fill(rig: Bindings) -> list[int]:
@@ -338,7 +355,7 @@ def test_the_balancer_evens_out_disks_when_it_is_told_to(rig: Bindings) -> None:
     assert balancer(rig) == "commiting"
     rig.simulator.advance(30)
     assert balancer(rig) == "nothing to do" and fill(rig) == list(wanted.values())
-    assert "balancer" not in tables(rig) and "relocation" not in tables(rig)
+    assert "balancer" not in tables(rig.simulator) and "relocation" not in tables(rig.simulator)
     for name in moved:
         assert strict.volumeDescribe(name)["targetDiskSets"] == sets[name]
         assert all(len({disk // 100 for disk in one}) == 2 for one in sets[name])
@@ -375,7 +392,7 @@ def test_a_committed_run_is_over_when_what_it_moves_is_deleted(rig: Bindings) ->
     for volume in rig.strict.volumesList():
         rig.strict.volumeDelete(volume["name"])
     assert balancer(rig) == "nothing to do"
-    assert not {"balancer", "relocation", "vag"} & tables(rig)
+    assert not {"balancer", "relocation", "vag"} & tables(rig.simulator)
 
 
 def test_an_allocation_group_shares_disk_sets(rig: Bindings) -> None:
@@ -419,7 +436,7 @@ def test_the_number_of_disk_sets_is_the_groups_and_goes_with_it(rig: Bindings) -
         assert rig.refuses("POST", "VagUpdate", {"vagId": "1", "targetsCount": sets}) == name
     rig.refused("objectDoesNotExist", "vagUpdate", {"vagId": "77", "targetsCount": 2})
     strict.volumeDelete("v")
-    assert "vag" not in tables(rig)
+    assert "vag" not in tables(rig.simulator)
 
 
 def test_abandoned_copies_are_made_again_elsewhere(rig: Bindings) -> None:

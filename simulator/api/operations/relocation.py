@@ -11,9 +11,7 @@ _DISKS = dict[int, schema.UpDiskTarget | schema.DownDiskTarget]
 
 OPERATIONS = (
     get("volumeRelocatorStatus", "VolumeRelocatorStatus", handler=relocator.status, answer=schema.RelocatorStatus),
-    get(
-        "volumeRelocatorDisks", "VolumeRelocatorDisksList", handler=relocator.disks_list, answer=_DISKS, stored=True
-    ),
+    get("volumeRelocatorDisks", "VolumeRelocatorDisksList", handler=relocator.disks_list, answer=_DISKS, stored=True),
     get(
         "volumeRelocatorVolumeDisks",
         "VolumeRelocatorVolumeDisks/{volumeName}",
