@@ -2,8 +2,8 @@
 
 nothing to do -start-> working -> ready -commit-> commiting -> nothing to do; `stop` gives up what is not committed.
 
-It works for `balancer_seconds`. A run that is ready is `waiting` while other things are relocated, and `blocked` while a
-disk that it chose cannot be used. It never starts by itself.
+It works for `balancer_seconds`. A run that is ready is `waiting` while other things are relocated, and `blocked` while
+a disk that it chose cannot be used. It never starts by itself.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which disks the balancer would have disk sets on instead, so that all are as full (spec storpool-api 7.9).
 
 What counts is the number of objects on a disk. A copy goes to the emptiest disk of its placement group when the two
-disks differ by enough, and are more alike afterwards. Replication, groups and different servers hold for the new sets as for
-the old.
+disks differ by enough, and are more alike afterwards. Replication, groups and different servers hold for the new sets
+as for the old.
 """
 
 from __future__ import annotations

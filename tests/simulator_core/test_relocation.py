@@ -190,7 +190,7 @@ class Placement(RuleBasedStateMachine):
 
 
 TestPlacement = Placement.TestCase
-TestPlacement.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestPlacement.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 
 
 @pytest.fixture
@@ -276,6 +276,19 @@ def test_a_relocation_waits_for_the_disks_that_it_needs(rig: Bindings) -> None:
     assert migrating(rig) and rig.strict.volumesQuickStatus()["v"]["balancerBlocked"]
     rig.simulator.post("/_sim/disk/102", {"up": True})
     assert not migrating(rig) and held(rig) <= {102, 202, 302}
+
+
+def test_a_disk_that_goes_for_good_while_it_is_moved_from_is_not_shown(rig: Bindings) -> None:
+    rig.strict.volumeUpdate("v", SSD)
+    rig.strict.diskEject(101)
+    assert migrating(rig) and 101 not in held(rig) and {201, 301} & held(rig)
+    rig.strict.diskForget(101)
+    rig.strict.diskSoftEject(201)
+    rig.strict.vagUpdate({"vagId": "1", "targetsCount": 16})
+    assert migrating(rig) and 101 not in held(rig) and 201 in held(rig)
+    rig.simulator.advance(60)
+    assert not migrating(rig) and held(rig) <= {102, 202, 302}
+    assert rig.simulator.service.due_in() is None
 
 
 def test_what_came_while_a_disk_is_drained_is_not_shown_on_that_disk(rig: Bindings) -> None:
