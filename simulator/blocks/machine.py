@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from simulator.blocks import gate, loop, pool, throttle
 from simulator.blocks.gate import Held
 from simulator.blocks.links import all_links, link_paths, point, remove
 from simulator.blocks.openers import openers
-from simulator.blocks.stores import explained, set_size
+from simulator.blocks.stores import data_extents, explained, set_size
 from simulator.blocks.throttle import NONE, Limits
 from simulator.ports import BlocksError, DeviceBusy, Links
 
@@ -236,6 +236,11 @@ class LoopBlocks:
             with path.open("rb") as file:
                 file.seek(offset)
                 return file.read(length)
+
+    def extents(self, key: int) -> Iterable[tuple[int, int]]:
+        with explained(f"looking for the data of object {key}"):
+            self._require(key)
+            return data_extents(self._store.path(key))
 
     def write(self, key: int, offset: int, data: bytes) -> None:
         with explained(f"writing {len(data)} bytes at {offset} of object {key}"):
