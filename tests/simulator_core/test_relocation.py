@@ -242,7 +242,9 @@ def test_what_is_taken_back_in_time_moves_nothing_and_what_changes_nothing_costs
     hdd = dict.fromkeys(SSD, "hdd")
     rig.strict.volumeUpdate("v", {**hdd, "iops": 5, "tags": {"k": "v"}})
     rig.strict.volumeUpdate("v", {"sizeAdd": 20 * OBJECT})
-    rig.strict.placementGroupUpdate("ssd", {"rmDisks": [302]})
+    rig.strict.volumeCreate({"name": "small", "size": 512, "replication": 2})
+    unused = min(set(DISKS) - held(rig, "small"))
+    rig.strict.placementGroupUpdate("default", {"rmDisks": [unused]})
     assert "relocation" not in tables(rig.simulator)
     rig.strict.volumeUpdate("v", SSD)
     rig.simulator.advance(59)
@@ -276,6 +278,32 @@ def test_a_relocation_waits_for_the_disks_that_it_needs(rig: Bindings) -> None:
     assert migrating(rig) and rig.strict.volumesQuickStatus()["v"]["balancerBlocked"]
     rig.simulator.post("/_sim/disk/102", {"up": True})
     assert not migrating(rig) and held(rig) <= {102, 202, 302}
+
+
+def test_what_waits_does_not_go_along_with_what_is_over(rig: Bindings) -> None:
+    rig.strict.placementGroupUpdate("one", {"addDisks": [302]})
+    rig.strict.volumeCreate({"name": "w", "size": MB, "replication": 1, "placeAll": "hdd"})
+    rig.simulator.post("/_sim/disk/102", {"up": False})
+    rig.strict.volumeUpdate("v", SSD)
+    rig.strict.volumeUpdate("w", {"placeTail": "one"})
+    assert rig.strict.volumeRelocatorStatus()["status"] == "on"
+    rig.simulator.advance(60)
+    assert held(rig, "w") == {302} and migrating(rig)
+    assert rig.strict.volumeRelocatorStatus() == {
+        "status": "blocked",
+        "volumesToRelocate": 1,
+        "recoveringFromRemote": 0,
+    }
+
+
+def test_copies_that_must_share_a_server_have_disks_of_their_own(rig: Bindings) -> None:
+    rig.strict.placementGroupUpdate("two", {"addDisks": [101, 102]})
+    rig.strict.placementGroupUpdate("one", {"addDisks": [102]})
+    rig.strict.volumeTemplateCreate({"name": "t", "placeAll": "hdd", "replication": 2})
+    rig.strict.volumeUpdate("v", {"template": "t"})
+    rig.strict.volumeTemplateUpdate("t", {"placeAll": "two", "placeHead": "two", "placeTail": "one", "propagate": True})
+    assert rig.strict.volumeDescribe("v")["targetDiskSets"] == [[101, 102]] * 8
+    assert rig.strict.vagList(1)["diskSetsConstraintsViolated"]
 
 
 def test_a_disk_that_goes_for_good_while_it_is_moved_from_is_not_shown(rig: Bindings) -> None:
