@@ -86,7 +86,7 @@ def _update_vag(call: Call, found: Object, body: UpdateVagDesc) -> Plan:
                 raise errors.invalid(f"{text} allocation group {number}")
     if number == found.allocation_group:
         return Plan(Ok(), touches=(found.id,))
-    new = msgspec.structs.replace(found, vag=0 if number == found.id else number)
+    new = msgspec.structs.replace(found, vag=number)
     return Plan(Ok(), [Put(new), *relocator.moved(call, found, new)], touches=(found.id,))
 
 

@@ -304,11 +304,18 @@ def test_copies_that_must_share_a_server_have_disks_of_their_own(rig: Bindings) 
     rig.strict.volumeTemplateUpdate("t", {"placeAll": "two", "placeHead": "two", "placeTail": "one", "propagate": True})
     assert rig.strict.volumeDescribe("v")["targetDiskSets"] == [[101, 102]] * 8
     assert rig.strict.vagList(1)["diskSetsConstraintsViolated"]
+    rig.strict.volumeBalancerSetStatus({"cmd": "start"})
+    rig.simulator.advance(5)
+    assert balancer(rig) == "nothing to do"
 
 
 def test_a_disk_that_goes_for_good_while_it_is_moved_from_is_not_shown(rig: Bindings) -> None:
+    rig.strict.placementGroupUpdate("one", {"addDisks": [101]})
+    rig.strict.volumeCreate({"name": "w", "size": MB, "replication": 1, "placeAll": "one"})
     rig.strict.volumeUpdate("v", SSD)
+    rig.strict.volumeUpdate("w", SSD)
     rig.strict.diskEject(101)
+    assert not migrating(rig, "w")
     assert migrating(rig) and 101 not in held(rig) and {201, 301} & held(rig)
     rig.strict.diskForget(101)
     rig.strict.diskSoftEject(201)
@@ -316,7 +323,7 @@ def test_a_disk_that_goes_for_good_while_it_is_moved_from_is_not_shown(rig: Bind
     assert migrating(rig) and 101 not in held(rig) and 201 in held(rig)
     rig.simulator.advance(60)
     assert not migrating(rig) and held(rig) <= {102, 202, 302}
-    assert rig.simulator.service.due_in() is None
+    assert rig.simulator.service.due_in() is None and "relocation" not in tables(rig.simulator)
 
 
 def test_what_came_while_a_disk_is_drained_is_not_shown_on_that_disk(rig: Bindings) -> None:
@@ -405,6 +412,48 @@ def test_the_balancer_evens_out_disks_when_it_is_told_to(rig: Bindings) -> None:
     assert balancer(rig) == "nothing to do"
 
 
+def test_a_second_run_adds_to_what_the_first_chose(rig: Bindings) -> None:
+    strict, overrides = rig.strict, []
+    for group in ("default", "hdd"):
+        for number in range(8):
+            strict.volumeCreate({"name": f"{group}{number}", "size": 30 * OBJECT, "replication": 2, "placeAll": group})
+        strict.volumeBalancerSetStatus({"cmd": "start"})
+        rig.simulator.advance(5)
+        wanted = [shown["objectsAllocated"]["target"] for shown in strict.volumeBalancerDisks().values()]
+        strict.volumeBalancerSetStatus({"cmd": "commit"})
+        rig.simulator.advance(60)
+        assert fill(rig) == wanted
+        overrides.append({number: set(strict.vagList(number)["overrides"]) for number in range(1, 10)})
+    assert overrides[0] != overrides[1]
+    assert all(before <= overrides[1][vag] for vag, before in overrides[0].items())
+
+
+def test_the_balancer_leaves_small_differences(rig: Bindings) -> None:
+    strict = rig.strict
+    strict.volumeDelete("v")
+    strict.placementGroupUpdate("two", {"addDisks": [101, 201]})
+    for number in range(200):
+        strict.volumeCreate({"name": f"w{number}", "size": MB, "replication": 1, "placeAll": "two"})
+    strict.volumeBalancerSetStatus({"cmd": "start"})
+    rig.simulator.advance(5)
+    shown = strict.volumeBalancerDisks()
+    first, second = (shown[disk]["objectsAllocated"] for disk in ("101", "201"))
+    assert abs(first["current"] - second["current"]) > 5 >= abs(first["target"] - second["target"]) > 1
+
+
+def test_the_balancer_leaves_groups_alone_whose_members_disagree(rig: Bindings) -> None:
+    strict = rig.strict
+    strict.volumeCreate({"name": "w", "size": 16 * OBJECT, "placeAll": "ssd", "replication": 1})
+    strict.volumeCreate({"name": "large", "size": 400 * OBJECT, "placeAll": "ssd", "replication": 1})
+    strict.snapshotCreate("large", {"name": "s"})
+    strict.volumeUpdate("large", {"placeTail": "default"})
+    rig.simulator.advance(60)
+    strict.volumeBalancerSetStatus({"cmd": "start"})
+    rig.simulator.advance(5)
+    moved = {found["name"] for found in strict.volumeBalancerVolumesStatus() if found["reallocated"]}
+    assert moved and not moved & {"large", "s"}
+
+
 def test_the_balancer_waits_for_the_relocator_and_is_blocked_by_disks_that_it_chose(rig: Bindings) -> None:
     for number in range(10):
         rig.strict.volumeCreate({"name": f"w{number}", "size": 30 * OBJECT, "replication": 2})
@@ -429,11 +478,19 @@ def test_a_committed_run_is_over_when_what_it_moves_is_deleted(rig: Bindings) ->
         rig.strict.volumeCreate({"name": f"w{number}", "size": 30 * OBJECT, "replication": 2})
     rig.strict.volumeBalancerSetStatus({"cmd": "start"})
     rig.simulator.advance(5)
+    gone = next(shown["name"] for shown in rig.strict.volumeBalancerVolumesStatus() if shown["reallocated"])
+    rig.strict.volumeDelete(gone)
     rig.strict.volumeBalancerSetStatus({"cmd": "commit"})
+    rig.strict.volumeCreate({"name": "x", "size": MB, "placeAll": "hdd"})
+    rig.strict.volumeUpdate("x", SSD)
+    assert balancer(rig) == "commiting"
+    rig.simulator.advance(1)
     for volume in rig.strict.volumesList():
-        rig.strict.volumeDelete(volume["name"])
+        if volume["name"] != "x":
+            rig.strict.volumeDelete(volume["name"])
+    assert migrating(rig, "x")
     assert balancer(rig) == "nothing to do"
-    assert not {"balancer", "relocation", "vag"} & tables(rig.simulator)
+    assert not {"balancer", "vag"} & tables(rig.simulator)
 
 
 def test_an_allocation_group_shares_disk_sets(rig: Bindings) -> None:
