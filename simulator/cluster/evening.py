@@ -66,7 +66,7 @@ def _units(state: State, usable: set[int]) -> tuple[dict[tuple[int, int], _Unit]
             key = (found.allocation_group, number)
             unit = units.setdefault(key, _Unit(tuple(disks), groups, 0))
             unit.objects += objects
-            if unit.disks != tuple(disks) or unit.groups != groups or not _free(state, found, disks, usable):
+            if unit.groups != groups or not _free(state, found, disks, usable):
                 fixed.add(key)
     free = sorted((key for key in units if key not in fixed), key=lambda key: (-units[key].objects, key))
     return {key: units[key] for key in free}, load

@@ -310,12 +310,8 @@ def test_copies_that_must_share_a_server_have_disks_of_their_own(rig: Bindings) 
 
 
 def test_a_disk_that_goes_for_good_while_it_is_moved_from_is_not_shown(rig: Bindings) -> None:
-    rig.strict.placementGroupUpdate("one", {"addDisks": [101]})
-    rig.strict.volumeCreate({"name": "w", "size": MB, "replication": 1, "placeAll": "one"})
     rig.strict.volumeUpdate("v", SSD)
-    rig.strict.volumeUpdate("w", SSD)
     rig.strict.diskEject(101)
-    assert not migrating(rig, "w")
     assert migrating(rig) and 101 not in held(rig) and {201, 301} & held(rig)
     rig.strict.diskForget(101)
     rig.strict.diskSoftEject(201)
@@ -323,7 +319,18 @@ def test_a_disk_that_goes_for_good_while_it_is_moved_from_is_not_shown(rig: Bind
     assert migrating(rig) and 101 not in held(rig) and 201 in held(rig)
     rig.simulator.advance(60)
     assert not migrating(rig) and held(rig) <= {102, 202, 302}
-    assert rig.simulator.service.due_in() is None and "relocation" not in tables(rig.simulator)
+    assert rig.simulator.service.tick() is None and "relocation" not in tables(rig.simulator)
+
+
+def test_nothing_is_left_to_do_for_a_volume_whose_only_disk_was_ejected(rig: Bindings) -> None:
+    rig.strict.placementGroupUpdate("one", {"addDisks": [101]})
+    rig.strict.volumeCreate({"name": "w", "size": MB, "replication": 1, "placeAll": "one"})
+    rig.strict.volumeUpdate("w", SSD)
+    rig.strict.diskEject(101)
+    assert not migrating(rig, "w") and rig.strict.volumeRelocatorStatus()["status"] == "on"
+    rig.simulator.advance(60)
+    rig.simulator.service.tick()
+    assert "relocation" not in tables(rig.simulator)
 
 
 def test_what_came_while_a_disk_is_drained_is_not_shown_on_that_disk(rig: Bindings) -> None:
@@ -350,6 +357,8 @@ def test_a_snapshot_is_where_its_volume_is(rig: Bindings) -> None:
         assert rig.strict.snapshotDescribe(snapshot)["objects"] == rig.strict.volumeDescribe("v")["objects"]
     rig.simulator.advance(30)
     assert not migrating(rig, "s") and rig.strict.snapshotDescribe("s")["objects"] == sets(rig)
+    rig.strict.snapshotUpdate("s", {"placeHead": "hdd"})
+    assert migrating(rig, "s") and rig.strict.snapshotDescribe("s")["objects"] == sets(rig)
     rig.strict.volumeTemplateCreate({"name": "t", "placeAll": "hdd"})
     rig.simulator.post("VolumeSnapshot/v", {"name": "other", "template": "t"})
     assert migrating(rig, "other") and rig.strict.snapshotDescribe("other")["objects"] == sets(rig)
@@ -426,6 +435,12 @@ def test_a_second_run_adds_to_what_the_first_chose(rig: Bindings) -> None:
         overrides.append({number: set(strict.vagList(number)["overrides"]) for number in range(1, 10)})
     assert overrides[0] != overrides[1]
     assert all(before <= overrides[1][vag] for vag, before in overrides[0].items())
+    vag = next(vag for vag, chosen in overrides[1].items() if chosen)
+    chosen = strict.vagList(vag)["overrides"]
+    for count in (64, 4, 1):
+        strict.vagUpdate({"vagId": str(vag), "targetsCount": count})
+        kept = {number: disks for number, disks in chosen.items() if int(number) < count}
+        assert strict.vagList(vag)["overrides"] == kept
 
 
 def test_the_balancer_leaves_small_differences(rig: Bindings) -> None:
@@ -515,6 +530,8 @@ def test_an_allocation_group_shares_disk_sets(rig: Bindings) -> None:
     assert strict.volumeDescribe("w")["targetDiskSets"] == sets["v"]
     strict.volumeRevert("w", {"toSnapshot": "s"})
     assert strict.volumeDescribe("w")["targetDiskSets"] == sets["v"]
+    strict.volumeRevert("v", {"toSnapshot": "s"})
+    assert strict.volumeDescribe("v")["targetDiskSets"] == sets["v"]
     strict.volumeUpdateVag("w", {"vagId": strict.volumeList("w")[0]["id"]})
     assert strict.volumeDescribe("w")["targetDiskSets"] != sets["v"]
 
