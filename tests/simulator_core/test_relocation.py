@@ -547,6 +547,11 @@ def test_the_number_of_disk_sets_is_the_groups_and_goes_with_it(rig: Bindings) -
     rig.simulator.advance(61)
     rig.restart()
     assert strict.volumeDescribe("v")["targetDiskSets"] == few[:2] and not migrating(rig)
+    taken = strict.snapshotCreate("v", {})["autoName"]
+    strict.snapshotUpdateVag(taken, {"vagId": strict.snapshotList(taken)[0]["id"]})
+    strict.volumeRevert("v", {"toSnapshot": taken})
+    strict.volumeUpdate("v", {"tags": {"k": "v"}})
+    assert strict.volumeDescribe("v")["targetDiskSets"] == few[:2]
     for sets, name in ((3, "invalidParam"), (128, "invalidParam"), (0, "invalidParam")):
         assert rig.refuses("POST", "VagUpdate", {"vagId": "1", "targetsCount": sets}) == name
     rig.refused("objectDoesNotExist", "vagUpdate", {"vagId": "77", "targetsCount": 2})
