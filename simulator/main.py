@@ -12,7 +12,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from simulator.journal.file import FileJournal
 from simulator.journal.memory import MemoryJournal
 from simulator.ports import Blocks, BlocksError, Journal, JournalError
 from simulator.service import Service
+from simulator.services import policies, tiers
 from simulator.settings import Settings
 from simulator.statedir import StateInUse, journal_path, locked, remove
 
@@ -69,6 +70,8 @@ class Options:
     token: str
     control: bool
     settings: Settings
+    configurations: Mapping[str, str]
+    """Of services, by bucket of the key-value store."""
 
     def __repr__(self) -> str:
         return f"Options({self.host}:{self.port}, {self.state}, {self.kind})"
@@ -115,6 +118,16 @@ def read_token(path: Path | None, environment: Mapping[str, str]) -> str:
     return token
 
 
+def read_configuration(path: Path, parse: Callable[[str], object]) -> str:
+    """The text of a service's configuration. Raises `click.ClickException` when the service would not take it."""
+    try:
+        text = path.read_text()
+        parse(text)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"cannot take {path}: {error}") from error
+    return text
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--listen",
@@ -145,6 +158,18 @@ def read_token(path: Path | None, environment: Mapping[str, str]) -> str:
 @click.option("--loose", is_flag=True, help="Drop unknown request fields instead of refusing them.")
 @click.option("--control", is_flag=True, help="Serve the control API under /_sim/.")
 @click.option(
+    "--qos",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Tiers of storpool_qos (JSON) for the key-value store, if it has none.",
+)
+@click.option(
+    "--volumecare",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Configuration of VolumeCare for the key-value store, if it has none.",
+)
+@click.option(
     "--destroy", "destroying", is_flag=True, help="Remove everything that the state directory has on this machine."
 )
 def main(
@@ -157,6 +182,8 @@ def main(
     cluster_id: str,
     loose: bool,
     control: bool,
+    qos: Path | None,
+    volumecare: Path | None,
     destroying: bool,
 ) -> None:
     """A StorPool cluster of one process, with real block devices.
@@ -174,7 +201,12 @@ def main(
     token = read_token(token_file, os.environ)
     os.environ.pop("SPLAB_TOKEN", None)
     settings = Settings(cluster_id=cluster_id, loose=loose)
-    options = Options(*listen, state, blocks, pool_kind, pool_size, token, control, settings)
+    configurations: dict[str, str] = {}
+    if qos is not None:
+        configurations[settings.qos_bucket] = read_configuration(qos, tiers.parse)
+    if volumecare is not None:
+        configurations[settings.volumecare_bucket] = read_configuration(volumecare, policies.parse)
+    options = Options(*listen, state, blocks, pool_kind, pool_size, token, control, settings, configurations)
     try:
         sys.exit(run(options))
     except (StateInUse, BlocksError, JournalError, OSError) as error:
@@ -273,6 +305,7 @@ class _Process:
             workers,
             control=options.control,
             advance=self._clock.advance,
+            configurations=options.configurations,
         )
         for line in service.mended:
             _log.info("mended", what=line)

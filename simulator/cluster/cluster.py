@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from simulator.api.errors import Refused
 from simulator.api.schema.answers import Ok
 from simulator.cluster import background, limits
+from simulator.cluster.background import Companion
 from simulator.cluster.effects import Attach, Cause, Delete, Detach, Effect, Failure
 from simulator.cluster.plan import Call, Handler, Hold, Plan, Wait
 from simulator.cluster.records import (
@@ -85,9 +87,10 @@ class _Late:
 class Cluster:
     """One StorPool cluster. Call numbers are the caller's; 0 is nobody's."""
 
-    def __init__(self, state: State, settings: Settings) -> None:
+    def __init__(self, state: State, settings: Settings, companions: tuple[Companion, ...] = ()) -> None:
         self.state = state
         self._settings = settings
+        self._companions = companions
         self._last_change = 0
         self._pending: dict[int, _Pending] = {}
         self._late: dict[int, _Late] = {}
@@ -132,6 +135,8 @@ class Cluster:
             output.records.append(Aborted(change))
             if pending.number:
                 output.answers.append((pending.number, self._refusal(failure)))
+            elif pending.plan.failed is not None:
+                pending.plan.failed(self._refusal(failure))
         self._release(change)
         for use in pending.plan.uses:
             self._used[use] -= 1
@@ -143,7 +148,8 @@ class Cluster:
     def tick(self, call: Call) -> Output:
         """Whatever is due at `call.now`."""
         output = Output()
-        for plan in background.due_plans(call):
+        plans = (companion.due_plans(call) for companion in self._companions)
+        for plan in chain(background.due_plans(call), *plans):
             if not self._is_held_up(plan):
                 self._carry_out(0, plan, call.now, output)
         for change, late in self._late.items():
@@ -170,6 +176,10 @@ class Cluster:
             self._earliest_as_of = self.state.watch_changes
         if self._earliest is not None:
             times.append(self._earliest)
+        for companion in self._companions:
+            due = companion.due_at(self.state, self._settings)
+            if due is not None:
+                times.append(due)
         return min(times, default=None)
 
     # Plans.
