@@ -7,7 +7,9 @@ simulator.get("VolumesList")
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -59,13 +61,19 @@ class InProcess:
     """One cluster. `restart` builds the service again from what is durable."""
 
     def __init__(
-        self, settings: Settings | None = None, *, capacity: int = 1 << 40, effects: Effects | None = None
+        self,
+        settings: Settings | None = None,
+        *,
+        capacity: int = 1 << 40,
+        effects: Effects | None = None,
+        configurations: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.settings = settings or Settings()
         self.blocks = MemoryBlocks(capacity)
         self.journal = MemoryJournal()
         self.time = 1_700_000_000.0
         self._effects = effects
+        self._configurations = configurations
         self.service = self._start()
 
     def _start(self) -> Service:
@@ -78,6 +86,7 @@ class InProcess:
             self._effects,
             control=True,
             advance=self.advance,
+            configurations=self._configurations,
         )
 
     def advance(self, seconds: float) -> None:

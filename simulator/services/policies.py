@@ -6,9 +6,9 @@
     [template:NAME]  policy=NAME, for the volumes of one StorPool template
     [template:*]     policy=NAME, for all others; `no`, its default, is none
 
-The parameters of policies are ours. Intervals and days are those of the Unix clock: `interval=1h` is one snapshot in each
-hour of the day, and days are UTC. Kept are the snapshots of the last `keep` intervals, the one under way included, and
-of the last `keep_daily` days the newest of each day.
+The parameters of policies are ours. Intervals and days are those of the Unix clock: `interval=1h` is one snapshot in
+each hour of the day, and days are UTC. Kept are the snapshots of the last `keep` intervals, the one under way included,
+and of the last `keep_daily` days the newest of each day.
 """
 
 from __future__ import annotations
