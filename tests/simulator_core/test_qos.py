@@ -19,6 +19,7 @@ from simulator.effects import Done, Work
 from simulator.inprocess import InProcess
 from simulator.ports import BlocksError
 from simulator.services import tiers
+from simulator.services.kept import ConfigError
 from simulator.settings import Settings
 
 GIB = 1 << 30
@@ -195,7 +196,7 @@ def test_the_sample_and_the_period() -> None:
     ],
 )
 def test_tiers_that_are_not_taken(text: str, why: str) -> None:
-    with pytest.raises(tiers.ConfigError, match=why):
+    with pytest.raises(ConfigError, match=why):
         tiers.parse(text)
 
 
