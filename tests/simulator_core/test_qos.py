@@ -157,6 +157,21 @@ TestTiers = Tiers.TestCase
 TestTiers.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 
 
+def test_the_tag_wins_over_the_template_and_snapshots_keep_what_they_have() -> None:
+    tiers_of_both = '{"tiers": {"gold": {"max_iops": 9}, "fast": {"max_iops": 5}}}'
+    simulator = InProcess(configurations={BUCKET: tiers_of_both})
+    simulator.post("VolumeTemplateCreate", {"name": "gold", "placeAll": "hdd"})
+    simulator.post("VolumeCreate", {"name": "v", "size": GIB, "template": "gold", "tags": {"qc": "fast"}})
+    simulator.post("VolumeSnapshot/v", {"name": "s", "tags": {"qc": "fast"}})
+    simulator.advance(60)
+    assert limits(simulator, "v") == (5, "-")
+    assert simulator.get("Snapshot/s")[0]["iops"] == "-"
+    # One that no tier has leaves it to the template.
+    simulator.post("VolumeUpdate/v", {"tags": {"qc": "none"}})
+    simulator.advance(60)
+    assert limits(simulator, "v") == (9, "-")
+
+
 def test_it_costs_nothing_without_tiers() -> None:
     simulator = InProcess()
     simulator.post("VolumeCreate", {"name": "v", "size": GIB, "tags": {"qc": "gold"}})
