@@ -165,7 +165,8 @@ class Service:
         self._reply(number, data)
 
     def reset(self, number: int) -> None:
-        """Back to the small cluster that an empty state starts with. Refused while changes are under way.
+        """Back to the small cluster that an empty state starts with, and the configurations of services that it was
+        given. Refused while changes are under way.
 
         Calls that wait for something, other than this one, are answered `unavailable`.
         """

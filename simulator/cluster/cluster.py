@@ -137,7 +137,7 @@ class Cluster:
                 output.answers.append((pending.number, self._refusal(failure)))
             elif pending.plan.failed is not None:
                 pending.plan.failed(self._refusal(failure))
-        self._release(change)
+        self._release(change, pending.plan.touches)
         for use in pending.plan.uses:
             self._used[use] -= 1
             if not self._used[use]:
@@ -245,15 +245,16 @@ class Cluster:
         if self._waiting or self._holding:
             self._answer_ready(output)
 
-    def _release(self, change: int) -> None:
-        for touched in [touched for touched, holder in self._held.items() if holder == change]:
-            del self._held[touched]
+    def _release(self, holder: int, touches: Iterable[int | str]) -> None:
+        for touched in touches:
+            if self._held.get(touched) == holder:
+                del self._held[touched]
 
     def _unpark(self, output: Output) -> None:
         """Plan the parked calls again; one that is still held up lets no later call for the same things pass."""
         if not self._parked:
             return
-        self._release(PARKED)
+        self._release(PARKED, tuple(self._held))
         parked, self._parked = self._parked, []
         for asked in parked:
             self._ask(asked, output)
