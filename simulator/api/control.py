@@ -65,7 +65,7 @@ def serve(service: Controlled, number: int, request: Request) -> None:
             service.answer(number, {"calls": dict(service.calls)})
         case ("GET", "volumecare"):
             service.tick()
-            service.control_call(number, lambda call: history.history(call.state), ())
+            service.control_call(number, lambda call: history.history(call.state, call.settings.cluster_id), ())
         case ("POST", "reset"):
             service.reset(number)
             service.answer(number, {"ok": True})

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 
-from simulator.api.errors import Refused
+from simulator.api.errors import Refused, busy
 from simulator.api.schema.answers import Ok
 from simulator.cluster import background, limits
 from simulator.cluster.background import Companion
@@ -22,6 +22,7 @@ from simulator.cluster.records import (
     Applied,
     Committed,
     JournalRecord,
+    Object,
     Prepared,
 )
 from simulator.cluster.state import State
@@ -148,9 +149,11 @@ class Cluster:
     def tick(self, call: Call) -> Output:
         """Whatever is due at `call.now`."""
         output = Output()
-        plans = (companion.due_plans(call) for companion in self._companions)
-        for plan in chain(background.due_plans(call), *plans):
+        for plan in background.due_plans(call):
             if not self._is_held_up(plan):
+                self._carry_out(0, plan, call.now, output)
+        for plan in chain.from_iterable(companion.due_plans(call) for companion in self._companions):
+            if not self._is_held_up(plan) and self._leaving(plan) is None:
                 self._carry_out(0, plan, call.now, output)
         for change, late in self._late.items():
             if late.again_at is not None and late.again_at <= call.now:
@@ -187,6 +190,8 @@ class Cluster:
     def _ask(self, asked: _Asked, output: Output) -> None:
         try:
             outcome = asked.handler(*asked.arguments)
+            if isinstance(outcome, Plan) and (leaving := self._leaving(outcome)) is not None:
+                raise busy(f"'{leaving.shown_name}' is moving to cluster {leaving.leaving_to}")
         except Refused as refused:
             output.answers.append((asked.number, refused))
             return
@@ -201,6 +206,14 @@ class Cluster:
                     self._held.setdefault(touched, PARKED)
         else:
             self._carry_out(asked.number, outcome, asked.now, output)
+
+    def _leaving(self, plan: Plan) -> Object | None:
+        """What the plan needs and another cluster takes over."""
+        leaving = self.state.leaving
+        if not leaving or plan.moves:
+            return None
+        needed = next((needed for needed in (*plan.touches, *plan.uses) if needed in leaving), None)
+        return None if needed is None else self.state.objects[int(needed)]
 
     def _is_held_up(self, plan: Plan) -> bool:
         held, used = self._held, self._used
@@ -262,7 +275,7 @@ class Cluster:
     # Answers.
 
     def _all_running(self, clients: tuple[int, ...]) -> bool:
-        return all(self.state.clients[client].running for client in clients)
+        return all(self.state.runs(client) for client in clients)
 
     def _answer_ready(self, output: Output) -> None:
         for number, waiting in list(self._waiting.items()):
@@ -276,7 +289,7 @@ class Cluster:
     def _timed_out(self, waiting: _Waiting) -> object:
         if self._settings.attach_timeout_result == "success":
             return waiting.answer
-        missing = [str(client) for client in waiting.wait.clients if not self.state.clients[client].running]
+        missing = [str(client) for client in waiting.wait.clients if not self.state.runs(client)]
         return Refused("timeout", f"Attached, but client {', '.join(missing)} did not report the new configuration")
 
     def _refusal(self, failure: Failure) -> Refused:
@@ -336,9 +349,9 @@ def contents(state: State) -> tuple[dict[int, int], dict[int, list[tuple[Links, 
     sizes = {found.id: found.size for found in state.objects.values()}
     attached = {
         found.id: [
-            (links(found, client), at.rights == "ro")
+            (links(found, client, at.cluster), at.rights == "ro")
             for client, at in found.attachments.items()
-            if state.clients[client].running
+            if state.runs(client)
         ]
         for found in state.objects.values()
         if found.attachments

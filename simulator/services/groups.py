@@ -4,7 +4,8 @@ Each snapshot of a group has these tags, by which it is found:
 
     vc-group   the group: Unix seconds and a serial
     vc-tag     the tag that names the VM; `volume` for a volume of no VM
-    vc-id      the VM: the value of that tag; the first global id of a volume of no VM
+    vc-id      the VM: the value of that tag; for a volume of no VM, this cluster's id and its visible id, which both
+               survive a revert: the global id that it had first, unless it came from another cluster
     vc-by      the policy it was taken by, which says when it goes
     vc-volume  the volume's tag that `id_tag` names, if it has one
 """
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from simulator.cluster.records import Object
+from simulator.cluster.records import OWNER, Object
 from simulator.cluster.state import State
 from simulator.cluster.summary import base36
 from simulator.services.policies import VOLUME, Config
@@ -49,19 +50,19 @@ class Group:
     snapshots: list[Object] = field(default_factory=list)
 
 
-def first_global_id(found: Object, visible_id: int) -> str:
-    """Of the volume with this visible id, in the cluster of the object: reverts give it others."""
-    return f"{found.global_id.rpartition('.')[0]}.{base36(visible_id)}"
+def first_global_id(cluster_id: str, visible_id: int) -> str:
+    """Of the volume with this visible id; reverts give it others."""
+    return f"{cluster_id}.{base36(visible_id)}"
 
 
-def entities(state: State, config: Config) -> dict[Entity, list[Object]]:
+def entities(state: State, cluster_id: str, config: Config) -> dict[Entity, list[Object]]:
     """With their volumes."""
     members: dict[Entity, list[Object]] = {}
     for found in state.objects.values():
         if found.snapshot:
             continue
         tag = next((tag for tag in config.vm_tags if tag in found.tags), None)
-        value = first_global_id(found, found.visible_id) if tag is None else found.tags[tag]
+        value = first_global_id(cluster_id, found.visible_id) if tag is None else found.tags[tag]
         members.setdefault(Entity(tag or VOLUME, value), []).append(found)
     return members
 
@@ -73,11 +74,13 @@ def policy_of(state: State, config: Config, volume: Object) -> str:
 
 
 def taken(state: State) -> dict[Entity, list[Group]]:
-    """What is there of each group, oldest group first."""
+    """What is there of each group, oldest group first. Copies that came from other clusters have the tags too."""
     groups: dict[tuple[Entity, str, str], Group] = {}
     for found in state.objects.values():
         tags: Mapping[str, str] = found.tags
-        if not found.snapshot or found.gone_at or not all(tag in tags for tag in (GROUP, TAG, ID, BY)):
+        if not found.snapshot or found.gone_at or found.state != OWNER or not found.taken_on:
+            continue
+        if not all(tag in tags for tag in (GROUP, TAG, ID, BY)):
             continue
         entity = Entity(tags[TAG], tags[ID])
         group = groups.setdefault((entity, tags[BY], tags[GROUP]), Group(entity, tags[BY], found.created))

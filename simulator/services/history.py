@@ -46,32 +46,32 @@ class Entity(Struct):
     """Oldest first."""
 
 
-def history(state: State) -> list[Entity]:
+def history(state: State, cluster_id: str) -> list[Entity]:
     """Of every VM that has snapshots, also when it is gone itself."""
     return [
         Entity(
             "volume" if entity.tag == VOLUME else "vm",
             Name(entity.name),
-            [_entry(state, group) for group in found],
+            [_entry(state, cluster_id, group) for group in found],
         )
         for entity, found in groups.taken(state).items()
     ]
 
 
-def _entry(state: State, group: Group) -> Entry:
+def _entry(state: State, cluster_id: str, group: Group) -> Entry:
     return Entry(
         group.created,
-        Location(group.snapshots[0].global_id.partition(".")[0]),
+        Location(cluster_id.partition(".")[0]),
         Name(group.entity.name),
-        ExtraInfo(Map({_volume(state, found): found.shown_name for found in group.snapshots})),
+        ExtraInfo(Map({_volume(state, cluster_id, found): found.shown_name for found in group.snapshots})),
     )
 
 
-def _volume(state: State, snapshot: Object) -> str:
+def _volume(state: State, cluster_id: str, snapshot: Object) -> str:
     named = snapshot.tags.get(groups.VOLUME_ID)
     if named is not None:
         return named
     serial = state.volumes_by_visible_id.get(snapshot.taken_on)
     if serial is not None:
         return state.objects[serial].shown_name
-    return "~" + groups.first_global_id(snapshot, snapshot.taken_on)
+    return "~" + groups.first_global_id(cluster_id, snapshot.taken_on)

@@ -58,7 +58,7 @@ class VolumeCare:
     def _look(self, call: Call, config: Config, problems: list[str]) -> Iterator[Plan]:
         """Adds to the problems what it leaves undone, and why."""
         taken = groups.taken(call.state)
-        for entity, volumes in groups.entities(call.state, config).items():
+        for entity, volumes in groups.entities(call.state, call.settings.cluster_id, config).items():
             named = sorted({groups.policy_of(call.state, config, volume) for volume in volumes})
             if named == [NO]:
                 continue
