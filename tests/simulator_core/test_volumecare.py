@@ -15,11 +15,11 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from simulator.effects import Done, Work
-from simulator.inprocess import InProcess
+from simulator.inprocess import InProcess, connected
 from simulator.ports import OutOfSpace
 from simulator.services import policies
 from simulator.services.kept import ConfigError
-from simulator.settings import Settings
+from simulator.settings import KnownCluster, Settings
 
 MIB = 1 << 20
 BUCKET = Settings().volumecare_bucket
@@ -437,3 +437,39 @@ def test_a_configuration_in_the_store_is_not_replaced_at_a_start() -> None:
     assert simulator.service.encoded_state() == before
     simulator.post("/_sim/reset")
     assert simulator.get(f"KV/List/{BUCKET}")["pairs"] == {"config": EXAMPLE}
+
+
+def test_copies_that_came_from_another_cluster_are_not_its_own() -> None:
+    here, there = connected(
+        KnownCluster(cluster_id="aa.b", name="alpha", location="sofia"),
+        KnownCluster(cluster_id="zz.b", name="gamma", location="varna"),
+    )
+    configure(here, BUCKET, BOTH)
+    here.post("VolumeCreate", {"name": "v", "size": MIB, "tags": {"vc-policy": "quick"}})
+    here.advance(60)
+    [vm] = here.get("/_sim/volumecare")
+    assert (vm["type"], vm["id"]) == ("volume", {"name": "volume=aa.b.1"})
+    here.post("SnapshotExport", {"snapshot": "v@2", "location": "varna"})
+    there.post("SnapshotFromRemote", {"remoteLocation": "sofia", "remoteId": "aa.b.2"})
+    configure(there, BUCKET, BOTH)
+    there.advance(86400)
+    assert there.get("/_sim/volumecare") == []
+    assert there.get("Snapshot/~aa.b.2")[0]["tags"]["vc-by"] == "quick"
+    # One that is exported stays as long as that.
+    here.advance(86400)
+    assert problems(here, BUCKET)[0].endswith("are kept: Snapshot 'v@2' is exported")
+
+
+def test_a_volume_that_another_cluster_takes_over_is_left_alone() -> None:
+    here, _there = connected(
+        KnownCluster(cluster_id="aa.b", name="alpha", location="sofia"),
+        KnownCluster(cluster_id="aa.c", name="beta", location="sofia"),
+    )
+    here.post("VolumeCreate", {"name": "v", "size": MIB, "tags": {"vc-policy": "quick", "qc": "t"}})
+    here.post("/_bridge/Depart", {"object": "v", "move": 1, "to": "aa.c"})
+    configure(here, BUCKET, BOTH)
+    configure(here, "storpool_qos", '{"tiers": {"t": {"max_iops": 7}}}')
+    assert here.get("SnapshotsList") == [] and here.get("Volume/v")[0]["iops"] == "-"
+    here.post("/_bridge/Stay", {"move": 1, "cluster": "aa.c"})
+    here.advance(60)
+    assert len(here.get("SnapshotsList")) == 1 and here.get("Volume/v")[0]["iops"] == 7
