@@ -309,6 +309,8 @@ class _Process:
         )
         for line in service.mended:
             _log.info("mended", what=line)
+        for bucket in service.not_imported:
+            _log.warning("configuration not imported: the key-value store has another one", bucket=bucket)
         limits = Limits()
         application = self._application = Application(service, limits)
         application.crashed = self._crashed

@@ -93,6 +93,8 @@ class Service:
         self._started = now()
         self.mended: list[str] = []
         """What had to be put right in the blocks at start, one line each."""
+        self.not_imported: list[str] = []
+        """Buckets whose configuration is another than the one that was given: the store's stands."""
         self._cluster = self._load()
         self._due = self._cluster.due_at()
         self._doubts_due = now() if moving.in_doubt(self._cluster.state) else None
@@ -278,6 +280,9 @@ class Service:
 
     def _import(self, state: State) -> list[JournalRecord]:
         events = kept.imported(state, self._configurations)
+        self.not_imported = [
+            bucket for bucket, text in self._configurations.items() if kept.config(state, bucket) not in (None, text)
+        ]
         if not events:
             return []
         state.commit(events)

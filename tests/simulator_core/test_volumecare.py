@@ -435,6 +435,7 @@ def test_a_configuration_in_the_store_is_not_replaced_at_a_start() -> None:
     before = simulator.service.encoded_state()
     simulator.restart()
     assert simulator.service.encoded_state() == before
+    assert simulator.service.not_imported == [BUCKET]
     simulator.post("/_sim/reset")
     assert simulator.get(f"KV/List/{BUCKET}")["pairs"] == {"config": EXAMPLE}
 
