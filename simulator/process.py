@@ -77,6 +77,8 @@ class Options:
     pool_kind: str | None
     pool_size: int | None
     control: bool
+    configurations: Mapping[str, str]
+    """Of services, by bucket of the key-value store."""
 
 
 def run(options: Options) -> int:
@@ -197,9 +199,13 @@ class _Node:
             control=options.control,
             advance=clock.advance,
             bridges=bridges,
+            configurations=options.configurations,
         )
+        own = cluster.settings.cluster_id
         for line in self.service.mended:
-            _log.info("mended", cluster=cluster.settings.cluster_id, what=line)
+            _log.info("mended", cluster=own, what=line)
+        for bucket in self.service.not_imported:
+            _log.warning("not imported: the key-value store has another configuration", cluster=own, bucket=bucket)
         limits = Limits()
         self._application = application = Application(self.service, limits)
         application.crashed = process.crashed

@@ -28,6 +28,9 @@ from simulator.effects import Effects, Inline, carry_out
 from simulator.multicluster import addressing, attaching, contents_calls, moving
 from simulator.multicluster.flow import Flow, Flows, Here
 from simulator.ports import Blocks, BlocksError, Bridges, Journal, JournalError, NoBridges, Reply, Request
+from simulator.services import kept
+from simulator.services.qos import Qos
+from simulator.services.volumecare import VolumeCare
 from simulator.settings import Settings
 
 _encode_record = msgspec.msgpack.Encoder().encode
@@ -46,7 +49,7 @@ class Service:
     """Implements `simulator.ports.Service`. Building one replays the journal and mends the blocks to match.
 
     `now` gives Unix seconds. `advance` moves that clock on, where it can be moved. With `control`, calls under `/_sim/`
-    are served too.
+    are served too. `configurations` of storpool_qos and VolumeCare, by bucket, are for a key-value store that has none.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Service:
         *,
         control: bool = False,
         advance: Callable[[float], None] | None = None,
+        configurations: Mapping[str, str] = MappingProxyType({}),
         bridges: Bridges | None = None,
     ) -> None:
         self._blocks = blocks
@@ -78,6 +82,7 @@ class Service:
         """Called when it may have to be called again sooner than it last said."""
         self._control = control
         self.advance = advance
+        self._configurations = configurations
         self._callers: dict[int, _Caller] = {}
         self._last_number = 0
         self._calls: dict[str, int] = {}
@@ -88,6 +93,8 @@ class Service:
         self._started = now()
         self.mended: list[str] = []
         """What had to be put right in the blocks at start, one line each."""
+        self.not_imported: list[str] = []
+        """Buckets whose configuration is another than the one that was given: the store's stands."""
         self._cluster = self._load()
         self._due = self._cluster.due_at()
         self._doubts_due = now() if moving.in_doubt(self._cluster.state) else None
@@ -225,7 +232,8 @@ class Service:
         self._reply(number, data)
 
     def reset(self, number: int) -> None:
-        """Back to the small cluster that an empty state starts with. Refused while changes are under way.
+        """Back to the small cluster that an empty state starts with, and the configurations of services that it was
+        given. Refused while changes are under way.
 
         Calls that wait for something, other than this one, are answered `unavailable`.
         """
@@ -233,11 +241,12 @@ class Service:
             raise Refused("busy", "Changes are under way; reset again when they are answered")
         state = State()
         state.commit(seed.events(self._settings.known_clusters))
+        self._import(state)
         self._journal.compact(_encode_record(state.snapshot_record()))
-        self._cluster = Cluster(state, self._settings)
+        self._cluster = self._begin(state)
         self._blocks.reconcile({}, {})
         self._calls.clear()
-        self._due = None
+        self._due = self._cluster.due_at()
         self._flows.stop()
         self._under_way.clear()
         self._doubts_due = None
@@ -258,6 +267,7 @@ class Service:
             first = Applied(seed.events(self._settings.known_clusters))
             state.commit(first.events)
             settling.append(first)
+        settling += self._import(state)
         for record in settling:
             self._journal.append(_encode_record(record))
         if settling:
@@ -266,7 +276,21 @@ class Service:
         for found in state.objects.values():
             if found.attachments:
                 self._blocks.limit(found.id, *limits.of(self._settings, found))
-        return Cluster(state, self._settings)
+        return self._begin(state)
+
+    def _import(self, state: State) -> list[JournalRecord]:
+        events = kept.imported(state, self._configurations)
+        self.not_imported = [
+            bucket for bucket, text in self._configurations.items() if kept.config(state, bucket) not in (None, text)
+        ]
+        if not events:
+            return []
+        state.commit(events)
+        return [Applied(events)]
+
+    def _begin(self, state: State) -> Cluster:
+        self._volumecare = VolumeCare()
+        return Cluster(state, self._settings, (Qos(), self._volumecare))
 
     def _records_of_journal(self) -> Iterator[JournalRecord]:
         for at, record in enumerate(self._journal.replay()):
@@ -295,12 +319,22 @@ class Service:
     def _catch_up(self) -> None:
         """Do what is due before anything else sees the state."""
         while self._due is not None and self._due <= self._now():
-            output = self._cluster.tick(self._call())
+            output = self._cluster.tick(self._call_of_time())
             idle = not (output.records or output.answers or output.work)
             self._settle(output)
             self._due = self._cluster.due_at()
             if idle or self._broken is not None:
                 return
+
+    def _call_of_time(self) -> Call:
+        call = self._call()
+        due = self._volumecare.due_at(call.state, call.settings)
+        if due is not None and due <= call.now:
+            try:
+                call.capacity = self._blocks.capacity()
+            except (BlocksError, OSError):
+                pass  # nothing is known to be free, so no snapshots are taken
+        return call
 
     def _finished(self, change: int, failure: Failure | None) -> None:
         self._outcomes.append((change, failure))

@@ -1,6 +1,7 @@
 """The control API under `/_sim/`: what a test may do to a simulator and no client of StorPool can.
 
     GET  /_sim/calls            served calls by name
+    GET  /_sim/volumecare       snapshots of VolumeCare, as `storpool_vcctl status --json` lists them
     POST /_sim/reset            back to the cluster of an empty state
     POST /_sim/clock            {"advance": seconds}, where the clock can be moved
     POST /_sim/client/ID        {"running": true | false}
@@ -21,6 +22,7 @@ from simulator.api.errors import Refused, invalid
 from simulator.cluster import disks, services
 from simulator.cluster.plan import Handler
 from simulator.ports import Request
+from simulator.services import history
 
 BASE = "/_sim/"
 _T = TypeVar("_T")
@@ -61,6 +63,9 @@ def serve(service: Controlled, number: int, request: Request) -> None:
     match (request.verb, word):
         case ("GET", "calls"):
             service.answer(number, {"calls": dict(service.calls)})
+        case ("GET", "volumecare"):
+            service.tick()
+            service.control_call(number, lambda call: history.history(call.state, call.settings.cluster_id), ())
         case ("POST", "reset"):
             service.reset(number)
             service.answer(number, {"ok": True})
