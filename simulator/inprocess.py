@@ -130,9 +130,8 @@ def connected(*clusters: KnownCluster, settings: Settings | None = None) -> list
     exchange = Exchange()
     made = []
     for one in clusters:
-        known = tuple(other for other in clusters if other != one)
         own = msgspec.structs.replace(
-            settings or Settings(), cluster_id=one.cluster_id, cluster_name=one.name, known_clusters=known
+            settings or Settings(), cluster_id=one.cluster_id, cluster_name=one.name, known_clusters=clusters
         )
         made.append(InProcess(own, exchange=exchange))
     return made

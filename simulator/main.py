@@ -203,9 +203,8 @@ def _several(
             continue
         if entry.state is None and blocks == "loop":
             raise click.ClickException(f"{path}: cluster {entry.known.cluster_id!r} needs 'state' for block devices")
-        others = tuple(other.known for other in entries if other != entry)
         settings = Settings(cluster_id=entry.known.cluster_id, cluster_name=entry.known.name, loose=loose)
-        settings = msgspec.structs.replace(settings, known_clusters=others)
+        settings = msgspec.structs.replace(settings, known_clusters=tuple(one.known for one in entries))
         here.append(ClusterOptions(*address(entry.listen), entry.state, token, settings))
     os.environ.pop("SPLAB_TOKEN", None)
     return tuple(here), elsewhere

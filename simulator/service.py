@@ -240,7 +240,7 @@ class Service:
         if not self._cluster.idle:
             raise Refused("busy", "Changes are under way; reset again when they are answered")
         state = State()
-        state.commit(seed.events(self._settings.known_clusters))
+        state.commit(seed.events(self._settings))
         self._import(state)
         self._journal.compact(_encode_record(state.snapshot_record()))
         self._cluster = self._begin(state)
@@ -264,7 +264,7 @@ class Service:
     def _load(self) -> Cluster:
         state, settling = replay(self._records_of_journal())
         if not state.generation:
-            first = Applied(seed.events(self._settings.known_clusters))
+            first = Applied(seed.events(self._settings))
             state.commit(first.events)
             settling.append(first)
         settling += self._import(state)

@@ -9,7 +9,7 @@ import msgspec
 
 
 class KnownCluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Another cluster, or this one."""
+    """As it is registered, with its location."""
 
     cluster_id: str
     """`<location>.<sub-cluster>`"""
@@ -35,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     transfer_check_seconds: float = 10.0
     """How often the other cluster of a move that was cut short is asked how it ended."""
     known_clusters: tuple[KnownCluster, ...] = ()
-    """Registered, each with its location and a bridge, in the cluster that an empty state starts with."""
+    """This one and others: registered with their locations, and the others with bridges, in an empty state."""
     disk_recovery_seconds: float = 5.0
     """How long a disk that was away takes until its copies are up to date."""
     disk_drain_seconds: float = 60.0
