@@ -21,6 +21,9 @@ import click
 import structlog
 import uvloop
 
+from simulator.api.desk import Desk
+from simulator.api.faults import Faults
+from simulator.api.log import Log
 from simulator.api.metrics import Metrics
 from simulator.api.server import Application, Limits, Server
 from simulator.api.workers import Workers
@@ -30,6 +33,8 @@ from simulator.blocks.memory import MemoryBlocks
 from simulator.blocks.pool import KINDS
 from simulator.journal.file import FileJournal
 from simulator.journal.memory import MemoryJournal
+from simulator.page.access import is_loopback
+from simulator.page.site import Site
 from simulator.ports import Blocks, BlocksError, Journal, JournalError
 from simulator.service import Service
 from simulator.settings import Settings
@@ -68,6 +73,7 @@ class Options:
     pool_size: int | None
     token: str
     control: bool
+    control_anywhere: bool
     settings: Settings
 
     def __repr__(self) -> str:
@@ -143,7 +149,10 @@ def read_token(path: Path | None, environment: Mapping[str, str]) -> str:
 @click.option("--pool-size", callback=_bytes, metavar="SIZE", help="Of a new pool, for example 20G.")
 @click.option("--cluster-id", default=Settings().cluster_id, show_default=True, help="LOCATION.SUBCLUSTER")
 @click.option("--loose", is_flag=True, help="Drop unknown request fields instead of refusing them.")
-@click.option("--control", is_flag=True, help="Serve the control API under /_sim/.")
+@click.option("--control", is_flag=True, help="Serve the control API under /_sim/, on a loopback address.")
+@click.option(
+    "--control-anywhere", is_flag=True, help="With --control: also on an address that other machines can reach."
+)
 @click.option(
     "--destroy", "destroying", is_flag=True, help="Remove everything that the state directory has on this machine."
 )
@@ -157,6 +166,7 @@ def main(
     cluster_id: str,
     loose: bool,
     control: bool,
+    control_anywhere: bool,
     destroying: bool,
 ) -> None:
     """A StorPool cluster of one process, with real block devices.
@@ -171,10 +181,12 @@ def main(
         raise click.UsageError("--state DIR is needed for block devices; without them run with --blocks memory")
     if not re.fullmatch(r"[a-z0-9]+\.[a-z0-9]+", cluster_id):
         raise click.UsageError(f"--cluster-id {cluster_id!r} is not LOCATION.SUBCLUSTER in small letters and digits")
+    if control_anywhere and not control:
+        raise click.UsageError("--control-anywhere says where --control may be served; give both")
     token = read_token(token_file, os.environ)
     os.environ.pop("SPLAB_TOKEN", None)
     settings = Settings(cluster_id=cluster_id, loose=loose)
-    options = Options(*listen, state, blocks, pool_kind, pool_size, token, control, settings)
+    options = Options(*listen, state, blocks, pool_kind, pool_size, token, control, control_anywhere, settings)
     try:
         sys.exit(run(options))
     except (StateInUse, BlocksError, JournalError, OSError) as error:
@@ -221,6 +233,9 @@ def run(options: Options) -> int:
     """Serve until a signal; the exit status."""
     with ExitStack() as stack:
         listener = stack.enter_context(_bind(options.host, options.port))
+        if options.control and not options.control_anywhere and not is_loopback(listener.getsockname()[0]):
+            text = f"{options.host} can be reached by others, and whoever has the token may do anything there"
+            raise click.ClickException(f"--control on {text}: listen on 127.0.0.1, or give --control-anywhere too")
         if options.state is not None:
             options.state.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(options.state.resolve()))
@@ -279,6 +294,13 @@ class _Process:
         limits = Limits()
         application = self._application = Application(service, limits)
         application.crashed = self._crashed
+        faults = Faults(options.settings, options.token) if options.control else None
+        log = application.log = Log(options.settings, self._clock.now, options.token)
+        if faults is not None:
+            application.faults = faults
+            application.desk = Desk(faults, log, options.token, lambda: service.generation)
+        backend = blocks.kind if isinstance(blocks, LoopBlocks) else None
+        application.page = Site(service, log, faults, options.token, backend, self._listener)
         application.watcher = Metrics(
             lambda: service.calls,
             lambda: application.waiting,
