@@ -300,7 +300,7 @@ class _Process:
             application.faults = faults
             application.desk = Desk(faults, log, options.token, lambda: service.generation)
         backend = blocks.kind if isinstance(blocks, LoopBlocks) else None
-        application.page = Site(service, log, faults, options.token, backend, self._listener)
+        application.page = Site(service, log, faults, options.token, backend)
         application.watcher = Metrics(
             lambda: service.calls,
             lambda: application.waiting,

@@ -110,26 +110,28 @@ class Log:
         self._closed = True
         self._wake()
 
-    def after(self, number: int) -> list[Line]:
-        """Calls with greater numbers, oldest first; those that the ring has forgotten are left out."""
-        # The newest are at the right end, and followers ask for a few of them.
-        count = min(len(self._ring), max(0, self._last - number))
-        return [self._line(self._ring[at]) for at in range(len(self._ring) - count, len(self._ring))]
+    def after(self, number: int, most: int = MOST) -> list[Line]:
+        """The last calls with greater numbers, oldest first. A number that was not given out yet is of an earlier
+        process, and counts as 0."""
+        kept = len(self._ring)
+        count = min(kept, most, self._last - number if number <= self._last else kept)
+        return [self._line(self._ring[at]) for at in range(kept - count, kept)]
 
-    async def follow(self, number: int, patience: float) -> AsyncIterator[list[Line]]:
-        """What comes after that number, for as long as the log is open; nothing, after that many seconds of silence."""
+    async def follow(self, number: int, most: int, patience: float) -> AsyncIterator[list[Line]]:
+        """What comes after that number, for as long as the log is open; nothing, after that many seconds of silence.
+        Whoever is too slow, or is overrun, misses the oldest, as the numbers tell."""
         while not self._closed:
             news = self._news
-            lines = self.after(number)
-            if not lines:
-                try:
-                    async with asyncio.timeout(patience):
-                        await news.wait()
-                except TimeoutError:
-                    yield []
+            lines = self.after(number, most)
+            if lines:
+                number = lines[-1].number
+                yield lines
                 continue
-            number = lines[-1].number
-            yield lines
+            try:
+                async with asyncio.timeout(patience):
+                    await news.wait()
+            except TimeoutError:
+                yield []
 
     def _wake(self) -> None:
         self._news.set()
