@@ -21,9 +21,6 @@ import click
 import structlog
 import uvloop
 
-from simulator.api.desk import Desk
-from simulator.api.faults import Faults
-from simulator.api.log import Log
 from simulator.api.metrics import Metrics
 from simulator.api.server import Application, Limits, Server
 from simulator.api.workers import Workers
@@ -31,10 +28,10 @@ from simulator.blocks.links import client_directories
 from simulator.blocks.machine import LoopBlocks
 from simulator.blocks.memory import MemoryBlocks
 from simulator.blocks.pool import KINDS
+from simulator.front import equip
 from simulator.journal.file import FileJournal
 from simulator.journal.memory import MemoryJournal
 from simulator.page.access import is_loopback
-from simulator.page.site import Site
 from simulator.ports import Blocks, BlocksError, Journal, JournalError
 from simulator.service import Service
 from simulator.settings import Settings
@@ -294,13 +291,8 @@ class _Process:
         limits = Limits()
         application = self._application = Application(service, limits)
         application.crashed = self._crashed
-        faults = Faults(options.settings, options.token) if options.control else None
-        log = application.log = Log(options.settings, self._clock.now, options.token)
-        if faults is not None:
-            application.faults = faults
-            application.desk = Desk(faults, log, options.token, lambda: service.generation)
         backend = blocks.kind if isinstance(blocks, LoopBlocks) else None
-        application.page = Site(service, log, faults, options.token, backend)
+        equip(application, service, options.token, control=options.control, backend=backend)
         application.watcher = Metrics(
             lambda: service.calls,
             lambda: application.waiting,

@@ -131,19 +131,19 @@ def _disk(call: Call, disk: Disk) -> Part:
 
 
 def _tree(state: State) -> Iterator[Row]:
-    """Depth first. Whoever takes no more costs nothing more."""
+    """Depth first, siblings by age. Whoever takes no more costs nothing more."""
     for root in state.objects.values():
         if root.parent in state.objects:
             continue
         yield _row(state, root, 0)
-        branches = [iter(state.children.get(root.id, ()))]
+        branches = [iter(sorted(state.children.get(root.id, ())))]
         while branches:
             child = next(branches[-1], None)
             if child is None:
                 branches.pop()
                 continue
             yield _row(state, state.objects[child], len(branches))
-            branches.append(iter(state.children.get(child, ())))
+            branches.append(iter(sorted(state.children.get(child, ()))))
 
 
 def _row(state: State, found: Object, depth: int) -> Row:

@@ -50,8 +50,8 @@ _FORM_SECONDS = 10.0
 _FILES = {"/page/live.css": "text/css", "/page/live.js": "text/javascript"}
 _HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
@@ -176,8 +176,13 @@ def _lift(faults: Faults, number: str) -> None:
 
 
 def _wanted(given: Mapping[str, str]) -> Wanted:
-    """A field that was left empty was not given."""
+    """A field that was left empty was not given, and one that is for other kinds is not looked at."""
+    fields = {key: value.strip() for key, value in given.items() if value.strip()}
+    if fields.get("kind") != "delay":
+        fields.pop("seconds", None)
+    if fields.get("kind") not in ("refuse", "transient"):
+        fields.pop("error", None)
     try:
-        return msgspec.convert({key: value for key, value in given.items() if value.strip()}, Wanted, strict=False)
+        return msgspec.convert(fields, Wanted, strict=False)
     except msgspec.ValidationError as error:
         raise invalid(wire.explained(str(error))) from error
