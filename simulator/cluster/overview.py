@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -148,7 +148,7 @@ def _tree(state: State) -> Iterator[Row]:
 
 def _row(state: State, found: Object, depth: int) -> Row:
     parent = state.objects.get(found.parent)
-    shown: Iterable[tuple[int, str]] = ((client, each.rights) for client, each in found.attachments.items())
+    attached = sorted(found.attachments.items())
     return Row(
         depth=depth,
         name=found.shown_name,
@@ -158,6 +158,6 @@ def _row(state: State, found: Object, depth: int) -> Row:
         size=found.size,
         parent="" if parent is None else parent.shown_name,
         template=state.templates[found.template].name if found.template else "",
-        attachments=[f"client {client} ({rights})" for client, rights in islice(shown, ATTACHMENTS)],
+        attachments=[f"client {client} ({each.rights})" for client, each in attached[:ATTACHMENTS]],
         more_attachments=max(0, len(found.attachments) - ATTACHMENTS),
     )
