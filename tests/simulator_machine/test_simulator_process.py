@@ -78,9 +78,9 @@ def fails(*arguments: str, token: str | None = TOKEN) -> str:
 
 
 @contextmanager
-def simulator(*arguments: str) -> Iterator[Simulator]:
+def simulator(*arguments: str, host: str = "127.0.0.1") -> Iterator[Simulator]:
     process = subprocess.Popen(
-        command("--listen", "127.0.0.1:0", *arguments),
+        command("--listen", f"{host}:0", *arguments),
         cwd=ROOT,
         env=environment(TOKEN),
         stdout=subprocess.PIPE,
@@ -90,7 +90,7 @@ def simulator(*arguments: str) -> Iterator[Simulator]:
     with process:
         assert process.stdout is not None and process.stderr is not None
         line = process.stdout.readline()
-        if not line.startswith("ready http://127.0.0.1:"):
+        if not line.startswith(f"ready http://{host}:"):
             process.kill()
             pytest.fail(f"not ready: {line!r} {process.stderr.read()}")
         try:
@@ -166,6 +166,8 @@ def test_without_a_token_it_does_not_start(token: str | None, why: str) -> None:
         (("--blocks", "memory", "--pool-size", "0"), "is not a size"),
         (("--blocks", "memory", "--token", TOKEN), "No such option"),
         (("--blocks", "loop"), "--state DIR is needed"),
+        (("--blocks", "memory", "--control", "--listen", "0.0.0.0:0"), "give --control-anywhere"),
+        (("--blocks", "memory", "--control-anywhere"), "give both"),
         (("--destroy",), "needs --state"),
     ],
 )
@@ -196,6 +198,14 @@ def test_the_control_api_is_served_only_when_asked_for() -> None:
         assert running.raw("/_sim/calls").status_code == 404
     with simulator("--blocks", "memory", "--control") as running:
         assert running.raw("/_sim/calls").json()["data"] == {"calls": {}}
+
+
+def test_beyond_loopback_the_control_api_is_asked_for_twice() -> None:
+    with simulator("--blocks", "memory", "--control", "--control-anywhere", host="0.0.0.0") as running:
+        assert running.raw("/_sim/faults").json()["data"] == {"faults": []}
+        assert requests.get(f"http://127.0.0.1:{running.port}/", timeout=SECONDS).status_code == 200
+    with simulator("--blocks", "memory", host="0.0.0.0") as running:
+        assert running.raw("/_sim/faults").status_code == 404
 
 
 def test_unknown_calls_are_json_and_unknown_fields_are_dropped_only_when_loose() -> None:
