@@ -91,12 +91,15 @@ def test_a_delayed_call_is_carried_out_and_answered_later(simulator: Served) -> 
     assert simulator.log()[-1]["milliseconds"] >= SHORT * 1000
 
 
-def test_a_lost_answer_ends_the_connection_and_the_change_is_there(simulator: Served) -> None:
+def test_a_lost_answer_ends_the_connection_and_the_change_is_there(
+    simulator: Served, caplog: pytest.LogCaptureFixture
+) -> None:
     simulator.fault(kind="lose", call="VolumeCreate")
     with pytest.raises(requests.ConnectionError, match="without response"):
         simulator.create("v")
     assert simulator.volumes() == {"v"}
     assert [(line["status"], line["fault"]) for line in simulator.log()] == [(None, "lose (1)"), (200, "")]
+    assert caplog.records == []
 
 
 def test_a_duplicate_is_carried_out_twice_and_the_first_is_answered(simulator: Served) -> None:
@@ -214,14 +217,21 @@ def test_a_fault_that_cannot_be_meant_is_refused_and_says_why(simulator: Served,
     assert simulator.faults() == []
 
 
-def test_there_are_only_so_many_faults_and_those_that_are_over_make_room(simulator: Served) -> None:
-    for _ in range(MOST):
+def test_there_are_only_so_many_faults_and_those_that_are_over_make_room(
+    simulator: Served, aside: Callable[..., Future[Any]]
+) -> None:
+    simulator.fault(kind="hang", call="VolumeCreate")
+    hanging = aside(simulator.create, "v")
+    eventually(lambda: simulator.faults()[0].get("hanging"), "hanging")
+    for _ in range(MOST - 1):
         simulator.fault(kind="refuse", call="VolumesList", error="busy")
     answer = simulator.ask("POST", "/_sim/faults", {"kind": "lose", "call": "VolumesList"})
     assert answer.status_code == 400 and "lift one first" in error(answer)["descr"]
     assert simulator.ask("GET", "VolumesList").status_code == 409
     assert simulator.fault(kind="lose", call="VolumesList") == MOST + 1
-    assert [found["id"] for found in simulator.faults()] == list(range(2, MOST + 2))
+    assert [found["id"] for found in simulator.faults()] == [1, *range(3, MOST + 2)]
+    assert simulator.ask("DELETE", "/_sim/faults").status_code == 200
+    assert hanging.result().status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/_sim/faults/7", "/_sim/faults/x", "/_sim/faults/1/2", "/_sim/faultsx", "/_sim/log"])

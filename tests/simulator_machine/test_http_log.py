@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,9 @@ from simulator.api.log import MOST, SHOWN_BODY, SHOWN_PATH
 from simulator.api.log import Served as Entry
 from simulator.inprocess import TOKEN
 from simulator.page.site import FOLLOWERS, LINES
+
+UVICORNS_PATIENCE = 4.0
+"""Seconds, and a little less than it waits for those who do not end by themselves."""
 
 
 @pytest.fixture
@@ -79,7 +83,7 @@ def test_what_is_long_is_cut_and_old_calls_are_forgotten(simulator: Served) -> N
     assert [line["number"] for line in simulator.log()] == list(range(4, MOST + 4))
 
 
-def test_whoever_follows_hears_of_calls_as_they_come_until_the_simulator_stops(simulator: Served) -> None:
+def test_whoever_follows_hears_of_calls_as_they_come(simulator: Served) -> None:
     simulator.create("early")
     headers = {"Last-Event-ID": "0"}
     with requests.get(f"{simulator.url}/page/log?after=77", headers=headers, stream=True, timeout=SECONDS) as answer:
@@ -88,8 +92,16 @@ def test_whoever_follows_hears_of_calls_as_they_come_until_the_simulator_stops(s
         assert json.loads(next(data(lines)))["objects"] == ["early"]
         simulator.create("late")
         assert json.loads(next(data(lines)))["objects"] == ["late"]
+
+
+def test_a_simulator_that_stops_does_not_wait_for_who_follows(simulator: Served) -> None:
+    with requests.get(f"{simulator.url}/page/log", stream=True, timeout=SECONDS) as answer:
+        lines = answer.iter_lines(chunk_size=1)
+        assert next(lines) == b"retry: 2000"
+        begun = time.monotonic()
         simulator.stop()
         assert list(data(lines)) == []
+        assert time.monotonic() < begun + UVICORNS_PATIENCE
 
 
 def data(lines: Iterator[bytes]) -> Iterator[bytes]:

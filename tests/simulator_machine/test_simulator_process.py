@@ -94,7 +94,7 @@ def simulator(*arguments: str, host: str = "127.0.0.1") -> Iterator[Simulator]:
             process.kill()
             pytest.fail(f"not ready: {line!r} {process.stderr.read()}")
         try:
-            yield Simulator(process, line.removeprefix("ready ").strip())
+            yield Simulator(process, line.removeprefix("ready ").strip().replace(host, "127.0.0.1"))
         finally:
             process.kill()
 
