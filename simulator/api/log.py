@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from simulator.api import wire
-from simulator.api.routing import BASE
+from simulator.api.paths import BASE
 from simulator.api.subject import subject
 from simulator.ports import Reply
 from simulator.settings import Settings

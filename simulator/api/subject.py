@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from simulator.api.errors import Refused
-from simulator.api.routing import route
+from simulator.api.paths import BASE
+from simulator.api.routing import remote_command, route
 from simulator.settings import Settings
 
 _NAMES = ("name", "volume", "snapshot")
@@ -27,9 +28,11 @@ class Subject:
 
 
 def subject(verb: str, path: str, body: bytes, settings: Settings) -> Subject:
-    """Never fails: of a request that cannot be understood it tells what can be."""
+    """Never fails: of a request that cannot be understood it tells what can be. What is for another cluster is told as
+    it is called there."""
+    elsewhere = remote_command(path, settings)
     try:
-        found = route(verb, path, settings)
+        found = route(verb, path if elsewhere is None else BASE + elsewhere[1], settings)
     except Refused:
         return Subject()
     named = found.args[:1] or tuple(dict.fromkeys(_named(_json(body))))

@@ -10,12 +10,12 @@ from msgspec import inspect
 
 from simulator.api.errors import Refused, invalid
 from simulator.api.operation import Operation
-from simulator.api.operations import OPERATIONS
+from simulator.api.operations import BRIDGE, OPERATIONS
 from simulator.api.schema.requests import Nothing
 
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     operation.method: msgspec.json.Decoder(Nothing if operation.request is None else operation.request, strict=False)
-    for operation in OPERATIONS
+    for operation in (*OPERATIONS, *BRIDGE)
 }
 _encode = msgspec.json.Encoder().encode
 _ERROR_NAME = re.compile(rb'"name":"([A-Za-z]+)"')
@@ -94,14 +94,6 @@ class _ErrorEnvelope(msgspec.Struct):
     error: _ErrorBody
 
 
-class _Response(msgspec.Struct):
-    response: _Envelope
-
-
-class _Clusters(msgspec.Struct):
-    clusters: list[_Response | _ErrorEnvelope]
-
-
 def success(generation: int, data: object) -> bytes:
     return _encode(_Envelope(generation, data))
 
@@ -119,12 +111,6 @@ def error_name(body: bytes) -> str:
     """Of an answer that `failure` made; `unknown` of any other."""
     found = _ERROR_NAME.search(body[:200])
     return found[1].decode() if found else "unknown"
-
-
-def all_clusters(generation: int, answer: object) -> bytes:
-    """What AllClusters answers with one cluster connected; `answer` is its data or `Refused`."""
-    one = _error(answer) if isinstance(answer, Refused) else _Response(_Envelope(generation, answer))
-    return _encode(_Envelope(generation, _Clusters([one])))
 
 
 def _error(refused: Refused) -> _ErrorEnvelope:

@@ -80,6 +80,12 @@ def test_a_fault_of_one_object_leaves_the_others_alone(simulator: Served, named:
     assert simulator.create(named).status_code == 504
 
 
+@pytest.mark.parametrize("prefix", ["MultiCluster/", "RemoteCommand/splab/", "RemoteCommand/elsewhere/"])
+def test_a_call_is_struck_under_each_of_its_paths(simulator: Served, prefix: str) -> None:
+    simulator.fault(kind="refuse", call="VolumesList", error="timeout")
+    assert simulator.ask("GET", f"{prefix}VolumesList").status_code == 504
+
+
 def test_a_delayed_call_is_carried_out_and_answered_later(simulator: Served) -> None:
     simulator.fault(kind="delay", call="VolumeCreate", seconds=3600)
     with pytest.raises(requests.ReadTimeout):

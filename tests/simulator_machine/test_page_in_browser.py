@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service as Driver
 from selenium.webdriver.common.by import By
@@ -100,7 +101,14 @@ def test_a_click_switches_a_fault_on_and_another_lifts_it(page: Chrome, simulato
 
 
 def click(page: Chrome, label: str) -> None:
-    page.find_element(By.XPATH, f"//button[normalize-space()='{label}']").click()
+    def clicked() -> bool:
+        try:
+            page.find_element(By.XPATH, f"//button[normalize-space()='{label}']").click()
+        except StaleElementReferenceException:  # a live part was replaced meanwhile
+            return False
+        return True
+
+    eventually(clicked, "clicked")
 
 
 def test_without_scripts_it_shows_the_same_and_its_forms_work(chrome: Chrome, simulator: Served) -> None:
@@ -167,6 +175,7 @@ def test_it_can_be_read_by_everyone(page: Chrome, simulator: Served, scheme: str
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
     page.get(simulator.url)
     click(page, "Switch on")
+    eventually(lambda: "refuse (2)" in text(page, "faults"), "switched on")
     page.find_element(By.ID, "seconds").send_keys("soon")
     Select(page.find_element(By.ID, "kind")).select_by_visible_text("delay")
     click(page, "Switch on")
