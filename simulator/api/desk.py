@@ -73,7 +73,10 @@ class Desk:
 
 def after(query: bytes) -> int:
     """The `after=` argument of a query: a number of the log, 0 when there is none. Raises `Refused`."""
-    given = parse_qs(query.decode("ascii", "replace")).get("after", ["0"])[-1]
+    try:
+        given = parse_qs(query.decode("ascii", "replace"), max_num_fields=100).get("after", ["0"])[-1]
+    except ValueError as error:
+        raise invalid(f"The query string cannot be read: {error}") from error
     if not (given.isascii() and given.isdecimal() and len(given) < 20):
         raise invalid(f"after is the number of a call in the log, not '{given[:100]}'")
     return int(given)

@@ -130,9 +130,9 @@ class Site:
     async def _changed(self, http: HttpRequest, *, lift: bool) -> Response:
         try:
             content = await body.read(http, _FORM_BYTES, _FORM_SECONDS)
-        except (body.TooLarge, TimeoutError) as error:
-            raise invalid(f"The form was not read: {error}") from error
-        given = dict(parse_qsl(content.decode("ascii", "replace"), max_num_fields=20))
+            given = dict(parse_qsl(content.decode("ascii", "replace"), max_num_fields=20))
+        except (body.TooLarge, TimeoutError, ValueError) as error:
+            raise invalid(f"The form cannot be read: {error}") from error
         if not access.same_origin(http) or not matches(given.pop("form_token", None), self._form_token):
             return PlainTextResponse("This form is not of this page, or of an earlier one: load the page again.\n", 403)
         if self._faults is None:

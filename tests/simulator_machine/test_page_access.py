@@ -125,6 +125,10 @@ def test_a_form_of_another_page_changes_nothing(simulator: Served) -> None:
         assert post(simulator, "/page/faults", fields, headers).status_code == 403, (fields, headers)
         assert post(simulator, "/page/faults/lift", fields | {"id": "all"}, headers).status_code == 403
     assert post(simulator, "/page/faults", {"form_token": good, "x": "y" * 9000}).status_code == 400
+    assert (
+        post(simulator, "/page/faults", {"form_token": good} | dict.fromkeys(map(str, range(30)), "1")).status_code
+        == 400
+    )
     assert simulator.faults() == []
     with served() as other:
         assert post(simulator, "/page/faults", FAULT | {"form_token": form_token(other)}).status_code == 403
