@@ -26,7 +26,7 @@ from simulator.cluster.plan import Call, Handler
 from simulator.cluster.records import Applied, JournalRecord
 from simulator.cluster.state import State
 from simulator.effects import Effects, Inline, carry_out
-from simulator.multicluster import addressing, attaching, moving
+from simulator.multicluster import addressing, attaching, contents_calls, moving
 from simulator.multicluster.flow import Flow, Flows, Here
 from simulator.ports import Blocks, BlocksError, Bridges, Journal, JournalError, NoBridges, Reply, Request
 from simulator.settings import Settings
@@ -117,6 +117,9 @@ class Service:
                 self._callers[number] = caller
                 self._serve_control(number, request)
                 return
+            if request.path in contents_calls.PATHS:
+                reply(contents_calls.serve(self._blocks, self.object_keys(), request))
+                return
             elsewhere = remote_command(request.path, self._settings)
             if elsewhere is not None:
                 self._callers[number] = caller
@@ -151,7 +154,7 @@ class Service:
             self._settle(self._cluster.call(number, operation.handler, call, body))
 
     def _here(self, call: Call) -> Here:
-        return Here(call, frozenset(self._bridges.clusters()), self._under_way, self._now)
+        return Here(call, frozenset(self._bridges.clusters()), self._under_way, self._now, self._bridges.shares_devices)
 
     def _flow_for(self, found: Route, body: object, request: Request) -> Flow | None:
         """What the call consists of, unless it is one change or query here."""
