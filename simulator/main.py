@@ -121,7 +121,10 @@ def read_configuration(path: Path, parse: Callable[[str], object]) -> str:
     help="Several clusters that reach each other, in place of --listen, --state and --cluster-id.",
 )
 @click.option("--loose", is_flag=True, help="Drop unknown request fields instead of refusing them.")
-@click.option("--control", is_flag=True, help="Serve the control API under /_sim/.")
+@click.option("--control", is_flag=True, help="Serve the control API under /_sim/, on a loopback address.")
+@click.option(
+    "--control-anywhere", is_flag=True, help="With --control: also on an address that other machines can reach."
+)
 @click.option(
     "--qos",
     type=click.Path(path_type=Path),
@@ -148,6 +151,7 @@ def main(
     clusters_file: Path | None,
     loose: bool,
     control: bool,
+    control_anywhere: bool,
     qos: Path | None,
     volumecare: Path | None,
     destroying: bool,
@@ -160,14 +164,17 @@ def main(
     if destroying:
         _destroy(state)
         return
+    if control_anywhere and not control:
+        raise click.UsageError("--control-anywhere says where --control may be served; give both")
     configurations = _configurations(qos, volumecare)
+    common = (blocks, pool_kind, pool_size, control, control_anywhere, configurations)
     if clusters_file is not None:
         context = click.get_current_context()
         for name in ("listen", "state", "cluster_id"):
             if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
                 raise click.UsageError(f"--{name.replace('_', '-')} is said for each cluster in the file of --clusters")
         clusters, elsewhere = _several(clusters_file, token_file, blocks, loose=loose)
-        _run(Options(clusters, elsewhere, blocks, pool_kind, pool_size, control, configurations))
+        _run(Options(clusters, elsewhere, *common))
     if state is None and blocks == "loop":
         raise click.UsageError("--state DIR is needed for block devices; without them run with --blocks memory")
     if not re.fullmatch(r"[a-z0-9]+\.[a-z0-9]+", cluster_id):
@@ -175,7 +182,7 @@ def main(
     token = read_token(token_file, os.environ)
     os.environ.pop("SPLAB_TOKEN", None)
     cluster = ClusterOptions(*listen, state, token, Settings(cluster_id=cluster_id, loose=loose))
-    _run(Options((cluster,), {}, blocks, pool_kind, pool_size, control, configurations))
+    _run(Options((cluster,), {}, *common))
 
 
 def _configurations(qos: Path | None, volumecare: Path | None) -> dict[str, str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hmac
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -18,9 +17,11 @@ from simulator.api.operation import Operation
 from simulator.api.paths import Route
 from simulator.api.routing import remote_command, route
 from simulator.api.schema.answers import Ok
-from simulator.cluster import limits, seed
+from simulator.api.token import matches
+from simulator.cluster import limits, overview, seed
 from simulator.cluster.cluster import Cluster, Output, contents, replay
 from simulator.cluster.effects import Failure
+from simulator.cluster.overview import Overview
 from simulator.cluster.plan import Call, Handler
 from simulator.cluster.records import Applied, JournalRecord
 from simulator.cluster.state import State
@@ -35,6 +36,7 @@ from simulator.settings import Settings
 
 _encode_record = msgspec.msgpack.Encoder().encode
 HELD_UP_SECONDS = 0.05
+_TOLD_CHANGES = 200
 _record_decoder = msgspec.msgpack.Decoder(JournalRecord)
 
 
@@ -70,7 +72,7 @@ class Service:
         self._journal = journal
         self._settings = settings
         self._now = now
-        self._token = token.encode()
+        self._token = token
         self._effects = effects or Inline()
         self._bridges = bridges or NoBridges()
         self._flows = Flows(self.submit, self._bridges, self._reply, token)
@@ -90,6 +92,8 @@ class Service:
         self._outcomes: deque[tuple[int, Failure | None]] = deque()
         self._settling = False
         self._records = 0
+        self._recorded = 0
+        self._last_changes: deque[tuple[int, JournalRecord]] = deque(maxlen=_TOLD_CHANGES)
         self._started = now()
         self.mended: list[str] = []
         """What had to be put right in the blocks at start, one line each."""
@@ -216,6 +220,29 @@ class Service:
     def settings(self) -> Settings:
         return self._settings
 
+    @property
+    def generation(self) -> int:
+        return self._cluster.state.generation
+
+    @property
+    def time(self) -> float:
+        """Unix seconds of the simulator's clock."""
+        return self._now()
+
+    @property
+    def last_changes(self) -> Iterable[tuple[int, JournalRecord]]:
+        """The last records that this process put into the journal, each with its number."""
+        return tuple(self._last_changes)
+
+    def overview(self, rows: int) -> Overview:
+        """The cluster at a glance, for people to look at; of anything that there is many of, at most so many rows."""
+        call = self._call()
+        try:
+            call.capacity = self._blocks.capacity()
+        except (BlocksError, OSError):
+            call.capacity = (0, 0)
+        return overview.of(call, rows, limits_enforced=self._blocks.enforces_limits, trouble=self._broken or "")
+
     def object_keys(self) -> Mapping[str, int]:
         return MappingProxyType(self._cluster.state.global_ids)
 
@@ -247,6 +274,7 @@ class Service:
         self._blocks.reconcile({}, {})
         self._calls.clear()
         self._due = self._cluster.due_at()
+        self._last_changes.clear()
         self._flows.stop()
         self._under_way.clear()
         self._doubts_due = None
@@ -301,7 +329,7 @@ class Service:
                 raise JournalError(text) from error
 
     def _authorise(self, request: Request) -> None:
-        if request.token is None or not hmac.compare_digest(request.token.encode(errors="replace"), self._token):
+        if not matches(request.token, self._token):
             raise Refused("accessDenied", "Wrong or missing token: send 'Authorization: Storpool v1:<SP_AUTH_TOKEN>'")
 
     def _call(
@@ -405,6 +433,8 @@ class Service:
         except (JournalError, OSError) as error:
             self._broken = f"The journal cannot be written: {error}; mend it and start the simulator again"
             return False
+        self._last_changes.extend(enumerate(records, self._recorded + 1))
+        self._recorded += len(records)
         self._records += len(records)
         return True
 
