@@ -6,18 +6,15 @@ from itertools import product
 from typing import Any
 
 import hypothesis.strategies as st
-import msgspec
 import pytest
-from core_rig import Bindings, bindings
+from core_rig import Bindings
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from placement_rig import DISKS, MB, OBJECT, SSD, balancer, held, migrating, sets, tables, with_volume
 
 from simulator.inprocess import ApiError, InProcess
 from simulator.settings import Settings
 
-MB = 1 << 20
-OBJECT = 32 * MB
-DISKS = [101, 102, 201, 202, 301, 302]
 DISK = st.sampled_from(DISKS)
 GROUP = st.sampled_from(["default", "hdd", "ssd", "g"])
 NAME = st.sampled_from(["a", "b", "c", "d"])
@@ -29,11 +26,6 @@ REFUSALS = ("invalidParam", "busy", "objectDoesNotExist", "objectExists", "insuf
 def sets_of(shown: dict[str, Any], targets: list[list[int]]) -> list[list[int]]:
     """Target of each object."""
     return [targets[number % len(targets)] for number in range(len(shown["objects"]))]
-
-
-def tables(simulator: InProcess) -> set[str]:
-    """Kinds of records that are there."""
-    return {record["type"] for record in msgspec.msgpack.decode(simulator.service.encoded_state())["records"]}
 
 
 class Placement(RuleBasedStateMachine):
@@ -195,22 +187,7 @@ TestPlacement.settings = settings(max_examples=40, stateful_step_count=25, deadl
 
 @pytest.fixture
 def rig() -> Bindings:
-    """`v` has 16 objects in two copies on hard disks."""
-    made = bindings()
-    made.strict.volumeCreate({"name": "v", "size": 16 * OBJECT, "placeAll": "hdd", "replication": 2})
-    made.simulator.blocks.write(1, 0, b"x" * 4096 * 64)
-    return made
-
-
-SSD = {"placeHead": "ssd", "placeAll": "ssd", "placeTail": "ssd"}
-
-
-def held(rig: Bindings, name: str = "v") -> set[int]:
-    return set(map(int, rig.strict.volumeInfo(name)["objectsPerDisk"]))
-
-
-def migrating(rig: Bindings, name: str = "v") -> bool:
-    return bool(rig.strict.volumesQuickStatus()[name]["migrating"])
+    return with_volume()
 
 
 def test_a_change_of_placement_moves_a_volume_in_its_time(rig: Bindings) -> None:
@@ -364,234 +341,6 @@ def test_a_snapshot_is_where_its_volume_is(rig: Bindings) -> None:
     assert migrating(rig, "other") and rig.strict.snapshotDescribe("other")["objects"] == sets(rig)
     rig.simulator.advance(60)
     assert {disk for one in rig.strict.snapshotDescribe("other")["objects"] for disk in one} <= {101, 201, 301}
-
-
-def sets(rig: Bindings) -> list[list[int]]:
-    """Of the objects of `v`."""
-    found: list[list[int]] = rig.strict.volumeDescribe("v")["objects"]
-    return found
-
-
-def fill(rig: Bindings) -> list[int]:
-    return [disk["objectsAllocated"] for disk in rig.strict.disksList().values()]
-
-
-def balancer(rig: Bindings) -> str:
-    return str(rig.strict.volumeBalancerGetStatus()["status"])
-
-
-def test_the_balancer_evens_out_disks_when_it_is_told_to(rig: Bindings) -> None:
-    strict = rig.strict
-    for number in range(10):
-        strict.volumeCreate({"name": f"w{number}", "size": 30 * OBJECT, "replication": 2})
-    for command in ("stop", "commit"):
-        rig.refused("invalidParam", "volumeBalancerSetStatus", {"cmd": command})
-    strict.volumeBalancerSetStatus({"cmd": "start"})
-    assert balancer(rig) == "working"
-    assert not any(shown["reallocated"] for shown in strict.volumeBalancerVolumesStatus())
-    rig.refused("busy", "volumeBalancerSetStatus", {"cmd": "start"})
-    rig.refused("busy", "volumeBalancerSetStatus", {"cmd": "commit"})
-    rig.simulator.advance(5)
-    rig.restart()
-    assert balancer(rig) == "ready"
-    before, uneven = strict.volumesList(), fill(rig)
-    wanted = {int(disk): shown["objectsAllocated"]["target"] for disk, shown in strict.volumeBalancerDisks().items()}
-    moved = [shown["name"] for shown in strict.volumeBalancerVolumesStatus() if shown["reallocated"]]
-    sets = {name: strict.volumeBalancerVolumeDiskSets(name)["balancerDiskSets"] for name in moved}
-    assert moved and max(wanted.values()) - min(wanted.values()) < max(uneven) - min(uneven)
-    strict.volumeBalancerSetStatus({"cmd": "stop"})
-    assert balancer(rig) == "nothing to do" and fill(rig) == uneven and strict.volumesList() == before
-    strict.volumeBalancerSetStatus({"cmd": "start"})
-    rig.simulator.advance(5)
-    strict.volumeBalancerSetStatus({"cmd": "commit"})
-    assert balancer(rig) == "commiting" and fill(rig) == uneven and all(migrating(rig, name) for name in moved)
-    for command in ("start", "stop", "commit"):
-        rig.refused("busy", "volumeBalancerSetStatus", {"cmd": command})
-    rig.simulator.advance(30)
-    rig.restart()
-    assert balancer(rig) == "commiting"
-    rig.simulator.advance(30)
-    assert balancer(rig) == "nothing to do" and fill(rig) == list(wanted.values())
-    assert "balancer" not in tables(rig.simulator) and "relocation" not in tables(rig.simulator)
-    for name in moved:
-        assert strict.volumeDescribe(name)["targetDiskSets"] == sets[name]
-        assert all(len({disk // 100 for disk in one}) == 2 for one in sets[name])
-    strict.volumeBalancerSetStatus({"cmd": "start"})
-    rig.simulator.advance(5)
-    assert balancer(rig) == "nothing to do"
-
-
-def test_a_second_run_adds_to_what_the_first_chose(rig: Bindings) -> None:
-    strict, overrides = rig.strict, []
-    for group in ("default", "hdd"):
-        for number in range(8):
-            strict.volumeCreate({"name": f"{group}{number}", "size": 30 * OBJECT, "replication": 2, "placeAll": group})
-        strict.volumeBalancerSetStatus({"cmd": "start"})
-        rig.simulator.advance(5)
-        wanted = [shown["objectsAllocated"]["target"] for shown in strict.volumeBalancerDisks().values()]
-        strict.volumeBalancerSetStatus({"cmd": "commit"})
-        rig.simulator.advance(60)
-        assert fill(rig) == wanted
-        overrides.append({number: set(strict.vagList(number)["overrides"]) for number in range(1, 10)})
-    assert overrides[0] != overrides[1]
-    assert all(before <= overrides[1][vag] for vag, before in overrides[0].items())
-    vag = next(vag for vag, chosen in overrides[1].items() if chosen)
-    chosen = strict.vagList(vag)["overrides"]
-    for count in (64, 4, 1):
-        strict.vagUpdate({"vagId": str(vag), "targetsCount": count})
-        kept = {number: disks for number, disks in chosen.items() if int(number) < count}
-        assert strict.vagList(vag)["overrides"] == kept
-
-
-def test_the_balancer_leaves_small_differences(rig: Bindings) -> None:
-    strict = rig.strict
-    strict.volumeDelete("v")
-    strict.placementGroupUpdate("two", {"addDisks": [101, 201]})
-    for number in range(200):
-        strict.volumeCreate({"name": f"w{number}", "size": MB, "replication": 1, "placeAll": "two"})
-    strict.volumeBalancerSetStatus({"cmd": "start"})
-    rig.simulator.advance(5)
-    shown = strict.volumeBalancerDisks()
-    first, second = (shown[disk]["objectsAllocated"] for disk in ("101", "201"))
-    assert abs(first["current"] - second["current"]) > 5 >= abs(first["target"] - second["target"]) > 1
-
-
-def test_the_balancer_leaves_groups_alone_whose_members_disagree(rig: Bindings) -> None:
-    strict = rig.strict
-    strict.volumeCreate({"name": "w", "size": 16 * OBJECT, "placeAll": "ssd", "replication": 1})
-    strict.volumeCreate({"name": "large", "size": 400 * OBJECT, "placeAll": "ssd", "replication": 1})
-    strict.snapshotCreate("large", {"name": "s"})
-    strict.volumeUpdate("large", {"placeTail": "default"})
-    rig.simulator.advance(60)
-    strict.volumeBalancerSetStatus({"cmd": "start"})
-    rig.simulator.advance(5)
-    moved = {found["name"] for found in strict.volumeBalancerVolumesStatus() if found["reallocated"]}
-    assert moved and not moved & {"large", "s"}
-
-
-def test_the_balancer_waits_for_the_relocator_and_is_blocked_by_disks_that_it_chose(rig: Bindings) -> None:
-    for number in range(10):
-        rig.strict.volumeCreate({"name": f"w{number}", "size": 30 * OBJECT, "replication": 2})
-    rig.strict.volumeBalancerSetStatus({"cmd": "start"})
-    rig.simulator.advance(5)
-    rig.strict.volumeUpdate("v", SSD)
-    assert balancer(rig) == "waiting"
-    rig.refused("busy", "volumeBalancerSetStatus", {"cmd": "commit"})
-    rig.simulator.advance(60)
-    assert balancer(rig) == "ready"
-    for disk in DISKS:
-        rig.simulator.post(f"/_sim/disk/{disk}", {"up": False})
-    assert balancer(rig) == "blocked"
-    assert all(shown["blocked"] for shown in rig.strict.volumeBalancerVolumesStatus())
-    rig.refused("busy", "volumeBalancerSetStatus", {"cmd": "commit"})
-    rig.strict.volumeBalancerSetStatus({"cmd": "stop"})
-    assert balancer(rig) == "nothing to do"
-
-
-def test_a_committed_run_is_over_when_what_it_moves_is_deleted(rig: Bindings) -> None:
-    for number in range(10):
-        rig.strict.volumeCreate({"name": f"w{number}", "size": 30 * OBJECT, "replication": 2})
-    rig.strict.volumeBalancerSetStatus({"cmd": "start"})
-    rig.simulator.advance(5)
-    gone = next(shown["name"] for shown in rig.strict.volumeBalancerVolumesStatus() if shown["reallocated"])
-    rig.strict.volumeDelete(gone)
-    rig.strict.volumeBalancerSetStatus({"cmd": "commit"})
-    rig.strict.volumeCreate({"name": "x", "size": MB, "placeAll": "hdd"})
-    rig.strict.volumeUpdate("x", SSD)
-    assert balancer(rig) == "commiting"
-    rig.simulator.advance(1)
-    for volume in rig.strict.volumesList():
-        if volume["name"] != "x":
-            rig.strict.volumeDelete(volume["name"])
-    assert migrating(rig, "x")
-    assert balancer(rig) == "nothing to do"
-    assert not {"balancer", "vag"} & tables(rig.simulator)
-
-
-def test_an_allocation_group_shares_disk_sets(rig: Bindings) -> None:
-    strict = rig.strict
-    strict.snapshotCreate("v", {"name": "s"})
-    strict.volumeCreate({"name": "child", "parent": "s"})
-    strict.volumeCreate({"name": "other", "parent": "s", "replication": 3})
-    strict.volumeCreate({"name": "w", "size": 16 * OBJECT, "placeAll": "hdd", "replication": 2})
-    sets = {name: strict.volumeDescribe(name)["targetDiskSets"] for name in ("v", "child", "w")}
-    assert sets["v"] == sets["child"] == strict.snapshotDescribe("s")["targetDiskSets"] != sets["w"]
-    assert strict.vagList(1)["targetDiskSets"] == sets["v"] and strict.vagList(1)["parentVagId"] == 1
-    number = strict.volumeList("w")[0]["id"]
-    rig.refused("invalidParam", "volumeUpdateVag", "other", {"vagId": "parent"})
-    rig.refused("invalidParam", "volumeUpdateVag", "w", {"vagId": "parent"})
-    rig.refused("objectDoesNotExist", "volumeUpdateVag", "w", {"vagId": 99})
-    rig.refused("objectDoesNotExist", "snapshotUpdateVag", "w", {"vagId": 1})
-    strict.volumeUpdateVag("child", {"vagId": number})
-    assert migrating(rig, "child") and strict.volumeDescribe("child")["targetDiskSets"] == sets["w"]
-    strict.volumeUpdateVag("child", {"vagId": "parent"})
-    strict.volumeUpdateVag("w", {"vagId": 1})
-    rig.refused("objectDoesNotExist", "vagList", number)
-    assert strict.volumeDescribe("w")["targetDiskSets"] == sets["v"]
-    strict.volumeRevert("w", {"toSnapshot": "s"})
-    assert strict.volumeDescribe("w")["targetDiskSets"] == sets["v"]
-    strict.volumeRevert("v", {"toSnapshot": "s"})
-    assert strict.volumeDescribe("v")["targetDiskSets"] == sets["v"]
-    strict.volumeUpdateVag("w", {"vagId": strict.volumeList("w")[0]["id"]})
-    assert strict.volumeDescribe("w")["targetDiskSets"] != sets["v"]
-
-
-def test_the_number_of_disk_sets_is_the_groups_and_goes_with_it(rig: Bindings) -> None:
-    strict = rig.strict
-    strict.volumeCreate({"name": "small", "size": OBJECT})
-    few = strict.volumeDescribe("v")["targetDiskSets"]
-    strict.vagUpdate({"vagId": "1", "targetsCount": 16})
-    many = strict.volumeDescribe("v")["targetDiskSets"]
-    assert len(few) == 8 and len(many) == 16 and many[:8] == few and migrating(rig)
-    strict.vagUpdate({"vagId": "1", "targetsCount": 2})
-    rig.simulator.advance(61)
-    rig.restart()
-    assert strict.volumeDescribe("v")["targetDiskSets"] == few[:2] and not migrating(rig)
-    taken = strict.snapshotCreate("v", {})["autoName"]
-    strict.snapshotUpdateVag(taken, {"vagId": strict.snapshotList(taken)[0]["id"]})
-    strict.volumeRevert("v", {"toSnapshot": taken})
-    strict.volumeUpdate("v", {"tags": {"k": "v"}})
-    assert strict.volumeDescribe("v")["targetDiskSets"] == few[:2]
-    for sets, name in ((3, "invalidParam"), (128, "invalidParam"), (0, "invalidParam")):
-        assert rig.refuses("POST", "VagUpdate", {"vagId": "1", "targetsCount": sets}) == name
-    rig.refused("objectDoesNotExist", "vagUpdate", {"vagId": "77", "targetsCount": 2})
-    strict.volumeDelete("v")
-    assert "vag" not in tables(rig.simulator)
-
-
-def test_abandoned_copies_are_made_again_elsewhere(rig: Bindings) -> None:
-    strict = rig.strict
-    strict.volumeCreate({"name": "w", "size": 16 * OBJECT, "replication": 2})
-    generated = strict.snapshotCreate("w", {})
-    disk = min(held(rig, "w"))
-    rig.refused("busy", "volumeAbandonDisk", "w", {"diskId": disk})
-    rig.refused("objectDoesNotExist", "volumeAbandonDisk", "w", {"diskId": 999})
-    rig.simulator.post(f"/_sim/disk/{disk}", {"up": False})
-    strict.volumeAbandonDisk("w", {"diskId": disk})
-    strict.snapshotAbandonDisk(generated["autoName"], {"diskId": disk})
-    status = strict.volumesQuickStatus()["w"]
-    assert status["decreasedRedundancy"] and status["migrating"] and disk not in held(rig, "w")
-    assert status["downDrives"] == [] == status["missingTargetDrives"]
-    rig.refused("invalidParam", "volumeAbandonDisk", "w", {"diskId": disk})
-    rig.simulator.advance(30)
-    rig.restart()
-    rig.simulator.advance(31)
-    status = strict.volumesQuickStatus()["w"]
-    assert not status["decreasedRedundancy"] and not status["migrating"]
-    rig.simulator.post(f"/_sim/disk/{disk}", {"up": True})
-    assert disk not in held(rig, "w") and not migrating(rig, "w")
-
-
-def test_the_last_good_copy_is_not_abandoned(rig: Bindings) -> None:
-    disks = sorted(held(rig))
-    for disk in disks:
-        rig.simulator.post(f"/_sim/disk/{disk}", {"up": False})
-    rig.refused("busy", "volumeAbandonDisk", "v", {"diskId": disks[0]})
-    for disk in disks[1:]:
-        rig.simulator.post(f"/_sim/disk/{disk}", {"up": True})
-    rig.refused("busy", "volumeAbandonDisk", "v", {"diskId": disks[0]})
-    rig.simulator.advance(6)
-    rig.strict.volumeAbandonDisk("v", {"diskId": disks[0]})
 
 
 def test_relocation_takes_as_long_as_the_setting_says() -> None:
