@@ -1,0 +1,16 @@
+"""FIDELITY.md claims what the tests prove, no less and no more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def test_the_page_says_what_the_tests_prove() -> None:
+    done = subprocess.run(
+        [sys.executable, TESTS / "fidelity.py"], capture_output=True, text=True, check=False, timeout=250
+    )
+    assert done.returncode == 0, f"{done.stdout[-4000:]}{done.stderr[-2000:]}\nwrite it again: make fidelity"
