@@ -15,7 +15,6 @@ from storpool import spapi
 from simulator.inprocess import TOKEN, ApiError, InProcess
 from simulator.ports import Request
 
-
 _driver = ""
 
 
