@@ -35,9 +35,9 @@ things and are not summed.
 * **shape**: an answer was held to the type that the vendor's bindings declare, strictly; *empty*: only answers with
   nothing in them; *newer*: the bindings 7.3.0 do not have the call.
 * **clients**: real clients that the operation answered with success.
-* **behaviour**: what a test notices. For a change, that its *effect* is acknowledged and not made; for a query, that the
-  *values* of its answer are others, or that *items* are missing. Found by making the simulator lie and running the tests
-  again. Tests with random draws do not count.
+* **behaviour**: what a test notices. For a change, that its *effect* is acknowledged and not made; for a query, that
+  the *values* of its answer are others, or that *items* are missing. Found by making the simulator lie and running the
+  tests again. Tests with random draws do not count.
 * **refusals**: error names for which a test notices that another is answered; *not asserted* are those that the
   operation table declares beside.
 * **recorded**: day of the latest recording of a real cluster in `tests/recordings` that the simulator is held to.

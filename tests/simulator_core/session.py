@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,9 +33,12 @@ class Exchange:
         return msgspec.json.decode(self.body) if self.body else None
 
 
-@functools.cache
 def session() -> tuple[Exchange, ...]:
-    """On one cluster that is empty before; every answer is a success."""
+    """On one cluster that is empty before; every answer is a success.
+
+    Not remembered: a test that compares two sessions compares two of the same simulator, whatever that does, and so
+    proves nothing of its behaviour (see `witness`).
+    """
     submit = Service.submit
     exchanges: list[Exchange] = []
 

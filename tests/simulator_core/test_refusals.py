@@ -16,9 +16,13 @@ from storpool import spapi
 from simulator.inprocess import InProcess
 
 MISSING = {
-    **{name: "missing" for name in ("volumeName", "snapshotName", "templateName", "placementGroupName", "bucketName")},
-    **{"globalVolumeId": "splab.b.zz", "keyName": "missing", "vagName": "99", "clientId": "4095"},
-    **{"serverId": "32767", "diskId": "4095"},
+    **dict.fromkeys(("volumeName", "snapshotName", "templateName", "placementGroupName", "bucketName"), "missing"),
+    "globalVolumeId": "splab.b.zz",
+    "keyName": "missing",
+    "vagName": "99",
+    "clientId": "4095",
+    "serverId": "32767",
+    "diskId": "4095",
 }
 """Arguments of paths that name nothing."""
 EXAMPLES = examples()
@@ -120,3 +124,103 @@ def test_json_encoded_twice_is_refused_by_every_change(rig: Bindings) -> None:
             error = msgspec.json.decode(answer.body)["error"]
             assert error["name"] == "invalidParam" and "twice" in error["descr"]
             assert rig.simulator.service.encoded_state() == before
+
+
+KEY = "abc.0def.9.z"
+CONFLICTS: dict[str, tuple[str, str, tuple[object, ...]]] = {
+    "snapshot takes a volume's name": ("snapshotUpdate", "objectExists", ("s", {"rename": "a"})),
+    "attached snapshot deleted by its id": ("snapshotDeleteById", "busy", ("splab.b.3",)),
+    "group of a volume that is not": ("snapshotCreateGroup", "objectDoesNotExist", ({"volumes": [{"volume": "z"}]},)),
+    "group takes a name": ("snapshotCreateGroup", "objectExists", ({"volumes": [{"volume": "a", "name": "s"}]},)),
+    "attached elsewhere": ("volumesReassign", "busy", ([{"volume": "open", "detach": [1]}],)),
+    "no volume to attach": ("volumesReassignWait", "objectDoesNotExist", ({"reassign": [{"volume": "z", "rw": [1]}]},)),
+    "group's name taken": ("placementGroupUpdate", "objectExists", ("hdd", {"rename": "ssd"})),
+    "template in no group": (
+        "volumeTemplateCreate",
+        "objectDoesNotExist",
+        ({"name": "u", "placeAll": "z"},),
+    ),
+    "template's name taken": ("volumeTemplateUpdate", "objectExists", ("t", {"rename": "t2"})),
+    "location there": ("locationAdd", "objectExists", ({"id": "x", "name": "here"},)),
+    "location's id there": ("locationAdd", "objectExists", ({"id": "l", "name": "new"},)),
+    "location in use": ("locationRemove", "busy", ({"location": "here"},)),
+    "no location to remove": ("locationRemove", "objectDoesNotExist", ({"location": "z"},)),
+    "no location to update": ("locationUpdate", "objectDoesNotExist", ({"location": "z", "sendBufferSize": 1},)),
+    "no location to rename": ("locationRename", "objectDoesNotExist", ({"location": "z", "name": "y"},)),
+    "location's new name taken": ("locationRename", "objectExists", ({"location": "here", "name": "there"},)),
+    "no location for a cluster": ("clusterAdd", "objectDoesNotExist", ({"id": "x", "location": "z"},)),
+    "cluster there": ("clusterAdd", "objectExists", ({"id": "c", "location": "here"},)),
+    "cluster in use": ("clusterRemove", "busy", ({"location": "here", "id": "c"},)),
+    "no cluster to remove": ("clusterRemove", "objectDoesNotExist", ({"name": "z"},)),
+    "no cluster to rename": ("clusterRename", "objectDoesNotExist", ({"cluster": "z", "name": "y"},)),
+    "cluster's new name taken": ("clusterRename", "objectExists", ({"cluster": "l.c", "name": "other"},)),
+    "bridge to nowhere": (
+        "remoteBridgeAdd",
+        "objectDoesNotExist",
+        ({"ip": "10.0.0.2", "publicKey": KEY, "location": "z"},),
+    ),
+    "bridge there": ("remoteBridgeAdd", "objectExists", ({"ip": "10.0.0.1", "publicKey": KEY, "location": "here"},)),
+    "no bridge to remove": ("remoteBridgeRemove", "objectDoesNotExist", ({"ip": "10.0.0.9"},)),
+    "bucket there": ("kvsCreate", "objectExists", ("bucket",)),
+    "bucket of another version": ("kvsUpdate", "runIfVersionIsMismatch", ("bucket", {"set": {}, "runIfVersionIs": 9})),
+}
+"""Method, name of the error and arguments, on the cluster that `conflicting` makes."""
+
+
+@pytest.fixture
+def conflicting(rig: Bindings) -> Bindings:
+    strict = rig.strict
+    for name in ("a", "open"):
+        strict.volumeCreate({"name": name, "size": 1 << 20})
+    strict.snapshotCreate("a", {"name": "s"})
+    assert strict.snapshotList("s")[0]["globalId"] == "splab.b.3"
+    strict.volumesReassignWait({"reassign": [{"volume": "open", "rw": [1]}, {"snapshot": "s", "ro": [2]}]})
+    rig.simulator.blocks.open(rig.simulator.service.object_keys()["splab.b.2"])
+    for name in ("t", "t2"):
+        strict.volumeTemplateCreate({"name": name})
+    strict.locationAdd({"id": "l", "name": "here"})
+    strict.locationAdd({"id": "m", "name": "there"})
+    strict.clusterAdd({"id": "c", "location": "here"})
+    strict.clusterAdd({"id": "d", "location": "here", "name": "other"})
+    strict.remoteBridgeAdd({"ip": "10.0.0.1", "publicKey": KEY, "remote": "l.c"})
+    strict.kvsCreate("bucket")
+    return rig
+
+
+@pytest.mark.parametrize("case", CONFLICTS)
+def test_a_conflict_has_its_name(conflicting: Bindings, case: str) -> None:
+    method, name, arguments = CONFLICTS[case]
+    conflicting.refused(name, method, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("volumeCreate", ({"name": "b", "size": 512},)),
+        ("snapshotCreate", ("a", {"name": "s"})),
+        ("snapshotCreateGroup", ({"volumes": [{"volume": "a"}]},)),
+        ("volumeRevert", ("a", {"toSnapshot": "old"})),
+    ],
+)
+def test_a_full_pool_takes_nothing_more(method: str, arguments: tuple[object, ...]) -> None:
+    rig = Bindings(InProcess(capacity=4 << 20))
+    rig.strict.volumeCreate({"name": "a", "size": 4 << 20})
+    rig.strict.snapshotCreate("a", {"name": "old"})
+    rig.simulator.blocks.write(rig.simulator.service.object_keys()["splab.b.1"], 0, b"x" * (3 << 20))
+    rig.refused("insufficientResources", method, *arguments)
+
+
+@pytest.mark.parametrize("method", ["servicesList", "serversList"])
+def test_a_cluster_that_is_not_operational_says_so(rig: Bindings, method: str) -> None:
+    for server in (1, 2, 3):
+        rig.simulator.post(f"/_sim/server/{server}", {"running": False})
+    path = EXAMPLES[method][0].path
+    assert rig.refuses("GET", path) == "unavailable"
+    assert rig.strict.serversListBlocked()["clusterStatus"] == "down"
+
+
+def test_an_object_too_large_to_be_described_is_not(rig: Bindings) -> None:
+    rig.strict.volumeCreate({"name": "huge", "size": 1 << 50})
+    rig.strict.snapshotCreate("huge", {"name": "s"})
+    rig.refused("notImplemented", "snapshotDescribe", "s")
+    rig.refused("notImplemented", "volumeDescribe", "huge")
