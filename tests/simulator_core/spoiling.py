@@ -12,6 +12,13 @@ WORDS = ("a b", "x\n", "", "list", "ü", "~", "all", "300.1.2.3", "/")
 """Strings, each of which some pattern of the API excludes."""
 FITTING = ("x", "7", "a.b.c", "10.0.0.1", "a", "10.0.0.0/8", "abc.0def.9.z", "iqn.a", "-")
 """Strings, one of which each pattern allows."""
+NO_WORD: tuple[Any, ...] = ({}, [], 7)
+NO_TRUTH: tuple[Any, ...] = ("maybe", 2, {}, [])
+NO_CHOICE: tuple[Any, ...] = ("nonsense", {}, [])
+NO_MAP: tuple[Any, ...] = ([], "words", 7)
+NO_LIST: tuple[Any, ...] = ({}, "words", 7)
+NO_NUMBER: tuple[Any, ...] = ("words", "", 1.5, {}, [])
+NO_OBJECT: tuple[Any, ...] = ([], 7)
 Variants = Iterator[tuple[str, Any]]
 """Where the step was taken, and the whole value."""
 
@@ -23,15 +30,15 @@ def spoiled(wanted: inspect.Type, value: Any = UNSET) -> Variants:
             yield from _number(wanted)
         case inspect.StrType():
             yield from _words(wanted)
-            yield from (("wrong type", wrong) for wrong in ({}, [], 7))
+            yield from (("wrong type", wrong) for wrong in NO_WORD)
         case inspect.BoolType():
-            yield from (("wrong type", wrong) for wrong in ("maybe", 2, {}, []))
+            yield from (("wrong type", wrong) for wrong in NO_TRUTH)
         case inspect.LiteralType():
-            yield from (("no such word", wrong) for wrong in ("nonsense", {}, []))
+            yield from (("no such word", wrong) for wrong in NO_CHOICE)
         case inspect.DictType():
             yield from (("key", {key: "v"}) for _, key in _words(wanted.key_type))
             yield from ((f"value {where}", {"k": inner}) for where, inner in spoiled(wanted.value_type))
-            yield from (("wrong type", wrong) for wrong in ([], "words", 7))
+            yield from (("wrong type", wrong) for wrong in NO_MAP)
         case inspect.ListType():
             yield from _list(wanted, value)
         case inspect.StructType():
@@ -72,7 +79,7 @@ def _number(wanted: inspect.IntType) -> Variants:
         yield "too large", wanted.le + (wanted.multiple_of or 1)
     if wanted.multiple_of is not None:
         yield "no multiple", wanted.multiple_of + 1
-    yield from (("wrong type", wrong) for wrong in ("words", "", 1.5, {}, []))
+    yield from (("wrong type", wrong) for wrong in NO_NUMBER)
 
 
 def _words(wanted: inspect.Type) -> Variants:
@@ -97,7 +104,7 @@ def _list(wanted: inspect.ListType, value: Any) -> Variants:
         yield "too many", items[:1] * (wanted.max_length + 1)
     if wanted.min_length:
         yield "too few", []
-    yield from (("wrong type", wrong) for wrong in ({}, "words", 7))
+    yield from (("wrong type", wrong) for wrong in NO_LIST)
 
 
 def _struct(wanted: inspect.StructType, value: Any) -> Variants:
@@ -109,7 +116,7 @@ def _struct(wanted: inspect.StructType, value: Any) -> Variants:
         if field.required and name in fields:
             yield f".{name} missing", {key: inner for key, inner in fields.items() if key != name}
     yield ".colour unknown", {**fields, "colour": 1}
-    yield from (("wrong type", wrong) for wrong in ([], 7))
+    yield from (("wrong type", wrong) for wrong in NO_OBJECT)
 
 
 def _union(wanted: inspect.UnionType, value: Any) -> Variants:
