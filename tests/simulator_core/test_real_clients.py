@@ -92,19 +92,34 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+def printable(exchange: Exchange) -> str | None:
+    """What storpool_req makes of the answer, if it can: it dies of sets, and of the six calls that begin with the word
+    KV it knows one for each verb."""
+    if exchange.operation.path.startswith("KV"):
+        return None
+    read = getattr(spapi.Api, exchange.operation.method).__globals__["returns"](json.loads(exchange.answer)["data"])
+    try:
+        return json.dumps(spreq.deep_to_json(read), indent=2)
+    except TypeError as error:
+        assert "set is not JSON serializable" in str(error)
+        return None
+
+
 @pytest.mark.usefixtures("environment")
 def test_storpool_req_prints_what_the_bindings_read(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = bindings()
+    printed = 0
     for exchange in session():
-        if exchange.operation.path.startswith("KV"):
-            # It takes the first call whose path begins with the word, and these six begin with the same.
+        expected = printable(exchange)
+        if expected is None:
             rig.simulator.ask(exchange.operation.verb, exchange.path, exchange.body)
             continue
         monkeypatch.setattr("sys.argv", argv(exchange))
-        with rig.connected(), driven("storpool_req"), contextlib.redirect_stdout(io.StringIO()) as printed:
+        with rig.connected(), driven("storpool_req"), contextlib.redirect_stdout(io.StringIO()) as output:
             spreq.main()
-        read = getattr(spapi.Api, exchange.operation.method).__globals__["returns"](json.loads(exchange.answer)["data"])
-        assert json.loads(printed.getvalue()) == json.loads(json.dumps(spreq.deep_to_json(read))), exchange.path
+        assert output.getvalue() == expected + "\n", exchange.path
+        printed += 1
+    assert printed > 100
 
 
 @pytest.mark.usefixtures("environment")
