@@ -34,7 +34,8 @@ things and are not summed.
 * **served**: answered with more than `notImplemented`.
 * **shape**: an answer was held to the type that the vendor's bindings declare, strictly; *empty*: only answers with
   nothing in them; *newer*: the bindings 7.3.0 do not have the call.
-* **clients**: real clients that the operation answered with success.
+* **clients**: real clients that the operation answered with success: the vendor's *bindings* and *storpool_req*, the
+  CloudStack *plugin*'s client in `harness/storpool`; *os-brick* and *curl* are HTTP with the headers that those send.
 * **behaviour**: what a test notices. For a change, that its *effect* is acknowledged and not made; for a query, that
   the *values* of its answer are others, or that *items* are missing. Found by making the simulator lie and running the
   tests again. Tests with random draws do not count.

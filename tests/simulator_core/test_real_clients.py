@@ -51,7 +51,7 @@ def raw(address: str, verb: str, path: str, body: bytes, content_type: str | Non
 
 @pytest.mark.parametrize(
     ("client", "content_type"),
-    [("os-brick (raw HTTP)", None), ("curl (raw HTTP)", "application/x-www-form-urlencoded")],
+    [("os-brick", None), ("curl", "application/x-www-form-urlencoded")],
 )
 def test_no_answer_hangs_on_the_content_type(client: str, content_type: str | None) -> None:
     exchanges = session()
@@ -134,7 +134,7 @@ def test_storpool_req_ends_with_three_when_there_is_none(
 
 
 def test_the_plugins_client_through_the_life_of_a_volume() -> None:
-    with served(InProcess()) as address, driven("CloudStack plugin"):
+    with served(InProcess()) as address, driven("plugin"):
         runtime = ThreadRuntime("test")
         client = StorPoolClient(HttpTransport((address,), Secret(TOKEN)), runtime)
         created = client.volume_create(VolumeCreateDesc(size=1 << 20, iops=100, tags={"cs": "volume"}))
