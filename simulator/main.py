@@ -74,7 +74,7 @@ class Options:
         return f"Options({self.host}:{self.port}, {self.state}, {self.kind})"
 
 
-def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, int]:
+def address(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, int]:
     host, _, port = value.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
     if not port.isdecimal() or int(port) > 65535:
@@ -118,7 +118,7 @@ def read_token(path: Path | None, environment: Mapping[str, str]) -> str:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--listen",
-    callback=_address,
+    callback=address,
     default="127.0.0.1:81",
     show_default=True,
     metavar="HOST:PORT",

@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -18,13 +19,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests" / "simulator_core"
 PAGE = ROOT / "simulator" / "FIDELITY.md"
+RECORDINGS = ROOT / "tests" / "recordings"
 LIMITS = ROOT / "simulator" / "LIMITS.md"
 sys.path[:0] = [str(TESTS)]
 
-from witness import Seen, Witness  # noqa: E402 - beside the tests that it watches
+from witness import Seen, Witness, meant  # noqa: E402 - beside the tests that it watches
 
 from simulator.api.operation import Operation  # noqa: E402
 from simulator.api.operations import NEWER, OPERATIONS  # noqa: E402
+from simulator.api.routing import BASE  # noqa: E402
+from simulator.ports import Request  # noqa: E402
+from simulator.transcript import check, read  # noqa: E402
 
 HEAD = """# What is proved of each operation
 
@@ -73,15 +78,36 @@ def watched() -> Witness:
 def page(witness: Witness) -> str:
     differences = _differences(LIMITS.read_text())
     lines = [_row(_COLUMNS), _row(["---"] * len(_COLUMNS))]
-    lines += [_row(_cells(operation, witness, differences)) for operation in OPERATIONS]
+    days = recorded()
+    lines += [_row(_cells(operation, witness, differences, days)) for operation in OPERATIONS]
     return HEAD + "\n".join(lines) + "\n"
+
+
+def recorded() -> dict[str, str]:
+    """Day of the latest recording of a real cluster with the method, in all of which the simulator answers the same."""
+    days: dict[str, str] = {}
+    for file in sorted(RECORDINGS.glob("*.jsonl")):
+        transcript = read(file)
+        if transcript.header.cluster != "real":
+            continue
+        day = datetime.fromtimestamp(transcript.header.started, UTC).date().isoformat()
+        wrong = {difference.exchange for difference in check(transcript)}
+        methods: dict[str, set[int]] = {}
+        for number, exchange in enumerate(transcript.exchanges, 1):
+            operation = meant(Request(exchange.verb, BASE + exchange.path, b"", None))
+            if operation is not None:
+                methods.setdefault(operation.method, set()).add(number)
+        for method, numbers in methods.items():
+            if not numbers & wrong:
+                days[method] = max(day, days.get(method, ""))
+    return days
 
 
 def _row(cells: list[str] | tuple[str, ...]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _cells(operation: Operation, witness: Witness, differences: set[str]) -> list[str]:
+def _cells(operation: Operation, witness: Witness, differences: set[str], days: dict[str, str]) -> list[str]:
     seen = witness.seen[operation.method]
     proved = {proof.lie for proof in witness.proofs if proof.method == operation.method}
     behaviour = [lie for lie in ("effect", "values", "items") if lie in proved]
@@ -97,7 +123,7 @@ def _cells(operation: Operation, witness: Witness, differences: set[str]) -> lis
         ", ".join(behaviour) or "none",
         ", ".join(refusals) or "none",
         (", ".join(sorted(declared - proved)) or "") if served else "",
-        "never",
+        days.get(operation.method, "never"),
         " ".join(f"`{word}`" for word in sorted(words & differences)),
     ]
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import click
 
-from simulator.main import _address, read_token
+from simulator.main import address, read_token
 from simulator.transcript import Difference, Header, TranscriptError, check, hold, read
 from simulator.transcript.format import Writer
 from simulator.transcript.record import BASE, CALL_SECONDS, LONGEST_ANSWER, Recorder, is_loopback, target
@@ -38,7 +38,7 @@ def _url(_context: click.Context, _parameter: click.Parameter, value: str | None
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--listen", callback=_address, default="127.0.0.1:8181", show_default=True, metavar="HOST:PORT")
+@click.option("--listen", callback=address, default="127.0.0.1:8181", show_default=True, metavar="HOST:PORT")
 @click.option("--to", callback=_url, required=True, metavar="URL", help="The API: http://HOST:PORT")
 @click.option("--real", is_flag=True, help="It is a real cluster; the file says so.")
 @click.option("--note", default="", help="Kept in the file.")
@@ -66,7 +66,7 @@ def record(
         raise click.ClickException(f"cannot write {file}: {error.strerror}") from error
     with contextlib.closing(writer):
         try:
-            recorder = Recorder(listen, to, writer, header, Redaction(values=redact_values))
+            recorder = Recorder(listen, to, writer.add, header, Redaction(values=redact_values))
         except OSError as error:
             raise click.ClickException(f"cannot listen on {listen[0]}:{listen[1]}: {error.strerror}") from error
         # `shutdown` waits for the loop's end, so it must not be called from it.
@@ -77,6 +77,8 @@ def record(
         sys.stdout.flush()
         with recorder:
             recorder.serve_forever(poll_interval=0.1)
+    if recorder.failed:
+        raise click.ClickException(f"{file} lacks exchanges: {recorder.failed}")
     if recorder.left_out:
         click.echo(f"left out: {recorder.left_out} exchanges that are not JSON on both sides", err=True)
 
@@ -94,11 +96,11 @@ class Remote:
     def ask(self, verb: str, path: str, body: bytes, took: float) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(*self._to, timeout=max(CALL_SECONDS, took))
         with contextlib.closing(connection):
-            address = quote(BASE + path, safe="/~@*:")
+            target_path = quote(BASE + path, safe="/~@*:")
             if verb == "GET" and body:
-                address += f"?json={quote(body, safe='')}"
+                target_path += f"?json={quote(body, safe='')}"
             headers = {"Authorization": f"Storpool v1:{self._token}"}
-            connection.request(verb, address, body if verb == "POST" else None, headers)
+            connection.request(verb, target_path, body if verb == "POST" else None, headers)
             response = connection.getresponse()
             return response.status, response.read(LONGEST_ANSWER)
 

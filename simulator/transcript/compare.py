@@ -3,10 +3,10 @@
 What may differ is *unified*: where it is first seen, the recorded value is bound to the one that came instead, and from
 then on each must come wherever the other was recorded, in requests too. This is done with
 
-* the cluster's id, and global ids: everywhere, also inside names (`~d.n.b1`, `*d.n.b1`). A global id must begin with the
-  bound cluster's id;
-* serial numbers of objects: `id` beside `name` or `globalId`, the fields that end in `VolumeId` or `templateId`, and what
-  follows `@` in a generated name;
+* the cluster's id, and global ids: everywhere, also inside names (`~d.n.b1`, `*d.n.b1`). A global id must begin with
+  the bound cluster's id;
+* serial numbers of objects: `id` beside `name` or `globalId`, the fields that end in `VolumeId` or `templateId`, and
+  what follows `@` in a generated name;
 * the cluster's name: `clusterName` and `cluster` beside `clusterId`.
 
 Times (`TIMES`) must be numbers, and 0 where 0 was recorded. The generation must grow where it grew and stay where it
@@ -164,13 +164,13 @@ class Comparison:
             yield where, self._shown(recorded), got
 
     def _same(self, recorded: Any, got: Any, beside: dict[str, Any], name: str) -> bool:
-        if isinstance(recorded, str):
+        if isinstance(recorded, str) and isinstance(got, str):
             if name == "clusterName" or (name == "cluster" and "clusterId" in beside):
                 return self._of("cluster name").unify(recorded, got)
             if name == "descr" and "name" in beside:
                 return all((text in recorded) == (text in got) for text in MATCHED_TEXTS)
             return self._same_text(recorded, got)
-        if not isinstance(recorded, int) or isinstance(recorded, bool):
+        if not isinstance(recorded, int) or not isinstance(got, int) or isinstance(recorded, bool):
             return bool(recorded == got)
         if name in TIMES:
             return (recorded == 0) == (got == 0)
@@ -185,7 +185,7 @@ class Comparison:
         """Keys may be names with ids in them."""
         left = dict(got)
         for key, value in recorded.items():
-            found = key if key in left else self._text(key)
+            found = self._text(key)
             if found not in left:
                 found = next((other for other in left if other not in recorded and self._could_be(key, other)), "")
             if key in self._ignore:
@@ -241,14 +241,20 @@ class Comparison:
     # Generations.
 
     def _of_generation(self, recorded: Any, got: Any) -> _Found:
-        if not isinstance(recorded, int) or not isinstance(got, int) or "generation" in self._ignore:
+        """One that is absent from both answers, as from errors, is no difference."""
+        if "generation" in self._ignore or recorded is got is None:
+            return
+        if not isinstance(recorded, int) or not isinstance(got, int):
+            yield "$.generation", recorded, got
             return
         if self._envelope is not None:
             before, then = self._envelope
             if recorded > before and got <= then:
                 yield "$.generation", f"more than {then}", got
-            if recorded == before and got != then:
+            elif recorded == before and got != then:
                 yield "$.generation", then, got
+            elif recorded < before and got >= then:
+                yield "$.generation", f"less than {then}", got
         self._envelope = recorded, got
         self._of("generation").unify(recorded, got)
 
@@ -256,7 +262,7 @@ class Comparison:
         """Inside an answer: that of an envelope before, or of this one."""
         if recorded not in self._of("generation").to:
             return (recorded > 0) == (got > 0)
-        return self._of("generation").to[recorded] == got
+        return bool(self._of("generation").to[recorded] == got)
 
 
 def _serial(name: str, beside: dict[str, Any]) -> str | None:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-VERSION = 1
 LONGEST_LINE = 64 << 20
 MOST_EXCHANGES = 1_000_000
 
@@ -20,7 +19,7 @@ class TranscriptError(Exception):
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    transcript: Literal[1] = VERSION
+    transcript: Literal[1] = 1
     started: float
     """Unix time."""
     cluster: Literal["simulator", "real"] = "simulator"

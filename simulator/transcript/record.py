@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -14,7 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from simulator.transcript.format import Exchange, Header, Writer
+from simulator.transcript.format import Exchange, Header
 from simulator.transcript.redact import CUT, Redaction
 
 BASE = "/ctrl/1.0/"
@@ -49,15 +50,25 @@ class Recorder(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(
-        self, listen: tuple[str, int], to: tuple[str, int], writer: Writer, header: Header, redaction: Redaction
-    ):
+        self,
+        listen: tuple[str, int],
+        to: tuple[str, int],
+        write: Callable[[Exchange], None],
+        header: Header,
+        redaction: Redaction,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`write` may raise `OSError`. `now` gives Unix time."""
         self.to = to
         self.left_out = 0
         """Exchanges that were not JSON on both sides."""
+        self.failed = ""
+        """Why the last exchange that could not be written was not."""
         self.address_family = socket.AF_INET6 if ":" in listen[0] else socket.AF_INET
-        self._writer = writer
+        self._write = write
         self._started = header.started
         self._redaction = redaction
+        self.now = now
         self._lock = threading.Lock()
         self._free = threading.BoundedSemaphore(MOST_AT_ONCE)
         super().__init__(listen, _Handler)
@@ -80,7 +91,7 @@ class Recorder(ThreadingHTTPServer):
         parts = urlsplit(path)
         call = unquote(parts.path)
         if verb == "GET":
-            body = dict(parse_qsl(parts.query)).get("json", "").encode()
+            body = _argument(parts.query)
         json = _json(body) if body.strip() else UNSET
         got = _json(answer)
         if not call.startswith(BASE) or json is None or not isinstance(got, dict) or verb not in ("GET", "POST"):
@@ -91,14 +102,17 @@ class Recorder(ThreadingHTTPServer):
         with self._lock:
             exchange = Exchange(
                 at=round(max(0.0, asked - self._started), 6),
-                took=round(time.time() - asked, 6),
+                took=round(max(0.0, self.now() - asked), 6),
                 verb="GET" if verb == "GET" else "POST",
                 path=call.replace(token, CUT) if token else call,
                 json=self._redaction.clean(call, json, tokens),
                 status=status,
                 answer=self._redaction.clean(call, got, tokens),
             )
-            self._writer.add(exchange)
+            try:
+                self._write(exchange)
+            except OSError as error:  # the client still gets its answer
+                self.failed = str(error)
 
 
 def _json(text: bytes) -> Any | UnsetType:
@@ -109,9 +123,20 @@ def _json(text: bytes) -> Any | UnsetType:
         return None
 
 
+def _argument(query: str) -> bytes:
+    """The JSON of a query; something that is none when there is no telling."""
+    try:
+        given = [value for name, value in parse_qsl(query, max_num_fields=100) if name == "json"]
+    except ValueError:
+        return b"?"
+    return "".join(given).encode()
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: Recorder
     timeout = IDLE_SECONDS
+    error_content_type = "application/json"
+    error_message_format = '{"error": {"name": "invalidParam", "descr": "%(message)s"}}'
 
     def do_GET(self) -> None:
         self._pass_on()
@@ -128,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(413, _error("invalidParam", f"The recorder passes bodies of at most {LONGEST_BODY} bytes on"))
             return
         body = self.rfile.read(int(length))
-        asked = time.time()
+        asked = self.server.now()
         try:
             status, answer = self._ask(body)
         except (OSError, http.client.HTTPException) as error:

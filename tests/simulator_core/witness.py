@@ -37,8 +37,8 @@ from simulator.service import Service
 
 SECONDS = 20.0
 """A test that a lie keeps from ending has noticed it."""
-COMPARING = ("test_real_clients",)
-"""Files whose tests tell which client drives what, and nothing else."""
+COMPARING = ("test_real_clients", "test_transcripts")
+"""Files whose tests compare a simulator with itself, seen by different clients or at another time."""
 _BY_CALL = {(found.verb.value, found.call): found for found in reversed(OPERATIONS)}
 
 
