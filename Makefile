@@ -23,4 +23,4 @@ fresh:  # make setup and the memory rows in an empty Debian of its own (root)
 	@lab/fresh
 
 fidelity: setup  # simulator/FIDELITY.md again, from what the tests prove
-	@.venv/bin/python tests/fidelity.py --write
+	@.venv/bin/python tests/simulator_core/fidelity.py --write

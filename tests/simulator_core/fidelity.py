@@ -1,4 +1,4 @@
-"""The page of what is proved of each operation: `python tests/fidelity.py [--write | --explain METHOD]`.
+"""The page of what is proved of each operation: `python tests/simulator_core/fidelity.py [--write | --explain METHOD]`.
 
 Without an option the page in the repository is compared with what the tests prove now; exit 1 when it differs.
 """
@@ -15,21 +15,20 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from witness import Seen, Witness, meant
 
-ROOT = Path(__file__).resolve().parent.parent
-TESTS = ROOT / "tests" / "simulator_core"
+from simulator.api.operation import Operation
+from simulator.api.operations import NEWER, OPERATIONS
+from simulator.api.routing import BASE
+from simulator.ports import Request
+from simulator.transcript import check, read
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent.parent
 PAGE = ROOT / "simulator" / "FIDELITY.md"
 RECORDINGS = ROOT / "tests" / "recordings"
 LIMITS = ROOT / "simulator" / "LIMITS.md"
-sys.path[:0] = [str(TESTS)]
 
-from witness import Seen, Witness, meant  # noqa: E402 - beside the tests that it watches
-
-from simulator.api.operation import Operation  # noqa: E402
-from simulator.api.operations import NEWER, OPERATIONS  # noqa: E402
-from simulator.api.routing import BASE  # noqa: E402
-from simulator.ports import Request  # noqa: E402
-from simulator.transcript import check, read  # noqa: E402
 
 HEAD = """# What is proved of each operation
 
