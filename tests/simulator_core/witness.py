@@ -35,7 +35,7 @@ from simulator.cluster.plan import Handler, Hold, Plan
 from simulator.ports import Reply, Request, Verb
 from simulator.service import Service
 
-SECONDS = 20.0
+SECONDS = 60.0
 """A test that a lie keeps from ending has noticed it."""
 LEFT_OUT = ("test_fidelity_page", "test_transcripts")
 """Files whose tests are about no operation."""
