@@ -19,7 +19,7 @@ from witness import Seen, Witness, meant
 
 from simulator.api.operation import Operation
 from simulator.api.operations import NEWER, OPERATIONS
-from simulator.api.routing import BASE
+from simulator.api.paths import BASE
 from simulator.ports import Request
 from simulator.transcript import check, read
 
@@ -111,7 +111,7 @@ def _cells(operation: Operation, witness: Witness, differences: set[str], days: 
     proved = {proof.lie for proof in witness.proofs if proof.method == operation.method}
     behaviour = [lie for lie in ("effect", "values", "items") if lie in proved]
     refusals = sorted(proved - {"effect", "values", "items"})
-    served = operation.handler is not None
+    served = operation.served
     declared = {*operation.errors, *(["invalidParam"] if operation.request or operation.parameters else [])}
     words = {operation.call, operation.method, *_fields(operation.request), *_fields(operation.answer)}
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +21,11 @@ from simulator.service import Service
 
 @dataclass(frozen=True)
 class Exchange:
-    operation: Operation
+    operation: Operation | None
+    """None: a call of the control API, which others than the bindings must be sent too."""
+    verb: str
     path: str
-    """As it was asked, from `/ctrl/1.0/` on."""
+    """As it was asked, with `/ctrl/1.0/`."""
     body: bytes
     answer: bytes
     """The whole envelope."""
@@ -34,26 +37,42 @@ class Exchange:
 
 
 def session() -> tuple[Exchange, ...]:
-    """On one cluster that is empty before; every answer is a success.
+    """Successes, on one cluster that is empty before. Its clock goes by calls of the control API; a restart of the
+    simulator leaves no trace.
 
     Not remembered: a test that compares two sessions compares two of the same simulator, whatever that does, and so
     proves nothing of its behaviour (see `witness`).
     """
     submit = Service.submit
     exchanges: list[Exchange] = []
+    simulator = InProcess()
+    time = simulator.time
+    under_way = False
 
     def heard(service: Service, request: Request, reply: Callable[[Reply], None]) -> int:
+        nonlocal time, under_way
+        if under_way:
+            return submit(service, request, reply)
+        if simulator.time > time:
+            passed = msgspec.json.encode({"advance": simulator.time - time})
+            exchanges.append(Exchange(None, "POST", "/_sim/clock", passed, b""))
+            time = simulator.time
+
         def answered(given: Reply) -> None:
-            operation = meant(request)
-            assert operation is not None and given.status == 200
-            exchanges.append(Exchange(operation, request.path, request.body, given.body))
+            if given.status == 200:
+                exchanges.append(Exchange(meant(request), request.verb, request.path, request.body, given.body))
             reply(given)
 
-        return submit(service, request, answered)
+        under_way = True
+        try:
+            return submit(service, request, answered)
+        finally:
+            under_way = False
 
-    rig = Bindings(InProcess())
+    rig = Bindings(simulator)
+    given: dict[str, Any] = {"api": (rig.vendor, rig.strict), "simulator": simulator}
     with mock.patch.object(Service, "submit", heard):
-        drive((rig.vendor, rig.strict))
+        drive(**{name: given[name] for name in inspect.signature(drive).parameters})
     return tuple(exchanges)
 
 
@@ -61,5 +80,13 @@ def examples() -> dict[str, list[Exchange]]:
     """Exchanges by method of the bindings."""
     found: dict[str, list[Exchange]] = {}
     for exchange in session():
-        found.setdefault(exchange.operation.method, []).append(exchange)
+        if exchange.operation is not None:
+            found.setdefault(exchange.operation.method, []).append(exchange)
     return found
+
+
+def operation_of(exchanges: list[Exchange]) -> Operation:
+    """Of the examples of one method."""
+    operation = exchanges[0].operation
+    assert operation is not None
+    return operation

@@ -141,21 +141,15 @@ def test_a_random_session_is_held_by_a_fresh_simulator_and_any_change_is_found(
 
 def vendors() -> Transcript:
     """The session of the bindings."""
-    exchanges = [
-        msgspec.convert(
-            {
-                "at": 0,
-                "took": 0,
-                "verb": str(found.operation.verb),
-                "path": found.path.removeprefix("/ctrl/1.0/"),
-                "status": 200,
-                "answer": json.loads(found.answer),
-                **({"json": found.json} if found.body else {}),
-            },
-            Exchange,
-        )
-        for found in session()
-    ]
+    exchanges: list[Exchange] = []
+    at = 0.0
+    for found in session():
+        if found.operation is None:
+            at += found.json["advance"]
+            continue
+        fields = {"at": at, "took": 0, "verb": found.verb, "path": found.path.removeprefix("/ctrl/1.0/"), "status": 200}
+        json_sent = {"json": found.json} if found.body else {}
+        exchanges.append(msgspec.convert({**fields, **json_sent, "answer": json.loads(found.answer)}, Exchange))
     return Transcript(HEADER, tuple(exchanges))
 
 

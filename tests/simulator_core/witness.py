@@ -29,9 +29,9 @@ from _pytest.runner import runtestprotocol
 
 from simulator.api.operation import Operation
 from simulator.api.operations import OPERATIONS
-from simulator.api.routing import BASE
+from simulator.api.paths import BASE
 from simulator.cluster.cluster import Cluster, Output
-from simulator.cluster.plan import Handler, Hold, Plan
+from simulator.cluster.plan import Handler, Plan
 from simulator.ports import Reply, Request, Verb
 from simulator.service import Service
 
@@ -91,10 +91,6 @@ def twisted(value: Any) -> Any:
     return value + "x" if isinstance(value, str) else value
 
 
-def emptied(value: Any) -> Any:
-    return type(value)() if isinstance(value, list | dict) else value
-
-
 class Witness:
     def __init__(self) -> None:
         self.seen: dict[str, Seen] = {operation.method: Seen() for operation in OPERATIONS}
@@ -104,6 +100,7 @@ class Witness:
         self._lie: tuple[str, str] | None = None
         self._test = 0
         self._calls = 0
+        self._under_way = False
         self._current: Operation | None = None
 
     # pytest's hooks.
@@ -161,18 +158,20 @@ class Witness:
         submit, call, judge = Service.submit, Cluster.call, core_rig.judge
 
         def heard(service: Service, request: Request, reply: Callable[[Reply], None]) -> int:
-            operation = meant(request)
+            """What clusters ask each other, or themselves, belongs to the call that is under way."""
+            if self._under_way:
+                return submit(service, request, reply)
             self._calls += 1
-            client = core_rig.driver()
-            before, self._current = self._current, operation
+            self._under_way, self._current = True, meant(request)
+            operation, client = self._current, core_rig.driver()
             try:
                 return submit(service, request, lambda given: reply(self._answered(operation, client, given)))
             finally:
-                self._current = before
+                self._under_way, self._current = False, None
 
         def asked(cluster: Cluster, number: int, handler: Handler, given: Any, *body: object) -> Output:
-            if self._lie is not None and self._current is not None and self._current.method == self._lie[0]:
-                handler = lying(handler, self._lie[1])
+            if self._current is not None and self._lie == (self._current.method, "effect"):
+                handler = idle(handler)
             return call(cluster, number, handler, given, *body)
 
         def judged(method: str, raw: Any) -> None:
@@ -198,22 +197,24 @@ class Witness:
             seen.outcomes.setdefault(outcome, {})[self._test] = 0
             if outcome == "ok" and client:
                 seen.clients.add(client)
-        elif self._lie == (operation.method, outcome):
+            return reply
+        if self._lie == (operation.method, outcome):
             answer["error"]["name"] = "notThisOne"
-            return Reply(reply.status, msgspec.json.encode(answer))
-        return reply
+        elif outcome == "ok" and self._lie == (operation.method, "values"):
+            answer["data"] = twisted(answer["data"])
+        elif outcome == "ok" and self._lie == (operation.method, "items"):
+            answer["data"] = type(answer["data"])()
+        else:
+            return reply
+        return Reply(reply.status, msgspec.json.encode(answer))
 
 
-def lying(handler: Handler, lie: str) -> Handler:
+def idle(handler: Handler) -> Handler:
+    """Acknowledges changes and makes none."""
+
     def lies(*arguments: object) -> object:
         outcome = handler(*arguments)
-        if isinstance(outcome, Hold):
-            return outcome
-        if isinstance(outcome, Plan):
-            return Plan(outcome.answer) if lie == "effect" else outcome
-        if lie == "values":
-            return twisted(msgspec.to_builtins(outcome))
-        return emptied(msgspec.to_builtins(outcome)) if lie == "items" else outcome
+        return Plan(outcome.answer) if isinstance(outcome, Plan) else outcome
 
     return lies
 
