@@ -68,8 +68,10 @@ def edges(wanted: inspect.Type) -> Iterator[Any]:
         case inspect.LiteralType():
             yield from wanted.values
         case inspect.UnionType():
+            numbers = any(isinstance(one, inspect.IntType) for one in wanted.types)
             for one in wanted.types:
-                yield from edges(one)
+                # That a number may come as a string is a matter of its own.
+                yield from (edge for edge in edges(one) if not (numbers and str(edge).isdigit() and edge == str(edge)))
 
 
 def _number(wanted: inspect.IntType) -> Variants:
