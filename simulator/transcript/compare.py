@@ -26,6 +26,7 @@ MATCHED_TEXTS = ("is open at", "No such client registered")
 """Texts in errors that clients look for (spec storpool-api 8)."""
 ABSENT = "(absent)"
 _ID = re.compile(r"(?<![A-Za-z0-9.\-_])([a-z0-9]+\.[a-z0-9]+)\.([a-z0-9]+)(?![A-Za-z0-9.\-_])")
+_CLUSTER = re.compile(r"[a-z0-9]+\.[a-z0-9]+")
 _GENERATED = re.compile(r"@([0-9]+)$")
 _MOST_TRIES = 64
 """Elements of a list that are tried for one recorded element, when it is not at its place."""
@@ -129,7 +130,7 @@ class Comparison:
 
     def _same_text(self, recorded: str, got: str) -> bool:
         if recorded in self._clusters:
-            return self._of("cluster").unify(recorded, got)
+            return bool(_CLUSTER.fullmatch(got)) and self._of("cluster").unify(recorded, got)
         theirs, mine = _GENERATED.search(recorded), _GENERATED.search(got)
         if theirs is not None and mine is not None:
             if not self._of("object").unify(int(theirs[1]), int(mine[1])):

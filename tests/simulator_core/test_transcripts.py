@@ -84,10 +84,14 @@ Leaf = tuple[tuple[str | int, ...], Any]
 """Way to a value in an answer, and the value."""
 
 
+MAY_BE_ANYTHING = ("descr", "clusterName", "cluster")
+"""Texts that nobody looks for, and what another cluster may call itself."""
+
+
 def leaves(value: Any, way: tuple[str | int, ...] = ()) -> Iterator[Leaf]:
     if isinstance(value, dict):
         for key, inner in value.items():
-            if key != "descr":
+            if key not in MAY_BE_ANYTHING:
                 yield from leaves(inner, (*way, key))
     elif isinstance(value, list):
         for at, inner in enumerate(value):
@@ -253,25 +257,32 @@ def test_time_passes_in_a_replay_as_it_did() -> None:
 SECRETS = ("hush-iscsi-1", "hush-value", TOKEN, "wrong-token-7")
 
 
-def start(*arguments: str | Path) -> tuple[subprocess.Popen[str], str]:
+@contextmanager
+def started(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The command, and where it says that it is ready."""
     process = subprocess.Popen(
         [sys.executable, "-m", "simulator.transcript", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    ready = process.stdout.readline()
-    assert ready.startswith("ready http://127.0.0.1:"), ready
-    return process, ready.split("//")[1].strip()
+    try:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        assert ready.startswith("ready http://127.0.0.1:"), ready
+        yield process, ready.split("//")[1].strip()
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_the_command_records_without_secrets_and_replays(tmp_path: Path) -> None:
     file = tmp_path / "session.jsonl"
-    with served(InProcess()) as upstream:
-        process, address = start(
-            "record", "--listen", "127.0.0.1:0", "--to", f"http://{upstream}", "--redact-values", file
-        )
+    options = ("--listen", "127.0.0.1:0", "--redact-values", file)
+    with (
+        served(InProcess()) as upstream,
+        started("record", "--to", f"http://{upstream}", *options) as (process, address),
+    ):
         ask(address, "POST", "VolumeCreate", {"name": "a", "size": MB, "tags": {"note": TOKEN}})
         initiator = {"name": "iqn.a", "username": "u", "secret": SECRETS[0]}
         base = {"setBaseName": {"name": "iqn.2019-08.com.example:alpha"}}
