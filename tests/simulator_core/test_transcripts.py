@@ -343,8 +343,8 @@ def test_the_command_records_without_secrets_and_replays(tmp_path: Path) -> None
     ):
         arguments = ["record", "--to", "http://127.0.0.1:9", *map(str, refused)]
         with mock.patch.object(Recorder, "serve_forever", side_effect=AssertionError("it serves")):
-            done = CliRunner().invoke(main, arguments)
-        assert done.exit_code in (1, 2) and "Error: " in done.output
+            ended = CliRunner().invoke(main, arguments)
+        assert ended.exit_code in (1, 2) and "Error: " in ended.output
     assert not (tmp_path / "new").exists()
 
 
