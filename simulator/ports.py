@@ -197,6 +197,10 @@ class Bridges(Protocol):
 
     def contents(self, cluster: str, global_id: str) -> Contents: ...
 
+    def shares_devices(self, cluster: str) -> bool:
+        """Whether clients there can have devices of volumes here, and the other way round."""
+        ...
+
 
 class NoBridges:
     """A cluster that stands alone."""
@@ -206,6 +210,9 @@ class NoBridges:
 
     def submit(self, cluster: str, _request: Request, _reply: Callable[[Reply], None]) -> None:
         raise AssertionError(f"there is no way to cluster {cluster}")
+
+    def shares_devices(self, _cluster: str) -> bool:
+        return False
 
     def contents(self, cluster: str, global_id: str) -> Contents:
         raise BlocksError(f"object {global_id} of cluster {cluster} cannot be reached")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hmac
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -18,20 +17,26 @@ from simulator.api.operation import Operation
 from simulator.api.paths import Route
 from simulator.api.routing import remote_command, route
 from simulator.api.schema.answers import Ok
-from simulator.cluster import limits, seed
+from simulator.api.token import matches
+from simulator.cluster import limits, overview, seed
 from simulator.cluster.cluster import Cluster, Output, contents, replay
 from simulator.cluster.effects import Failure
+from simulator.cluster.overview import Overview
 from simulator.cluster.plan import Call, Handler
 from simulator.cluster.records import Applied, JournalRecord
 from simulator.cluster.state import State
 from simulator.effects import Effects, Inline, carry_out
-from simulator.multicluster import addressing, attaching, moving
+from simulator.multicluster import addressing, attaching, contents_calls, moving
 from simulator.multicluster.flow import Flow, Flows, Here
 from simulator.ports import Blocks, BlocksError, Bridges, Journal, JournalError, NoBridges, Reply, Request
+from simulator.services import kept
+from simulator.services.qos import Qos
+from simulator.services.volumecare import VolumeCare
 from simulator.settings import Settings
 
 _encode_record = msgspec.msgpack.Encoder().encode
 HELD_UP_SECONDS = 0.05
+_TOLD_CHANGES = 200
 _record_decoder = msgspec.msgpack.Decoder(JournalRecord)
 
 
@@ -46,7 +51,7 @@ class Service:
     """Implements `simulator.ports.Service`. Building one replays the journal and mends the blocks to match.
 
     `now` gives Unix seconds. `advance` moves that clock on, where it can be moved. With `control`, calls under `/_sim/`
-    are served too.
+    are served too. `configurations` of storpool_qos and VolumeCare, by bucket, are for a key-value store that has none.
     """
 
     def __init__(
@@ -60,13 +65,14 @@ class Service:
         *,
         control: bool = False,
         advance: Callable[[float], None] | None = None,
+        configurations: Mapping[str, str] = MappingProxyType({}),
         bridges: Bridges | None = None,
     ) -> None:
         self._blocks = blocks
         self._journal = journal
         self._settings = settings
         self._now = now
-        self._token = token.encode()
+        self._token = token
         self._effects = effects or Inline()
         self._bridges = bridges or NoBridges()
         self._flows = Flows(self.submit, self._bridges, self._reply, token)
@@ -78,6 +84,7 @@ class Service:
         """Called when it may have to be called again sooner than it last said."""
         self._control = control
         self.advance = advance
+        self._configurations = configurations
         self._callers: dict[int, _Caller] = {}
         self._last_number = 0
         self._calls: dict[str, int] = {}
@@ -85,9 +92,13 @@ class Service:
         self._outcomes: deque[tuple[int, Failure | None]] = deque()
         self._settling = False
         self._records = 0
+        self._recorded = 0
+        self._last_changes: deque[tuple[int, JournalRecord]] = deque(maxlen=_TOLD_CHANGES)
         self._started = now()
         self.mended: list[str] = []
         """What had to be put right in the blocks at start, one line each."""
+        self.not_imported: list[str] = []
+        """Buckets whose configuration is another than the one that was given: the store's stands."""
         self._cluster = self._load()
         self._due = self._cluster.due_at()
         self._doubts_due = now() if moving.in_doubt(self._cluster.state) else None
@@ -112,6 +123,9 @@ class Service:
             if self._control and request.path.startswith(control.BASE):
                 self._callers[number] = caller
                 self._serve_control(number, request)
+                return
+            if request.path in contents_calls.PATHS:
+                reply(contents_calls.serve(self._blocks, self.object_keys(), request))
                 return
             elsewhere = remote_command(request.path, self._settings)
             if elsewhere is not None:
@@ -147,7 +161,7 @@ class Service:
             self._settle(self._cluster.call(number, operation.handler, call, body))
 
     def _here(self, call: Call) -> Here:
-        return Here(call, frozenset(self._bridges.clusters()), self._under_way, self._now)
+        return Here(call, frozenset(self._bridges.clusters()), self._under_way, self._now, self._bridges.shares_devices)
 
     def _flow_for(self, found: Route, body: object, request: Request) -> Flow | None:
         """What the call consists of, unless it is one change or query here."""
@@ -206,6 +220,29 @@ class Service:
     def settings(self) -> Settings:
         return self._settings
 
+    @property
+    def generation(self) -> int:
+        return self._cluster.state.generation
+
+    @property
+    def time(self) -> float:
+        """Unix seconds of the simulator's clock."""
+        return self._now()
+
+    @property
+    def last_changes(self) -> Iterable[tuple[int, JournalRecord]]:
+        """The last records that this process put into the journal, each with its number."""
+        return tuple(self._last_changes)
+
+    def overview(self, rows: int) -> Overview:
+        """The cluster at a glance, for people to look at; of anything that there is many of, at most so many rows."""
+        call = self._call()
+        try:
+            call.capacity = self._blocks.capacity()
+        except (BlocksError, OSError):
+            call.capacity = (0, 0)
+        return overview.of(call, rows, limits_enforced=self._blocks.enforces_limits, trouble=self._broken or "")
+
     def object_keys(self) -> Mapping[str, int]:
         return MappingProxyType(self._cluster.state.global_ids)
 
@@ -222,19 +259,22 @@ class Service:
         self._reply(number, data)
 
     def reset(self, number: int) -> None:
-        """Back to the small cluster that an empty state starts with. Refused while changes are under way.
+        """Back to the small cluster that an empty state starts with, and the configurations of services that it was
+        given. Refused while changes are under way.
 
         Calls that wait for something, other than this one, are answered `unavailable`.
         """
         if not self._cluster.idle:
             raise Refused("busy", "Changes are under way; reset again when they are answered")
         state = State()
-        state.commit(seed.events(self._settings.known_clusters))
+        state.commit(seed.events(self._settings))
+        self._import(state)
         self._journal.compact(_encode_record(state.snapshot_record()))
-        self._cluster = Cluster(state, self._settings)
+        self._cluster = self._begin(state)
         self._blocks.reconcile({}, {})
         self._calls.clear()
-        self._due = None
+        self._due = self._cluster.due_at()
+        self._last_changes.clear()
         self._flows.stop()
         self._under_way.clear()
         self._doubts_due = None
@@ -252,9 +292,10 @@ class Service:
     def _load(self) -> Cluster:
         state, settling = replay(self._records_of_journal())
         if not state.generation:
-            first = Applied(seed.events(self._settings.known_clusters))
+            first = Applied(seed.events(self._settings))
             state.commit(first.events)
             settling.append(first)
+        settling += self._import(state)
         for record in settling:
             self._journal.append(_encode_record(record))
         if settling:
@@ -263,7 +304,21 @@ class Service:
         for found in state.objects.values():
             if found.attachments:
                 self._blocks.limit(found.id, *limits.of(self._settings, found))
-        return Cluster(state, self._settings)
+        return self._begin(state)
+
+    def _import(self, state: State) -> list[JournalRecord]:
+        events = kept.imported(state, self._configurations)
+        self.not_imported = [
+            bucket for bucket, text in self._configurations.items() if kept.config(state, bucket) not in (None, text)
+        ]
+        if not events:
+            return []
+        state.commit(events)
+        return [Applied(events)]
+
+    def _begin(self, state: State) -> Cluster:
+        self._volumecare = VolumeCare()
+        return Cluster(state, self._settings, (Qos(), self._volumecare))
 
     def _records_of_journal(self) -> Iterator[JournalRecord]:
         for at, record in enumerate(self._journal.replay()):
@@ -274,7 +329,7 @@ class Service:
                 raise JournalError(text) from error
 
     def _authorise(self, request: Request) -> None:
-        if request.token is None or not hmac.compare_digest(request.token.encode(errors="replace"), self._token):
+        if not matches(request.token, self._token):
             raise Refused("accessDenied", "Wrong or missing token: send 'Authorization: Storpool v1:<SP_AUTH_TOKEN>'")
 
     def _call(
@@ -292,12 +347,22 @@ class Service:
     def _catch_up(self) -> None:
         """Do what is due before anything else sees the state."""
         while self._due is not None and self._due <= self._now():
-            output = self._cluster.tick(self._call())
+            output = self._cluster.tick(self._call_of_time())
             idle = not (output.records or output.answers or output.work)
             self._settle(output)
             self._due = self._cluster.due_at()
             if idle or self._broken is not None:
                 return
+
+    def _call_of_time(self) -> Call:
+        call = self._call()
+        due = self._volumecare.due_at(call.state, call.settings)
+        if due is not None and due <= call.now:
+            try:
+                call.capacity = self._blocks.capacity()
+            except (BlocksError, OSError):
+                pass  # nothing is known to be free, so no snapshots are taken
+        return call
 
     def _finished(self, change: int, failure: Failure | None) -> None:
         self._outcomes.append((change, failure))
@@ -368,6 +433,8 @@ class Service:
         except (JournalError, OSError) as error:
             self._broken = f"The journal cannot be written: {error}; mend it and start the simulator again"
             return False
+        self._last_changes.extend(enumerate(records, self._recorded + 1))
+        self._recorded += len(records)
         self._records += len(records)
         return True
 

@@ -73,8 +73,8 @@ class Object(Record, frozen=True, kw_only=True, tag="object"):
     backup_of_visible: int = 0
     leaving_to: str = ""
     """Id of the cluster that takes it over; until that is settled nothing here may change it."""
-    leaving_with: str = ""
-    """Global id of what was asked to move, this or its descendant."""
+    move: int = 0
+    """That cluster's number of this attempt."""
 
     @property
     def shown_name(self) -> str:
@@ -169,6 +169,8 @@ class RemoteCluster(Record, frozen=True, kw_only=True, tag="remote-cluster"):
     """The second part of the ids of its objects; the location's id is the first."""
     location: int
     name: str
+    last_move: int = 0
+    """Its number of the last move from here to there that is over."""
 
 
 class Bridge(Record, frozen=True, kw_only=True, tag="bridge"):
@@ -194,11 +196,12 @@ class Exported(Record, frozen=True, kw_only=True, tag="export"):
 
 
 class Arrival(Record, frozen=True, kw_only=True, tag="arrival"):
-    """What was taken over from another cluster, until that one has dropped it."""
+    """An attempt to take something over from another cluster, until that one has dropped it. Ids only grow."""
 
     source: str
     """Id of that cluster."""
-    global_ids: tuple[str, ...]
+    global_ids: tuple[str, ...] = ()
+    """What has come; empty before the commit."""
 
 
 class Maintenance(Record, frozen=True, kw_only=True, tag="maintenance"):

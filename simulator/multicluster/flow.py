@@ -60,6 +60,8 @@ class Here:
     """Global ids that are being taken over from elsewhere."""
     now: Callable[[], float]
     """Unix seconds."""
+    shares_devices: Callable[[str], bool]
+    """Whether clients of the cluster with this id can have devices of ours."""
 
     @property
     def cluster_id(self) -> str:

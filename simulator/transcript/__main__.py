@@ -29,6 +29,10 @@ def main() -> None:
     """Transcripts of StorPool APIs."""
 
 
+def _listen(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, int]:
+    return address(value)
+
+
 def _url(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
     try:
         return None if value is None else target(value)
@@ -38,7 +42,7 @@ def _url(_context: click.Context, _parameter: click.Parameter, value: str | None
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--listen", callback=address, default="127.0.0.1:8181", show_default=True, metavar="HOST:PORT")
+@click.option("--listen", callback=_listen, default="127.0.0.1:8181", show_default=True, metavar="HOST:PORT")
 @click.option("--to", callback=_url, required=True, metavar="URL", help="The API: http://HOST:PORT")
 @click.option("--real", is_flag=True, help="It is a real cluster; the file says so.")
 @click.option("--note", default="", help="Kept in the file.")
