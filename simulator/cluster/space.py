@@ -6,7 +6,7 @@ from typing import Any
 
 from simulator.api.errors import Refused
 from simulator.api.schema.answers import ChainCount, Description, Info, QuickStatus, Space, Status, VolumesAndSnapshots
-from simulator.cluster import disks, disksets, health
+from simulator.cluster import disks, disksets, health, usage
 from simulator.cluster.plan import Call
 from simulator.cluster.records import Object
 from simulator.cluster.summary import fields, objects_count
@@ -15,13 +15,8 @@ DESCRIBED_OBJECTS = 1 << 22
 """Most objects that a Describe call lists, 128 TiB of a volume: the answer grows by some 14 bytes for each."""
 
 
-def _own(call: Call, found: Object) -> int:
-    """Bytes that are not the parent's, as well as they can be told: overwritten ones count as the parent's."""
-    return max(0, call.stored.get(found.id, 0) - call.stored.get(found.parent, 0))
-
-
 def _space(call: Call, found: Object) -> Space:
-    own = _own(call, found)
+    own = usage.own(call, found)
     shared = found.snapshot and found.id in call.state.children
     used = 0 if shared else own if found.snapshot else call.stored.get(found.id, 0)
     return Space(storedSize=min(own, found.size), spaceUsed=used, **fields(call, found))
