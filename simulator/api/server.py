@@ -70,6 +70,8 @@ class Application:
         self._under_way = 0
         self._stopping = False
         self._moved = asyncio.Event()
+        self._next_tick = 0.0
+        """Of the event loop's clock."""
         self.watcher: Watcher | None = None
         self.crashed: Callable[[BaseException], None] = lambda _error: None
 
@@ -79,8 +81,10 @@ class Application:
         return len(self._waiting)
 
     def moved(self) -> None:
-        """The service's state may have changed: look again when it must be called."""
-        self._moved.set()
+        """The service's state may have changed: look whether it must be called earlier."""
+        due = self._service.due_in()
+        if due is not None and asyncio.get_running_loop().time() + due < self._next_tick:
+            self._moved.set()
 
     def stop(self) -> None:
         """Answer everyone who waits, and whoever still calls, that the simulator stops."""
@@ -99,6 +103,7 @@ class Application:
                 self.crashed(error)
                 return
             seconds = _QUIETEST_TICK if delay is None else min(max(delay, _BUSIEST_TICK), _QUIETEST_TICK)
+            self._next_tick = asyncio.get_running_loop().time() + seconds
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._moved.wait()
@@ -106,13 +111,12 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        http = HttpRequest(scope, receive)
-        if http.method == "GET" and http.url.path == "/metrics" and self.watcher is not None:
+        if scope["path"] == "/metrics" and scope["method"] == "GET" and self.watcher is not None:
             await Response(self.watcher.text(), media_type="text/plain; version=0.0.4")(scope, receive, send)
             return
         self._under_way += 1
         try:
-            reply = await self._answer(http)
+            reply = await self._answer(scope, receive)
         except ClientDisconnect:
             return
         finally:
@@ -126,15 +130,16 @@ class Application:
             headers["Connection"] = "close"  # the rest of the body is not read
         await Response(reply.body, reply.status, headers, media_type=_JSON)(scope, receive, send)
 
-    async def _answer(self, http: HttpRequest) -> Reply:
-        if http.method not in ("GET", "POST"):
-            return _refusal(Refused("unknownCall", f"Calls are GET or POST, not {http.method}"), 405)
+    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
+        method, path, headers = scope["method"], scope["path"], dict(scope["headers"])
+        if method not in ("GET", "POST"):
+            return _refusal(Refused("unknownCall", f"Calls are GET or POST, not {method}"), 405)
         if self._stopping or self._under_way > self._limits.waiting:
             return _refusal(_unavailable("The simulator stops" if self._stopping else "Too many calls are under way"))
         try:
-            body = await self._body(http)
-            if http.method == "GET":
-                body = _json_argument(http.scope["query_string"])
+            body = await self._body(headers, scope, receive)
+            if method == "GET":
+                body = _json_argument(scope["query_string"])
         except _TooLarge as error:
             return _refusal(Refused("invalidParam", str(error)), 413)
         except TimeoutError:
@@ -142,22 +147,24 @@ class Application:
             return _refusal(Refused("invalidParam", descr, transient=True), 408)
         except ValueError as error:
             return _refusal(Refused("invalidParam", str(error)))
-        return await self._submit(Request(http.method, http.scope["path"], body, _token(http)), http)
+        return await self._submit(Request(method, path, body, _token(headers)), receive)
 
-    async def _body(self, http: HttpRequest) -> bytes:
+    async def _body(self, headers: dict[bytes, bytes], scope: Scope, receive: Receive) -> bytes:
+        announced = headers.get(b"content-length", b"0")
+        if announced == b"0" and b"transfer-encoding" not in headers:
+            return b""
         limit = self._limits.body
-        announced = http.headers.get("content-length", "0")
-        if announced.isdecimal() and int(announced) > limit:
-            raise _TooLarge(f"A body of {announced} bytes is too large; the limit is {limit}")
+        if announced.isdigit() and int(announced) > limit:
+            raise _TooLarge(f"A body of {int(announced)} bytes is too large; the limit is {limit}")
         body = bytearray()
         async with asyncio.timeout(self._limits.body_seconds):
-            async for part in http.stream():
+            async for part in HttpRequest(scope, receive).stream():
                 body += part
                 if len(body) > limit:
                     raise _TooLarge(f"The body is too large; the limit is {limit} bytes")
         return bytes(body)
 
-    async def _submit(self, request: Request, http: HttpRequest) -> Reply:
+    async def _submit(self, request: Request, receive: Receive) -> Reply:
         """Wait for the reply, the client's leaving or the time limit, whichever is first."""
         waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
@@ -168,10 +175,10 @@ class Application:
         self._waiting.add(waiting)
         try:
             number = self._service.submit(request, answered)
-            self._moved.set()
+            self.moved()
             if waiting.done():
                 return waiting.result()
-            return await self._wait(number, waiting, http)
+            return await self._wait(number, waiting, receive)
         except (ClientDisconnect, asyncio.CancelledError):
             raise
         except Exception as error:  # a defect of ours is still answered in JSON
@@ -180,8 +187,8 @@ class Application:
         finally:
             self._waiting.discard(waiting)
 
-    async def _wait(self, number: int, waiting: asyncio.Future[Reply], http: HttpRequest) -> Reply:
-        leaving = asyncio.ensure_future(_disconnected(http))
+    async def _wait(self, number: int, waiting: asyncio.Future[Reply], receive: Receive) -> Reply:
+        leaving = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait(
                 (waiting, leaving), timeout=self._limits.call_seconds, return_when=asyncio.FIRST_COMPLETED
@@ -189,7 +196,7 @@ class Application:
             if waiting.done():
                 return waiting.result()
             self._service.cancel(number)
-            self._moved.set()
+            self.moved()
             if leaving.done():
                 raise ClientDisconnect
             return _refusal(
@@ -203,13 +210,15 @@ class _TooLarge(Exception):
     pass
 
 
-async def _disconnected(http: HttpRequest) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass
 
 
 def _json_argument(query: bytes) -> bytes:
     """The `json=` argument of a GET; empty when there is none. Raises ValueError."""
+    if not query:
+        return b""
     try:
         arguments = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
     except ValueError as error:
@@ -220,8 +229,8 @@ def _json_argument(query: bytes) -> bytes:
     return given[0].encode() if given else b""
 
 
-def _token(http: HttpRequest) -> str | None:
-    header = http.headers.get("authorization", "")
+def _token(headers: dict[bytes, bytes]) -> str | None:
+    header = headers.get(b"authorization", b"").decode("latin-1")
     return header[len(_SCHEME) :].strip() or None if header.lower().startswith(_SCHEME) else None
 
 
@@ -238,6 +247,8 @@ class Connection(HttpToolsProtocol):
 
     limits = Limits()
     _head = 0
+    """Bytes that came of a request line and headers that are not whole."""
+    _in_head = True
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
@@ -251,16 +262,18 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._deadline is not None:
-            self._head += len(data)
         super().data_received(data)
-        if self._deadline is not None and self._head > self.limits.head and not self.transport.is_closing():
+        if not self._in_head or self.transport.is_closing():
+            return
+        if self._deadline is None:
+            self._await_head()
+        self._head += len(data)
+        if self._head > self.limits.head:
             self.send_400_response(f"Request line and headers are longer than {self.limits.head} bytes")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._deadline is None:
-            self._await_head()
+        self._in_head = True
 
     def on_headers_complete(self) -> None:
         self._head_came()
@@ -291,6 +304,7 @@ class Connection(HttpToolsProtocol):
         self._deadline = self.loop.call_later(self.limits.head_seconds, self._too_slow)
 
     def _head_came(self) -> None:
+        self._in_head = False
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -322,6 +336,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=5,
                 backlog=1024,
             )
