@@ -28,6 +28,14 @@ def placed(call: Call, found: Object) -> list[list[int]]:
     return _choose(call, found, lambda disk: not disk.ejected and health.drained(call, disk) < 1.0)
 
 
+def complete(call: Call, found: Object) -> bool:
+    """Whether every set is sure to have a disk for each copy while all disks are usable: none can run out of them."""
+    groups = call.state.groups
+    return all(
+        len(groups[place].disks) >= found.replication for place in (found.place_head, found.place_all, found.place_tail)
+    )
+
+
 def _choose(call: Call, found: Object, usable: Callable[[Disk], bool]) -> list[list[int]]:
     state = call.state
     places = policy.places(found.place_head, found.place_all, found.place_tail, found.replication)

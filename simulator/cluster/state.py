@@ -46,6 +46,11 @@ class State:
         self.global_ids: dict[str, int] = {}
         self.volumes_by_visible_id: dict[int, int] = {}
         self.children: dict[int, dict[int, None]] = {}
+        self.snapshots_of: dict[int, dict[int, None]] = {}
+        """By visible id of the volume that they were taken on."""
+        self.shown: tuple[dict[int, msgspec.Raw], dict[int, msgspec.Raw]] = ({}, {})
+        """Objects as answers show them, to calls of one cluster and of MultiCluster; filled by `summary`, and forgotten
+        when they or what they name change."""
         self.positions: dict[int, dict[int, int]] = {}
         """By client: object by position."""
         self.watched: dict[int, None] = {}
@@ -74,20 +79,25 @@ class State:
             old = self._tables[event.table].pop(event.id)
             if isinstance(old, Object):
                 self._unindex(old)
+                self._forget(old)
             elif isinstance(old, Template):
                 del self.templates_by_name[old.name]
+                self._forget_all()
             elif isinstance(old, Group):
                 del self.groups_by_name[old.name]
+                self._forget_all()
 
     def _put(self, record: Record) -> None:
         if isinstance(record, Object):
             old = self.objects.get(record.id)
             if old is not None:
                 self._unindex(old)
+                self._forget(old)
             elif record.id >= self.next_serial:
                 self.next_serial = record.id + 1
             self.objects[record.id] = record
             self._index(record)
+            self._forget(record)
         elif isinstance(record, Template):
             self._put_named("template", self.templates, self.templates_by_name, record)
         elif isinstance(record, Group):
@@ -106,6 +116,7 @@ class State:
             del names[old.name]
         records[new.id] = new  # type: ignore[assignment]  # the two arguments are of one table
         names[new.name] = new.id
+        self._forget_all()
         self.next_id[table] = max(self.next_id[table], new.id + 1)
 
     def _index(self, new: Object) -> None:
@@ -122,6 +133,8 @@ class State:
             if new.parent in self.watched:
                 self.watch_changes += 1
             self.children.setdefault(new.parent, {})[new.id] = None
+        if new.taken_on:
+            self.snapshots_of.setdefault(new.taken_on, {})[new.id] = None
         for client, attachment in new.attachments.items():
             self.positions.setdefault(client, {})[attachment.pos] = new.id
 
@@ -142,8 +155,25 @@ class State:
             del siblings[old.id]
             if not siblings:
                 del self.children[old.parent]
+        if old.taken_on:
+            taken = self.snapshots_of[old.taken_on]
+            del taken[old.id]
+            if not taken:
+                del self.snapshots_of[old.taken_on]
         for client, attachment in old.attachments.items():
             del self.positions[client][attachment.pos]
+
+    def _forget(self, changed: Object) -> None:
+        """Children name their parent, snapshots their volume; a deleted parent shows whether it has children."""
+        for shown in self.shown:
+            if shown:
+                children, taken = self.children.get(changed.id, ()), self.snapshots_of.get(changed.visible_id, ())
+                for serial in (changed.id, changed.parent, *children, *taken):
+                    shown.pop(serial, None)
+
+    def _forget_all(self) -> None:
+        for shown in self.shown:
+            shown.clear()
 
     # Look-ups.
 

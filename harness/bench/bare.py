@@ -1,0 +1,71 @@
+"""The least that a server of the simulator's kind can do: `python -m harness.bench.bare DIRECTORY`.
+
+The same starlette and uvicorn with the simulator's settings; one handler that answers bytes it was given. A POST is
+answered after a record is on disk: the floor below durable changes.
+
+    DIRECTORY/answer    what is answered
+    DIRECTORY/record    what a POST appends to DIRECTORY/journal, and waits for
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+def application(answer: bytes, durable: Callable[[], None]) -> ASGIApp:
+    """Answers every call with the same bytes, a POST when `durable` has returned."""
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        if request.method == "POST":
+            await request.body()
+            durable()
+        await Response(answer, media_type="application/json")(scope, receive, send)
+
+    return handle
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        [listener] = sockets or []
+        print(f"ready http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+
+
+def main() -> None:
+    directory = Path(sys.argv[1])
+    record = (directory / "record").read_bytes()
+    journal = os.open(directory / "journal", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    end = 0
+
+    def durable() -> None:
+        nonlocal end
+        end += os.pwrite(journal, record, end)
+        os.fdatasync(journal)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        application((directory / "answer").read_bytes(), durable),
+        http="httptools",
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+    )
+    _Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

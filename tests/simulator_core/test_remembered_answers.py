@@ -1,0 +1,71 @@
+"""What was listed is remembered: a list must say the same as if nothing had been listed before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator.inprocess import ApiError, InProcess
+
+MB = 1 << 20
+VOLUMES = st.sampled_from(["a", "b", "c"])
+SNAPSHOTS = st.sampled_from(["s", "t"])
+
+
+def call(path: str, **fields: Any) -> tuple[str, dict[str, Any]]:
+    return path, fields
+
+
+CHANGES = st.one_of(
+    st.builds(lambda name, new: call(f"VolumeUpdate/{name}", rename=new), VOLUMES, VOLUMES),
+    st.builds(lambda name: call(f"VolumeUpdate/{name}", tags={"k": "v"}, template="two"), VOLUMES),
+    st.builds(lambda name: call(f"VolumeUpdate/{name}", sizeAdd=MB), VOLUMES),
+    st.builds(lambda name, parent: call("VolumeCreate", name=name, parent=parent), VOLUMES, SNAPSHOTS),
+    st.builds(lambda name, source: call("VolumeCreate", name=name, baseOn=source), VOLUMES, VOLUMES),
+    st.builds(lambda name: call(f"VolumeDelete/{name}"), VOLUMES),
+    st.builds(lambda name, snapshot: call(f"VolumeSnapshot/{name}", name=snapshot), VOLUMES, SNAPSHOTS),
+    st.builds(lambda name, snapshot: call(f"VolumeRevert/{name}", toSnapshot=snapshot), VOLUMES, SNAPSHOTS),
+    st.builds(lambda name, new: call(f"SnapshotUpdate/{name}", rename=new), SNAPSHOTS, SNAPSHOTS),
+    st.builds(lambda name: call(f"SnapshotDelete/{name}"), SNAPSHOTS),
+    st.sampled_from(
+        [
+            call("VolumeTemplateUpdate/one", rename="two"),
+            call("VolumeTemplateUpdate/two", rename="one"),
+            call("PlacementGroupUpdate/default", rename="other"),
+            call("PlacementGroupUpdate/other", rename="default"),
+        ]
+    ),
+)
+
+
+def listed(simulator: InProcess) -> list[Any]:
+    return [
+        simulator.get(prefix + query)
+        for prefix in ("", "MultiCluster/")
+        for query in ("VolumesList", "SnapshotsList", "VolumesGetStatusQuick")
+    ]
+
+
+@given(changes=st.lists(st.tuples(CHANGES, st.sampled_from([0, 0, 2])), max_size=8))
+def test_lists_say_what_is_whatever_was_listed_before(changes: list[tuple[tuple[str, dict[str, Any]], int]]) -> None:
+    simulator = InProcess()
+    simulator.post("VolumeTemplateCreate", {"name": "one", "placeAll": "default"})
+    simulator.post("VolumeCreate", {"name": "a", "size": MB, "template": "one"})
+    simulator.post("VolumeSnapshot/a", {"name": "s"})
+    simulator.post("VolumeSnapshot/a")
+    simulator.post("VolumeCreate", {"name": "c", "size": MB})
+    simulator.post("VolumeSnapshot/c", {"name": "t"})
+    simulator.post("VolumeDelete/c")
+    simulator.post("VolumeCreate", {"name": "b", "parent": "t"})
+    for (path, fields), seconds in changes:
+        listed(simulator)
+        try:
+            simulator.post(path, fields or None)
+        except ApiError:
+            continue
+        simulator.advance(seconds)
+        remembered = listed(simulator)
+        simulator.restart()
+        assert remembered == listed(simulator)
