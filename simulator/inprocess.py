@@ -17,7 +17,7 @@ from simulator.blocks.memory import MemoryBlocks
 from simulator.effects import Effects
 from simulator.journal.memory import MemoryJournal
 from simulator.ports import Reply, Request
-from simulator.service import Service
+from simulator.service import Later, Service
 from simulator.settings import Settings
 
 TOKEN = "1234567890123456789"
@@ -59,13 +59,19 @@ class InProcess:
     """One cluster. `restart` builds the service again from what is durable."""
 
     def __init__(
-        self, settings: Settings | None = None, *, capacity: int = 1 << 40, effects: Effects | None = None
+        self,
+        settings: Settings | None = None,
+        *,
+        capacity: int = 1 << 40,
+        effects: Effects | None = None,
+        later: Later | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.blocks = MemoryBlocks(capacity)
         self.journal = MemoryJournal()
         self.time = 1_700_000_000.0
         self._effects = effects
+        self._later = later
         self.service = self._start()
 
     def _start(self) -> Service:
@@ -78,6 +84,7 @@ class InProcess:
             self._effects,
             control=True,
             advance=self.advance,
+            later=self._later,
         )
 
     def advance(self, seconds: float) -> None:

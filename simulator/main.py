@@ -12,7 +12,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,8 @@ from simulator.api.workers import Workers
 from simulator.blocks.links import client_directories
 from simulator.blocks.machine import LoopBlocks
 from simulator.blocks.memory import MemoryBlocks
-from simulator.blocks.pool import KINDS
+from simulator.blocks.pool import KINDS, describe
+from simulator.effects import Inline
 from simulator.journal.file import FileJournal
 from simulator.journal.memory import MemoryJournal
 from simulator.ports import Blocks, BlocksError, Journal, JournalError
@@ -125,14 +126,17 @@ def read_token(path: Path | None, environment: Mapping[str, str]) -> str:
     help="Port 0: any free port.",
 )
 @click.option(
-    "--state", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where --blocks loop keeps all."
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where all is kept that a stop must not lose.",
 )
 @click.option(
     "--blocks",
     type=click.Choice(["loop", "memory"]),
     default="loop",
     show_default=True,
-    help="memory: no devices; all is lost when it stops, also with --state.",
+    help="memory: no devices, and volumes are empty after each start.",
 )
 @click.option(
     "--token-file", type=click.Path(path_type=Path), help="File of mode 600 with the API token; else SPLAB_TOKEN."
@@ -270,9 +274,10 @@ class _Process:
             options.settings,
             self._clock.now,
             options.token,
-            workers,
+            workers if isinstance(blocks, LoopBlocks) else Inline(),
             control=options.control,
             advance=self._clock.advance,
+            later=self._later,
         )
         for line in service.mended:
             _log.info("mended", what=line)
@@ -310,6 +315,17 @@ class _Process:
         self._application.stop()
         self._server.should_exit = True
 
+    def _later(self, sync: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_soon(self._sync, sync)
+
+    def _sync(self, sync: Callable[[], None]) -> None:
+        try:
+            sync()
+        except Exception as defect:  # the service failed half way; the next start has the journal
+            self._crashed(defect)
+            return
+        self._application.moved()
+
     def _crashed(self, error: BaseException) -> None:
         """A defect left the state in memory in doubt: end, so that the next start takes the journal's word."""
         _log.error("the simulator failed and stops; start it again", exc_info=error)
@@ -318,9 +334,14 @@ class _Process:
 
 
 def _durable(options: Options) -> tuple[Blocks, Journal]:
-    if options.kind == "memory" or options.state is None:
-        return MemoryBlocks(options.pool_size or _MEMORY_POOL), MemoryJournal()
+    size = options.pool_size or _MEMORY_POOL
+    if options.state is None:
+        return MemoryBlocks(size), MemoryJournal()
     state = options.state.resolve()
+    if options.kind == "memory":
+        if describe(state) is not None:
+            raise BlocksError(f"{state} holds the volumes of --blocks loop, which --blocks memory would lose")
+        return MemoryBlocks(size, forgets=True), FileJournal(journal_path(state))
     blocks = LoopBlocks(state, kind=options.pool_kind, size=options.pool_size)
     journal = FileJournal(journal_path(state))
     if journal.torn is not None:

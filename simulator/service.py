@@ -16,7 +16,7 @@ from simulator.api.errors import STATUS, Refused
 from simulator.api.operation import Operation
 from simulator.api.routing import Route, route
 from simulator.cluster import limits, seed
-from simulator.cluster.cluster import Cluster, Output, contents, replay
+from simulator.cluster.cluster import Cluster, Output, Work, contents, only_adds, replay
 from simulator.cluster.effects import Failure
 from simulator.cluster.plan import Call, Handler
 from simulator.cluster.records import Applied, JournalRecord
@@ -30,6 +30,17 @@ HELD_UP_SECONDS = 0.05
 _record_decoder = msgspec.msgpack.Decoder(JournalRecord)
 
 
+Later = Callable[[Callable[[], None]], None]
+
+
+@dataclass(slots=True)
+class _Promised:
+    """What may be said and begun once the journal is synced."""
+
+    replies: list[tuple[int, Reply]]
+    work: list[Work]
+
+
 @dataclass(slots=True)
 class _Caller:
     reply: Callable[[Reply], None]
@@ -41,7 +52,9 @@ class Service:
     """Implements `simulator.ports.Service`. Building one replays the journal and mends the blocks to match.
 
     `now` gives Unix seconds. `advance` moves that clock on, where it can be moved. With `control`, calls under `/_sim/`
-    are served too.
+    are served too. With `later`, which calls what it is given when the calls that have arrived meanwhile are served,
+    these share one sync of the journal; without, each change has its own before `submit` returns. An intent only to add
+    objects then shares the sync of its commit: after a kill nobody was told of them, and `reconcile` removes them.
     """
 
     def __init__(
@@ -55,6 +68,7 @@ class Service:
         *,
         control: bool = False,
         advance: Callable[[float], None] | None = None,
+        later: Later | None = None,
     ) -> None:
         self._blocks = blocks
         self._journal = journal
@@ -64,6 +78,8 @@ class Service:
         self._effects = effects or Inline()
         self._control = control
         self.advance = advance
+        self._later = later
+        self._promised: list[_Promised] = []
         self._callers: dict[int, _Caller] = {}
         self._last_number = 0
         self._calls: dict[str, int] = {}
@@ -166,6 +182,7 @@ class Service:
         """
         if not self._cluster.idle:
             raise Refused("busy", "Changes are under way; reset again when they are answered")
+        self._keep_promises()
         state = State()
         state.commit(seed.events())
         self._journal.compact(_encode_record(state.snapshot_record()))
@@ -259,31 +276,73 @@ class Service:
             self._journal.compact(_encode_record(self._cluster.state.snapshot_record()))
 
     def _emit(self, output: Output) -> None:
-        if output.records and not self._make_durable(output.records):
-            for number in list(self._callers):
-                self._reply(number, Refused("unavailable", self._broken or ""))
+        """Say and begin what the output has, after its records are on disk, and those of the outputs before it: an
+        answer may tell of what they changed."""
+        replies = [(number, self._encoded(number, answer)) for number, answer in output.answers]
+        promised = _Promised([(number, reply) for number, reply in replies if reply is not None], output.work)
+        if not output.records and not self._promised:
+            self._carry_on(promised)
             return
-        for number, answer in output.answers:
-            self._reply(number, answer)
-        for work in output.work:
-            self._effects.start(partial(carry_out, self._blocks, work.effects), partial(self._finished, work.change))
+        if not self._append(output.records):
+            return
+        if self._later is None:
+            self._promised.append(promised)
+            self._keep_promises()
+            return
+        if promised.work and not promised.replies and all(map(only_adds, promised.work)):
+            self._carry_on(promised)  # the sync of the commit is soon enough for the intent
+            return
+        self._promised.append(promised)
+        if len(self._promised) == 1:
+            self._later(self._keep_promises)
 
-    def _make_durable(self, records: list[JournalRecord]) -> bool:
-        """After a failed write nothing more is served: the state in memory is ahead of the journal."""
+    def _append(self, records: list[JournalRecord]) -> bool:
         try:
             for record in records:
                 self._journal.append(_encode_record(record))
-            self._journal.sync()
         except (JournalError, OSError) as error:
-            self._broken = f"The journal cannot be written: {error}; mend it and start the simulator again"
+            self._break(error)
             return False
         self._records += len(records)
         return True
 
+    def _keep_promises(self) -> None:
+        if not self._promised:
+            return
+        kept, self._promised = self._promised, []
+        try:
+            self._journal.sync()
+        except (JournalError, OSError) as error:
+            self._break(error)
+            return
+        for promised in kept:
+            self._carry_on(promised)
+
+    def _break(self, error: Exception) -> None:
+        """After a failed write nothing more is served: the state in memory is ahead of the journal."""
+        self._broken = f"The journal cannot be written: {error}; mend it and start the simulator again"
+        self._promised.clear()
+        for number in list(self._callers):
+            self._reply(number, Refused("unavailable", self._broken))
+
+    def _carry_on(self, promised: _Promised) -> None:
+        for number, reply in promised.replies:
+            caller = self._callers.pop(number, None)
+            if caller is not None:
+                caller.reply(reply)
+        for work in promised.work:
+            self._effects.start(partial(carry_out, self._blocks, work.effects), partial(self._finished, work.change))
+
     def _reply(self, number: int, answer: object) -> None:
+        reply = self._encoded(number, answer)
         caller = self._callers.pop(number, None)
-        if caller is not None:
-            caller.reply(self._encode(caller.route, answer))
+        if caller is not None and reply is not None:
+            caller.reply(reply)
+
+    def _encoded(self, number: int, answer: object) -> Reply | None:
+        """With the generation as it is now; None when nobody waits for it."""
+        caller = self._callers.get(number)
+        return None if caller is None else self._encode(caller.route, answer)
 
     def _encode(self, found: Route | None, answer: object) -> Reply:
         generation = self._cluster.state.generation

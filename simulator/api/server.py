@@ -31,6 +31,7 @@ _JSON = "application/json"
 _SCHEME = "storpool v1:"
 _QUIETEST_TICK = 60.0
 _BUSIEST_TICK = 0.001
+_UNWATCHED_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +189,10 @@ class Application:
             self._waiting.discard(waiting)
 
     async def _wait(self, number: int, waiting: asyncio.Future[Reply], receive: Receive) -> Reply:
+        # Most answers come as soon as the journal is synced, and watching whether the client leaves costs more.
+        await asyncio.wait((waiting,), timeout=_UNWATCHED_SECONDS)
+        if waiting.done():
+            return waiting.result()
         leaving = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait(

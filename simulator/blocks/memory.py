@@ -32,10 +32,14 @@ class _Object:
 
 
 class MemoryBlocks:
-    """Contents and devices of one pool of `capacity` bytes, without a machine behind them."""
+    """Contents and devices of one pool of `capacity` bytes, without a machine behind them.
 
-    def __init__(self, capacity: int) -> None:
+    With `forgets` these blocks may be younger than the journal: what they do not have begins empty.
+    """
+
+    def __init__(self, capacity: int, *, forgets: bool = False) -> None:
         self._capacity = capacity
+        self._forgets = forgets
         self.taken = 0
         """Bytes of the pool that something else fills, for trying what happens when it is full."""
         self._objects: dict[int, _Object] = {}
@@ -152,9 +156,12 @@ class MemoryBlocks:
 
     def reconcile(self, sizes: Mapping[int, int], attached: Mapping[int, Sequence[tuple[Links, bool]]]) -> list[str]:
         lost = sorted(key for key in sizes if key not in self._objects)
-        if lost:
+        if lost and not self._forgets:
             raise BlocksError(f"objects {lost} are in the journal and their contents are gone from memory")
-        mended: list[str] = []
+        mended = [f"{len(lost)} objects begin empty: memory does not outlive its process"] if lost else []
+        for key in lost:
+            self.create(key, sizes[key])
+            self._objects[key].attached = {links.client: (links, ro) for links, ro in attached.get(key, ())}
         for key in sorted(self._objects):
             found = self._objects[key]
             self.touched[key] = None
