@@ -1,0 +1,4 @@
+from harness.bench.measure import Bench
+
+
+def measure(bench: Bench) -> None: ...

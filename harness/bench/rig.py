@@ -1,0 +1,138 @@
+"""Processes that are measured, and what they leave, which is removed whatever happens."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.bench.measure import BenchError
+from simulator.blocks.destroy import destroy
+from simulator.statedir import remove
+
+TOKEN = "1234567890123456789"
+MIB = 1 << 20
+_PATIENCE = 60.0
+BASE = "/ctrl/1.0/"
+
+
+class Server:
+    """A process that printed `ready http://HOST:PORT`."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.process = process
+        self.port = port
+
+    def resident(self) -> int:
+        """Bytes of memory that it holds."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
+class Simulator(Server):
+    """With a connection of its own that is kept."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        super().__init__(process, port)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
+
+    def call(self, verb: str, path: str, json: object = None) -> bytes:
+        """The answer as it came. Raises `BenchError` when it is an error."""
+        body = b"" if json is None else msgspec.json.encode(json)
+        self._connection.request(verb, BASE + path, body, {"Authorization": f"Storpool v1:{TOKEN}"})
+        response = self._connection.getresponse()
+        answer = response.read()
+        if response.status != 200:
+            raise BenchError(f"{path}: {answer[:500].decode(errors='replace')}")
+        return answer
+
+    def data(self, verb: str, path: str, json: object = None) -> Any:
+        """JSON."""
+        return msgspec.json.decode(self.call(verb, path, json))["data"]
+
+
+def request(verb: str, path: str, json: object = None) -> bytes:
+    """A call of the simulator as bytes of HTTP."""
+    body = b"" if json is None else msgspec.json.encode(json)
+    length = f"Content-Length: {len(body)}\r\n" if body else ""
+    head = f"{verb} {BASE}{path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Storpool v1:{TOKEN}\r\n{length}\r\n"
+    return head.encode() + body
+
+
+@contextmanager
+def _process(
+    module: str, *arguments: str, environment: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Ends it in the end, and has it clean up if it can."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | dict(environment),
+    )
+    with process:
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            line = process.stdout.readline()
+            if not line.startswith("ready "):
+                process.kill()
+                raise BenchError(f"{module} did not start: {process.stderr.read().strip()[-1000:]}")
+            yield process, int(line.rsplit(":", 1)[1])
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@contextmanager
+def simulator(*arguments: str) -> Iterator[Simulator]:
+    with _process("simulator.main", "--listen", "127.0.0.1:0", *arguments, environment={"SPLAB_TOKEN": TOKEN}) as (
+        process,
+        port,
+    ):
+        yield Simulator(process, port)
+
+
+@contextmanager
+def loop_simulator(state: Path, pool_bytes: int) -> Iterator[Simulator]:
+    """With block devices; nothing of it is left on the machine afterwards."""
+    try:
+        with simulator("--state", str(state), "--blocks", "loop", "--pool-size", str(pool_bytes)) as running:
+            yield running
+    finally:
+        deadline = time.monotonic() + _PATIENCE
+        remove(state, patience=lambda: time.monotonic() < deadline)
+
+
+@contextmanager
+def bare(directory: Path, answer: bytes, record: bytes, *words: str) -> Iterator[Server]:
+    """The least server, answering these bytes; see `harness.bench.bare`."""
+    directory.mkdir()
+    (directory / "answer").write_bytes(answer)
+    (directory / "record").write_bytes(record)
+    try:
+        with _process("harness.bench.bare", str(directory), *words, environment={}) as (process, port):
+            yield Server(process, port)
+    finally:
+        destroy(directory)
+
+
+def pool_root(running: Simulator, key: int) -> Path:
+    """Where the simulator's pool can be seen from here: it is mounted in no directory, only held open."""
+    folder = Path(f"/proc/{running.process.pid}/fd")
+    for entry in folder.iterdir():
+        if (entry / str(key)).exists():
+            return entry
+    raise BenchError(f"the pool of the simulator with object {key} was not found under {folder}")
