@@ -16,10 +16,10 @@ from simulator.api.errors import STATUS, Refused
 from simulator.api.operation import Operation
 from simulator.api.routing import Route, route
 from simulator.cluster import limits, seed
-from simulator.cluster.cluster import Cluster, Output, Work, contents, only_adds, replay
+from simulator.cluster.cluster import Cluster, Output, Work, contents, replay
 from simulator.cluster.effects import Failure
 from simulator.cluster.plan import Call, Handler
-from simulator.cluster.records import Applied, JournalRecord
+from simulator.cluster.records import Applied, JournalRecord, Prepared
 from simulator.cluster.state import State
 from simulator.effects import Effects, Inline, carry_out
 from simulator.ports import Blocks, BlocksError, Journal, JournalError, Reply, Request
@@ -53,8 +53,9 @@ class Service:
 
     `now` gives Unix seconds. `advance` moves that clock on, where it can be moved. With `control`, calls under `/_sim/`
     are served too. With `later`, which calls what it is given when the calls that have arrived meanwhile are served,
-    these share one sync of the journal; without, each change has its own before `submit` returns. An intent only to add
-    objects then shares the sync of its commit: after a kill nobody was told of them, and `reconcile` removes them.
+    these share one sync of the journal; without, each change has its own before `submit` returns. An intent then
+    shares the sync of its commit, for a start discards what was interrupted, and `reconcile` brings the blocks back to
+    what is committed, whether the intent is known or not. Only one that a start would complete is on disk first.
     """
 
     def __init__(
@@ -289,7 +290,9 @@ class Service:
             self._promised.append(promised)
             self._keep_promises()
             return
-        if promised.work and not promised.replies and all(map(only_adds, promised.work)):
+        if not promised.replies and all(
+            isinstance(record, Prepared) and not record.forward for record in output.records
+        ):
             self._carry_on(promised)  # the sync of the commit is soon enough for the intent
             return
         self._promised.append(promised)

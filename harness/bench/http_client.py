@@ -37,17 +37,29 @@ class BadAnswer(Exception):
     """The server answered anything but 200, or hung up."""
 
 
-class _Connection:
+class Connection:
+    """One call at a time."""
+
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._left = 0
         """Bytes of the answer that have not come yet."""
         self.bytes = 0
+        self._head = 0
 
-    def receive(self) -> bool:
-        """Take what has come; whether the answer is whole."""
-        part = self.socket.recv(_CHUNK)
+    def ask(self, request: bytes) -> bytes:
+        """The body of the answer."""
+        self.socket.sendall(request)
+        parts = []
+        while True:
+            part = self.socket.recv(_CHUNK)
+            parts.append(part)
+            if self.take(part):
+                return b"".join(parts)[self._head :]
+
+    def take(self, part: bytes) -> bool:
+        """Count what has come; whether the answer is whole."""
         if not self._left:
             self._begin(part)
         self._left -= len(part)
@@ -57,13 +69,13 @@ class _Connection:
         if not part.startswith(b"HTTP/1.1 200 "):
             raise BadAnswer(part[:1000].decode(errors="replace") or "the server hung up")
         at = part.find(_LENGTH) + len(_LENGTH)
-        head = part.find(b"\r\n\r\n") + 4
-        self.bytes = self._left = head + int(part[at : part.find(b"\r", at)])
+        self._head = part.find(b"\r\n\r\n") + 4
+        self.bytes = self._left = self._head + int(part[at : part.find(b"\r", at)])
 
 
 def drive(port: int, request: bytes, connections: int, seconds: float) -> Drove:
     """Ask on each connection again as soon as its answer is whole, until the time is over."""
-    opened = [_Connection(port) for _ in range(connections)]
+    opened = [Connection(port) for _ in range(connections)]
     known = {each.socket.fileno(): each for each in opened}
     poll = select.epoll()
     for number in known:
@@ -80,7 +92,7 @@ def drive(port: int, request: bytes, connections: int, seconds: float) -> Drove:
             raise BadAnswer(f"no answer in {PATIENCE:g} s")
         for number, _ in ready:
             each = known[number]
-            if not each.receive():
+            if not each.take(each.socket.recv(_CHUNK)):
                 continue
             answers += 1
             if time.monotonic() < until:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from harness.bench.http_client import Connection
 from harness.bench.measure import BenchError
 from simulator.blocks.destroy import destroy
 from simulator.statedir import remove
@@ -22,6 +22,7 @@ from simulator.statedir import remove
 TOKEN = "1234567890123456789"
 MIB = 1 << 20
 _PATIENCE = 60.0
+_IDLE_SECONDS = 2.0
 BASE = "/ctrl/1.0/"
 
 
@@ -39,21 +40,18 @@ class Server:
 
 
 class Simulator(Server):
-    """With a connection of its own that is kept."""
+    """With a connection of its own, which the server drops after some idle seconds."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
-        super().__init__(process, port)
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
+    _connection: Connection | None = None
+    _used = 0.0
 
     def call(self, verb: str, path: str, json: object = None) -> bytes:
-        """The answer as it came. Raises `BenchError` when it is an error."""
-        body = b"" if json is None else msgspec.json.encode(json)
-        self._connection.request(verb, BASE + path, body, {"Authorization": f"Storpool v1:{TOKEN}"})
-        response = self._connection.getresponse()
-        answer = response.read()
-        if response.status != 200:
-            raise BenchError(f"{path}: {answer[:500].decode(errors='replace')}")
-        return answer
+        """The body of the answer. Raises `BadAnswer` when it is an error."""
+        now = time.monotonic()
+        if self._connection is None or now > self._used + _IDLE_SECONDS:
+            self._connection = Connection(self.port)
+        self._used = now
+        return self._connection.ask(request(verb, path, json))
 
     def data(self, verb: str, path: str, json: object = None) -> Any:
         """JSON."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from simulator.api.errors import Refused
 from simulator.api.schema.answers import Ok
 from simulator.cluster import background, limits
-from simulator.cluster.effects import Attach, Cause, Clone, CloneGroup, Create, Delete, Detach, Effect, Failure
+from simulator.cluster.effects import Attach, Cause, Delete, Detach, Effect, Failure
 from simulator.cluster.plan import Call, Handler, Hold, Plan, Wait
 from simulator.cluster.records import (
     Aborted,
@@ -40,11 +40,6 @@ class Work:
 
     change: int
     effects: tuple[Effect, ...]
-
-
-def only_adds(work: Work) -> bool:
-    """Whether it changes nothing that was there before, so that what a kill leaves of it is litter and no damage."""
-    return all(isinstance(effect, Create | Clone | CloneGroup) for effect in work.effects)
 
 
 @dataclass(slots=True)
