@@ -169,7 +169,7 @@ def test_when_the_shared_sync_fails_nobody_is_told_of_a_success_and_nothing_is_b
     turns.simulator.journal.sync = fail  # type: ignore[method-assign]  # the one way to make a memory journal fail
     asked = [
         turns.simulator.ask("POST", "VolumeUpdate/a", b'{"tags": {"a": "b"}}'),
-        turns.simulator.ask("POST", "VolumeUpdate/b", b'{"sizeAdd": 512}'),
+        turns.simulator.ask("POST", "VolumeUpdate/b", b'{"size": 512, "shrinkOk": true}'),
         turns.simulator.ask("GET", "VolumesList"),
     ]
     turns.turn()
