@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import os
@@ -279,6 +280,7 @@ class _Process:
             advance=self._clock.advance,
             later=self._later,
         )
+        gc.freeze()
         for line in service.mended:
             _log.info("mended", what=line)
         limits = Limits()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hmac
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -28,6 +30,18 @@ from simulator.settings import Settings
 _encode_record = msgspec.msgpack.Encoder().encode
 HELD_UP_SECONDS = 0.05
 _record_decoder = msgspec.msgpack.Decoder(JournalRecord)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection: what is loaded stays, and looking through it again and again takes longer than loading."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 Later = Callable[[Callable[[], None]], None]
@@ -91,7 +105,8 @@ class Service:
         self._started = now()
         self.mended: list[str] = []
         """What had to be put right in the blocks at start, one line each."""
-        self._cluster = self._load()
+        with _uncollected():
+            self._cluster = self._load()
         self._due = self._cluster.due_at()
 
     # simulator.ports.Service.

@@ -155,14 +155,16 @@ class MemoryBlocks:
             position += len(piece)
 
     def reconcile(self, sizes: Mapping[int, int], attached: Mapping[int, Sequence[tuple[Links, bool]]]) -> list[str]:
-        lost = sorted(key for key in sizes if key not in self._objects)
+        lost = sorted(sizes.keys() - self._objects.keys())
         if lost and not self._forgets:
             raise BlocksError(f"objects {lost} are in the journal and their contents are gone from memory")
         mended = [f"{len(lost)} objects begin empty: memory does not outlive its process"] if lost else []
+        kept = sorted(self._objects)
+        empty = _Table(owners=len(lost) + 1)
         for key in lost:
-            self.create(key, sizes[key])
-            self._objects[key].attached = {links.client: (links, ro) for links, ro in attached.get(key, ())}
-        for key in sorted(self._objects):
+            links = {each.client: (each, read_only) for each, read_only in attached[key]} if key in attached else {}
+            self._objects[key] = _Object(sizes[key], empty, links, {})
+        for key in kept:
             found = self._objects[key]
             self.touched[key] = None
             if key not in sizes:

@@ -132,9 +132,9 @@ class State:
         if new.parent:
             if new.parent in self.watched:
                 self.watch_changes += 1
-            self.children.setdefault(new.parent, {})[new.id] = None
+            _add(self.children, new.parent, new.id)
         if new.taken_on:
-            self.snapshots_of.setdefault(new.taken_on, {})[new.id] = None
+            _add(self.snapshots_of, new.taken_on, new.id)
         for client, attachment in new.attachments.items():
             self.positions.setdefault(client, {})[attachment.pos] = new.id
 
@@ -165,6 +165,8 @@ class State:
 
     def _forget(self, changed: Object) -> None:
         """Children name their parent, snapshots their volume; a deleted parent shows whether it has children."""
+        if not (self.shown[0] or self.shown[1]):
+            return
         for shown in self.shown:
             if shown:
                 children, taken = self.children.get(changed.id, ()), self.snapshots_of.get(changed.visible_id, ())
@@ -242,10 +244,22 @@ class State:
     def restore(cls, snapshot: Snapshot) -> State:
         state = cls()
         for record in snapshot.records:
-            state._put(record)
+            if isinstance(record, Object):  # most are, and none is there twice
+                state.objects[record.id] = record
+                state._index(record)
+            else:
+                state._put(record)
         state.generation, state.next_serial = snapshot.generation, snapshot.next_serial
         state.next_id = _FIRST_IDS | snapshot.next_id
         return state
+
+
+def _add(members: dict[int, dict[int, None]], key: int, new: int) -> None:
+    known = members.get(key)
+    if known is None:
+        members[key] = {new: None}
+    else:
+        known[new] = None
 
 
 def _tag(kind: type[Record]) -> str:
