@@ -13,10 +13,9 @@ from typing import Any
 import msgspec
 
 from harness.bench.http_client import apart
-from harness.bench.measure import Bench, Pair, in_turns, seconds
-from harness.bench.rig import MIB, TOKEN, Simulator, bare, loop_simulator, request, simulator
+from harness.bench.measure import Bench, Missing, Pair, in_turns, seconds
+from harness.bench.rig import MIB, TOKEN, Simulator, bare, loop_simulator, request, require_devices, simulator
 from simulator.api.schema import answers
-from simulator.blocks import loop
 from simulator.blocks.memory import MemoryBlocks
 from simulator.cluster.records import JournalRecord
 from simulator.journal.file import FileJournal
@@ -40,11 +39,12 @@ _BATCH = 500
 def measure(bench: Bench) -> None:
     reads(bench)
     creates(bench)
-    lacking = loop.missing()
-    if lacking is None:
-        creates_with_devices(bench)
+    try:
+        require_devices()
+    except Missing as missing:
+        bench.note(f"api: creates with --blocks loop are left out, for they need {missing}")
     else:
-        bench.note(f"api: creates with --blocks loop are left out, for they need {lacking}")
+        creates_with_devices(bench)
     large(bench)
 
 

@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from harness.bench import writer
-from harness.bench.measure import Bench, Missing, in_turns, percentile, seconds
-from harness.bench.rig import MIB, Simulator, loop_simulator, pool_root
+from harness.bench.measure import Bench, in_turns, percentile, seconds
+from harness.bench.rig import MIB, Simulator, loop_simulator, pool_root, require_devices
 from simulator.blocks import loop
-from simulator.blocks.stores import program
 
 LEG = "attach"
 _POOL = 8 << 30
@@ -25,23 +24,16 @@ _GROUP = 4
 _PAUSE_SECONDS = 0.2
 """Between group snapshots, so that writers are under way again."""
 _BLOCK = 4096
+_RECORD_BYTES = 500
+"""About what an attachment appends to the journal."""
 
 _LOOP_CONFIGURE, _LOOP_CLR_FD, _LOOP_CTL_GET_FREE = 0x4C0A, 0x4C01, 0x4C82
 _CONFIG_BYTES = 304 - 8
 """Of struct loop_config (linux/loop.h) behind the descriptor and the block size."""
 
 
-def require() -> None:
-    """Raises `Missing`."""
-    lacking = loop.missing()
-    if lacking is not None:
-        raise Missing(lacking)
-    if program("mkfs.btrfs") is None:
-        raise Missing("mkfs.btrfs (apt install btrfs-progs)")
-
-
 def measure(bench: Bench) -> None:
-    require()
+    require_devices()
     with loop_simulator(bench.directory / "state", _POOL) as running:
         attaching(bench, running)
         copies(bench, running)
@@ -78,9 +70,23 @@ def attaching(bench: Bench, running: Simulator) -> None:
     def api() -> float:
         return seconds(there_and_back) * 1000
 
-    pairs = in_turns(3 * bench.effort.turns, api, lambda: seconds(partial(_bare_loop, file)) * 1000)
     against = "LOOP_CONFIGURE and LOOP_CLR_FD on the same file"
+    pairs = in_turns(5 * bench.effort.turns, api, lambda: seconds(partial(_bare_loop, file)) * 1000)
     bench.compared(LEG, "attach and detach", "ms", against, pairs, at_most=5.0)
+
+    journal = os.open(bench.directory / "journal", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def durable() -> None:
+        _bare_loop(file)
+        for _ in range(2):
+            os.write(journal, bytes(_RECORD_BYTES))
+            os.fdatasync(journal)
+
+    try:
+        pairs = in_turns(5 * bench.effort.turns, api, lambda: seconds(durable) * 1000)
+    finally:
+        os.close(journal)
+    bench.compared(LEG, "attach and detach, as durable", "ms", f"{against}, and two fdatasyncs", pairs)
 
 
 def _bare_loop(file: Path) -> None:
@@ -172,9 +178,9 @@ def group(bench: Bench, running: Simulator, state: Path) -> None:
         for begin, end in spans
         for each in waits
     ]
-    what = f"group snapshot of {_GROUP} volumes that are written to"
+    what = f"group snapshot of {_GROUP} volumes under writes"
     bench.alone(LEG, what, "ms", took)
-    bench.alone(LEG, f"writers' stall by a {what}, median", "ms", stalls)
-    bench.alone(LEG, f"writers' stall by a {what}, p95", "ms", stalls, value=percentile(stalls, 95))
+    bench.alone(LEG, f"stall of a writer by a {what}, median", "ms", stalls)
+    bench.alone(LEG, f"stall of a writer by a {what}, p95", "ms", stalls, value=percentile(stalls, 95))
     for name in names:
         detach(running, name)

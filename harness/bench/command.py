@@ -33,8 +33,10 @@ LEGS: dict[str, Callable[[Bench], None]] = {
     "explore": explore.measure,
 }
 _FAILURES = (BenchError, BadAnswer, FioError, BlocksError, JournalError, OSError, subprocess.SubprocessError)
-_WHERE = Path("/var/tmp")
-"""A disk, where /tmp may be memory."""
+
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 class BenchJson(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,16 +51,17 @@ class BenchJson(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command()
 @click.argument("leg", nargs=-1, type=click.Choice(list(LEGS)))
+@click.option("--quick", is_flag=True, help="Seconds, for the shape of it: figures mean nothing. Or SPLAB_BENCH=quick.")
 @click.option(
-    "--quick", is_flag=True, help="Seconds, for the shape of it; the figures mean nothing. Or SPLAB_BENCH=quick."
+    "--directory",
+    type=click.Path(path_type=Path, exists=True, file_okay=False, writable=True),
+    default=Path("/var/tmp"),
+    show_default=True,
+    help="The disk to measure on; what is written there is removed again.",
 )
-@click.option(
-    "--report", type=click.Path(path_type=Path, file_okay=False), default=Path("reports/bench"), show_default=True
-)
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures to this file."
-)
-def bench(leg: tuple[str, ...], quick: bool, report: Path, json_file: Path | None) -> None:
+@click.option("--report", type=_FOLDER, default=Path("reports/bench"), show_default=True)
+@click.option("--json", "json_file", type=_FILE, help="Write the figures to this file.")
+def bench(leg: tuple[str, ...], quick: bool, directory: Path, report: Path, json_file: Path | None) -> None:
     """Measure attaching, I/O, the API, and runs in memory, each in turns with a baseline; all by default.
 
     Exit status 0 whether targets are met or missed; 1 when a measurement failed, or a leg that was named cannot be run.
@@ -66,7 +69,7 @@ def bench(leg: tuple[str, ...], quick: bool, report: Path, json_file: Path | Non
     writable(json_file)
     logging.getLogger("harness").setLevel(logging.CRITICAL)
     quick = quick or os.environ.get("SPLAB_BENCH") == "quick"
-    run = _Run(leg, quick)
+    run = _Run(leg, directory, quick)
     result = record(Console(highlight=False), report, run)
     if json_file is not None:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(run.summary(result))) + b"\n")
@@ -76,7 +79,8 @@ def bench(leg: tuple[str, ...], quick: bool, report: Path, json_file: Path | Non
 class _Run:
     """One run of some legs, into one stream."""
 
-    def __init__(self, legs: tuple[str, ...], quick: bool) -> None:
+    def __init__(self, legs: tuple[str, ...], directory: Path, quick: bool) -> None:
+        self._directory = directory
         self._legs = [name for name in LEGS if name in legs or not legs]
         self._effort = QUICK if quick else FULL
         self._began = time.monotonic()
@@ -84,7 +88,7 @@ class _Run:
         self.failed: list[str] = []
 
     def __call__(self, listen: Listener) -> None:
-        directory = Path(tempfile.mkdtemp(prefix="splab-bench-", dir=_WHERE))
+        directory = Path(tempfile.mkdtemp(prefix="splab-bench-", dir=self._directory))
         try:
             listen(SuiteStarted(properties=_about(directory), rows=[], worlds=[], cases={}))
             for name in self._legs:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.bench.attach import attach, create, detach, device, require, settle
+from harness.bench.attach import attach, create, detach, device, settle
 from harness.bench.fio_parser import FioError, parse
 from harness.bench.measure import Bench, Missing, in_turns
-from harness.bench.rig import MIB, Simulator, loop_simulator, pool_root
+from harness.bench.rig import MIB, Simulator, loop_simulator, pool_root, require_devices
 from simulator.blocks import loop
 
 LEG = "io"
@@ -24,7 +24,7 @@ _PATIENCE = 120
 
 
 def measure(bench: Bench) -> None:
-    require()
+    require_devices()
     if shutil.which("fio") is None:
         raise Missing("fio (apt install fio)")
     size = bench.effort.disk_mib * MIB

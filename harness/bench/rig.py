@@ -15,8 +15,10 @@ from typing import Any
 import msgspec
 
 from harness.bench.http_client import Connection
-from harness.bench.measure import BenchError
+from harness.bench.measure import BenchError, Missing
+from simulator.blocks import loop
 from simulator.blocks.destroy import destroy
+from simulator.blocks.stores import program
 from simulator.statedir import remove
 
 TOKEN = "1234567890123456789"
@@ -24,6 +26,17 @@ MIB = 1 << 20
 _PATIENCE = 60.0
 _IDLE_SECONDS = 2.0
 BASE = "/ctrl/1.0/"
+
+
+def require_devices() -> None:
+    """Raises `Missing` where pools of btrfs behind loop devices cannot be made."""
+    lacking = loop.missing()
+    if lacking is not None:
+        raise Missing(lacking)
+    if program("mkfs.btrfs") is None:
+        raise Missing("mkfs.btrfs (apt install btrfs-progs)")
+    if "\tbtrfs\n" not in Path("/proc/filesystems").read_text():
+        raise Missing("btrfs in the kernel (modprobe btrfs)")
 
 
 class Server:
@@ -47,11 +60,20 @@ class Simulator(Server):
 
     def call(self, verb: str, path: str, json: object = None) -> bytes:
         """The body of the answer. Raises `BadAnswer` when it is an error."""
+        return self.raw(request(verb, path, json))
+
+    def raw(self, asked: bytes) -> bytes:
+        """The same of a whole request."""
         now = time.monotonic()
         if self._connection is None or now > self._used + _IDLE_SECONDS:
+            self.hang_up()
             self._connection = Connection(self.port)
         self._used = now
-        return self._connection.ask(request(verb, path, json))
+        return self._connection.ask(asked)
+
+    def hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.socket.close()
 
     def data(self, verb: str, path: str, json: object = None) -> Any:
         """JSON."""
@@ -100,14 +122,18 @@ def simulator(*arguments: str) -> Iterator[Simulator]:
         process,
         port,
     ):
-        yield Simulator(process, port)
+        running = Simulator(process, port)
+        try:
+            yield running
+        finally:
+            running.hang_up()
 
 
 @contextmanager
 def loop_simulator(state: Path, pool_bytes: int) -> Iterator[Simulator]:
     """With block devices; nothing of it is left on the machine afterwards."""
     try:
-        with simulator("--state", str(state), "--blocks", "loop", "--pool-size", str(pool_bytes)) as running:
+        with simulator("--state", str(state), "--pool", "btrfs", "--pool-size", str(pool_bytes)) as running:
             yield running
     finally:
         deadline = time.monotonic() + _PATIENCE
