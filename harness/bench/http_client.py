@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import msgspec
 
@@ -75,34 +76,38 @@ class Connection:
 
 def drive(port: int, request: bytes, connections: int, seconds: float) -> Drove:
     """Ask on each connection again as soon as its answer is whole, until the time is over."""
-    opened = [Connection(port) for _ in range(connections)]
+    with ExitStack() as stack:
+        opened = [Connection(port) for _ in range(connections)]
+        for each in opened:
+            stack.enter_context(each.socket)
+        return _drive(opened, request, seconds)
+
+
+def _drive(opened: list[Connection], request: bytes, seconds: float) -> Drove:
     known = {each.socket.fileno(): each for each in opened}
-    poll = select.epoll()
-    for number in known:
-        poll.register(number, select.EPOLLIN)
-    answers = 0
-    began = time.monotonic()
-    until = began + seconds
-    for each in opened:
-        each.socket.sendall(request)
-    waiting = connections
-    while waiting:
-        ready = poll.poll(PATIENCE)
-        if not ready:
-            raise BadAnswer(f"no answer in {PATIENCE:g} s")
-        for number, _ in ready:
-            each = known[number]
-            if not each.take(each.socket.recv(_CHUNK)):
-                continue
-            answers += 1
-            if time.monotonic() < until:
-                each.socket.sendall(request)
-            else:
-                waiting -= 1
-    ended = time.monotonic()
-    for each in opened:
-        each.socket.close()
-    return Drove(answers=answers, seconds=ended - began, bytes=opened[0].bytes)
+    with select.epoll() as poll:
+        for number in known:
+            poll.register(number, select.EPOLLIN)
+        answers = 0
+        began = time.monotonic()
+        until = began + seconds
+        for each in opened:
+            each.socket.sendall(request)
+        waiting = len(opened)
+        while waiting:
+            ready = poll.poll(PATIENCE)
+            if not ready:
+                raise BadAnswer(f"no answer in {PATIENCE:g} s")
+            for number, _ in ready:
+                each = known[number]
+                if not each.take(each.socket.recv(_CHUNK)):
+                    continue
+                answers += 1
+                if time.monotonic() < until:
+                    each.socket.sendall(request)
+                else:
+                    waiting -= 1
+        return Drove(answers=answers, seconds=time.monotonic() - began, bytes=opened[0].bytes)
 
 
 def apart(port: int, request: bytes, connections: int, seconds: float) -> Drove:
