@@ -15,10 +15,12 @@ from simulator.cluster.effects import (
     Detach,
     Effect,
     Failure,
+    Fetch,
     Limit,
     Resize,
 )
-from simulator.ports import Blocks, BlocksError, DeviceBusy, OutOfSpace
+from simulator.fetching import fetch
+from simulator.ports import Blocks, BlocksError, Bridges, DeviceBusy, OutOfSpace
 
 Work = Callable[[], Failure | None]
 Done = Callable[[Failure | None], None]
@@ -39,14 +41,16 @@ class Inline:
         done(work())
 
 
-def carry_out(blocks: Blocks, effects: Sequence[Effect]) -> Failure | None:
+def carry_out(blocks: Blocks, bridges: Bridges, effects: Sequence[Effect]) -> Failure | None:
     """All of them in order, or none: when one fails, those before it are undone in reverse."""
     for at, effect in enumerate(effects):
         try:
-            _do(blocks, effect)
+            _do(blocks, bridges, effect)
         except (BlocksError, OSError) as error:
             text = str(error)
-            for earlier in reversed(effects[:at]):
+            # What was copied half way from elsewhere is an object already.
+            begun = effects[: at + 1] if isinstance(effect, Fetch) else effects[:at]
+            for earlier in reversed(begun):
                 try:
                     _undo(blocks, earlier)
                 except (BlocksError, OSError) as second:
@@ -61,11 +65,13 @@ def _cause(error: Exception) -> Cause:
     return Cause.SPACE if isinstance(error, OutOfSpace) else Cause.BROKEN
 
 
-def _do(blocks: Blocks, effect: Effect) -> None:
+def _do(blocks: Blocks, bridges: Bridges, effect: Effect) -> None:
     if isinstance(effect, Create):
         blocks.create(effect.key, effect.size)
     elif isinstance(effect, Clone):
         blocks.clone(effect.source, effect.key, effect.size)
+    elif isinstance(effect, Fetch):
+        fetch(blocks, bridges, effect)
     elif isinstance(effect, CloneGroup):
         blocks.clone_group([(clone.source, clone.key, clone.size) for clone in effect.clones])
     elif isinstance(effect, Attach):
@@ -81,7 +87,7 @@ def _do(blocks: Blocks, effect: Effect) -> None:
 
 
 def _undo(blocks: Blocks, effect: Effect) -> None:
-    if isinstance(effect, Create | Clone):
+    if isinstance(effect, Create | Clone | Fetch):
         blocks.delete(effect.key)
     elif isinstance(effect, CloneGroup):
         for clone in effect.clones:

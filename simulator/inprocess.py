@@ -12,13 +12,14 @@ from typing import Any
 
 import msgspec
 
-from simulator.api.routing import BASE
+from simulator.api.paths import BASE
 from simulator.blocks.memory import MemoryBlocks
 from simulator.effects import Effects
 from simulator.journal.memory import MemoryJournal
+from simulator.multicluster.exchange import Exchange
 from simulator.ports import Reply, Request
 from simulator.service import Later, Service
-from simulator.settings import Settings
+from simulator.settings import KnownCluster, Settings
 
 TOKEN = "1234567890123456789"
 
@@ -65,6 +66,7 @@ class InProcess:
         capacity: int = 1 << 40,
         effects: Effects | None = None,
         later: Later | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.blocks = MemoryBlocks(capacity)
@@ -72,10 +74,12 @@ class InProcess:
         self.time = 1_700_000_000.0
         self._effects = effects
         self._later = later
+        self._exchange = exchange
         self.service = self._start()
 
     def _start(self) -> Service:
-        return Service(
+        cluster = self.settings.cluster_id
+        service = Service(
             self.blocks,
             self.journal,
             self.settings,
@@ -85,7 +89,11 @@ class InProcess:
             control=True,
             advance=self.advance,
             later=self._later,
+            bridges=None if self._exchange is None else self._exchange.bridges(cluster),
         )
+        if self._exchange is not None:
+            self._exchange.join(cluster, service, self.blocks, TOKEN)
+        return service
 
     def advance(self, seconds: float) -> None:
         """Move the clock on; what has become due is done at the next call or `tick`."""
@@ -113,3 +121,16 @@ class InProcess:
 
     def post(self, path: str, json: Any = None) -> Any:
         return self.ask("POST", path, b"" if json is None else msgspec.json.encode(json)).data
+
+
+def connected(*clusters: KnownCluster, settings: Settings | None = None) -> list[InProcess]:
+    """Clusters that are registered with each other, with bridges; each has a clock of its own."""
+    exchange = Exchange()
+    made = []
+    for one in clusters:
+        known = tuple(other for other in clusters if other != one)
+        own = msgspec.structs.replace(
+            settings or Settings(), cluster_id=one.cluster_id, cluster_name=one.name, known_clusters=known
+        )
+        made.append(InProcess(own, exchange=exchange))
+    return made

@@ -9,7 +9,7 @@ was told of. Sizes are bytes.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,6 +35,17 @@ class Links:
     """Entries of /dev/storpool."""
     by_id: tuple[str, ...]
     """Entries of /dev/storpool-byid: bare global ids."""
+    cluster: str = ""
+    """Id of the client's cluster when that is another one; `client` is then a number of `foreign_client`."""
+
+
+FOREIGN = 4096
+"""Clients of other clusters have numbers above those that a cluster has for its own, which are smaller than this."""
+
+
+def foreign_client(cluster: int, client: int) -> int:
+    """The number that a client of the other cluster with this record has here."""
+    return cluster * FOREIGN + client
 
 
 class Blocks(Protocol):
@@ -93,6 +104,10 @@ class Blocks(Protocol):
 
     def opened(self, key: int) -> bool:
         """Whether somebody holds the object's device open now."""
+        ...
+
+    def extents(self, key: int) -> Iterable[tuple[int, int]]:
+        """(offset, length) of every stretch that may hold other than zeroes, in order."""
         ...
 
     def read(self, key: int, offset: int, length: int) -> bytes: ...
@@ -159,6 +174,49 @@ class Request:
 class Reply:
     status: int
     body: bytes
+
+
+class Contents(Protocol):
+    """Of a volume or snapshot in another cluster, to be read on any thread. Raises `BlocksError`."""
+
+    def extents(self) -> Iterable[tuple[int, int]]: ...
+
+    def read(self, offset: int, length: int) -> bytes: ...
+
+
+class Bridges(Protocol):
+    """The way from one cluster to others, by their ids `<location>.<sub-cluster>`."""
+
+    def clusters(self) -> Collection[str]:
+        """Those that answer."""
+        ...
+
+    def submit(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> None:
+        """Make a call there, with that cluster's token. `reply` is called once, now or later, never from within a call
+        of the asking service that is still under way."""
+        ...
+
+    def contents(self, cluster: str, global_id: str) -> Contents: ...
+
+    def shares_devices(self, cluster: str) -> bool:
+        """Whether clients there can have devices of volumes here, and the other way round."""
+        ...
+
+
+class NoBridges:
+    """A cluster that stands alone."""
+
+    def clusters(self) -> Collection[str]:
+        return ()
+
+    def submit(self, cluster: str, _request: Request, _reply: Callable[[Reply], None]) -> None:
+        raise AssertionError(f"there is no way to cluster {cluster}")
+
+    def shares_devices(self, _cluster: str) -> bool:
+        return False
+
+    def contents(self, cluster: str, global_id: str) -> Contents:
+        raise BlocksError(f"object {global_id} of cluster {cluster} cannot be reached")
 
 
 class Service(Protocol):

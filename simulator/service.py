@@ -10,13 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
+from typing import cast
 
 import msgspec
 
 from simulator.api import control, wire
 from simulator.api.errors import STATUS, Refused
 from simulator.api.operation import Operation
-from simulator.api.routing import Route, route
+from simulator.api.paths import Route
+from simulator.api.routing import remote_command, route
+from simulator.api.schema.answers import Ok
 from simulator.cluster import limits, seed
 from simulator.cluster.cluster import Cluster, Output, Work, contents, replay
 from simulator.cluster.effects import Failure
@@ -24,7 +27,9 @@ from simulator.cluster.plan import Call, Handler
 from simulator.cluster.records import Applied, JournalRecord, Prepared
 from simulator.cluster.state import State
 from simulator.effects import Effects, Inline, carry_out
-from simulator.ports import Blocks, BlocksError, Journal, JournalError, Reply, Request
+from simulator.multicluster import addressing, attaching, contents_calls, moving
+from simulator.multicluster.flow import Flow, Flows, Here
+from simulator.ports import Blocks, BlocksError, Bridges, Journal, JournalError, NoBridges, Reply, Request
 from simulator.settings import Settings
 
 _encode_record = msgspec.msgpack.Encoder().encode
@@ -84,6 +89,7 @@ class Service:
         control: bool = False,
         advance: Callable[[float], None] | None = None,
         later: Later | None = None,
+        bridges: Bridges | None = None,
     ) -> None:
         self._blocks = blocks
         self._journal = journal
@@ -91,6 +97,14 @@ class Service:
         self._now = now
         self._token = token.encode()
         self._effects = effects or Inline()
+        self._bridges = bridges or NoBridges()
+        self._flows = Flows(self.submit, self._bridges, self._reply, token, self._keep_promises)
+        self._under_way: set[str] = set()
+        self._doubts_due: float | None = None
+        self._clearing_doubts = False
+        self._deferred: list[tuple[int, Request, Callable[[Reply], None]]] = []
+        self.moved: Callable[[], None] = lambda: None
+        """Called when it may have to be called again sooner than it last said."""
         self._control = control
         self.advance = advance
         self._later = later
@@ -108,12 +122,20 @@ class Service:
         with _uncollected():
             self._cluster = self._load()
         self._due = self._cluster.due_at()
+        self._doubts_due = now() if moving.in_doubt(self._cluster.state) else None
 
     # simulator.ports.Service.
 
     def submit(self, request: Request, reply: Callable[[Reply], None]) -> int:
         self._last_number += 1
         number = self._last_number
+        if self._settling:
+            self._deferred.append((number, request, reply))
+        else:
+            self._submit(number, request, reply)
+        return number
+
+    def _submit(self, number: int, request: Request, reply: Callable[[Reply], None]) -> None:
         caller = _Caller(reply, None)
         try:
             self._authorise(request)
@@ -122,29 +144,70 @@ class Service:
             if self._control and request.path.startswith(control.BASE):
                 self._callers[number] = caller
                 self._serve_control(number, request)
-                return number
+                return
+            if request.path in contents_calls.PATHS:
+                reply(contents_calls.serve(self._blocks, self.object_keys(), request))
+                return
+            elsewhere = remote_command(request.path, self._settings)
+            if elsewhere is not None:
+                self._callers[number] = caller
+                self._flow(number, addressing.remote_command(self._here(self._call()), *elsewhere, request))
+                return
             found = caller.route = route(request.verb, request.path, self._settings)
             operation = found.operation
-            self._calls[operation.call] = self._calls.get(operation.call, 0) + 1
-            if operation.handler is None:
+            if not found.alone:
+                self._calls[operation.call] = self._calls.get(operation.call, 0) + 1
+            if not operation.served:
                 raise Refused("notImplemented", f"{operation.call} is not implemented by this simulator")
             body = wire.decode(operation, request.body, loose=self._settings.loose)
         except Refused as refused:
             self._callers.pop(number, None)
             reply(self._encode(caller.route, refused))
-            return number
+            return
         self._callers[number] = caller
         self._catch_up()
+        flow = self._flow_for(found, body, request)
+        if flow is not None:
+            self._flow(number, flow)
+            return
+        assert operation.handler is not None, "what has no flow has a handler"
         try:
             call = self._call(found.args, operation, multicluster=found.multicluster)
         except (BlocksError, OSError) as error:
             self._reply(number, Refused("internalError", f"{operation.call}: {error}"))
-            return number
+            return
         if operation.request is None:
             self._settle(self._cluster.call(number, operation.handler, call))
         else:
             self._settle(self._cluster.call(number, operation.handler, call, body))
-        return number
+
+    def _here(self, call: Call) -> Here:
+        return Here(call, frozenset(self._bridges.clusters()), self._under_way, self._now, self._bridges.shares_devices)
+
+    def _flow_for(self, found: Route, body: object, request: Request) -> Flow | None:
+        """What the call consists of, unless it is one change or query here."""
+        operation = found.operation
+        if operation.flow is None and not found.all_clusters and (found.alone or not self._bridges.clusters()):
+            return None
+        here = self._here(self._call(found.args, multicluster=found.multicluster))
+        if found.all_clusters:
+            return addressing.all_clusters(here, found, request)
+        if operation.call in ("VolumesReassign", "VolumesReassignWait"):
+            items = cast(attaching.Body, body)
+            if not attaching.concerns_others(here, items, multicluster=found.multicluster):
+                return None
+            return attaching.reassign(here, items, operation.call, multicluster=found.multicluster)
+        if found.multicluster and not found.alone and operation.call != "VolumeAcquire":
+            flow = addressing.multicluster(here, found, body, request)
+            if flow is not None:
+                return flow
+        if operation.flow is None:
+            return None
+        return cast(Flow, operation.flow(here) if operation.request is None else operation.flow(here, body))
+
+    def _flow(self, number: int, flow: Flow) -> None:
+        self._flows.start(number, flow)
+        self._watch_doubts()
 
     def cancel(self, number: int) -> None:
         self._callers.pop(number, None)
@@ -154,12 +217,14 @@ class Service:
         if self._broken is not None:
             return None
         self._catch_up()
+        self._clear_doubts()
         pause = self.due_in()
         # What is still due waits for a change under way, whose end is heard of anyway.
         return HELD_UP_SECONDS if pause == 0.0 else pause
 
     def due_in(self) -> float | None:
-        return None if self._due is None else max(0.0, self._due - self._now())
+        times = [time for time in (self._due, self._doubts_due) if time is not None]
+        return max(0.0, min(times) - self._now()) if times else None
 
     def close(self) -> None:
         self._blocks.close()
@@ -200,12 +265,15 @@ class Service:
             raise Refused("busy", "Changes are under way; reset again when they are answered")
         self._keep_promises()
         state = State()
-        state.commit(seed.events())
+        state.commit(seed.events(self._settings.known_clusters))
         self._journal.compact(_encode_record(state.snapshot_record()))
         self._cluster = Cluster(state, self._settings)
         self._blocks.reconcile({}, {})
         self._calls.clear()
         self._due = None
+        self._flows.stop()
+        self._under_way.clear()
+        self._doubts_due = None
         for waiting in [waiting for waiting in self._callers if waiting != number]:
             self._reply(waiting, Refused("unavailable", "The simulator was reset"))
 
@@ -220,7 +288,7 @@ class Service:
     def _load(self) -> Cluster:
         state, settling = replay(self._records_of_journal())
         if not state.generation:
-            first = Applied(seed.events())
+            first = Applied(seed.events(self._settings.known_clusters))
             state.commit(first.events)
             settling.append(first)
         for record in settling:
@@ -250,6 +318,7 @@ class Service:
     ) -> Call:
         call = Call(self._cluster.state, self._settings, self._now(), args, multicluster)
         call.started = self._started
+        call.under_way = self._under_way
         if operation is not None and operation.capacity:
             call.capacity = self._blocks.capacity()
         if operation is not None and operation.stored:
@@ -287,9 +356,33 @@ class Service:
             self._settling = False
         if changed:
             self._due = self._cluster.due_at()
+            self._watch_doubts()
         if self._records >= self._settings.compact_every and self._cluster.quiet and self._broken is None:
             self._records = 0
             self._journal.compact(_encode_record(self._cluster.state.snapshot_record()))
+        deferred, self._deferred = self._deferred, []
+        for one in deferred:
+            self._submit(*one)
+
+    def _watch_doubts(self) -> None:
+        if not moving.in_doubt(self._cluster.state):
+            self._doubts_due = None
+        elif self._doubts_due is None:
+            self._doubts_due = self._now() + self._settings.transfer_check_seconds
+
+    def _clear_doubts(self) -> None:
+        """See how the moves ended that are not known to be over."""
+        if self._doubts_due is None or self._doubts_due > self._now() or self._clearing_doubts:
+            return
+        self._clearing_doubts = True
+        self._last_number += 1
+        self._callers[self._last_number] = _Caller(self._doubts_cleared, None)
+        self._flow(self._last_number, moving.clear_doubts(self._here(self._call())))
+
+    def _doubts_cleared(self, _reply: Reply) -> None:
+        self._clearing_doubts = False
+        again = self._now() + self._settings.transfer_check_seconds
+        self._doubts_due = again if moving.in_doubt(self._cluster.state) else None
 
     def _emit(self, output: Output) -> None:
         """Say and begin what the output has, after its records are on disk, and those of the outputs before it: an
@@ -349,13 +442,11 @@ class Service:
             if caller is not None:
                 caller.reply(reply)
         for work in promised.work:
-            self._effects.start(partial(carry_out, self._blocks, work.effects), partial(self._finished, work.change))
+            carried_out = partial(carry_out, self._blocks, self._bridges, work.effects)
+            self._effects.start(carried_out, partial(self._finished, work.change))
 
     def _reply(self, number: int, answer: object) -> None:
-        reply = self._encoded(number, answer)
-        caller = self._callers.pop(number, None)
-        if caller is not None and reply is not None:
-            caller.reply(reply)
+        self._emit(Output(answers=[(number, answer)]))
 
     def _encoded(self, number: int, answer: object) -> Reply | None:
         """With the generation as it is now; None when nobody waits for it."""
@@ -363,12 +454,14 @@ class Service:
         return None if caller is None else self._encode(caller.route, answer)
 
     def _encode(self, found: Route | None, answer: object) -> Reply:
+        if isinstance(answer, Reply):
+            return answer
         generation = self._cluster.state.generation
-        if found is not None and found.all_clusters:
-            return Reply(200, wire.all_clusters(generation, answer))
+        if isinstance(answer, Ok) and not answer.generation:
+            answer.generation = generation
         if isinstance(answer, Refused):
-            status = self._settings.error_statuses.get(answer.name) or STATUS[answer.name]
+            status = self._settings.error_statuses.get(answer.name) or STATUS.get(answer.name, 500)
             return Reply(status, wire.failure(answer))
-        if found is not None and found.multicluster:
+        if found is not None and found.multicluster and not found.all_clusters:
             return Reply(200, wire.cluster_success(generation, self._settings.cluster_id, answer))
         return Reply(200, wire.success(generation, answer))

@@ -8,6 +8,16 @@ from typing import Literal
 import msgspec
 
 
+class KnownCluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another cluster, or this one."""
+
+    cluster_id: str
+    """`<location>.<sub-cluster>`"""
+    name: str
+    location: str
+    """Name of its location."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sizes are bytes, times seconds."""
 
@@ -20,6 +30,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Accept and drop unknown request fields instead of refusing them."""
     minimum_free_bytes: int = 1 << 20
     """A volume or snapshot is refused with insufficientResources unless the pool has more than this free."""
+    remote_recovery_seconds: float = 5.0
+    """How long a copy of a remote snapshot says that its data is still arriving."""
+    transfer_check_seconds: float = 10.0
+    """How often the other cluster of a move that was cut short is asked how it ended."""
+    known_clusters: tuple[KnownCluster, ...] = ()
+    """Registered, each with its location and a bridge, in the cluster that an empty state starts with."""
     disk_recovery_seconds: float = 5.0
     """How long a disk that was away takes until its copies are up to date."""
     disk_drain_seconds: float = 60.0

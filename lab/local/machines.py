@@ -21,6 +21,7 @@ from lab.local.layout import (
     guest_addresses,
 )
 from lab.shell import run
+from simulator.commands.install import install
 from simulator.settings import Settings
 
 DEVICE_DIRECTORIES = (Path("/dev/storpool"), Path("/dev/storpool-byid"))
@@ -28,6 +29,7 @@ MOUNT_POINTS = (*DEVICE_DIRECTORIES, *(Path(name, "libvirt") for name in ("/var/
 """Directories that hosts mount their own over; made, and removed afterwards, where this machine has none."""
 SIMULATOR = ("env", f"PYTHONPATH={Path(__file__).parents[2]}", sys.executable, "-m", "simulator.main")
 """Also works from a checkout that was not installed."""
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Config = dict[str, object]
 Service = dict[str, object]
 
@@ -119,7 +121,7 @@ def start_in(state: State, member: Member, folder: Path, argv: list[str], log: s
     run(
         ["setsid", "--fork", "/bin/sh", "-c", enter, str(folder), *network, *argv],
         env={
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": PATH,
             "LC_ALL": "C.UTF-8",
             "HOME": "/root",
             "LOG": str(state.member(member) / "log" / log),
@@ -240,6 +242,7 @@ def _kvm(state: State, member: Member, cache: Path, mounts: list[list[str]]) -> 
         f"SP_CLUSTER_ID={Settings().cluster_id}\nSP_CLUSTER_NAME={Settings().cluster_name}\nSP_OURID={member.client_id}\n"
         f"SP_API_HTTP_HOST={MANAGEMENT.ip}\nSP_API_HTTP_PORT={STORPOOL_PORT}\nSP_AUTH_TOKEN={state.token.read_text().strip()}\n"
     )
+    _commands(directory)
     capabilities = cache / "libvirt" / member.name
     for source, target in (
         (directory / "varlib-libvirt", "/var/lib/libvirt"),
@@ -250,6 +253,18 @@ def _kvm(state: State, member: Member, cache: Path, mounts: list[list[str]]) -> 
         source.mkdir(parents=True, exist_ok=True)
         mounts.append(["--bind", str(source), target])
     return [_service(directory, "libvirtd", ["/usr/sbin/libvirtd", "--listen"], restart=True)]
+
+
+def _commands(directory: Path) -> None:
+    """StorPool's command-line tools on the host's PATH, before any of this machine's, for users and other clients."""
+    commands = directory / "commands"
+    install(commands)
+    with (directory / "sshd_config").open("a") as sshd:
+        sshd.write(f"SetEnv PATH={commands}:{PATH}\n")
+    # A login shell sets a PATH of its own first.
+    profile = directory / "etc/profile.d/storpool.sh"
+    profile.parent.mkdir(exist_ok=True)
+    profile.write_text(f"PATH={commands}:$PATH\n")
 
 
 def _nfs(state: State, directory: Path, mounts: list[list[str]]) -> list[Service]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from simulator.cluster.plan import Handler
 from simulator.ports import Verb
+
+FlowMaker = Callable[..., object]
+"""Returns a `simulator.multicluster.flow.Flow`, whose module knows this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +22,8 @@ class Operation:
     multicluster: bool = False
     """Whether the bindings add the MultiCluster prefix; it is accepted on every call."""
     handler: Handler | None = None
-    """None: declared, and answers `notImplemented`."""
+    flow: FlowMaker | None = None
+    """In place of a handler: given a `simulator.multicluster.flow.Here`, and the body, what the call consists of."""
     request: object = None
     """Type of the JSON; None when only `{}` may be sent."""
     optional: bool = False
@@ -31,6 +36,11 @@ class Operation:
     """Wants to know how full the pool is."""
     stored: bool = False
     """Wants to know what each object holds."""
+
+    @property
+    def served(self) -> bool:
+        """Otherwise it is only declared, and answers `notImplemented`."""
+        return self.handler is not None or self.flow is not None
 
     @property
     def call(self) -> str:
@@ -48,6 +58,7 @@ def get(
     *,
     multicluster: bool = False,
     handler: Handler | None = None,
+    flow: FlowMaker | None = None,
     request: object = None,
     answer: object = None,
     errors: tuple[str, ...] = (),
@@ -61,6 +72,7 @@ def get(
         path=path,
         multicluster=multicluster,
         handler=handler,
+        flow=flow,
         request=request,
         optional=True,
         answer=answer,
@@ -76,6 +88,7 @@ def post(
     *,
     multicluster: bool = False,
     handler: Handler | None = None,
+    flow: FlowMaker | None = None,
     request: object = None,
     optional: bool = False,
     answer: object = None,
@@ -88,6 +101,7 @@ def post(
         path=path,
         multicluster=multicluster,
         handler=handler,
+        flow=flow,
         request=request,
         optional=optional,
         answer=answer,

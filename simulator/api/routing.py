@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from simulator.api.errors import Refused, invalid, missing
 from simulator.api.operation import Operation
-from simulator.api.operations import OPERATIONS
+from simulator.api.operations import BRIDGE, OPERATIONS
+from simulator.api.paths import BASE, BRIDGE_BASE, Route
 from simulator.api.scalars import PATH_ARGUMENTS
 from simulator.settings import Settings
-
-BASE = "/ctrl/1.0/"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    operation: Operation
-    args: tuple[str, ...]
-    multicluster: bool
-    all_clusters: bool
 
 
 def _table() -> dict[tuple[str, str], tuple[Operation, tuple[str, ...]]]:
@@ -30,10 +19,13 @@ def _table() -> dict[tuple[str, str], tuple[Operation, tuple[str, ...]]]:
 
 
 _TABLE = _table()
+_BRIDGE = {operation.path: operation for operation in BRIDGE}
 
 
 def route(verb: str, path: str, settings: Settings) -> Route:
     """Raises `Refused` when no operation is meant or an argument cannot be one."""
+    if path.startswith(BRIDGE_BASE):
+        return _bridged(verb, path[len(BRIDGE_BASE) :])
     if not path.startswith(BASE):
         raise Refused("unknownCall", f"'{path[:100]}' is not under {BASE}")
     rest = path[len(BASE) :]
@@ -44,6 +36,30 @@ def route(verb: str, path: str, settings: Settings) -> Route:
         multicluster, rest = True, rest[len("MultiCluster/") :]
         if rest.startswith("AllClusters/"):
             everywhere, rest = True, rest[len("AllClusters/") :]
+    operation, args = _found(verb, rest)
+    return Route(operation, args, multicluster, everywhere)
+
+
+def remote_command(path: str, settings: Settings) -> tuple[str, str] | None:
+    """The other cluster that a path is for, and the rest of it; None when it is for this one."""
+    start = BASE + "RemoteCommand/"
+    if not path.startswith(start):
+        return None
+    cluster, _, rest = path[len(start) :].partition("/")
+    return None if _is_own(cluster, settings) else (cluster, rest)
+
+
+def _bridged(verb: str, rest: str) -> Route:
+    if rest.startswith("MultiCluster/"):
+        operation, args = _found(verb, rest[len("MultiCluster/") :])
+        return Route(operation, args, multicluster=True, alone=True)
+    bridged = _BRIDGE.get(rest)
+    if bridged is None or verb != bridged.verb.value:
+        raise _unknown(verb, rest)
+    return Route(bridged, (), alone=True)
+
+
+def _found(verb: str, rest: str) -> tuple[Operation, tuple[str, ...]]:
     name, _, tail = rest.partition("/")
     if name == "KV" and tail:
         word, _, tail = tail.partition("/")
@@ -53,14 +69,18 @@ def route(verb: str, path: str, settings: Settings) -> Route:
         raise _unknown(verb, name)
     operation, parameters = found
     if not parameters and not tail:
-        return Route(operation, (), multicluster, everywhere)
-    return Route(operation, _arguments(operation, parameters, tail), multicluster, everywhere)
+        return operation, ()
+    return operation, _arguments(operation, parameters, tail)
+
+
+def _is_own(cluster: str, settings: Settings) -> bool:
+    return cluster in (settings.cluster_name, f"~{settings.cluster_id}")
 
 
 def _own_cluster(rest: str, settings: Settings) -> str:
-    """Only this cluster is known, by name or by `~id`."""
+    """This cluster itself, by name or by `~id`."""
     _, name, *tail = rest.split("/", 2)
-    if name not in (settings.cluster_name, f"~{settings.cluster_id}"):
+    if not _is_own(name, settings):
         raise missing("Cluster", name[:100])
     return tail[0] if tail else ""
 

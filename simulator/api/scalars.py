@@ -37,6 +37,9 @@ Replication = Annotated[int, Meta(ge=1, le=3)]
 Limit = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | Annotated[str, Meta(pattern=r"^(?:-|[0-9]{1,18})\Z")]
 """Of iops or bw; `-` is unlimited."""
 UnixTime = Annotated[int, Meta(ge=0, le=(1 << 53))]
+GlobalId = Annotated[str, Meta(pattern=rf"^{_GLOBAL}\Z", max_length=199)]
+"""Without the `~`."""
+ClusterId = Annotated[str, Meta(pattern=r"^[a-z0-9]+\.[a-z0-9]+\Z", max_length=127)]
 Seconds = Annotated[int, Meta(ge=0, le=(1 << 40))]
 ClientId = Annotated[int, Meta(ge=1, le=4095)]
 DiskId = Annotated[int, Meta(ge=0, le=4095)]

@@ -10,12 +10,12 @@ from msgspec import inspect
 
 from simulator.api.errors import Refused, invalid
 from simulator.api.operation import Operation
-from simulator.api.operations import OPERATIONS
+from simulator.api.operations import BRIDGE, OPERATIONS
 from simulator.api.schema.requests import Nothing
 
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     operation.method: msgspec.json.Decoder(Nothing if operation.request is None else operation.request, strict=False)
-    for operation in OPERATIONS
+    for operation in (*OPERATIONS, *BRIDGE)
 }
 _encode = msgspec.json.Encoder().encode
 _PATTERN = re.compile(r"Expected `str` matching regex '.*'(?= - at |$)")
@@ -93,14 +93,6 @@ class _ErrorEnvelope(msgspec.Struct):
     error: _ErrorBody
 
 
-class _Response(msgspec.Struct):
-    response: _Envelope
-
-
-class _Clusters(msgspec.Struct):
-    clusters: list[_Response | _ErrorEnvelope]
-
-
 def success(generation: int, data: object) -> bytes:
     return _encode(_Envelope(generation, data))
 
@@ -112,12 +104,6 @@ def cluster_success(generation: int, cluster_id: str, data: object) -> bytes:
 
 def failure(refused: Refused) -> bytes:
     return _encode(_error(refused))
-
-
-def all_clusters(generation: int, answer: object) -> bytes:
-    """What AllClusters answers with one cluster connected; `answer` is its data or `Refused`."""
-    one = _error(answer) if isinstance(answer, Refused) else _Response(_Envelope(generation, answer))
-    return _encode(_Envelope(generation, _Clusters([one])))
 
 
 def _error(refused: Refused) -> _ErrorEnvelope:

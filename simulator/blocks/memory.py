@@ -5,7 +5,7 @@ A page that holds only zeroes is not stored. Devices are opened and released by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from simulator.ports import BlocksError, DeviceBusy, Links, OutOfSpace
@@ -143,6 +143,14 @@ class MemoryBlocks:
             if first <= index <= last:
                 content[(index - first) * PAGE : (index - first + 1) * PAGE] = self._store[number]
         return bytes(memoryview(content)[start : start + length])
+
+    def extents(self, key: int) -> Iterable[tuple[int, int]]:
+        found = self._find(key, "read")
+        return [
+            (index * PAGE, min(PAGE, found.size - index * PAGE))
+            for index in sorted(found.table.pages)
+            if index * PAGE < found.size
+        ]
 
     def write(self, key: int, offset: int, data: bytes) -> None:
         found = self._find(key, "write")

@@ -160,6 +160,28 @@ def reflink(origin: int, target: int) -> None:
     fcntl.ioctl(target, _FICLONE, origin)
 
 
+def data_extents(path: Path) -> list[tuple[int, int]]:
+    """(offset, length) of the file's data; the rest is holes. Synced first: what was new has no extent yet."""
+    found: list[tuple[int, int]] = []
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
+        size, at = os.fstat(descriptor).st_size, 0
+        while at < size:
+            try:
+                at = os.lseek(descriptor, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    break
+                raise
+            end = os.lseek(descriptor, at, os.SEEK_HOLE)
+            found.append((at, end - at))
+            at = end
+    finally:
+        os.close(descriptor)
+    return found
+
+
 def sparse_copy(origin: int, target: int) -> None:
     """Copy the data and leave the holes."""
     size = os.fstat(origin).st_size

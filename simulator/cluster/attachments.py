@@ -11,10 +11,13 @@ from simulator.api import errors
 from simulator.api.scalars import MAX_ATTACHMENTS
 from simulator.api.schema.answers import AttachmentDesc, Ok
 from simulator.api.schema.requests import ReassignItem, ReassignWaitDesc
+from simulator.api.schema.transfers import ForeignReassign
 from simulator.cluster.effects import Attach, Detach, Effect
 from simulator.cluster.plan import Call, Plan, Wait
 from simulator.cluster.records import Attachment, Object, Put
+from simulator.cluster.remote import neighbour, neighbours
 from simulator.cluster.summary import links
+from simulator.ports import FOREIGN, foreign_client
 
 Positions = dict[int, dict[int, int]]
 
@@ -23,21 +26,46 @@ def attachments_list(call: Call) -> list[AttachmentDesc]:
     state = call.state
     shown = []
     for client, positions in sorted(state.positions.items()):
+        if client >= FOREIGN and not call.multicluster:
+            continue
         for pos, serial in sorted(positions.items()):
             found = state.objects[serial]
+            at = found.attachments[client]
             entry = AttachmentDesc(
                 volume=found.shown_name,
                 globalId=found.global_id,
                 snapshot=found.snapshot,
-                client=client,
-                rights=found.attachments[client].rights,
+                client=client % FOREIGN,
+                rights=at.rights,
                 pos=pos,
             )
             if call.multicluster:
-                entry.cluster = call.settings.cluster_name
-                entry.clusterId = call.settings.cluster_id
+                entry.clusterId = at.cluster or call.settings.cluster_id
+                home = neighbour(state, f"~{at.cluster}") if at.cluster else None
+                entry.cluster = call.settings.cluster_name if home is None else home.name
             shown.append(entry)
     return shown
+
+
+def foreign_reassign(call: Call, body: ForeignReassign) -> Plan:
+    """Attachments of clients of another cluster, whose numbers the items hold; `detach` of all is of everybody."""
+    found = neighbour(call.state, f"~{body.cluster}")
+    if found is None:
+        raise errors.missing("Cluster", f"~{body.cluster}")
+
+    def numbers(clients: list[int]) -> list[int]:
+        return [foreign_client(found.record, client) for client in clients]
+
+    items = [
+        msgspec.structs.replace(
+            item,
+            rw=None if item.rw is None else numbers(item.rw),
+            ro=None if item.ro is None else numbers(item.ro),
+            detach=numbers(item.detach) if isinstance(item.detach, list) else item.detach,
+        )
+        for item in body.reassign
+    ]
+    return _reassign(call, items)
 
 
 def volumes_reassign(call: Call, body: list[ReassignItem]) -> Plan:
@@ -77,7 +105,7 @@ def _reassign(call: Call, items: list[ReassignItem]) -> Plan:
         _attachments(attach, old, after)
     missing: dict[int, None] = {}
     for effect in attach:
-        if call.state.clients[effect.links.client].running:
+        if call.state.runs(effect.links.client):
             plan.effects.append(effect)
         else:
             missing[effect.links.client] = None
@@ -121,25 +149,35 @@ def _apply_item(
         if both:
             raise errors.invalid(f"Client {both[0]} is asked for both attach and detach of '{found.shown_name}'")
     for client in detach:
-        call.state.client(client)
+        _check_client(call, client)
         if client in after and client not in rights:
             del after[client]
             forced[found.id, client] = item.force
     for client, right in rights.items():
-        call.state.client(client)
+        cluster = _check_client(call, client)
         now = after.get(client) or found.attachments.get(client)
         pos = now.pos if now is not None else -1
         used = taken.setdefault(client, dict(call.state.positions.get(client, ())))
         if pos < 0:
             pos = _free_position(client, used)
         used[pos] = found.id
-        after[client] = Attachment(pos, right)
+        after[client] = Attachment(pos, right, cluster)
+
+
+def _check_client(call: Call, client: int) -> str:
+    """Id of the client's cluster when that is another one."""
+    if client < FOREIGN:
+        call.state.client(client)
+        return ""
+    return next(found.cluster_id for found in neighbours(call.state) if found.record == client // FOREIGN)
 
 
 def _free_position(client: int, used: dict[int, int]) -> int:
+    """Of clients of other clusters, which give positions from below themselves, from above."""
     if len(used) >= MAX_ATTACHMENTS:
         raise errors.invalid(f"Client {client} has all its {MAX_ATTACHMENTS} attachments in use")
-    return next(pos for pos in range(MAX_ATTACHMENTS) if pos not in used)
+    order = range(MAX_ATTACHMENTS) if client < FOREIGN else reversed(range(MAX_ATTACHMENTS))
+    return next(pos for pos in order if pos not in used)
 
 
 def _detachments(
@@ -148,7 +186,7 @@ def _detachments(
     for client, at in old.attachments.items():
         if client not in after:
             force = forced.get((old.id, client), False)
-            was = (links(old, client), at.rights == "ro")
+            was = (links(old, client, at.cluster), at.rights == "ro")
             effects.append(Detach(old.id, client, force, old.shown_name, was))
 
 
@@ -156,7 +194,7 @@ def _attachments(effects: list[Attach], old: Object, after: dict[int, Attachment
     for client, at in after.items():
         before = old.attachments.get(client)
         if before is None:
-            effects.append(Attach(old.id, links(old, client), at.rights == "ro"))
+            effects.append(Attach(old.id, links(old, client, at.cluster), at.rights == "ro"))
         elif before.rights != at.rights:
-            shown = links(old, client)
+            shown = links(old, client, at.cluster)
             effects.append(Attach(old.id, shown, at.rights == "ro", (shown, before.rights == "ro")))

@@ -9,7 +9,7 @@ import msgspec
 from simulator.api.schema.answers import Ok
 from simulator.cluster.effects import Delete
 from simulator.cluster.plan import Call, Plan
-from simulator.cluster.records import Drop, Event, Object, Put
+from simulator.cluster.records import Drop, Event, Exported, Object, Put
 from simulator.cluster.snapshots import deleting
 from simulator.cluster.state import State
 from simulator.settings import Settings
@@ -17,6 +17,8 @@ from simulator.settings import Settings
 
 def due_at(state: State, settings: Settings, found: Object) -> float | None:
     """Unix seconds at which this snapshot's next step is due; None when nothing but a change of others brings it."""
+    if found.leaving_to or found.id in state.exports:
+        return None
     if found.gone_at:
         return found.gone_at
     if found.attachments:
@@ -34,12 +36,16 @@ def due_at(state: State, settings: Settings, found: Object) -> float | None:
 def earliest(state: State, settings: Settings) -> float | None:
     """Unix seconds of the first step that is due."""
     times = [due_at(state, settings, state.objects[serial]) for serial in state.watched]
+    times += [export.backing_up_until for export in state.table(Exported).values() if export.backing_up_until]
     return min((time for time in times if time is not None), default=None)
 
 
 def due_plans(call: Call) -> Iterator[Plan]:
     """A plan for each snapshot whose step is due now. Each plan is made on the state as the one before left it."""
     state = call.state
+    for export in tuple(state.table(Exported).values()):
+        if export.backing_up_until and export.backing_up_until <= call.now:
+            yield _backed_up(call, export)
     for serial in tuple(state.watched):
         found = state.objects.get(serial)
         if found is None:
@@ -47,6 +53,15 @@ def due_plans(call: Call) -> Iterator[Plan]:
         due = due_at(state, call.settings, found)
         if due is not None and due <= call.now:
             yield _gone(state, found) if found.gone_at else _start_deleting(call, found)
+
+
+def _backed_up(call: Call, export: Exported) -> Plan:
+    """The snapshot was taken for the backup only."""
+    found = call.state.objects[export.object]
+    events: list[Event] = [Drop("export", export.id)]
+    if len(call.state.exports[found.id]) == 1 and not found.attachments and not found.leaving_to and not found.gone_at:
+        events.append(Put(deleting(call, found)))
+    return Plan(Ok(), events, touches=(found.id, "remote"))
 
 
 def _start_deleting(call: Call, found: Object) -> Plan:

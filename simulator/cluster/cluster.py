@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from simulator.api.errors import Refused
+from simulator.api.errors import Refused, busy
 from simulator.api.schema.answers import Ok
 from simulator.cluster import background, limits
 from simulator.cluster.effects import Attach, Cause, Delete, Detach, Effect, Failure
@@ -177,6 +177,8 @@ class Cluster:
     def _ask(self, asked: _Asked, output: Output) -> None:
         try:
             outcome = asked.handler(*asked.arguments)
+            if isinstance(outcome, Plan):
+                self._check_not_leaving(outcome)
         except Refused as refused:
             output.answers.append((asked.number, refused))
             return
@@ -191,6 +193,15 @@ class Cluster:
                     self._held.setdefault(touched, PARKED)
         else:
             self._carry_out(asked.number, outcome, asked.now, output)
+
+    def _check_not_leaving(self, plan: Plan) -> None:
+        leaving = self.state.leaving
+        if not leaving or plan.moves:
+            return
+        for needed in (*plan.touches, *plan.uses):
+            if needed in leaving:
+                found = self.state.objects[int(needed)]
+                raise busy(f"'{found.shown_name}' is moving to cluster {found.leaving_to}")
 
     def _is_held_up(self, plan: Plan) -> bool:
         held, used = self._held, self._used
@@ -251,7 +262,7 @@ class Cluster:
     # Answers.
 
     def _all_running(self, clients: tuple[int, ...]) -> bool:
-        return all(self.state.clients[client].running for client in clients)
+        return all(self.state.runs(client) for client in clients)
 
     def _answer_ready(self, output: Output) -> None:
         for number, waiting in list(self._waiting.items()):
@@ -265,7 +276,7 @@ class Cluster:
     def _timed_out(self, waiting: _Waiting) -> object:
         if self._settings.attach_timeout_result == "success":
             return waiting.answer
-        missing = [str(client) for client in waiting.wait.clients if not self.state.clients[client].running]
+        missing = [str(client) for client in waiting.wait.clients if not self.state.runs(client)]
         return Refused("timeout", f"Attached, but client {', '.join(missing)} did not report the new configuration")
 
     def _refusal(self, failure: Failure) -> Refused:
@@ -325,9 +336,9 @@ def contents(state: State) -> tuple[dict[int, int], dict[int, list[tuple[Links, 
     sizes = {found.id: found.size for found in state.objects.values()}
     attached = {
         found.id: [
-            (links(found, client), at.rights == "ro")
+            (links(found, client, at.cluster), at.rights == "ro")
             for client, at in found.attachments.items()
-            if state.clients[client].running
+            if state.runs(client)
         ]
         for found in state.objects.values()
         if found.attachments

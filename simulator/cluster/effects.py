@@ -69,7 +69,19 @@ class Limit:
     was: tuple[int, int]
 
 
-Effect = Create | Clone | CloneGroup | Resize | Delete | Attach | Detach | Limit
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Contents of an object of another cluster."""
+
+    key: int
+    size: int
+    cluster: str
+    global_id: str
+    base: int = 0
+    """An object here that it differs little from, such as its parent's copy; 0 for none."""
+
+
+Effect = Create | Clone | CloneGroup | Fetch | Resize | Delete | Attach | Detach | Limit
 
 
 class Cause(enum.Enum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 
 from simulator.api.schema.answers import Ok
@@ -27,6 +27,8 @@ class Call:
     """(all, free) bytes of the pool; only for operations that ask for it."""
     stored: Mapping[int, int] = field(default_factory=dict)
     """Bytes held by each object; only for operations that ask for it."""
+    under_way: Set[str] = frozenset()
+    """Global ids that are being taken over from other clusters."""
     started: float = 0.0
     """Unix seconds at which the services started."""
 
@@ -63,6 +65,8 @@ class Plan:
     """Tried again until done; needs no record, for start-up removes what the journal does not know."""
     forward: bool = False
     wait: Wait | None = None
+    moves: bool = False
+    """It is a step of a move to another cluster, and may touch what is leaving."""
     serials: int = 0
     """How many new serials the plan uses, from `State.next_serial` on."""
 

@@ -12,6 +12,7 @@ UNLIMITED = -1
 NOT_SET = -2
 """Of a template's size, replication and limits."""
 NO_PARENT = 0
+OWNER = "owner"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -23,6 +24,8 @@ class Attachment(msgspec.Struct, frozen=True):
     """0..1023, unique on its client."""
     rights: str
     """rw or ro."""
+    cluster: str = ""
+    """Id of the client's cluster when that is another one."""
 
 
 class Object(Record, frozen=True, kw_only=True, tag="object"):
@@ -60,6 +63,18 @@ class Object(Record, frozen=True, kw_only=True, tag="object"):
     """Unix seconds; 0 is never."""
     gone_at: float = 0.0
     """Unix seconds at which a deleted snapshot's data is merged; 0 while it is not deleted."""
+
+    state: str = OWNER
+    """In the multicluster: owner, clusterLocal, clusterLocalAutoReconcile or slaveCopy."""
+    recovering_until: float = 0.0
+    """Unix seconds until which a copy of a remote object shows that its data is still arriving."""
+    backup_of: str = ""
+    """Global id of what this is a backup of."""
+    backup_of_visible: int = 0
+    leaving_to: str = ""
+    """Id of the cluster that takes it over; until that is settled nothing here may change it."""
+    move: int = 0
+    """That cluster's number of this attempt."""
 
     @property
     def shown_name(self) -> str:
@@ -154,6 +169,8 @@ class RemoteCluster(Record, frozen=True, kw_only=True, tag="remote-cluster"):
     """The second part of the ids of its objects; the location's id is the first."""
     location: int
     name: str
+    last_move: int = 0
+    """Its number of the last move from here to there that is over."""
 
 
 class Bridge(Record, frozen=True, kw_only=True, tag="bridge"):
@@ -165,6 +182,26 @@ class Bridge(Record, frozen=True, kw_only=True, tag="bridge"):
     minimum_delete_delay: int | None = None
     """Seconds."""
     no_crypto: bool | None = None
+
+
+class Exported(Record, frozen=True, kw_only=True, tag="export"):
+    """An object that a location, or one cluster of it, may read."""
+
+    object: int
+    location: int
+    cluster: int = 0
+    """0: the whole location."""
+    backing_up_until: float = 0.0
+    """Unix seconds; 0 unless it is exported only for a backup, after which it goes together with the snapshot."""
+
+
+class Arrival(Record, frozen=True, kw_only=True, tag="arrival"):
+    """An attempt to take something over from another cluster, until that one has dropped it. Ids only grow."""
+
+    source: str
+    """Id of that cluster."""
+    global_ids: tuple[str, ...] = ()
+    """What has come; empty before the commit."""
 
 
 class Maintenance(Record, frozen=True, kw_only=True, tag="maintenance"):
@@ -234,6 +271,8 @@ AnyRecord = (
     | Bridge
     | ISCSI
     | Maintenance
+    | Exported
+    | Arrival
 )
 
 

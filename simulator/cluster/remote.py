@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -28,11 +29,49 @@ from simulator.api.schema.remote import (
     LocationUpdateDesc,
 )
 from simulator.cluster.plan import Call, Plan
-from simulator.cluster.records import Bridge, Drop, Location, Put, RemoteCluster
+from simulator.cluster.records import Bridge, Drop, Exported, Location, Put, RemoteCluster
 from simulator.cluster.state import State
+from simulator.ports import FOREIGN
 
 _TOUCHES = ("remote",)
 """Changes of what is known of others are few, and each looks at all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Another cluster, as it is registered here."""
+
+    record: int
+    """Of `RemoteCluster`."""
+    cluster_id: str
+    """`<location>.<sub-cluster>`."""
+    name: str
+    location: str
+    """Its name."""
+    bridged: bool
+    """A bridge to it, or to its location, is registered."""
+
+
+def neighbours(state: State) -> list[Neighbour]:
+    locations, bridges = state.table(Location), state.table(Bridge).values()
+    return [
+        Neighbour(
+            found.id,
+            f"{locations[found.location].location_id}.{found.cluster_id}",
+            found.name,
+            locations[found.location].name,
+            any(bridge.location == found.location and bridge.cluster in (0, found.id) for bridge in bridges),
+        )
+        for found in state.table(RemoteCluster).values()
+    ]
+
+
+def neighbour(state: State, reference: str) -> Neighbour | None:
+    """By name, or by `~<location>.<sub-cluster>`."""
+    for found in neighbours(state):
+        if reference in (found.name, f"~{found.cluster_id}"):
+            return found
+    return None
 
 
 def locations_list(call: Call) -> Locations:
@@ -62,18 +101,19 @@ def location_add(call: Call, body: LocationAddDesc) -> Plan:
 
 
 def location_remove(call: Call, body: LocationRemoveDesc) -> Plan:
-    """Refused with `busy` while a cluster or a bridge is registered there."""
+    """Refused with `busy` while a cluster or a bridge is registered there, or something is exported to it."""
     state = call.state
-    found = _location(state, body.location)
+    found = registered_location(state, body.location)
     users = [cluster.name for cluster in state.table(RemoteCluster).values() if cluster.location == found.id]
     users += [bridge.ip for bridge in state.table(Bridge).values() if bridge.location == found.id]
+    users += [f"export {export.id}" for export in state.table(Exported).values() if export.location == found.id]
     if users:
         raise errors.busy(f"Location '{found.name}' is used by {', '.join(users)}")
     return Plan(Ok(), [Drop("location", found.id)], touches=_TOUCHES)
 
 
 def location_update(call: Call, body: LocationUpdateDesc) -> Plan:
-    found = _location(call.state, body.location)
+    found = registered_location(call.state, body.location)
     changed: dict[str, Any] = {}
     if body.sendBufferSize is not None:
         changed["send_buffer"] = body.sendBufferSize
@@ -83,7 +123,7 @@ def location_update(call: Call, body: LocationUpdateDesc) -> Plan:
 
 
 def location_rename(call: Call, body: LocationRenameDesc) -> Plan:
-    found = _location(call.state, body.location)
+    found = registered_location(call.state, body.location)
     if body.name == found.name:
         return Plan(Ok())
     if any(other.name == body.name for other in call.state.table(Location).values()):
@@ -91,7 +131,7 @@ def location_rename(call: Call, body: LocationRenameDesc) -> Plan:
     return Plan(Ok(), [Put(msgspec.structs.replace(found, name=body.name))], touches=_TOUCHES)
 
 
-def _location(state: State, name: str) -> Location:
+def registered_location(state: State, name: str) -> Location:
     found = next((found for found in state.table(Location).values() if found.name == name), None)
     if found is None:
         raise errors.missing("Location", name)
@@ -111,7 +151,7 @@ def clusters_list(call: Call) -> Clusters:
 def cluster_add(call: Call, body: ClusterAddDesc) -> Plan:
     """Without a name it is called by its location and id."""
     state = call.state
-    location = _location(state, body.location)
+    location = registered_location(state, body.location)
     name = body.name or f"{location.location_id}.{body.id}"
     for found in state.table(RemoteCluster).values():
         if found.name == name:
@@ -131,8 +171,12 @@ def cluster_remove(call: Call, body: ClusterRemoveDesc) -> Plan:
     if body.name is not None:
         found = _cluster(state, body.name)
     else:
-        found = _cluster_by_id(state, _location(state, body.location or ""), body.id or "")
+        found = _cluster_by_id(state, registered_location(state, body.location or ""), body.id or "")
     bridges = [bridge.ip for bridge in state.table(Bridge).values() if bridge.cluster == found.id]
+    if any(client // FOREIGN == found.id for client, held in state.positions.items() if held):
+        raise errors.busy(f"Clients of cluster '{found.name}' have volumes attached")
+    if any(export.cluster == found.id for export in state.table(Exported).values()):
+        raise errors.busy(f"Volumes are exported to cluster '{found.name}'")
     if bridges:
         raise errors.busy(f"Cluster '{found.name}' is reached by the bridges {', '.join(bridges)}")
     return Plan(Ok(), [Drop("remote-cluster", found.id)], touches=_TOUCHES)
@@ -193,7 +237,7 @@ def bridge_add(call: Call, body: BridgeAddDesc) -> Plan:
     if any(found.ip == ip for found in state.table(Bridge).values()):
         raise errors.exists(ip)
     cluster = None if body.remote is None else _cluster(state, body.remote)
-    location = _location(state, body.location or "").id if cluster is None else cluster.location
+    location = registered_location(state, body.location or "").id if cluster is None else cluster.location
     new = Bridge(
         id=state.next_id["bridge"],
         ip=ip,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from simulator.cluster.records import Client, Disk, Event, Group, Put, Server
+from collections.abc import Sequence
+
+from simulator.cluster.records import Bridge, Client, Disk, Event, Group, Location, Put, RemoteCluster, Server
+from simulator.settings import KnownCluster
 
 SERVERS = (1, 2, 3)
 CLIENTS = (1, 2, 3)
 
 
-def events() -> list[Event]:
+def events(known_clusters: Sequence[KnownCluster] = ()) -> list[Event]:
     """Servers 1 to 3 with a hard disk and an SSD each, groups default, hdd and ssd, clients 1 to 3."""
     made: list[Event] = []
     hdd, ssd = [], []
@@ -21,4 +24,19 @@ def events() -> list[Event]:
     made.extend(Put(Client(id=client, node=client)) for client in CLIENTS)
     groups = {"default": sorted(hdd + ssd), "hdd": hdd, "ssd": ssd}
     made.extend(Put(Group(id=at, name=name, disks=tuple(groups[name]))) for at, name in enumerate(groups, 1))
+    return made + _registered(known_clusters)
+
+
+def _registered(known_clusters: Sequence[KnownCluster]) -> list[Event]:
+    """Locations, clusters, and one bridge for each cluster, at an address that is for documentation only (RFC 5737)."""
+    made: list[Event] = []
+    locations: dict[str, int] = {}
+    for at, known in enumerate(known_clusters, 1):
+        location_id, _, cluster_id = known.cluster_id.partition(".")
+        if location_id not in locations:
+            locations[location_id] = len(locations) + 1
+            made.append(Put(Location(id=locations[location_id], location_id=location_id, name=known.location)))
+        location = locations[location_id]
+        made.append(Put(RemoteCluster(id=at, cluster_id=cluster_id, location=location, name=known.name)))
+        made.append(Put(Bridge(id=at, ip=f"192.0.2.{at}", public_key=f"0.0.0.{at}", location=location, cluster=at)))
     return made

@@ -196,13 +196,16 @@ def _delete(call: Call, old: Object) -> Plan:
     if old.attachments:
         clients = ", ".join(str(client) for client in sorted(old.attachments))
         raise errors.busy(f"Snapshot '{old.shown_name}' is attached to client {clients}")
+    if old.id in call.state.exports:
+        raise errors.busy(f"Snapshot '{old.shown_name}' is exported")
     return Plan(Ok(), [Put(deleting(call, old))], touches=(old.id,))
 
 
 def deleting(call: Call, old: Object) -> Object:
     settings = call.settings
     name = settings.deleting_name.format(name=old.name or old.global_id, global_id=old.global_id)
-    return msgspec.structs.replace(old, name=name, gone_at=call.now + settings.snapshot_removal_seconds)
+    gone_at = max(call.now + settings.snapshot_removal_seconds, old.recovering_until)
+    return msgspec.structs.replace(old, name=name, gone_at=gone_at)
 
 
 def volume_revert(call: Call, body: VolumeRevertDesc) -> Plan:
@@ -229,11 +232,12 @@ def volume_revert(call: Call, body: VolumeRevertDesc) -> Plan:
     )
     effects: list[Effect] = [Clone(snapshot.id, serial, new.size), *detach_all(old, force=True)]
     effects += [
-        Attach(serial, links(new, client), at.rights == "ro")
+        Attach(serial, links(new, client, at.cluster), at.rights == "ro")
         for client, at in old.attachments.items()
-        if state.clients[client].running
+        if state.runs(client)
     ]
     events: list[Event] = [Drop("object", old.id), Put(new)]
+    events += [Put(msgspec.structs.replace(export, object=serial)) for export in state.exported(old.id)]
     return Plan(Ok(), events, effects, (old.id,), (snapshot.id,), [Delete(old.id)], serials=1)
 
 

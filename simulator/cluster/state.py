@@ -13,6 +13,7 @@ from simulator.cluster.records import (
     Client,
     Disk,
     Event,
+    Exported,
     Group,
     Object,
     Put,
@@ -21,9 +22,12 @@ from simulator.cluster.records import (
     Snapshot,
     Template,
 )
+from simulator.ports import FOREIGN
 
 _encoder = msgspec.msgpack.Encoder()
-_FIRST_IDS = dict.fromkeys(("template", "group", "bucket", "location", "remote-cluster", "bridge"), 1)
+_FIRST_IDS = dict.fromkeys(
+    ("template", "group", "bucket", "location", "remote-cluster", "bridge", "export", "arrival"), 1
+)
 _R = TypeVar("_R", bound=Record)
 
 
@@ -57,6 +61,10 @@ class State:
         """Snapshots that the passing of time concerns: deleted, transient, bound or with a delete date."""
         self.watch_changes = 0
         """Grows whenever something may have changed when the watched snapshots are due."""
+        self.exports: dict[int, dict[int, None]] = {}
+        """By object: its records of `Exported`."""
+        self.leaving: dict[int, None] = {}
+        """Objects that another cluster takes over."""
         self.templates_by_name: dict[str, int] = {}
         self.groups_by_name: dict[str, int] = {}
 
@@ -86,6 +94,8 @@ class State:
             elif isinstance(old, Group):
                 del self.groups_by_name[old.name]
                 self._forget_all()
+            elif isinstance(old, Exported):
+                self._unindex_export(old)
 
     def _put(self, record: Record) -> None:
         if isinstance(record, Object):
@@ -104,9 +114,21 @@ class State:
             self._put_named("group", self.groups, self.groups_by_name, record)
         else:
             tag = _tag(type(record))
+            if isinstance(record, Exported):
+                before = self.table(Exported).get(record.id)
+                if before is not None:
+                    self._unindex_export(before)
+                self.exports.setdefault(record.object, {})[record.id] = None
+                self.watch_changes += 1
             self._tables.setdefault(tag, {})[record.id] = record
             if tag in self.next_id:
                 self.next_id[tag] = max(self.next_id[tag], record.id + 1)
+
+    def _unindex_export(self, old: Exported) -> None:
+        del self.exports[old.object][old.id]
+        if not self.exports[old.object]:
+            del self.exports[old.object]
+        self.watch_changes += 1
 
     def _put_named(
         self, table: str, records: dict[int, Template] | dict[int, Group], names: dict[str, int], new: Template | Group
@@ -135,6 +157,8 @@ class State:
             _add(self.children, new.parent, new.id)
         if new.taken_on:
             _add(self.snapshots_of, new.taken_on, new.id)
+        if new.leaving_to:
+            self.leaving[new.id] = None
         for client, attachment in new.attachments.items():
             self.positions.setdefault(client, {})[attachment.pos] = new.id
 
@@ -160,6 +184,7 @@ class State:
             del taken[old.id]
             if not taken:
                 del self.snapshots_of[old.taken_on]
+        self.leaving.pop(old.id, None)
         for client, attachment in old.attachments.items():
             del self.positions[client][attachment.pos]
 
@@ -212,6 +237,10 @@ class State:
             raise errors.missing("Placement group", name)
         return self.groups[found]
 
+    def runs(self, client: int) -> bool:
+        """Whether this client takes devices now. Those of other clusters are believed to: nobody here hears of them."""
+        return client >= FOREIGN or self.clients[client].running
+
     def client(self, number: int) -> Client:
         found = self.clients.get(number)
         if found is None:
@@ -225,6 +254,10 @@ class State:
             child = self.objects[child.parent]
             chain.append(child)
         return chain
+
+    def exported(self, serial: int) -> list[Exported]:
+        """Where the object is exported to."""
+        return [self.table(Exported)[number] for number in self.exports.get(serial, ())]
 
     # The whole.
 

@@ -8,7 +8,8 @@ import msgspec
 
 from simulator.api.schema.answers import IntOrDash, Summary
 from simulator.cluster.plan import Call
-from simulator.cluster.records import Object
+from simulator.cluster.records import OWNER, Object
+from simulator.cluster.state import State
 from simulator.ports import Links
 
 OBJECT_BYTES = 32 << 20
@@ -37,8 +38,13 @@ def objects_count(size: int) -> int:
     return -(-size // OBJECT_BYTES)
 
 
-def links(found: Object, client: int) -> Links:
-    """An unnamed object is seen by id only; after a revert by its old id too (spec 7.4)."""
+def links(found: Object, client: int, cluster: str = "") -> Links:
+    """An unnamed object is seen by id only; after a revert by its old id too (spec 7.4). Clients of another cluster see
+    it by id only: there the name may be another object's."""
+    if cluster and not found.name.startswith("~"):
+        return Links(client, (), (found.global_id,), cluster)
+    if cluster:
+        return Links(client, (), (found.global_id, found.name[1:]), cluster)
     if not found.name:
         return Links(client, (), (found.global_id,))
     if found.name.startswith("~"):
@@ -93,13 +99,29 @@ def _snapshot_fields(call: Call, found: Object, shown: dict[str, Any]) -> None:
     shown["bound"] = found.bound
     shown["deleted"] = bool(found.gone_at)
     shown["transient"] = found.transient
-    shown["recoveringFromRemote"] = False
+    recovering = call.now < found.recovering_until
+    shown["recoveringFromRemote"] = recovering
+    if call.multicluster or found.state != OWNER or found.id in state.exports:
+        shown["mcState"] = mc_state(state, found)
+    if found.backup_of:
+        shown["backup"] = True
+        shown["backupOfGlobalId"] = found.backup_of
+        shown["backupOfVisibleVolumeId"] = found.backup_of_visible
+    if found.leaving_to:
+        shown["volumeMoveSource"] = True
     if found.delete_date:
         shown["targetDeleteDate"] = found.delete_date
     if found.taken_on:
         shown["createdFromVisibleVolumeId"] = found.taken_on
     if found.gone_at:
-        shown["deleteBlocked"] = "rebasing" if found.id in state.children else "pending"
+        blocked = "rebasing" if found.id in state.children else "pending"
+        shown["deleteBlocked"] = "recovering from remote" if recovering else blocked
+
+
+def mc_state(state: State, found: Object) -> str:
+    """MultiClusterState (spec section 4)."""
+    exported = found.id in state.exports and found.state != "slaveCopy"
+    return found.state + "Exported" if exported else found.state
 
 
 def summary(call: Call, found: Object) -> msgspec.Raw:

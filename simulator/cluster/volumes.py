@@ -13,7 +13,7 @@ from simulator.api.schema.requests import VolumeCreateDesc, VolumeDeleteDesc, Vo
 from simulator.cluster import iscsi, policy
 from simulator.cluster.effects import Attach, Clone, Create, Delete, Detach, Effect, Resize
 from simulator.cluster.plan import Call, Plan
-from simulator.cluster.records import NO_PARENT, NOT_SET, Drop, Object, Put, Template
+from simulator.cluster.records import NO_PARENT, NOT_SET, Drop, Event, Object, Put, Template
 from simulator.cluster.summary import base36, links, summary
 
 NAME_BYTES = 199
@@ -191,9 +191,14 @@ def relink(call: Call, old: Object, new: Object) -> list[Effect]:
     if old.name == new.name:
         return []
     return [
-        Attach(new.id, links(new, client), at.rights == "ro", (links(old, client), at.rights == "ro"))
+        Attach(
+            new.id,
+            links(new, client, at.cluster),
+            at.rights == "ro",
+            (links(old, client, at.cluster), at.rights == "ro"),
+        )
         for client, at in old.attachments.items()
-        if call.state.clients[client].running
+        if call.state.runs(client)
     ]
 
 
@@ -208,7 +213,8 @@ def volume_delete(call: Call, body: VolumeDeleteDesc | None) -> Plan:
             clients = ", ".join(str(client) for client in sorted(old.attachments))
             raise errors.busy(f"Volume '{old.shown_name}' is attached to client {clients}")
         effects.extend(detach_all(old, force=on_attached == "detachForce"))
-    return Plan(Ok(), [Drop("object", old.id)], effects, (old.id,), late=[Delete(old.id)])
+    events: list[Event] = [Drop("export", export.id) for export in call.state.exported(old.id)]
+    return Plan(Ok(), [*events, Drop("object", old.id)], effects, (old.id,), late=[Delete(old.id)])
 
 
 def check_no_target(call: Call, volume: Object) -> None:
@@ -218,6 +224,6 @@ def check_no_target(call: Call, volume: Object) -> None:
 
 def detach_all(old: Object, *, force: bool) -> list[Effect]:
     return [
-        Detach(old.id, client, force, old.shown_name, (links(old, client), at.rights == "ro"))
+        Detach(old.id, client, force, old.shown_name, (links(old, client, at.cluster), at.rights == "ro"))
         for client, at in old.attachments.items()
     ]

@@ -91,6 +91,7 @@ def test_a_guest_boots_from_storpool_over_ssh_only_and_a_killed_lab_leaves_no_tr
     device = volume_with_the_image(lab, host)
     assert second.file(device).exists is False, "a device shows on the client it is attached to only"
     run_guest(lab, host, device)
+    storpool_commands(host, device)
 
     assert up(state_directory) == lab
     assert host.run(["virsh", "domstate", "i-2-3-VM"]).text == "running"
@@ -122,6 +123,22 @@ def volume_with_the_image(lab: Lab, host: SshHost) -> str:
     sums = host.run(["sha256sum", device]).text.split()
     assert sums[0] == lab.guest_image.sha256
     return device
+
+
+def storpool_commands(host: SshHost, device: str) -> None:
+    """StorPool's command-line tools on a host, where the volume `root` is attached and open."""
+    assert host.run(["storpool_confshow", "-ne", "SP_OURID"]).text == "1"
+    attached = json.loads(host.run(["storpool", "-j", "attach", "list"]).text)["data"]
+    assert [(entry["volume"], entry["client"], entry["rights"]) for entry in attached] == [("root", 1, "rw")]
+    refused = host.run(["storpool", "-Mj", "detach", "volume", f"~{device.rpartition('/')[2]}", "here"], check=False)
+    assert refused.returncode == 1 and json.loads(refused.text)["error"]["name"] == "busy"
+    host.run(["storpool", "volume", "other", "size", "1M", "create"])
+    host.run(["storpool", "attach", "volume", "other", "mode", "ro", "here"])
+    assert host.run(["blockdev", "--getsize64", "--getro", "/dev/storpool/other"]).text.split() == ["1048576", "1"]
+    # A login shell makes a PATH of its own; in /dev there is something else of this name.
+    host.run(["bash", "-lc", "cd /dev && storpool detach volume other here && storpool volume other delete other"])
+    gone = host.run(["storpool_req", "Volume", "other"], check=False)
+    assert gone.returncode == 3 and json.loads(gone.stderr)["error"]["name"] == "objectDoesNotExist"
 
 
 def run_guest(lab: Lab, host: SshHost, device: str) -> None:

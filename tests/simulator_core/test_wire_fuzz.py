@@ -13,11 +13,12 @@ from simulator.api.errors import STATUS
 from simulator.api.operation import Operation
 from simulator.api.operations import OPERATIONS
 from simulator.effects import Done, Work
-from simulator.inprocess import Asked, InProcess
+from simulator.inprocess import Asked, InProcess, connected
+from simulator.settings import KnownCluster
 
-IMPLEMENTED = [operation for operation in OPERATIONS if operation.handler is not None]
-VOLUMES = ["a", "b", "new", "~splab.b.1"]
-SNAPSHOTS = ["s", "~splab.b.3", "*splab.b.3"]
+IMPLEMENTED = [operation for operation in OPERATIONS if operation.served]
+VOLUMES = ["a", "b", "new", "~splab.b.1", "~splab.c.1"]
+SNAPSHOTS = ["s", "~splab.b.3", "*splab.b.3", "~zz.b.2"]
 ARGUMENTS = {
     "volumeName": VOLUMES,
     "snapshotName": SNAPSHOTS,
@@ -43,6 +44,9 @@ ITEMS = st.fixed_dictionaries(
         "ro": st.lists(st.sampled_from([1, 2, "3", 4]), max_size=3),
         "detach": st.just("all") | st.lists(st.sampled_from([1, 2]), max_size=2),
         "force": st.booleans(),
+        "mcMode": st.sampled_from(["move", "export"]),
+        "onRemoteAttached": st.sampled_from(["detach", "detachForce", "fail", "export"]),
+        "allowRemoteExported": st.booleans(),
     },
 )
 TAGS = st.dictionaries(st.sampled_from(["k", "l", "m n"]), st.sampled_from(["", "v", "w x"]), max_size=2)
@@ -61,6 +65,17 @@ PLAUSIBLE: dict[str, st.SearchStrategy[Any]] = {
     "template": st.sampled_from(["t", "u"]),
     "set": st.dictionaries(st.sampled_from(["k", "with/slash", ""]), st.sampled_from(["", "v"]), max_size=2),
     "onAttached": st.sampled_from(["detach", "detachForce", "fail"]),
+    "onRemoteAttached": st.sampled_from(["detach", "detachForce", "fail", "export"]),
+    **{field: st.sampled_from(["sofia", "varna", "nowhere"]) for field in ("location", "remoteLocation")},
+    "cluster": st.sampled_from(["beta", "gamma", "splab"]),
+    "clusterId": st.sampled_from(["splab.c", "zz.b"]),
+    **{field: st.sampled_from(["splab.b.3", "splab.c.2", "zz.b.2"]) for field in ("remoteId", "globalSnapshotId")},
+    "volume": st.sampled_from(VOLUMES),
+    "snapshot": st.sampled_from(SNAPSHOTS),
+    "volumes": st.lists(st.sampled_from(VOLUMES), max_size=2),
+    "remoteSnapshots": st.lists(
+        st.fixed_dictionaries({"location": st.just("varna"), "globalSnapshotId": st.just("zz.b.2")}), max_size=1
+    ),
 }
 ANYTHING = st.recursive(
     SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner), max_leaves=6
@@ -98,8 +113,9 @@ COMMON = {"accessDenied", "invalidParam", "unknownCall", "notImplemented"}
 """Error names that any call may answer; none of these calls is for a cluster that is not there."""
 
 
-def check(answer: dict[str, Any], status: int, operation: Operation | None = None) -> None:
-    for inner in answer.get("data", {}).get("clusters", []) if isinstance(answer.get("data"), dict) else []:
+def check(answer: dict[str, Any], status: int, operation: Operation | None = None, path: str = "") -> None:
+    everybody = answer["data"]["clusters"] if "AllClusters" in path and "data" in answer else []
+    for inner in everybody:
         check(inner if "error" in inner else inner["response"], 200 if "response" in inner else 0, operation)
     if "error" in answer:
         name = answer["error"]["name"]
@@ -110,24 +126,43 @@ def check(answer: dict[str, Any], status: int, operation: Operation | None = Non
         assert status == 200 and isinstance(answer["generation"], int) and "data" in answer
 
 
+def neighbours() -> list[InProcess]:
+    """Three clusters, each with a volume and an exported snapshot of it."""
+    clusters = connected(
+        KnownCluster(cluster_id="splab.b", name="splab", location="sofia"),
+        KnownCluster(cluster_id="splab.c", name="beta", location="sofia"),
+        KnownCluster(cluster_id="zz.b", name="gamma", location="varna"),
+    )
+    for simulator, location in zip(clusters[1:], ("varna", "sofia"), strict=True):
+        simulator.post("VolumeCreate", {"size": 1 << 20})
+        snapshot = simulator.post(f"VolumeSnapshot/~{simulator.settings.cluster_id}.1", {})["snapshotGlobalId"]
+        simulator.post("SnapshotExport", {"snapshot": "~" + snapshot, "location": location})
+    return clusters
+
+
 @settings(max_examples=100, deadline=None)
-@given(calls=st.lists(one_call(), min_size=12, max_size=30))
-def test_any_sequence_of_plausible_and_absurd_calls(calls: list[Any]) -> None:
-    simulator = InProcess()
+@given(calls=st.lists(st.tuples(one_call(), st.integers(0, 2)), min_size=12, max_size=30), alone=st.booleans())
+def test_any_sequence_of_plausible_and_absurd_calls(calls: list[Any], alone: bool) -> None:
+    clusters = [InProcess()] if alone else neighbours()
     for name in ("a", "b"):
-        simulator.post("VolumeCreate", {"name": name, "size": 1 << 20})
-    simulator.post("VolumeSnapshot/a", {"name": "s"})
-    simulator.post("VolumeTemplateCreate", {"name": "t", "size": 512})
-    for operation, path, body in calls:
-        asked = simulator.ask(operation.verb, path, b"" if body is None else json.dumps(body).encode())
+        clusters[0].post("VolumeCreate", {"name": name, "size": 1 << 20})
+    clusters[0].post("VolumeSnapshot/a", {"name": "s"})
+    clusters[0].post("VolumeTemplateCreate", {"name": "t", "size": 512})
+    for (operation, path, body), at in calls:
+        asked = clusters[at % len(clusters)].ask(
+            operation.verb, path, b"" if body is None else json.dumps(body).encode()
+        )
         assert asked.reply is not None
-        check(json.loads(asked.reply.body), asked.reply.status, operation)
-        simulator.advance(0.3)
-    simulator.service.tick()
-    state = simulator.service.encoded_state()
-    simulator.restart()
-    assert simulator.service.encoded_state() == state
-    assert simulator.service.mended == []
+        check(json.loads(asked.reply.body), asked.reply.status, operation, path)
+        for simulator in clusters:
+            simulator.advance(0.3)
+    for simulator in clusters:
+        simulator.service.tick()
+    states = [simulator.service.encoded_state() for simulator in clusters]
+    for simulator in clusters:
+        simulator.restart()
+        assert simulator.service.mended == []
+    assert [simulator.service.encoded_state() for simulator in clusters] == states
 
 
 class InAnyOrder:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from simulator.api.operation import Operation
 from simulator.api.operations import (
     attachments,
+    bridge,
     disks,
     iscsi,
     keyvalue,
@@ -39,5 +40,6 @@ OPERATIONS: tuple[Operation, ...] = (
     *maintenance.OPERATIONS,
     *keyvalue.OPERATIONS,
 )
+BRIDGE = bridge.BRIDGE
 NEWER = frozenset({"volumesAndSnapshotsList", "snapshotReconcile"})
 """Our names for calls that the bindings do not have."""

@@ -81,6 +81,11 @@ class Summary(Struct, kw_only=True, gc=False):
     targetDeleteDate: int | UnsetType = UNSET
     recoveringFromRemote: bool | UnsetType = UNSET
     deleteBlocked: str | UnsetType = UNSET
+    mcState: str | UnsetType = UNSET
+    backup: bool | UnsetType = UNSET
+    backupOfGlobalId: str | UnsetType = UNSET
+    backupOfVisibleVolumeId: int | UnsetType = UNSET
+    volumeMoveSource: bool | UnsetType = UNSET
     createdFromVisibleVolumeId: int | UnsetType = UNSET
 
 
