@@ -118,8 +118,9 @@ class State:
                 before = self.table(Exported).get(record.id)
                 if before is not None:
                     self._unindex_export(before)
-                self.exports.setdefault(record.object, {})[record.id] = None
+                _add(self.exports, record.object, record.id)
                 self.watch_changes += 1
+                self._forget_one(record.object)
             self._tables.setdefault(tag, {})[record.id] = record
             if tag in self.next_id:
                 self.next_id[tag] = max(self.next_id[tag], record.id + 1)
@@ -129,6 +130,7 @@ class State:
         if not self.exports[old.object]:
             del self.exports[old.object]
         self.watch_changes += 1
+        self._forget_one(old.object)
 
     def _put_named(
         self, table: str, records: dict[int, Template] | dict[int, Group], names: dict[str, int], new: Template | Group
@@ -197,6 +199,10 @@ class State:
                 children, taken = self.children.get(changed.id, ()), self.snapshots_of.get(changed.visible_id, ())
                 for serial in (changed.id, changed.parent, *children, *taken):
                     shown.pop(serial, None)
+
+    def _forget_one(self, serial: int) -> None:
+        for shown in self.shown:
+            shown.pop(serial, None)
 
     def _forget_all(self) -> None:
         for shown in self.shown:

@@ -129,5 +129,7 @@ def summary(call: Call, found: Object) -> msgspec.Raw:
     known = call.state.shown[call.multicluster]
     shown = known.get(found.id)
     if shown is None:
-        shown = known[found.id] = msgspec.Raw(_encode(Summary(**fields(call, found))))
+        shown = msgspec.Raw(_encode(Summary(**fields(call, found))))
+        if call.now >= found.recovering_until:  # before, it changes with time
+            known[found.id] = shown
     return shown

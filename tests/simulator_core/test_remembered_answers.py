@@ -29,6 +29,8 @@ CHANGES = st.one_of(
     st.builds(lambda name, snapshot: call(f"VolumeRevert/{name}", toSnapshot=snapshot), VOLUMES, SNAPSHOTS),
     st.builds(lambda name, new: call(f"SnapshotUpdate/{name}", rename=new), SNAPSHOTS, SNAPSHOTS),
     st.builds(lambda name: call(f"SnapshotDelete/{name}"), SNAPSHOTS),
+    st.builds(lambda name: call("SnapshotExport", snapshot=name, location="varna"), SNAPSHOTS),
+    st.builds(lambda name: call("SnapshotUnexport", snapshot=name, location="varna"), SNAPSHOTS),
     st.sampled_from(
         [
             call("VolumeTemplateUpdate/one", rename="two"),
@@ -51,6 +53,7 @@ def listed(simulator: InProcess) -> list[Any]:
 @given(changes=st.lists(st.tuples(CHANGES, st.sampled_from([0, 0, 2])), max_size=8))
 def test_lists_say_what_is_whatever_was_listed_before(changes: list[tuple[tuple[str, dict[str, Any]], int]]) -> None:
     simulator = InProcess()
+    simulator.post("LocationAdd", {"id": "zz", "name": "varna"})
     simulator.post("VolumeTemplateCreate", {"name": "one", "placeAll": "default"})
     simulator.post("VolumeCreate", {"name": "a", "size": MB, "template": "one"})
     simulator.post("VolumeSnapshot/a", {"name": "s"})
