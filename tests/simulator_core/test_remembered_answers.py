@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from simulator.inprocess import ApiError, InProcess
@@ -50,6 +50,17 @@ def listed(simulator: InProcess) -> list[Any]:
     ]
 
 
+EXPORT = {"snapshot": "s", "location": "varna"}
+
+
+def at_once(*calls: tuple[str, dict[str, Any]]) -> list[tuple[tuple[str, dict[str, Any]], int]]:
+    return [(one, 0) for one in calls]
+
+
+# What seldom is drawn: an export that ends, a deleted parent that loses its last child, snapshots whose volume goes.
+@example(changes=at_once(call("SnapshotExport", **EXPORT), call("SnapshotUnexport", **EXPORT)))
+@example(changes=at_once(call("SnapshotDelete/t"), call("VolumeDelete/b")))
+@example(changes=at_once(call("VolumeUpdate/a", rename="c"), call("VolumeDelete/c")))
 @given(changes=st.lists(st.tuples(CHANGES, st.sampled_from([0, 0, 2])), max_size=8))
 def test_lists_say_what_is_whatever_was_listed_before(changes: list[tuple[tuple[str, dict[str, Any]], int]]) -> None:
     simulator = InProcess()
