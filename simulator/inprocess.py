@@ -7,7 +7,9 @@ simulator.get("VolumesList")
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -66,6 +68,7 @@ class InProcess:
         capacity: int = 1 << 40,
         effects: Effects | None = None,
         later: Later | None = None,
+        configurations: Mapping[str, str] = MappingProxyType({}),
         exchange: Exchange | None = None,
     ) -> None:
         self.settings = settings or Settings()
@@ -74,6 +77,7 @@ class InProcess:
         self.time = 1_700_000_000.0
         self._effects = effects
         self._later = later
+        self._configurations = configurations
         self._exchange = exchange
         self.service = self._start()
 
@@ -89,6 +93,7 @@ class InProcess:
             control=True,
             advance=self.advance,
             later=self._later,
+            configurations=self._configurations,
             bridges=None if self._exchange is None else self._exchange.bridges(cluster),
         )
         if self._exchange is not None:
@@ -128,9 +133,8 @@ def connected(*clusters: KnownCluster, settings: Settings | None = None) -> list
     exchange = Exchange()
     made = []
     for one in clusters:
-        known = tuple(other for other in clusters if other != one)
         own = msgspec.structs.replace(
-            settings or Settings(), cluster_id=one.cluster_id, cluster_name=one.name, known_clusters=known
+            settings or Settings(), cluster_id=one.cluster_id, cluster_name=one.name, known_clusters=clusters
         )
         made.append(InProcess(own, exchange=exchange))
     return made

@@ -8,7 +8,7 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Never
 
@@ -22,6 +22,7 @@ from simulator.clustersfile import ClustersFileError
 from simulator.multicluster.elsewhere import Endpoint
 from simulator.ports import BlocksError, JournalError
 from simulator.process import ClusterOptions, Options, run
+from simulator.services import policies, tiers
 from simulator.settings import Settings
 from simulator.statedir import StateInUse, remove
 
@@ -75,6 +76,16 @@ def read_token(path: Path | None, environment: Mapping[str, str]) -> str:
     return token
 
 
+def read_configuration(path: Path, parse: Callable[[str], object]) -> str:
+    """The text of a service's configuration. Raises `click.ClickException` when the service would not take it."""
+    try:
+        text = path.read_text()
+        parse(text)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"cannot take {path}: {error}") from error
+    return text
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--listen",
@@ -110,7 +121,22 @@ def read_token(path: Path | None, environment: Mapping[str, str]) -> str:
     help="Several clusters that reach each other, in place of --listen, --state and --cluster-id.",
 )
 @click.option("--loose", is_flag=True, help="Drop unknown request fields instead of refusing them.")
-@click.option("--control", is_flag=True, help="Serve the control API under /_sim/.")
+@click.option("--control", is_flag=True, help="Serve the control API under /_sim/, on a loopback address.")
+@click.option(
+    "--control-anywhere", is_flag=True, help="With --control: also on an address that other machines can reach."
+)
+@click.option(
+    "--qos",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Tiers of storpool_qos (JSON) for the key-value store, if it has none.",
+)
+@click.option(
+    "--volumecare",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Configuration of VolumeCare for the key-value store, if it has none.",
+)
 @click.option(
     "--destroy", "destroying", is_flag=True, help="Remove everything that the state directory has on this machine."
 )
@@ -125,6 +151,9 @@ def main(
     clusters_file: Path | None,
     loose: bool,
     control: bool,
+    control_anywhere: bool,
+    qos: Path | None,
+    volumecare: Path | None,
     destroying: bool,
 ) -> None:
     """A StorPool cluster of one process, with real block devices.
@@ -135,13 +164,17 @@ def main(
     if destroying:
         _destroy(state)
         return
+    if control_anywhere and not control:
+        raise click.UsageError("--control-anywhere says where --control may be served; give both")
+    configurations = _configurations(qos, volumecare)
+    common = (blocks, pool_kind, pool_size, control, control_anywhere, configurations)
     if clusters_file is not None:
         context = click.get_current_context()
         for name in ("listen", "state", "cluster_id"):
             if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
                 raise click.UsageError(f"--{name.replace('_', '-')} is said for each cluster in the file of --clusters")
         clusters, elsewhere = _several(clusters_file, token_file, blocks, loose=loose)
-        _run(Options(clusters, elsewhere, blocks, pool_kind, pool_size, control))
+        _run(Options(clusters, elsewhere, *common))
     if state is None and blocks == "loop":
         raise click.UsageError("--state DIR is needed for block devices; without them run with --blocks memory")
     if not re.fullmatch(r"[a-z0-9]+\.[a-z0-9]+", cluster_id):
@@ -149,7 +182,17 @@ def main(
     token = read_token(token_file, os.environ)
     os.environ.pop("SPLAB_TOKEN", None)
     cluster = ClusterOptions(*listen, state, token, Settings(cluster_id=cluster_id, loose=loose))
-    _run(Options((cluster,), {}, blocks, pool_kind, pool_size, control))
+    _run(Options((cluster,), {}, *common))
+
+
+def _configurations(qos: Path | None, volumecare: Path | None) -> dict[str, str]:
+    """By bucket of the key-value store."""
+    buckets, found = Settings(), {}
+    if qos is not None:
+        found[buckets.qos_bucket] = read_configuration(qos, tiers.parse)
+    if volumecare is not None:
+        found[buckets.volumecare_bucket] = read_configuration(volumecare, policies.parse)
+    return found
 
 
 def _several(
@@ -167,9 +210,8 @@ def _several(
             continue
         if entry.state is None and blocks == "loop":
             raise click.ClickException(f"{path}: cluster {entry.known.cluster_id!r} needs 'state' for block devices")
-        others = tuple(other.known for other in entries if other != entry)
         settings = Settings(cluster_id=entry.known.cluster_id, cluster_name=entry.known.name, loose=loose)
-        settings = msgspec.structs.replace(settings, known_clusters=others)
+        settings = msgspec.structs.replace(settings, known_clusters=tuple(one.known for one in entries))
         here.append(ClusterOptions(*address(entry.listen), entry.state, token, settings))
     os.environ.pop("SPLAB_TOKEN", None)
     return tuple(here), elsewhere

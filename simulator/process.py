@@ -28,10 +28,12 @@ from simulator.blocks.machine import LoopBlocks
 from simulator.blocks.memory import MemoryBlocks
 from simulator.blocks.pool import describe
 from simulator.effects import Inline
+from simulator.front import equip
 from simulator.journal.file import FileJournal
 from simulator.journal.memory import MemoryJournal
 from simulator.multicluster.elsewhere import Elsewhere, Endpoint
 from simulator.multicluster.exchange import Exchange
+from simulator.page.access import is_loopback
 from simulator.ports import Blocks, BlocksError, Bridges, Journal, Reply
 from simulator.service import Service
 from simulator.settings import Settings
@@ -80,12 +82,19 @@ class Options:
     pool_kind: str | None
     pool_size: int | None
     control: bool
+    control_anywhere: bool
+    configurations: Mapping[str, str]
+    """Of services, by bucket of the key-value store."""
 
 
 def run(options: Options) -> int:
     """Serve until a signal; the exit status."""
     with ExitStack() as stack:
         listeners = [stack.enter_context(_bind(one.host, one.port)) for one in options.clusters]
+        for one, listener in zip(options.clusters, listeners, strict=True):
+            if options.control and not options.control_anywhere and not is_loopback(listener.getsockname()[0]):
+                text = f"{one.host} can be reached by others, and whoever has the token may do anything there"
+                raise click.ClickException(f"--control on {text}: listen on 127.0.0.1, or give --control-anywhere too")
         for one in options.clusters:
             if one.state is not None:
                 one.state.mkdir(parents=True, exist_ok=True)
@@ -202,12 +211,18 @@ class _Node:
             advance=clock.advance,
             bridges=bridges,
             later=self._later,
+            configurations=options.configurations,
         )
+        own = cluster.settings.cluster_id
         for line in self.service.mended:
-            _log.info("mended", cluster=cluster.settings.cluster_id, what=line)
+            _log.info("mended", cluster=own, what=line)
+        for bucket in self.service.not_imported:
+            _log.warning("not imported: the key-value store has another configuration", cluster=own, bucket=bucket)
         limits = Limits()
         self._application = application = Application(self.service, limits)
         application.crashed = process.crashed
+        backend = blocks.kind if isinstance(blocks, LoopBlocks) else None
+        equip(application, self.service, cluster.token, control=options.control, backend=backend)
         application.watcher = Metrics(
             lambda: self.service.calls,
             lambda: application.waiting,

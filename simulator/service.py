@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gc
-import hmac
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +19,11 @@ from simulator.api.operation import Operation
 from simulator.api.paths import Route
 from simulator.api.routing import remote_command, route
 from simulator.api.schema.answers import Ok
-from simulator.cluster import limits, seed
+from simulator.api.token import matches
+from simulator.cluster import limits, overview, seed
 from simulator.cluster.cluster import Cluster, Output, Work, contents, replay
 from simulator.cluster.effects import Failure
+from simulator.cluster.overview import Overview
 from simulator.cluster.plan import Call, Handler
 from simulator.cluster.records import Applied, JournalRecord, Prepared
 from simulator.cluster.state import State
@@ -30,10 +31,14 @@ from simulator.effects import Effects, Inline, carry_out
 from simulator.multicluster import addressing, attaching, contents_calls, moving
 from simulator.multicluster.flow import Flow, Flows, Here
 from simulator.ports import Blocks, BlocksError, Bridges, Journal, JournalError, NoBridges, Reply, Request
+from simulator.services import kept
+from simulator.services.qos import Qos
+from simulator.services.volumecare import VolumeCare
 from simulator.settings import Settings
 
 _encode_record = msgspec.msgpack.Encoder().encode
 HELD_UP_SECONDS = 0.05
+_TOLD_CHANGES = 200
 _record_decoder = msgspec.msgpack.Decoder(JournalRecord)
 
 
@@ -71,10 +76,12 @@ class Service:
     """Implements `simulator.ports.Service`. Building one replays the journal and mends the blocks to match.
 
     `now` gives Unix seconds. `advance` moves that clock on, where it can be moved. With `control`, calls under `/_sim/`
-    are served too. With `later`, which calls what it is given when the calls that have arrived meanwhile are served,
-    these share one sync of the journal; without, each change has its own before `submit` returns. An intent then
-    shares the sync of its commit, for a start discards what was interrupted, and `reconcile` brings the blocks back to
-    what is committed, whether the intent is known or not. Only one that a start would complete is on disk first.
+    are served too. `configurations` of storpool_qos and VolumeCare, by bucket, are for a key-value store that has none.
+
+    With `later`, which calls what it is given when the calls that have arrived meanwhile are served, these share one
+    sync of the journal; without, each change has its own before `submit` returns. An intent then shares the sync of its
+    commit, for a start discards what was interrupted, and `reconcile` brings the blocks back to what is committed,
+    whether the intent is known or not. Only one that a start would complete is on disk first.
     """
 
     def __init__(
@@ -89,13 +96,14 @@ class Service:
         control: bool = False,
         advance: Callable[[float], None] | None = None,
         later: Later | None = None,
+        configurations: Mapping[str, str] = MappingProxyType({}),
         bridges: Bridges | None = None,
     ) -> None:
         self._blocks = blocks
         self._journal = journal
         self._settings = settings
         self._now = now
-        self._token = token.encode()
+        self._token = token
         self._effects = effects or Inline()
         self._bridges = bridges or NoBridges()
         self._flows = Flows(self.submit, self._bridges, self._reply, token, self._keep_promises)
@@ -109,6 +117,7 @@ class Service:
         self.advance = advance
         self._later = later
         self._promised: list[_Promised] = []
+        self._configurations = configurations
         self._callers: dict[int, _Caller] = {}
         self._last_number = 0
         self._calls: dict[str, int] = {}
@@ -116,9 +125,13 @@ class Service:
         self._outcomes: deque[tuple[int, Failure | None]] = deque()
         self._settling = False
         self._records = 0
+        self._recorded = 0
+        self._last_changes: deque[tuple[int, JournalRecord]] = deque(maxlen=_TOLD_CHANGES)
         self._started = now()
         self.mended: list[str] = []
         """What had to be put right in the blocks at start, one line each."""
+        self.not_imported: list[str] = []
+        """Buckets whose configuration is another than the one that was given: the store's stands."""
         with _uncollected():
             self._cluster = self._load()
         self._due = self._cluster.due_at()
@@ -241,6 +254,29 @@ class Service:
     def settings(self) -> Settings:
         return self._settings
 
+    @property
+    def generation(self) -> int:
+        return self._cluster.state.generation
+
+    @property
+    def time(self) -> float:
+        """Unix seconds of the simulator's clock."""
+        return self._now()
+
+    @property
+    def last_changes(self) -> Iterable[tuple[int, JournalRecord]]:
+        """The last records that this process put into the journal, each with its number."""
+        return tuple(self._last_changes)
+
+    def overview(self, rows: int) -> Overview:
+        """The cluster at a glance, for people to look at; of anything that there is many of, at most so many rows."""
+        call = self._call()
+        try:
+            call.capacity = self._blocks.capacity()
+        except (BlocksError, OSError):
+            call.capacity = (0, 0)
+        return overview.of(call, rows, limits_enforced=self._blocks.enforces_limits, trouble=self._broken or "")
+
     def object_keys(self) -> Mapping[str, int]:
         return MappingProxyType(self._cluster.state.global_ids)
 
@@ -257,7 +293,8 @@ class Service:
         self._reply(number, data)
 
     def reset(self, number: int) -> None:
-        """Back to the small cluster that an empty state starts with. Refused while changes are under way.
+        """Back to the small cluster that an empty state starts with, and the configurations of services that it was
+        given. Refused while changes are under way.
 
         Calls that wait for something, other than this one, are answered `unavailable`.
         """
@@ -265,12 +302,14 @@ class Service:
             raise Refused("busy", "Changes are under way; reset again when they are answered")
         self._keep_promises()
         state = State()
-        state.commit(seed.events(self._settings.known_clusters))
+        state.commit(seed.events(self._settings))
+        self._import(state)
         self._journal.compact(_encode_record(state.snapshot_record()))
-        self._cluster = Cluster(state, self._settings)
+        self._cluster = self._begin(state)
         self._blocks.reconcile({}, {})
         self._calls.clear()
-        self._due = None
+        self._due = self._cluster.due_at()
+        self._last_changes.clear()
         self._flows.stop()
         self._under_way.clear()
         self._doubts_due = None
@@ -288,9 +327,10 @@ class Service:
     def _load(self) -> Cluster:
         state, settling = replay(self._records_of_journal())
         if not state.generation:
-            first = Applied(seed.events(self._settings.known_clusters))
+            first = Applied(seed.events(self._settings))
             state.commit(first.events)
             settling.append(first)
+        settling += self._import(state)
         for record in settling:
             self._journal.append(_encode_record(record))
         if settling:
@@ -299,7 +339,21 @@ class Service:
         for found in state.objects.values():
             if found.attachments:
                 self._blocks.limit(found.id, *limits.of(self._settings, found))
-        return Cluster(state, self._settings)
+        return self._begin(state)
+
+    def _import(self, state: State) -> list[JournalRecord]:
+        events = kept.imported(state, self._configurations)
+        self.not_imported = [
+            bucket for bucket, text in self._configurations.items() if kept.config(state, bucket) not in (None, text)
+        ]
+        if not events:
+            return []
+        state.commit(events)
+        return [Applied(events)]
+
+    def _begin(self, state: State) -> Cluster:
+        self._volumecare = VolumeCare()
+        return Cluster(state, self._settings, (Qos(), self._volumecare))
 
     def _records_of_journal(self) -> Iterator[JournalRecord]:
         for at, record in enumerate(self._journal.replay()):
@@ -310,7 +364,7 @@ class Service:
                 raise JournalError(text) from error
 
     def _authorise(self, request: Request) -> None:
-        if request.token is None or not hmac.compare_digest(request.token.encode(errors="replace"), self._token):
+        if not matches(request.token, self._token):
             raise Refused("accessDenied", "Wrong or missing token: send 'Authorization: Storpool v1:<SP_AUTH_TOKEN>'")
 
     def _call(
@@ -328,12 +382,22 @@ class Service:
     def _catch_up(self) -> None:
         """Do what is due before anything else sees the state."""
         while self._due is not None and self._due <= self._now():
-            output = self._cluster.tick(self._call())
+            output = self._cluster.tick(self._call_of_time())
             idle = not (output.records or output.answers or output.work)
             self._settle(output)
             self._due = self._cluster.due_at()
             if idle or self._broken is not None:
                 return
+
+    def _call_of_time(self) -> Call:
+        call = self._call()
+        due = self._volumecare.due_at(call.state, call.settings)
+        if due is not None and due <= call.now:
+            try:
+                call.capacity = self._blocks.capacity()
+            except (BlocksError, OSError):
+                pass  # nothing is known to be free, so no snapshots are taken
+        return call
 
     def _finished(self, change: int, failure: Failure | None) -> None:
         self._outcomes.append((change, failure))
@@ -414,6 +478,8 @@ class Service:
         except (JournalError, OSError) as error:
             self._break(error)
             return False
+        self._last_changes.extend(enumerate(records, self._recorded + 1))
+        self._recorded += len(records)
         self._records += len(records)
         return True
 

@@ -74,7 +74,6 @@ def main() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
     )
     _Server(config).run(sockets=[listener])
 

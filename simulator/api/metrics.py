@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 
@@ -10,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-_NAME = re.compile(rb'"name":"([A-Za-z]+)"')
+from simulator.api import wire
 
 
 class Metrics:
@@ -38,8 +37,7 @@ class Metrics:
     def answered(self, status: int, body: bytes) -> None:
         self._answers(status).inc()
         if status != 200:
-            found = _NAME.search(body[:200])
-            self._errors.labels(found[1].decode() if found else "unknown").inc()
+            self._errors.labels(wire.error_name(body)).inc()
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

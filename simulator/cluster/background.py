@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import msgspec
 
@@ -13,6 +14,21 @@ from simulator.cluster.records import Drop, Event, Exported, Object, Put
 from simulator.cluster.snapshots import deleting
 from simulator.cluster.state import State
 from simulator.settings import Settings
+
+
+class Companion(Protocol):
+    """A service beside the cluster, such as storpool_qos: it looks at the state now and then, and changes it.
+
+    What it must remember over a restart is in the state.
+    """
+
+    def due_at(self, state: State, settings: Settings) -> float | None:
+        """Unix seconds at which it looks again; None when it is not configured. Asked after every change."""
+        ...
+
+    def due_plans(self, call: Call) -> Iterator[Plan]:
+        """What it changes now, if it is due. A plan whose objects are being changed is left out until its next look."""
+        ...
 
 
 def due_at(state: State, settings: Settings, found: Object) -> float | None:

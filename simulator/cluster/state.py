@@ -10,6 +10,7 @@ import msgspec
 from simulator.api import errors
 from simulator.cluster.records import (
     AnyRecord,
+    Bucket,
     Client,
     Disk,
     Event,
@@ -67,6 +68,7 @@ class State:
         """Objects that another cluster takes over."""
         self.templates_by_name: dict[str, int] = {}
         self.groups_by_name: dict[str, int] = {}
+        self.buckets_by_name: dict[str, int] = {}
 
     def table(self, kind: type[_R]) -> dict[int, _R]:
         """The records of this kind by id, to be changed by events only."""
@@ -94,6 +96,8 @@ class State:
             elif isinstance(old, Group):
                 del self.groups_by_name[old.name]
                 self._forget_all()
+            elif isinstance(old, Bucket):
+                del self.buckets_by_name[old.name]
             elif isinstance(old, Exported):
                 self._unindex_export(old)
 
@@ -110,8 +114,12 @@ class State:
             self._forget(record)
         elif isinstance(record, Template):
             self._put_named("template", self.templates, self.templates_by_name, record)
+            self._forget_all()
         elif isinstance(record, Group):
             self._put_named("group", self.groups, self.groups_by_name, record)
+            self._forget_all()
+        elif isinstance(record, Bucket):
+            self._put_named("bucket", self.table(Bucket), self.buckets_by_name, record)
         else:
             tag = _tag(type(record))
             if isinstance(record, Exported):
@@ -133,14 +141,17 @@ class State:
         self._forget_one(old.object)
 
     def _put_named(
-        self, table: str, records: dict[int, Template] | dict[int, Group], names: dict[str, int], new: Template | Group
+        self,
+        table: str,
+        records: dict[int, Template] | dict[int, Group] | dict[int, Bucket],
+        names: dict[str, int],
+        new: Template | Group | Bucket,
     ) -> None:
         old = records.get(new.id)
         if old is not None:
             del names[old.name]
         records[new.id] = new  # type: ignore[assignment]  # the two arguments are of one table
         names[new.name] = new.id
-        self._forget_all()
         self.next_id[table] = max(self.next_id[table], new.id + 1)
 
     def _index(self, new: Object) -> None:
@@ -242,6 +253,16 @@ class State:
         if found is None:
             raise errors.missing("Placement group", name)
         return self.groups[found]
+
+    def bucket(self, name: str) -> Bucket:
+        found = self.find_bucket(name)
+        if found is None:
+            raise errors.missing("Bucket", name)
+        return found
+
+    def find_bucket(self, name: str) -> Bucket | None:
+        found = self.buckets_by_name.get(name)
+        return None if found is None else self.table(Bucket)[found]
 
     def runs(self, client: int) -> bool:
         """Whether this client takes devices now. Those of other clusters are believed to: nobody here hears of them."""

@@ -107,5 +107,19 @@ class Bindings:
         assert self.simulator.service.encoded_state() == before
 
 
+def configure(simulator: InProcess, bucket: str, text: str) -> None:
+    """Give a service its configuration, which it takes at once."""
+    with contextlib.suppress(ApiError):
+        simulator.post(f"KV/Create/{bucket}")
+    simulator.post(f"KV/Set/{bucket}", {"set": {"config": text}})
+    simulator.service.tick()
+
+
+def problems(simulator: InProcess, bucket: str) -> list[str]:
+    """What a service tells of itself."""
+    told: str = simulator.get(f"KV/List/{bucket}")["pairs"].get("problems", "")
+    return told.splitlines()
+
+
 def bindings(*, multicluster: bool = False) -> Bindings:
     return Bindings(InProcess(), multicluster=multicluster)

@@ -55,10 +55,10 @@ class Clouds:
         self.exchange = Unreliable(iter(fates))
         self.both = [
             InProcess(
-                Settings(cluster_id=one.cluster_id, cluster_name=one.name, known_clusters=(other,)),
+                Settings(cluster_id=one.cluster_id, cluster_name=one.name, known_clusters=KNOWN),
                 exchange=self.exchange,
             )
-            for one, other in (KNOWN, KNOWN[::-1])
+            for one in KNOWN
         ]
         self.volume = str(self.both[0].post("VolumeCreate", {"name": "v", "size": GIB})["globalId"])
         self.both[0].post("VolumeSnapshot/v", {"name": "s"})
