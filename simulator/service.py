@@ -236,8 +236,10 @@ class Service:
         return HELD_UP_SECONDS if pause == 0.0 else pause
 
     def due_in(self) -> float | None:
-        times = [time for time in (self._due, self._doubts_due) if time is not None]
-        return max(0.0, min(times) - self._now()) if times else None
+        due = self._due
+        if due is None or (self._doubts_due is not None and self._doubts_due < due):
+            due = self._doubts_due
+        return None if due is None else max(0.0, due - self._now())
 
     def close(self) -> None:
         self._blocks.close()
@@ -424,9 +426,10 @@ class Service:
         if self._records >= self._settings.compact_every and self._cluster.quiet and self._broken is None:
             self._records = 0
             self._journal.compact(_encode_record(self._cluster.state.snapshot_record()))
-        deferred, self._deferred = self._deferred, []
-        for one in deferred:
-            self._submit(*one)
+        if self._deferred:
+            deferred, self._deferred = self._deferred, []
+            for one in deferred:
+                self._submit(*one)
 
     def _watch_doubts(self) -> None:
         if not moving.in_doubt(self._cluster.state):
@@ -451,8 +454,12 @@ class Service:
     def _emit(self, output: Output) -> None:
         """Say and begin what the output has, after its records are on disk, and those of the outputs before it: an
         answer may tell of what they changed."""
-        replies = [(number, self._encoded(number, answer)) for number, answer in output.answers]
-        promised = _Promised([(number, reply) for number, reply in replies if reply is not None], output.work)
+        replies = [
+            (number, self._encode(self._callers[number].route, answer))
+            for number, answer in output.answers
+            if number in self._callers
+        ]
+        promised = _Promised(replies, output.work)
         if not output.records and not self._promised:
             self._carry_on(promised)
             return
@@ -513,11 +520,6 @@ class Service:
 
     def _reply(self, number: int, answer: object) -> None:
         self._emit(Output(answers=[(number, answer)]))
-
-    def _encoded(self, number: int, answer: object) -> Reply | None:
-        """With the generation as it is now; None when nobody waits for it."""
-        caller = self._callers.get(number)
-        return None if caller is None else self._encode(caller.route, answer)
 
     def _encode(self, found: Route | None, answer: object) -> Reply:
         if isinstance(answer, Reply):

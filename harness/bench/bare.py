@@ -19,9 +19,10 @@ from itertools import count
 from pathlib import Path
 
 import uvicorn
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Route
 
 from simulator.blocks.pool import open_pool
 
@@ -29,17 +30,16 @@ _FILE = 1 << 20
 """Bytes, as the volumes have that it is compared with."""
 
 
-def application(answer: bytes, durable: Callable[[], None]) -> ASGIApp:
+def application(answer: bytes, durable: Callable[[], None]) -> Starlette:
     """Answers every call with the same bytes, a POST when `durable` has returned."""
 
-    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
+    async def handle(request: Request) -> Response:
         if request.method == "POST":
             await request.body()
             durable()
-        await Response(answer, media_type="application/json")(scope, receive, send)
+        return Response(answer, media_type="application/json")
 
-    return handle
+    return Starlette(routes=[Route("/{path:path}", handle, methods=["GET", "POST"])])
 
 
 class _Server(uvicorn.Server):

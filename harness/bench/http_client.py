@@ -67,11 +67,15 @@ class Connection:
         return not self._left
 
     def _begin(self, part: bytes) -> None:
-        if not part.startswith(b"HTTP/1.1 200 "):
-            raise BadAnswer(part[:1000].decode(errors="replace") or "the server hung up")
         at = part.find(_LENGTH) + len(_LENGTH)
         self._head = part.find(b"\r\n\r\n") + 4
+        if not part or at < len(_LENGTH) or self._head < 4:
+            raise BadAnswer(part[:1000].decode(errors="replace") or "the server hung up")
         self.bytes = self._left = self._head + int(part[at : part.find(b"\r", at)])
+        if not part.startswith(b"HTTP/1.1 200 "):
+            while len(part) < min(self._left, 1000) and (more := self.socket.recv(_CHUNK)):
+                part += more
+            raise BadAnswer(part[:1000].decode(errors="replace"))
 
 
 def drive(port: int, request: bytes, connections: int, seconds: float) -> Drove:

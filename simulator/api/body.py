@@ -11,11 +11,17 @@ class TooLarge(Exception):
     pass
 
 
+def comes(http: HttpRequest) -> bool:
+    """Whether there is one: HTTP has it announced."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in http.scope["headers"]
+    )
+
+
 async def read(http: HttpRequest, limit: int, seconds: float) -> bytes:
     """Raises `TooLarge` over so many bytes, announced or not, and TimeoutError when it takes longer."""
     announced = http.headers.get("content-length", "0")
-    if announced == "0" and "transfer-encoding" not in http.headers:
-        return b""
     if announced.isdecimal() and int(announced) > limit:
         raise TooLarge(f"A body of {announced} bytes is too large; the limit is {limit}")
     body = bytearray()

@@ -156,18 +156,11 @@ class Application:
             headers["Connection"] = "close"  # the rest of the body is not read
         await Response(reply.body, reply.status, headers, media_type=_JSON)(scope, receive, send)
 
-    @contextlib.contextmanager
-    def _logged(self, served: Served) -> Iterator[None]:
+    def _logged(self, served: Served) -> contextlib.AbstractContextManager[None]:
         """Calls of the control API are not logged: whoever reads the log would see little else."""
         if self.log is None or served.path.startswith(control.BASE):
-            yield
-            return
-        served.at, begun = self.log.now(), time.perf_counter()
-        try:
-            yield
-        finally:
-            served.milliseconds = (time.perf_counter() - begun) * 1000
-            self.log.add(served)
+            return contextlib.nullcontext()
+        return _Logged(self.log, served)
 
     async def _reply(self, http: HttpRequest, served: Served) -> Reply | None:
         """None when nobody shall get an answer, or nobody is there to read it."""
@@ -193,7 +186,7 @@ class Application:
             return _refusal(_unavailable("The simulator stops" if self._stopping else "Too many calls are under way"))
         query: bytes = http.scope["query_string"]
         try:
-            content = await body.read(http, self._limits.body, self._limits.body_seconds)
+            content = await body.read(http, self._limits.body, self._limits.body_seconds) if body.comes(http) else b""
             if http.method == "GET":
                 content = _json_argument(query)
         except body.TooLarge as error:
@@ -246,6 +239,21 @@ class Application:
             twin.answered(await self._guarded(request, None, twin, None))
 
 
+class _Logged:
+    """The time that a call takes, in the log."""
+
+    def __init__(self, log: Log, served: Served) -> None:
+        self._log = log
+        self._served = served
+
+    def __enter__(self) -> None:
+        self._served.at, self._begun = self._log.now(), time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._served.milliseconds = (time.perf_counter() - self._begun) * 1000
+        self._log.add(self._served)
+
+
 class _Struck:
     """A call that a fault strikes; implements `simulator.api.suffering.Sufferer`."""
 
@@ -281,6 +289,8 @@ def _json_argument(query: bytes) -> bytes:
 
 def _token(http: HttpRequest) -> str | None:
     header = http.headers.get("authorization", "")
+    if header.startswith("Storpool v1:"):  # as clients send it
+        return header[len(_SCHEME) :].strip() or None
     return header[len(_SCHEME) :].strip() or None if header.lower().startswith(_SCHEME) else None
 
 
