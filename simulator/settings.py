@@ -40,6 +40,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long a disk that was away takes until its copies are up to date."""
     disk_drain_seconds: float = 60.0
     """How long the soft-eject of a disk takes."""
+    relocation_seconds: float = 60.0
+    """How long the relocator takes to move a volume or snapshot whose disk sets were changed."""
+    balancer_seconds: float = 5.0
+    """How long the balancer works until it is ready."""
     disk_scrub_seconds: float = 3600.0
     """How long the scrub of a disk takes."""
     compact_every: int = 20_000

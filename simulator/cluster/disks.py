@@ -12,7 +12,6 @@ from simulator.api.schema.disks import DiskDescUpdate, DiskRequests, DownDisk
 from simulator.cluster import disksets, health
 from simulator.cluster.plan import Call, Plan
 from simulator.cluster.records import Disk, Drop, Event, Object, Put
-from simulator.cluster.summary import objects_count
 
 ALLOCATION_GROUP = 512 << 20
 """Bytes that one of a disk's allocation groups holds; cinder computes capacities from them (spec 6.4)."""
@@ -55,13 +54,7 @@ def objects_by_disk(call: Call) -> dict[int, int]:
 
 def share(call: Call, found: Object) -> dict[int, int]:
     """How many of its objects each disk holds a copy of."""
-    placed = disksets.placed(call, found)
-    whole, rest = divmod(objects_count(found.size), len(placed))
-    counts: dict[int, int] = {}
-    for number, disks in enumerate(placed):
-        for disk in disks:
-            counts[disk] = counts.get(disk, 0) + whole + (number < rest)
-    return {disk: count for disk, count in counts.items() if count}
+    return disksets.spread(found, disksets.placed(call, found))
 
 
 def _find(call: Call, number: str) -> Disk:

@@ -183,6 +183,7 @@ def _arrived(call: Call, member: Offer, serial: int, parent: Object | None, visi
         state=OWNER if member.moves else "slaveCopy",
         backup_of=member.backupOf,
         backup_of_visible=member.backupOfVisible,
+        vag=policy.allocation_group(parent, placement) if parent is not None else 0,
         **placement,
     )
 

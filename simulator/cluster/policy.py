@@ -101,6 +101,12 @@ def of_source(source: Object) -> Placement:
     )
 
 
+def allocation_group(source: Object, placement: Placement) -> int:
+    """What is made from a source is in its allocation group; with another placement it has one of its own, 0."""
+    taken = (placement["place_head"], placement["place_all"], placement["place_tail"], placement["replication"])
+    return source.allocation_group if taken == source.placement else 0
+
+
 def resolve(call: Call, body: Policy, template: Template | None, source: Object | None) -> Placement:
     """Placement of a new object; refused when the groups have too few servers for the replication."""
     wanted = chosen(call, body)

@@ -66,7 +66,7 @@ def _health(call: Call, found: Object, undisturbed: bool) -> dict[str, Any]:  # 
     if undisturbed and disksets.complete(call, found):
         return {}
     known = call.state.disks
-    targets, placed = disksets.targets(call, found), disksets.placed(call, found)
+    placed, targets = disksets.both(call, found)
     used = {disk for each in placed for disk in each}
     up = {disk for disk in used if health.disk_up(call.state, known[disk])}
     good = {disk for disk in up if health.recovered(call, known[disk]) >= 1.0}
@@ -75,12 +75,13 @@ def _health(call: Call, found: Object, undisturbed: bool) -> dict[str, Any]:  # 
     lost = [each for each in placed if not each]
     waiting = [each for each in placed if up & set(each) and not good & set(each)]
     short = any(len(good & set(each)) < found.replication for each in placed)
-    status = "data lost" if lost else "down" if dead else "up soon" if waiting else "up"
     wanted = {disk for each in targets for disk in each}
+    status = "data lost" if lost else "down" if dead else "up soon" if waiting else "up"
     return {
         "status": status,
-        "migrating": targets != placed,
+        "migrating": disksets.differ(placed, targets, len(placed)),
         "decreasedRedundancy": short,
+        "balancerBlocked": any(health.blocks_balancing(call.state, known[disk]) for disk in wanted | used),
         "syncingDataBytes": int(sum(behind) * found.size / max(1, len(used))),
         "syncingMetaObjects": len(behind),
         "downBytes": found.size * len(dead) // len(placed),
@@ -128,4 +129,4 @@ def _description(call: Call, found: Object) -> Description:
         raise Refused("notImplemented", text)
     placed = disksets.placed(call, found)
     objects = [placed[at % len(placed)] for at in range(count)]
-    return Description(targetDiskSets=disksets.targets(call, found), objects=objects, **fields(call, found))
+    return Description(targetDiskSets=disksets.targets(call.state, found), objects=objects, **fields(call, found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ import msgspec
 from simulator.api import errors
 from simulator.cluster.records import (
     AnyRecord,
+    Balancer,
     Bucket,
     Client,
     Disk,
@@ -19,9 +21,11 @@ from simulator.cluster.records import (
     Object,
     Put,
     Record,
+    Relocation,
     Server,
     Snapshot,
     Template,
+    Vag,
 )
 from simulator.ports import FOREIGN
 
@@ -30,6 +34,10 @@ _FIRST_IDS = dict.fromkeys(
     ("template", "group", "bucket", "location", "remote-cluster", "bridge", "export", "arrival"), 1
 )
 _R = TypeVar("_R", bound=Record)
+BALANCER = 1
+"""Id of the only record of its kind."""
+_TIMED = frozenset({"disk", "server", "relocation", "balancer"})
+"""Tags of records that say when, or whether, a relocation is over."""
 
 
 class State:
@@ -46,6 +54,8 @@ class State:
         self.groups = self.table(Group)
         self.disks = self.table(Disk)
         self.servers = self.table(Server)
+        self.vags = self.table(Vag)
+        self.relocations = self.table(Relocation)
         self.clients = self.table(Client)
         self.names: dict[str, int] = {}
         self.global_ids: dict[str, int] = {}
@@ -61,7 +71,11 @@ class State:
         self.watched: dict[int, None] = {}
         """Snapshots that the passing of time concerns: deleted, transient, bound or with a delete date."""
         self.watch_changes = 0
-        """Grows whenever something may have changed when the watched snapshots are due."""
+        """Grows whenever something may have changed when watched snapshots or relocations are due."""
+        self.vag_members: dict[int, dict[int, None]] = {}
+        """By allocation group: volumes and snapshots of it."""
+        self._left: dict[int, None] = {}
+        """Allocation groups that an event took a member from."""
         self.exports: dict[int, dict[int, None]] = {}
         """By object: its records of `Exported`."""
         self.leaving: dict[int, None] = {}
@@ -80,6 +94,10 @@ class State:
         """Apply the events of one change and count it."""
         for event in events:
             self.apply(event)
+        for vag in self._left:
+            if vag not in self.vag_members:
+                self.vags.pop(vag, None)
+        self._left.clear()
         self.generation += 1
 
     def apply(self, event: Event) -> None:
@@ -90,12 +108,16 @@ class State:
             if isinstance(old, Object):
                 self._unindex(old)
                 self._forget(old)
+                if self.relocations.pop(old.id, None) is not None:
+                    self.watch_changes += 1
             elif isinstance(old, Template):
                 del self.templates_by_name[old.name]
                 self._forget_all()
             elif isinstance(old, Group):
                 del self.groups_by_name[old.name]
                 self._forget_all()
+            elif event.table in _TIMED:
+                self.watch_changes += 1
             elif isinstance(old, Bucket):
                 del self.buckets_by_name[old.name]
             elif isinstance(old, Exported):
@@ -132,6 +154,8 @@ class State:
             self._tables.setdefault(tag, {})[record.id] = record
             if tag in self.next_id:
                 self.next_id[tag] = max(self.next_id[tag], record.id + 1)
+            if tag in _TIMED:
+                self.watch_changes += 1
 
     def _unindex_export(self, old: Exported) -> None:
         del self.exports[old.object][old.id]
@@ -170,6 +194,7 @@ class State:
             _add(self.children, new.parent, new.id)
         if new.taken_on:
             _add(self.snapshots_of, new.taken_on, new.id)
+        _add(self.vag_members, new.allocation_group, new.id)
         if new.leaving_to:
             self.leaving[new.id] = None
         for client, attachment in new.attachments.items():
@@ -197,6 +222,11 @@ class State:
             del taken[old.id]
             if not taken:
                 del self.snapshots_of[old.taken_on]
+        members = self.vag_members[old.allocation_group]
+        del members[old.id]
+        if not members:
+            del self.vag_members[old.allocation_group]
+            self._left[old.allocation_group] = None
         self.leaving.pop(old.id, None)
         for client, attachment in old.attachments.items():
             del self.positions[client][attachment.pos]
@@ -274,6 +304,11 @@ class State:
             raise errors.invalid("No such client registered")
         return found
 
+    @property
+    def balancer(self) -> Balancer | None:
+        """Its run, while there is one."""
+        return self.table(Balancer).get(BALANCER)
+
     def ancestors(self, child: Object) -> list[Object]:
         """The chain of parents, nearest first."""
         chain: list[Object] = []
@@ -281,6 +316,17 @@ class State:
             child = self.objects[child.parent]
             chain.append(child)
         return chain
+
+    def with_records(self, records: Iterable[Group | Vag]) -> State:
+        """A view, for looking only: these records are as given, and all else is as it is here."""
+        view = copy.copy(self)
+        view.groups, view.vags = dict(self.groups), dict(self.vags)
+        for record in records:
+            if isinstance(record, Group):
+                view.groups[record.id] = record
+            else:
+                view.vags[record.id] = record
+        return view
 
     def exported(self, serial: int) -> list[Exported]:
         """Where the object is exported to."""

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from simulator.api import errors
 from simulator.api.schema.answers import Ok, SpaceEstimate, SpaceInternal, TemplateDesc, TemplateSpace, TemplateStatus
 from simulator.api.schema.requests import TemplateCreateDesc, TemplateFields, TemplateUpdateDesc
-from simulator.cluster import policy
+from simulator.cluster import policy, relocator
 from simulator.cluster.plan import Call, Plan
 from simulator.cluster.records import Drop, Event, Object, Put, Template
 from simulator.cluster.summary import or_dash
@@ -87,7 +87,8 @@ def template_update(call: Call, body: TemplateUpdateDesc) -> Plan:
         taken: dict[str, Any] = policy.of_template(new)
         for found in _users(call, old.id):
             touches.append(found.id)
-            events.append(Put(msgspec.structs.replace(found, **taken)))
+            changed_user = msgspec.structs.replace(found, **taken)
+            events += [Put(changed_user), *relocator.moved(call, found, changed_user)]
     return Plan(Ok(), events, touches=tuple(touches))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from simulator.cluster import health
 from simulator.inprocess import ApiError, InProcess
 
 MB = 1 << 20
@@ -83,3 +86,38 @@ def test_lists_say_what_is_whatever_was_listed_before(changes: list[tuple[tuple[
         remembered = listed(simulator)
         simulator.restart()
         assert remembered == listed(simulator)
+
+
+STEPS: tuple[tuple[str, dict[str, Any] | None, float], ...] = (
+    ("PlacementGroupUpdate/few", {"addDisks": [101, 201]}, 0),
+    ("VolumeCreate", {"name": "short", "size": MB, "placeAll": "few", "replication": 2}, 0),
+    ("PlacementGroupUpdate/few", {"addDisks": [301], "rmDisks": [101]}, 0),
+    ("PlacementGroupUpdate/few", {"rmDisks": [201]}, 0),
+    ("VolumeUpdate/short", {"placeAll": "default"}, 0),
+    ("VolumeUpdate/short", None, 300),
+    ("/_sim/disk/101", {"up": False}, 0),
+    ("/_sim/disk/101", {"up": True}, 0.5),
+    ("/_sim/disk/101", None, 60),
+    ("DiskSoftEject/202", None, 5),
+    ("DiskSoftEjectCancel/202", None, 0),
+    ("/_sim/server/1", {"running": False}, 0),
+    ("/_sim/server/1", {"running": True}, 0.5),
+    ("", None, 60),
+)
+
+
+def test_health_that_is_known_at_a_glance_is_what_a_look_at_every_disk_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulator = InProcess()
+    simulator.post("VolumeCreate", {"name": "v", "size": 100 << 30})
+    seen = set()
+    for path, fields, seconds in STEPS:
+        with contextlib.suppress(ApiError):
+            simulator.post(path, fields)
+        simulator.advance(seconds)
+        simulator.service.tick()
+        glance = simulator.get("VolumesGetStatus")
+        with monkeypatch.context() as patched:
+            patched.setattr(health, "undisturbed", lambda _call: False)
+            assert simulator.get("VolumesGetStatus") == glance, path
+        seen |= {(one["status"], one["migrating"], one["decreasedRedundancy"]) for one in glance.values()}
+    assert {("up", False, False), ("up", False, True), ("up", True, False)} <= seen
