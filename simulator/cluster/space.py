@@ -36,23 +36,30 @@ def volumes_and_snapshots(call: Call) -> VolumesAndSnapshots:
 
 def volumes_status(call: Call) -> dict[str, Status]:
     shown = {}
+    undisturbed = health.undisturbed(call)
     for found in call.state.objects.values():
         stored = call.stored.get(found.id, 0)
         shown[found.shown_name] = Status(
-            storedSize=stored, onDiskSize=stored * found.replication, **_health(call, found), **fields(call, found)
+            storedSize=stored,
+            onDiskSize=stored * found.replication,
+            **_health(call, found, undisturbed),
+            **fields(call, found),
         )
     return shown
 
 
 def volumes_quick_status(call: Call) -> dict[str, QuickStatus]:
+    undisturbed = health.undisturbed(call)
     return {
-        found.shown_name: QuickStatus(**_health(call, found), **fields(call, found))
+        found.shown_name: QuickStatus(**_health(call, found, undisturbed), **fields(call, found))
         for found in call.state.objects.values()
     }
 
 
-def _health(call: Call, found: Object) -> dict[str, Any]:  # Any: each field has its own type
-    """What the disks of its copies make of it."""
+def _health(call: Call, found: Object, undisturbed: bool) -> dict[str, Any]:  # Any: each field has its own type
+    """What the disks of its copies make of it; what differs from a healthy object's, when nothing disturbs any disk."""
+    if undisturbed and disksets.complete(call, found):
+        return {}
     known = call.state.disks
     placed, targets = disksets.both(call, found)
     used = {disk for each in placed for disk in each}
