@@ -1,5 +1,5 @@
 # Thin names for the commands behind them; each works in a clean clone.
-.PHONY: setup run test nightly check mutants fresh
+.PHONY: setup run test nightly check mutants fresh fidelity
 
 setup:  # install what is missing: system packages (as root) and .venv
 	@lab/setup
@@ -21,3 +21,6 @@ mutants: setup  # patches that bring a weakness back: each must be noticed
 
 fresh:  # make setup and the memory rows in an empty Debian of its own (root)
 	@lab/fresh
+
+fidelity: setup  # simulator/FIDELITY.md again, from what the tests prove
+	@.venv/bin/python tests/simulator_core/fidelity.py --write

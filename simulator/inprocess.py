@@ -7,7 +7,9 @@ simulator.get("VolumesList")
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -18,7 +20,7 @@ from simulator.effects import Effects
 from simulator.journal.memory import MemoryJournal
 from simulator.multicluster.exchange import Exchange
 from simulator.ports import Reply, Request
-from simulator.service import Service
+from simulator.service import Later, Service
 from simulator.settings import KnownCluster, Settings
 
 TOKEN = "1234567890123456789"
@@ -65,6 +67,8 @@ class InProcess:
         *,
         capacity: int = 1 << 40,
         effects: Effects | None = None,
+        later: Later | None = None,
+        configurations: Mapping[str, str] = MappingProxyType({}),
         exchange: Exchange | None = None,
     ) -> None:
         self.settings = settings or Settings()
@@ -72,6 +76,8 @@ class InProcess:
         self.journal = MemoryJournal()
         self.time = 1_700_000_000.0
         self._effects = effects
+        self._later = later
+        self._configurations = configurations
         self._exchange = exchange
         self.service = self._start()
 
@@ -86,6 +92,8 @@ class InProcess:
             self._effects,
             control=True,
             advance=self.advance,
+            later=self._later,
+            configurations=self._configurations,
             bridges=None if self._exchange is None else self._exchange.bridges(cluster),
         )
         if self._exchange is not None:
@@ -125,9 +133,8 @@ def connected(*clusters: KnownCluster, settings: Settings | None = None) -> list
     exchange = Exchange()
     made = []
     for one in clusters:
-        known = tuple(other for other in clusters if other != one)
         own = msgspec.structs.replace(
-            settings or Settings(), cluster_id=one.cluster_id, cluster_name=one.name, known_clusters=known
+            settings or Settings(), cluster_id=one.cluster_id, cluster_name=one.name, known_clusters=clusters
         )
         made.append(InProcess(own, exchange=exchange))
     return made

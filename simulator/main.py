@@ -1,80 +1,41 @@
-"""`splab-simulator`: the composition of service, blocks, journal and HTTP server into one process."""
+"""`splab-simulator`: the command."""
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
 import logging
 import os
 import re
-import signal
-import socket
 import stat
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Never
 
 import click
+import msgspec
 import structlog
-import uvloop
 
-from simulator.api.metrics import Metrics
-from simulator.api.server import Application, Limits, Server
-from simulator.api.workers import Workers
-from simulator.blocks.links import client_directories
-from simulator.blocks.machine import LoopBlocks
-from simulator.blocks.memory import MemoryBlocks
+from simulator import clustersfile
 from simulator.blocks.pool import KINDS
-from simulator.journal.file import FileJournal
-from simulator.journal.memory import MemoryJournal
-from simulator.ports import Blocks, BlocksError, Journal, JournalError
-from simulator.service import Service
+from simulator.clustersfile import ClustersFileError
+from simulator.multicluster.elsewhere import Endpoint
+from simulator.ports import BlocksError, JournalError
+from simulator.process import ClusterOptions, Options, run
+from simulator.services import policies, tiers
 from simulator.settings import Settings
-from simulator.statedir import StateInUse, journal_path, locked, remove
+from simulator.statedir import StateInUse, remove
 
-_log = structlog.get_logger("simulator")
-_THREADS = 8
-_DRAIN_SECONDS = 30.0
 _LOCK_SECONDS = 10.0
-_MEMORY_POOL = 1 << 40
-_FIRST_CLIENTS = (1, 2, 3)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
-class Clock:
-    """Unix seconds that never step back while the process runs; a test may move them on."""
-
-    def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
-
-    def now(self) -> float:
-        return time.monotonic() + self._offset
-
-    def advance(self, seconds: float) -> None:
-        self._offset += seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    host: str
-    port: int
-    state: Path | None
-    kind: str
-    """memory, or loop."""
-    pool_kind: str | None
-    pool_size: int | None
-    token: str
-    control: bool
-    settings: Settings
-
-    def __repr__(self) -> str:
-        return f"Options({self.host}:{self.port}, {self.state}, {self.kind})"
-
-
 def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, int]:
+    return address(value)
+
+
+def address(value: str) -> tuple[str, int]:
+    """Raises `click.BadParameter`."""
     host, _, port = value.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
     if not port.isdecimal() or int(port) > 65535:
@@ -115,6 +76,16 @@ def read_token(path: Path | None, environment: Mapping[str, str]) -> str:
     return token
 
 
+def read_configuration(path: Path, parse: Callable[[str], object]) -> str:
+    """The text of a service's configuration. Raises `click.ClickException` when the service would not take it."""
+    try:
+        text = path.read_text()
+        parse(text)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"cannot take {path}: {error}") from error
+    return text
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--listen",
@@ -125,14 +96,14 @@ def read_token(path: Path | None, environment: Mapping[str, str]) -> str:
     help="Port 0: any free port.",
 )
 @click.option(
-    "--state", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where --blocks loop keeps all."
+    "--state", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="What outlives a stop lies here."
 )
 @click.option(
     "--blocks",
     type=click.Choice(["loop", "memory"]),
     default="loop",
     show_default=True,
-    help="memory: no devices; all is lost when it stops, also with --state.",
+    help="memory: no devices, and volumes are empty after each start.",
 )
 @click.option(
     "--token-file", type=click.Path(path_type=Path), help="File of mode 600 with the API token; else SPLAB_TOKEN."
@@ -142,8 +113,30 @@ def read_token(path: Path | None, environment: Mapping[str, str]) -> str:
 )
 @click.option("--pool-size", callback=_bytes, metavar="SIZE", help="Of a new pool, for example 20G.")
 @click.option("--cluster-id", default=Settings().cluster_id, show_default=True, help="LOCATION.SUBCLUSTER")
+@click.option(
+    "--clusters",
+    "clusters_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Several clusters that reach each other, in place of --listen, --state and --cluster-id.",
+)
 @click.option("--loose", is_flag=True, help="Drop unknown request fields instead of refusing them.")
-@click.option("--control", is_flag=True, help="Serve the control API under /_sim/.")
+@click.option("--control", is_flag=True, help="Serve the control API under /_sim/, on a loopback address.")
+@click.option(
+    "--control-anywhere", is_flag=True, help="With --control: also on an address that other machines can reach."
+)
+@click.option(
+    "--qos",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Tiers of storpool_qos (JSON) for the key-value store, if it has none.",
+)
+@click.option(
+    "--volumecare",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Configuration of VolumeCare for the key-value store, if it has none.",
+)
 @click.option(
     "--destroy", "destroying", is_flag=True, help="Remove everything that the state directory has on this machine."
 )
@@ -155,8 +148,12 @@ def main(
     pool_kind: str | None,
     pool_size: int | None,
     cluster_id: str,
+    clusters_file: Path | None,
     loose: bool,
     control: bool,
+    control_anywhere: bool,
+    qos: Path | None,
+    volumecare: Path | None,
     destroying: bool,
 ) -> None:
     """A StorPool cluster of one process, with real block devices.
@@ -167,14 +164,60 @@ def main(
     if destroying:
         _destroy(state)
         return
+    if control_anywhere and not control:
+        raise click.UsageError("--control-anywhere says where --control may be served; give both")
+    configurations = _configurations(qos, volumecare)
+    common = (blocks, pool_kind, pool_size, control, control_anywhere, configurations)
+    if clusters_file is not None:
+        context = click.get_current_context()
+        for name in ("listen", "state", "cluster_id"):
+            if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+                raise click.UsageError(f"--{name.replace('_', '-')} is said for each cluster in the file of --clusters")
+        clusters, elsewhere = _several(clusters_file, token_file, blocks, loose=loose)
+        _run(Options(clusters, elsewhere, *common))
     if state is None and blocks == "loop":
         raise click.UsageError("--state DIR is needed for block devices; without them run with --blocks memory")
     if not re.fullmatch(r"[a-z0-9]+\.[a-z0-9]+", cluster_id):
         raise click.UsageError(f"--cluster-id {cluster_id!r} is not LOCATION.SUBCLUSTER in small letters and digits")
     token = read_token(token_file, os.environ)
     os.environ.pop("SPLAB_TOKEN", None)
-    settings = Settings(cluster_id=cluster_id, loose=loose)
-    options = Options(*listen, state, blocks, pool_kind, pool_size, token, control, settings)
+    cluster = ClusterOptions(*listen, state, token, Settings(cluster_id=cluster_id, loose=loose))
+    _run(Options((cluster,), {}, *common))
+
+
+def _configurations(qos: Path | None, volumecare: Path | None) -> dict[str, str]:
+    """By bucket of the key-value store."""
+    buckets, found = Settings(), {}
+    if qos is not None:
+        found[buckets.qos_bucket] = read_configuration(qos, tiers.parse)
+    if volumecare is not None:
+        found[buckets.volumecare_bucket] = read_configuration(volumecare, policies.parse)
+    return found
+
+
+def _several(
+    path: Path, token_file: Path | None, blocks: str, *, loose: bool
+) -> tuple[tuple[ClusterOptions, ...], dict[str, Endpoint]]:
+    try:
+        entries = clustersfile.read(path)
+    except ClustersFileError as error:
+        raise click.ClickException(str(error)) from error
+    here, elsewhere = [], {}
+    for entry in entries:
+        token = read_token(entry.token_file or token_file, os.environ)
+        if entry.listen is None:
+            elsewhere[entry.known.cluster_id] = Endpoint(entry.url or "", token)
+            continue
+        if entry.state is None and blocks == "loop":
+            raise click.ClickException(f"{path}: cluster {entry.known.cluster_id!r} needs 'state' for block devices")
+        settings = Settings(cluster_id=entry.known.cluster_id, cluster_name=entry.known.name, loose=loose)
+        settings = msgspec.structs.replace(settings, known_clusters=tuple(one.known for one in entries))
+        here.append(ClusterOptions(*address(entry.listen), entry.state, token, settings))
+    os.environ.pop("SPLAB_TOKEN", None)
+    return tuple(here), elsewhere
+
+
+def _run(options: Options) -> Never:
     try:
         sys.exit(run(options))
     except (StateInUse, BlocksError, JournalError, OSError) as error:
@@ -215,120 +258,6 @@ def _log_to_stderr() -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-
-
-def run(options: Options) -> int:
-    """Serve until a signal; the exit status."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(_bind(options.host, options.port))
-        if options.state is not None:
-            options.state.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(options.state.resolve()))
-        process = _Process(options, listener)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            status = runner.run(process.serve())
-        if process.stuck:
-            sys.stderr.flush()
-            os._exit(1)  # an ordinary end would wait for the threads
-        return status
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """Bound but not listening yet: a client that comes too early is refused, not kept waiting."""
-    try:
-        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
-    except ValueError:
-        family = socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    return listener
-
-
-class _Process:
-    """One run of the simulator."""
-
-    def __init__(self, options: Options, listener: socket.socket) -> None:
-        self._options = options
-        self._listener = listener
-        self._status = 0
-        self.stuck = False
-        """Threads still work on the blocks although it was time to end."""
-        self._clock = Clock()
-
-    async def serve(self) -> int:
-        options = self._options
-        workers = Workers(_THREADS, self._crashed)
-        blocks, journal = _durable(options)
-        service = Service(
-            blocks,
-            journal,
-            options.settings,
-            self._clock.now,
-            options.token,
-            workers,
-            control=options.control,
-            advance=self._clock.advance,
-        )
-        for line in service.mended:
-            _log.info("mended", what=line)
-        limits = Limits()
-        application = self._application = Application(service, limits)
-        application.crashed = self._crashed
-        application.watcher = Metrics(
-            lambda: service.calls,
-            lambda: application.waiting,
-            lambda: workers.in_flight,
-            blocks.devices if isinstance(blocks, LoopBlocks) else lambda: 0,
-        )
-        workers.after_each = application.moved
-        self._server = Server(application, limits, self._ready)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
-        ticker = asyncio.create_task(application.tick())
-        await self._server.serve(sockets=[self._listener])
-        ticker.cancel()
-        if not await workers.drain(_DRAIN_SECONDS):
-            _log.error("effects did not end", seconds=_DRAIN_SECONDS, in_flight=workers.in_flight)
-            self.stuck = True
-            return 1
-        workers.close()
-        service.close()
-        return self._status
-
-    def _ready(self) -> None:
-        host, port = self._listener.getsockname()[:2]
-        click.echo(f"ready http://{f'[{host}]' if ':' in host else host}:{port}")
-        sys.stdout.flush()
-
-    def _stop(self) -> None:
-        self._application.stop()
-        self._server.should_exit = True
-
-    def _crashed(self, error: BaseException) -> None:
-        """A defect left the state in memory in doubt: end, so that the next start takes the journal's word."""
-        _log.error("the simulator failed and stops; start it again", exc_info=error)
-        self._status = 1
-        self._stop()
-
-
-def _durable(options: Options) -> tuple[Blocks, Journal]:
-    if options.kind == "memory" or options.state is None:
-        return MemoryBlocks(options.pool_size or _MEMORY_POOL), MemoryJournal()
-    state = options.state.resolve()
-    blocks = LoopBlocks(state, kind=options.pool_kind, size=options.pool_size)
-    journal = FileJournal(journal_path(state))
-    if journal.torn is not None:
-        _log.warning("torn write", what=journal.torn)
-    for client in _FIRST_CLIENTS:
-        client_directories(state, client)
-    _log.info("pool", kind=blocks.kind, root=str(state))
-    return blocks, journal
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 The cluster (`simulator.cluster`) decides; inputs give events, effects and replies. `Service` appends events
 to the journal before they count, runs effects against the blocks, and feeds the outcome back as an input. Objects are
-keyed by their serial number in the cluster, a positive integer that is never used twice. Sizes are bytes.
+keyed by their serial number in the cluster, a positive integer that is never used twice for what anybody
+was told of. Sizes are bytes.
 """
 
 from __future__ import annotations
@@ -197,6 +198,10 @@ class Bridges(Protocol):
 
     def contents(self, cluster: str, global_id: str) -> Contents: ...
 
+    def shares_devices(self, cluster: str) -> bool:
+        """Whether clients there can have devices of volumes here, and the other way round."""
+        ...
+
 
 class NoBridges:
     """A cluster that stands alone."""
@@ -206,6 +211,9 @@ class NoBridges:
 
     def submit(self, cluster: str, _request: Request, _reply: Callable[[Reply], None]) -> None:
         raise AssertionError(f"there is no way to cluster {cluster}")
+
+    def shares_devices(self, _cluster: str) -> bool:
+        return False
 
     def contents(self, cluster: str, global_id: str) -> Contents:
         raise BlocksError(f"object {global_id} of cluster {cluster} cannot be reached")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hmac
+import gc
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -18,21 +19,50 @@ from simulator.api.operation import Operation
 from simulator.api.paths import Route
 from simulator.api.routing import remote_command, route
 from simulator.api.schema.answers import Ok
-from simulator.cluster import limits, seed
-from simulator.cluster.cluster import Cluster, Output, contents, replay
+from simulator.api.token import matches
+from simulator.cluster import limits, overview, seed
+from simulator.cluster.cluster import Cluster, Output, Work, contents, replay
 from simulator.cluster.effects import Failure
+from simulator.cluster.overview import Overview
 from simulator.cluster.plan import Call, Handler
-from simulator.cluster.records import Applied, JournalRecord
+from simulator.cluster.records import Applied, JournalRecord, Prepared
 from simulator.cluster.state import State
 from simulator.effects import Effects, Inline, carry_out
-from simulator.multicluster import addressing, attaching, moving
+from simulator.multicluster import addressing, attaching, contents_calls, moving
 from simulator.multicluster.flow import Flow, Flows, Here
 from simulator.ports import Blocks, BlocksError, Bridges, Journal, JournalError, NoBridges, Reply, Request
+from simulator.services import kept
+from simulator.services.qos import Qos
+from simulator.services.volumecare import VolumeCare
 from simulator.settings import Settings
 
 _encode_record = msgspec.msgpack.Encoder().encode
 HELD_UP_SECONDS = 0.05
+_TOLD_CHANGES = 200
 _record_decoder = msgspec.msgpack.Decoder(JournalRecord)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection: what is loaded stays, and looking through it again and again takes longer than loading."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+Later = Callable[[Callable[[], None]], None]
+
+
+@dataclass(slots=True)
+class _Promised:
+    """What may be said and begun once the journal is synced."""
+
+    replies: list[tuple[int, Reply]]
+    work: list[Work]
 
 
 @dataclass(slots=True)
@@ -46,7 +76,12 @@ class Service:
     """Implements `simulator.ports.Service`. Building one replays the journal and mends the blocks to match.
 
     `now` gives Unix seconds. `advance` moves that clock on, where it can be moved. With `control`, calls under `/_sim/`
-    are served too.
+    are served too. `configurations` of storpool_qos and VolumeCare, by bucket, are for a key-value store that has none.
+
+    With `later`, which calls what it is given when the calls that have arrived meanwhile are served, these share one
+    sync of the journal; without, each change has its own before `submit` returns. An intent then shares the sync of its
+    commit, for a start discards what was interrupted, and `reconcile` brings the blocks back to what is committed,
+    whether the intent is known or not. Only one that a start would complete is on disk first.
     """
 
     def __init__(
@@ -60,16 +95,18 @@ class Service:
         *,
         control: bool = False,
         advance: Callable[[float], None] | None = None,
+        later: Later | None = None,
+        configurations: Mapping[str, str] = MappingProxyType({}),
         bridges: Bridges | None = None,
     ) -> None:
         self._blocks = blocks
         self._journal = journal
         self._settings = settings
         self._now = now
-        self._token = token.encode()
+        self._token = token
         self._effects = effects or Inline()
         self._bridges = bridges or NoBridges()
-        self._flows = Flows(self.submit, self._bridges, self._reply, token)
+        self._flows = Flows(self.submit, self._bridges, self._reply, token, self._keep_promises)
         self._under_way: set[str] = set()
         self._doubts_due: float | None = None
         self._clearing_doubts = False
@@ -78,6 +115,9 @@ class Service:
         """Called when it may have to be called again sooner than it last said."""
         self._control = control
         self.advance = advance
+        self._later = later
+        self._promised: list[_Promised] = []
+        self._configurations = configurations
         self._callers: dict[int, _Caller] = {}
         self._last_number = 0
         self._calls: dict[str, int] = {}
@@ -85,10 +125,15 @@ class Service:
         self._outcomes: deque[tuple[int, Failure | None]] = deque()
         self._settling = False
         self._records = 0
+        self._recorded = 0
+        self._last_changes: deque[tuple[int, JournalRecord]] = deque(maxlen=_TOLD_CHANGES)
         self._started = now()
         self.mended: list[str] = []
         """What had to be put right in the blocks at start, one line each."""
-        self._cluster = self._load()
+        self.not_imported: list[str] = []
+        """Buckets whose configuration is another than the one that was given: the store's stands."""
+        with _uncollected():
+            self._cluster = self._load()
         self._due = self._cluster.due_at()
         self._doubts_due = now() if moving.in_doubt(self._cluster.state) else None
 
@@ -112,6 +157,9 @@ class Service:
             if self._control and request.path.startswith(control.BASE):
                 self._callers[number] = caller
                 self._serve_control(number, request)
+                return
+            if request.path in contents_calls.PATHS:
+                reply(contents_calls.serve(self._blocks, self.object_keys(), request))
                 return
             elsewhere = remote_command(request.path, self._settings)
             if elsewhere is not None:
@@ -147,7 +195,7 @@ class Service:
             self._settle(self._cluster.call(number, operation.handler, call, body))
 
     def _here(self, call: Call) -> Here:
-        return Here(call, frozenset(self._bridges.clusters()), self._under_way, self._now)
+        return Here(call, frozenset(self._bridges.clusters()), self._under_way, self._now, self._bridges.shares_devices)
 
     def _flow_for(self, found: Route, body: object, request: Request) -> Flow | None:
         """What the call consists of, unless it is one change or query here."""
@@ -188,8 +236,10 @@ class Service:
         return HELD_UP_SECONDS if pause == 0.0 else pause
 
     def due_in(self) -> float | None:
-        times = [time for time in (self._due, self._doubts_due) if time is not None]
-        return max(0.0, min(times) - self._now()) if times else None
+        due = self._due
+        if due is None or (self._doubts_due is not None and self._doubts_due < due):
+            due = self._doubts_due
+        return None if due is None else max(0.0, due - self._now())
 
     def close(self) -> None:
         self._blocks.close()
@@ -205,6 +255,29 @@ class Service:
     @property
     def settings(self) -> Settings:
         return self._settings
+
+    @property
+    def generation(self) -> int:
+        return self._cluster.state.generation
+
+    @property
+    def time(self) -> float:
+        """Unix seconds of the simulator's clock."""
+        return self._now()
+
+    @property
+    def last_changes(self) -> Iterable[tuple[int, JournalRecord]]:
+        """The last records that this process put into the journal, each with its number."""
+        return tuple(self._last_changes)
+
+    def overview(self, rows: int) -> Overview:
+        """The cluster at a glance, for people to look at; of anything that there is many of, at most so many rows."""
+        call = self._call()
+        try:
+            call.capacity = self._blocks.capacity()
+        except (BlocksError, OSError):
+            call.capacity = (0, 0)
+        return overview.of(call, rows, limits_enforced=self._blocks.enforces_limits, trouble=self._broken or "")
 
     def object_keys(self) -> Mapping[str, int]:
         return MappingProxyType(self._cluster.state.global_ids)
@@ -222,19 +295,23 @@ class Service:
         self._reply(number, data)
 
     def reset(self, number: int) -> None:
-        """Back to the small cluster that an empty state starts with. Refused while changes are under way.
+        """Back to the small cluster that an empty state starts with, and the configurations of services that it was
+        given. Refused while changes are under way.
 
         Calls that wait for something, other than this one, are answered `unavailable`.
         """
         if not self._cluster.idle:
             raise Refused("busy", "Changes are under way; reset again when they are answered")
+        self._keep_promises()
         state = State()
-        state.commit(seed.events(self._settings.known_clusters))
+        state.commit(seed.events(self._settings))
+        self._import(state)
         self._journal.compact(_encode_record(state.snapshot_record()))
-        self._cluster = Cluster(state, self._settings)
+        self._cluster = self._begin(state)
         self._blocks.reconcile({}, {})
         self._calls.clear()
-        self._due = None
+        self._due = self._cluster.due_at()
+        self._last_changes.clear()
         self._flows.stop()
         self._under_way.clear()
         self._doubts_due = None
@@ -252,9 +329,10 @@ class Service:
     def _load(self) -> Cluster:
         state, settling = replay(self._records_of_journal())
         if not state.generation:
-            first = Applied(seed.events(self._settings.known_clusters))
+            first = Applied(seed.events(self._settings))
             state.commit(first.events)
             settling.append(first)
+        settling += self._import(state)
         for record in settling:
             self._journal.append(_encode_record(record))
         if settling:
@@ -263,7 +341,21 @@ class Service:
         for found in state.objects.values():
             if found.attachments:
                 self._blocks.limit(found.id, *limits.of(self._settings, found))
-        return Cluster(state, self._settings)
+        return self._begin(state)
+
+    def _import(self, state: State) -> list[JournalRecord]:
+        events = kept.imported(state, self._configurations)
+        self.not_imported = [
+            bucket for bucket, text in self._configurations.items() if kept.config(state, bucket) not in (None, text)
+        ]
+        if not events:
+            return []
+        state.commit(events)
+        return [Applied(events)]
+
+    def _begin(self, state: State) -> Cluster:
+        self._volumecare = VolumeCare()
+        return Cluster(state, self._settings, (Qos(), self._volumecare))
 
     def _records_of_journal(self) -> Iterator[JournalRecord]:
         for at, record in enumerate(self._journal.replay()):
@@ -274,7 +366,7 @@ class Service:
                 raise JournalError(text) from error
 
     def _authorise(self, request: Request) -> None:
-        if request.token is None or not hmac.compare_digest(request.token.encode(errors="replace"), self._token):
+        if not matches(request.token, self._token):
             raise Refused("accessDenied", "Wrong or missing token: send 'Authorization: Storpool v1:<SP_AUTH_TOKEN>'")
 
     def _call(
@@ -292,12 +384,22 @@ class Service:
     def _catch_up(self) -> None:
         """Do what is due before anything else sees the state."""
         while self._due is not None and self._due <= self._now():
-            output = self._cluster.tick(self._call())
+            output = self._cluster.tick(self._call_of_time())
             idle = not (output.records or output.answers or output.work)
             self._settle(output)
             self._due = self._cluster.due_at()
             if idle or self._broken is not None:
                 return
+
+    def _call_of_time(self) -> Call:
+        call = self._call()
+        due = self._volumecare.due_at(call.state, call.settings)
+        if due is not None and due <= call.now:
+            try:
+                call.capacity = self._blocks.capacity()
+            except (BlocksError, OSError):
+                pass  # nothing is known to be free, so no snapshots are taken
+        return call
 
     def _finished(self, change: int, failure: Failure | None) -> None:
         self._outcomes.append((change, failure))
@@ -324,9 +426,10 @@ class Service:
         if self._records >= self._settings.compact_every and self._cluster.quiet and self._broken is None:
             self._records = 0
             self._journal.compact(_encode_record(self._cluster.state.snapshot_record()))
-        deferred, self._deferred = self._deferred, []
-        for one in deferred:
-            self._submit(*one)
+        if self._deferred:
+            deferred, self._deferred = self._deferred, []
+            for one in deferred:
+                self._submit(*one)
 
     def _watch_doubts(self) -> None:
         if not moving.in_doubt(self._cluster.state):
@@ -349,32 +452,74 @@ class Service:
         self._doubts_due = again if moving.in_doubt(self._cluster.state) else None
 
     def _emit(self, output: Output) -> None:
-        if output.records and not self._make_durable(output.records):
-            for number in list(self._callers):
-                self._reply(number, Refused("unavailable", self._broken or ""))
+        """Say and begin what the output has, after its records are on disk, and those of the outputs before it: an
+        answer may tell of what they changed."""
+        replies = [
+            (number, self._encode(self._callers[number].route, answer))
+            for number, answer in output.answers
+            if number in self._callers
+        ]
+        promised = _Promised(replies, output.work)
+        if not output.records and not self._promised:
+            self._carry_on(promised)
             return
-        for number, answer in output.answers:
-            self._reply(number, answer)
-        for work in output.work:
-            carried_out = partial(carry_out, self._blocks, self._bridges, work.effects)
-            self._effects.start(carried_out, partial(self._finished, work.change))
+        if not self._append(output.records):
+            return
+        if self._later is None:
+            self._promised.append(promised)
+            self._keep_promises()
+            return
+        if not promised.replies and all(
+            isinstance(record, Prepared) and not record.forward for record in output.records
+        ):
+            self._carry_on(promised)  # the sync of the commit is soon enough for the intent
+            return
+        self._promised.append(promised)
+        if len(self._promised) == 1:
+            self._later(self._keep_promises)
 
-    def _make_durable(self, records: list[JournalRecord]) -> bool:
-        """After a failed write nothing more is served: the state in memory is ahead of the journal."""
+    def _append(self, records: list[JournalRecord]) -> bool:
         try:
             for record in records:
                 self._journal.append(_encode_record(record))
-            self._journal.sync()
         except (JournalError, OSError) as error:
-            self._broken = f"The journal cannot be written: {error}; mend it and start the simulator again"
+            self._break(error)
             return False
+        self._last_changes.extend(enumerate(records, self._recorded + 1))
+        self._recorded += len(records)
         self._records += len(records)
         return True
 
+    def _keep_promises(self) -> None:
+        if not self._promised:
+            return
+        kept, self._promised = self._promised, []
+        try:
+            self._journal.sync()
+        except (JournalError, OSError) as error:
+            self._break(error)
+            return
+        for promised in kept:
+            self._carry_on(promised)
+
+    def _break(self, error: Exception) -> None:
+        """After a failed write nothing more is served: the state in memory is ahead of the journal."""
+        self._broken = f"The journal cannot be written: {error}; mend it and start the simulator again"
+        self._promised.clear()
+        for number in list(self._callers):
+            self._reply(number, Refused("unavailable", self._broken))
+
+    def _carry_on(self, promised: _Promised) -> None:
+        for number, reply in promised.replies:
+            caller = self._callers.pop(number, None)
+            if caller is not None:
+                caller.reply(reply)
+        for work in promised.work:
+            carried_out = partial(carry_out, self._blocks, self._bridges, work.effects)
+            self._effects.start(carried_out, partial(self._finished, work.change))
+
     def _reply(self, number: int, answer: object) -> None:
-        caller = self._callers.pop(number, None)
-        if caller is not None:
-            caller.reply(self._encode(caller.route, answer))
+        self._emit(Output(answers=[(number, answer)]))
 
     def _encode(self, found: Route | None, answer: object) -> Reply:
         if isinstance(answer, Reply):

@@ -9,7 +9,7 @@ import msgspec
 
 
 class KnownCluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Another cluster, or this one."""
+    """As it is registered, with its location."""
 
     cluster_id: str
     """`<location>.<sub-cluster>`"""
@@ -35,11 +35,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     transfer_check_seconds: float = 10.0
     """How often the other cluster of a move that was cut short is asked how it ended."""
     known_clusters: tuple[KnownCluster, ...] = ()
-    """Registered, each with its location and a bridge, in the cluster that an empty state starts with."""
+    """This one and others: registered with their locations, and the others with bridges, in an empty state."""
     disk_recovery_seconds: float = 5.0
     """How long a disk that was away takes until its copies are up to date."""
     disk_drain_seconds: float = 60.0
     """How long the soft-eject of a disk takes."""
+    relocation_seconds: float = 60.0
+    """How long the relocator takes to move a volume or snapshot whose disk sets were changed."""
+    balancer_seconds: float = 5.0
+    """How long the balancer works until it is ready."""
     disk_scrub_seconds: float = 3600.0
     """How long the scrub of a disk takes."""
     compact_every: int = 20_000
@@ -66,9 +70,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Not known (8): deleting a template in use; a placement group in use is always kept."""
     open_device_error: Literal["busy", "invalidParam"] = "busy"
     """Name of the error `'NAME' is open at client N`; older releases said invalidParam."""
+    qos_seconds: float = 60.0
+    """How often storpool_qos looks at the limits of volumes."""
+    volumecare_seconds: float = 60.0
+    """How often VolumeCare looks what is due."""
+    qos_bucket: str = "storpool_qos"
+    """Not known: the bucket of the key-value store with the tiers of storpool_qos, under the key `config`."""
+    volumecare_bucket: str = "volumecare"
+    """Not known: the bucket of the key-value store with VolumeCare's configuration, under the key `config`."""
     error_statuses: dict[str, int] = {}
     """Not known (1): HTTP status by error name, over `simulator.api.errors.STATUS`."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+\.[a-z0-9]+", self.cluster_id):
             raise ValueError(f"cluster id '{self.cluster_id}' is not <location>.<sub-cluster>, each of a-z and 0-9")
+        if self.qos_seconds <= 0 or self.volumecare_seconds <= 0:
+            raise ValueError(
+                "services must look less often than all the time: qos_seconds and volumecare_seconds over 0"
+            )

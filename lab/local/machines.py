@@ -159,7 +159,7 @@ def simulator_argv(state: State) -> list[str]:
     return [
         *SIMULATOR,
         *["--listen", f"{MANAGEMENT.ip}:{STORPOOL_PORT}", "--state", str(state.storpool), "--blocks", "loop"],
-        *["--token-file", str(state.token), "--control"],
+        *["--token-file", str(state.token), "--control", "--control-anywhere"],
     ]
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-_NAME = re.compile(rb'"name":"([A-Za-z]+)"')
+from simulator.api import wire
 
 
 class Metrics:
@@ -24,7 +24,8 @@ class Metrics:
     ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Calls(calls))
-        self._answers = Counter("splab_answers", "HTTP answers by status", ["status"], registry=self._registry)
+        answers = Counter("splab_answers", "HTTP answers by status", ["status"], registry=self._registry)
+        self._answers = cache(lambda status: answers.labels(str(status)))
         self._errors = Counter("splab_errors", "Error answers by StorPool's name", ["name"], registry=self._registry)
         for name, text, value in (
             ("splab_calls_waiting", "Calls without an answer yet", waiting),
@@ -34,10 +35,9 @@ class Metrics:
             Gauge(name, text, registry=self._registry).set_function(value)
 
     def answered(self, status: int, body: bytes) -> None:
-        self._answers.labels(str(status)).inc()
+        self._answers(status).inc()
         if status != 200:
-            found = _NAME.search(body[:200])
-            self._errors.labels(found[1].decode() if found else "unknown").inc()
+            self._errors.labels(wire.error_name(body)).inc()
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

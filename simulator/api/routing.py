@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from simulator.api.errors import Refused, invalid, missing
 from simulator.api.operation import Operation
 from simulator.api.operations import BRIDGE, OPERATIONS
@@ -10,11 +12,11 @@ from simulator.api.scalars import PATH_ARGUMENTS
 from simulator.settings import Settings
 
 
-def _table() -> dict[tuple[str, str], tuple[Operation, tuple[str, ...]]]:
-    table: dict[tuple[str, str], tuple[Operation, tuple[str, ...]]] = {}
+def _table() -> dict[tuple[str, str], list[Operation]]:
+    """By verb and first words. VolumeAbandonDisk is two operations, told apart by what may stand in their paths."""
+    table: dict[tuple[str, str], list[Operation]] = {}
     for operation in OPERATIONS:
-        # snapshotAbandonDisk has volumeAbandonDisk's path; whichever comes first serves both.
-        table.setdefault((operation.verb.value, operation.call), (operation, operation.parameters))
+        table.setdefault((operation.verb.value, operation.call), []).append(operation)
     return table
 
 
@@ -59,6 +61,7 @@ def _bridged(verb: str, rest: str) -> Route:
     return Route(bridged, (), alone=True)
 
 
+@lru_cache(maxsize=4096)
 def _found(verb: str, rest: str) -> tuple[Operation, tuple[str, ...]]:
     name, _, tail = rest.partition("/")
     if name == "KV" and tail:
@@ -67,10 +70,10 @@ def _found(verb: str, rest: str) -> tuple[Operation, tuple[str, ...]]:
     found = _TABLE.get((verb, name))
     if found is None:
         raise _unknown(verb, name)
-    operation, parameters = found
-    if not parameters and not tail:
+    operation = found[0] if len(found) == 1 else next((one for one in found if _fits(one, tail)), found[0])
+    if not operation.parameters and not tail:
         return operation, ()
-    return operation, _arguments(operation, parameters, tail)
+    return operation, _arguments(operation, tail)
 
 
 def _is_own(cluster: str, settings: Settings) -> bool:
@@ -92,8 +95,17 @@ def _unknown(verb: str, name: str) -> Refused:
     return Refused("unknownCall", f"There is no call '{name[:100]}'")
 
 
-def _arguments(operation: Operation, parameters: tuple[str, ...], tail: str) -> tuple[str, ...]:
+def _fits(operation: Operation, tail: str) -> bool:
+    try:
+        _arguments(operation, tail)
+    except Refused:
+        return False
+    return True
+
+
+def _arguments(operation: Operation, tail: str) -> tuple[str, ...]:
     """The last argument may hold slashes, as a key of the key-value store can."""
+    parameters = operation.parameters
     args = tuple(tail.split("/", len(parameters) - 1)) if parameters and tail else ()
     if len(args) != len(parameters) or (tail and not parameters):
         raise invalid(f"{operation.call} takes {len(parameters)} arguments in its path: {operation.path}")

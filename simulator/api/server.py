@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import parse_qsl
 
@@ -19,11 +20,15 @@ import uvicorn
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from simulator.api import wire
+from simulator.api import body, control, wire
+from simulator.api.calls import Calls, disconnected
 from simulator.api.errors import STATUS, Refused
+from simulator.api.faults import Fault, Faults
+from simulator.api.log import Log, Served
+from simulator.api.suffering import Lost, suffer
 from simulator.ports import Reply, Request, Service
 
 _log = structlog.get_logger("simulator.server")
@@ -60,34 +65,56 @@ class Watcher(Protocol):
     def text(self) -> bytes: ...
 
 
+class Desk(Protocol):
+    """Answers what the control API asks of the HTTP layer itself."""
+
+    def serves(self, path: str) -> bool: ...
+
+    def serve(self, request: Request, query: bytes) -> Reply: ...
+
+    def answered(self, request: Request, reply: Reply) -> None:
+        """The service has answered a call that is not this desk's."""
+        ...
+
+
 class Application:
     """The ASGI application over one service."""
 
     def __init__(self, service: Service, limits: Limits | None = None) -> None:
         self._service = service
         self._limits = limits or Limits()
-        self._waiting: set[asyncio.Future[Reply]] = set()
         self._under_way = 0
+        self._twins: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._moved = asyncio.Event()
+        self._next_tick = 0.0
+        """Of the event loop's clock."""
+        self._calls = Calls(service, self._limits.call_seconds, self.moved)
         self.watcher: Watcher | None = None
+        self.log: Log | None = None
+        self.faults: Faults | None = None
+        self.desk: Desk | None = None
+        self.page: Callable[[HttpRequest], ASGIApp | None] = lambda _http: None
+        """What serves a request that is not a call, if it is none."""
         self.crashed: Callable[[BaseException], None] = lambda _error: None
 
     @property
     def waiting(self) -> int:
         """Calls without an answer yet."""
-        return len(self._waiting)
+        return len(self._calls)
 
     def moved(self) -> None:
-        """The service's state may have changed: look again when it must be called."""
-        self._moved.set()
+        """The service's state may have changed: look whether it must be called earlier."""
+        due = self._service.due_in()
+        if due is not None and asyncio.get_running_loop().time() + due < self._next_tick:
+            self._moved.set()
 
     def stop(self) -> None:
         """Answer everyone who waits, and whoever still calls, that the simulator stops."""
         self._stopping = True
-        for waiting in list(self._waiting):
-            if not waiting.done():
-                waiting.set_result(_refusal(_unavailable("The simulator stops")))
+        self._calls.end(_refusal(_unavailable("The simulator stops")))
+        if self.log is not None:
+            self.log.close()
 
     async def tick(self) -> None:
         """Let the service's time pass, for ever."""
@@ -99,6 +126,7 @@ class Application:
                 self.crashed(error)
                 return
             seconds = _QUIETEST_TICK if delay is None else min(max(delay, _BUSIEST_TICK), _QUIETEST_TICK)
+            self._next_tick = asyncio.get_running_loop().time() + seconds
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._moved.wait()
@@ -107,16 +135,18 @@ class Application:
         if scope["type"] != "http":
             return
         http = HttpRequest(scope, receive)
-        if http.method == "GET" and http.url.path == "/metrics" and self.watcher is not None:
+        page = self.page(http)
+        if page is not None:
+            await page(scope, receive, send)
+            return
+        if scope["path"] == "/metrics" and scope["method"] == "GET" and self.watcher is not None:
             await Response(self.watcher.text(), media_type="text/plain; version=0.0.4")(scope, receive, send)
             return
-        self._under_way += 1
-        try:
-            reply = await self._answer(http)
-        except ClientDisconnect:
+        served = Served(0.0, scope["method"], scope["path"], scope["client"][0] if scope["client"] else "")
+        with self._logged(served):
+            reply = await self._reply(http, served)
+        if reply is None:
             return
-        finally:
-            self._under_way -= 1
         if self.watcher is not None:
             self.watcher.answered(reply.status, reply.body)
         headers = {"Cache-Control": "private"}
@@ -126,90 +156,127 @@ class Application:
             headers["Connection"] = "close"  # the rest of the body is not read
         await Response(reply.body, reply.status, headers, media_type=_JSON)(scope, receive, send)
 
-    async def _answer(self, http: HttpRequest) -> Reply:
-        if http.method not in ("GET", "POST"):
-            return _refusal(Refused("unknownCall", f"Calls are GET or POST, not {http.method}"), 405)
-        if self._stopping or self._under_way > self._limits.waiting:
-            return _refusal(_unavailable("The simulator stops" if self._stopping else "Too many calls are under way"))
+    def _logged(self, served: Served) -> contextlib.AbstractContextManager[None]:
+        """Calls of the control API are not logged: whoever reads the log would see little else."""
+        if self.log is None or served.path.startswith(control.BASE):
+            return contextlib.nullcontext()
+        return _Logged(self.log, served)
+
+    async def _reply(self, http: HttpRequest, served: Served) -> Reply | None:
+        """None when nobody shall get an answer, or nobody is there to read it."""
+        self._under_way += 1
         try:
-            body = await self._body(http)
+            reply = await self._answer(http, served)
+        except ClientDisconnect:
+            return None
+        except Lost:
+            http.state.close()
+            await disconnected(http)
+            return None
+        finally:
+            self._under_way -= 1
+        served.answered(reply)
+        return reply
+
+    async def _answer(self, http: HttpRequest, served: Served) -> Reply:
+        ours = self.desk is not None and self.desk.serves(served.path)
+        if http.method not in ("GET", "POST") and not ours:
+            return _refusal(Refused("unknownCall", f"Calls are GET or POST, not {http.method}"), 405)
+        if self._stopping or self._under_way + len(self._twins) > self._limits.waiting:
+            return _refusal(_unavailable("The simulator stops" if self._stopping else "Too many calls are under way"))
+        query: bytes = http.scope["query_string"]
+        try:
+            content = await body.read(http, self._limits.body, self._limits.body_seconds) if body.comes(http) else b""
             if http.method == "GET":
-                body = _json_argument(http.scope["query_string"])
-        except _TooLarge as error:
+                content = _json_argument(query)
+        except body.TooLarge as error:
             return _refusal(Refused("invalidParam", str(error)), 413)
         except TimeoutError:
             descr = f"The body did not come in {self._limits.body_seconds:g} s"
             return _refusal(Refused("invalidParam", descr, transient=True), 408)
         except ValueError as error:
             return _refusal(Refused("invalidParam", str(error)))
-        return await self._submit(Request(http.method, http.scope["path"], body, _token(http)), http)
+        served.keep(content)
+        request = Request(http.method, served.path, content, _token(http))
+        if self.desk is not None and ours:
+            return self.desk.serve(request, query)
+        reply = await self._submit(request, http, served)
+        if self.desk is not None:
+            self.desk.answered(request, reply)
+        return reply
 
-    async def _body(self, http: HttpRequest) -> bytes:
-        limit = self._limits.body
-        announced = http.headers.get("content-length", "0")
-        if announced.isdecimal() and int(announced) > limit:
-            raise _TooLarge(f"A body of {announced} bytes is too large; the limit is {limit}")
-        body = bytearray()
-        async with asyncio.timeout(self._limits.body_seconds):
-            async for part in http.stream():
-                body += part
-                if len(body) > limit:
-                    raise _TooLarge(f"The body is too large; the limit is {limit} bytes")
-        return bytes(body)
+    async def _submit(self, request: Request, http: HttpRequest, served: Served) -> Reply:
+        """Carried out as it should be, unless a fault strikes it."""
+        fault = None if self.faults is None else self.faults.strike(request)
+        if fault is not None:
+            served.fault = fault.title
+        return await self._guarded(request, http, served, fault)
 
-    async def _submit(self, request: Request, http: HttpRequest) -> Reply:
-        """Wait for the reply, the client's leaving or the time limit, whichever is first."""
-        waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-
-        def answered(reply: Reply) -> None:
-            if not waiting.done():
-                waiting.set_result(reply)
-
-        self._waiting.add(waiting)
+    async def _guarded(self, request: Request, http: HttpRequest | None, served: Served, fault: Fault | None) -> Reply:
+        """Also what fails is answered. Raises `ClientDisconnect` and `Lost`."""
         try:
-            number = self._service.submit(request, answered)
-            self._moved.set()
-            if waiting.done():
-                return waiting.result()
-            return await self._wait(number, waiting, http)
-        except (ClientDisconnect, asyncio.CancelledError):
+            if fault is None or self.faults is None:
+                return await self._calls.carry_out(request, http)
+            return await suffer(fault, self.faults.statuses, _Struck(self, request, http, served))
+        except TimeoutError:
+            seconds = self._limits.call_seconds
+            return _refusal(Refused("timeout", f"Not done after {seconds:g} s; what was begun goes on"))
+        except (ClientDisconnect, asyncio.CancelledError, Lost):
             raise
         except Exception as error:  # a defect of ours is still answered in JSON
             _log.exception("call failed", verb=request.verb, path=request.path)
             return _refusal(Refused("internalError", f"The simulator failed: {type(error).__name__}; see its log"))
-        finally:
-            self._waiting.discard(waiting)
 
-    async def _wait(self, number: int, waiting: asyncio.Future[Reply], http: HttpRequest) -> Reply:
-        leaving = asyncio.ensure_future(_disconnected(http))
-        try:
-            await asyncio.wait(
-                (waiting, leaving), timeout=self._limits.call_seconds, return_when=asyncio.FIRST_COMPLETED
-            )
-            if waiting.done():
-                return waiting.result()
-            self._service.cancel(number)
-            self._moved.set()
-            if leaving.done():
-                raise ClientDisconnect
-            return _refusal(
-                Refused("timeout", f"Not done after {self._limits.call_seconds:g} s; what was begun goes on")
-            )
-        finally:
-            leaving.cancel()
+    def _aside(self, work: Coroutine[None, None, None]) -> None:
+        twin = asyncio.create_task(work)
+        self._twins.add(twin)
+        twin.add_done_callback(self._twins.discard)
+
+    async def _again(self, request: Request, served: Served) -> None:
+        """The second life of a call that was answered."""
+        twin = replace(served)
+        with self._logged(twin):
+            twin.answered(await self._guarded(request, None, twin, None))
 
 
-class _TooLarge(Exception):
-    pass
+class _Logged:
+    """The time that a call takes, in the log."""
+
+    def __init__(self, log: Log, served: Served) -> None:
+        self._log = log
+        self._served = served
+
+    def __enter__(self) -> None:
+        self._served.at, self._begun = self._log.now(), time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._served.milliseconds = (time.perf_counter() - self._begun) * 1000
+        self._log.add(self._served)
 
 
-async def _disconnected(http: HttpRequest) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
+class _Struck:
+    """A call that a fault strikes; implements `simulator.api.suffering.Sufferer`."""
+
+    def __init__(self, application: Application, request: Request, http: HttpRequest | None, served: Served) -> None:
+        self._application = application
+        self._request = request
+        self._http = http
+        self._served = served
+
+    async def carry_out(self) -> Reply:
+        return await self._application._calls.carry_out(self._request, self._http)
+
+    def carry_out_aside(self) -> None:
+        self._application._aside(self._application._again(self._request, self._served))
+
+    async def hold(self, until: asyncio.Future[Reply | None]) -> Reply | None:
+        return await self._application._calls.wait(until, self._http)
 
 
 def _json_argument(query: bytes) -> bytes:
     """The `json=` argument of a GET; empty when there is none. Raises ValueError."""
+    if not query:
+        return b""
     try:
         arguments = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
     except ValueError as error:
@@ -222,6 +289,8 @@ def _json_argument(query: bytes) -> bytes:
 
 def _token(http: HttpRequest) -> str | None:
     header = http.headers.get("authorization", "")
+    if header.startswith("Storpool v1:"):  # as clients send it
+        return header[len(_SCHEME) :].strip() or None
     return header[len(_SCHEME) :].strip() or None if header.lower().startswith(_SCHEME) else None
 
 
@@ -238,6 +307,8 @@ class Connection(HttpToolsProtocol):
 
     limits = Limits()
     _head = 0
+    """Bytes that came of a request line and headers that are not whole."""
+    _in_head = True
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
@@ -251,16 +322,19 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._deadline is not None:
-            self._head += len(data)
         super().data_received(data)
-        if self._deadline is not None and self._head > self.limits.head and not self.transport.is_closing():
+        if not self._in_head or self.transport.is_closing():
+            return
+        if self._deadline is None:
+            self._await_head()
+        self._head += len(data)
+        if self._head > self.limits.head:
             self.send_400_response(f"Request line and headers are longer than {self.limits.head} bytes")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._deadline is None:
-            self._await_head()
+        self.scope["state"]["close"] = self.transport.close
+        self._in_head = True
 
     def on_headers_complete(self) -> None:
         self._head_came()
@@ -291,6 +365,7 @@ class Connection(HttpToolsProtocol):
         self._deadline = self.loop.call_later(self.limits.head_seconds, self._too_slow)
 
     def _head_came(self) -> None:
+        self._in_head = False
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

@@ -18,6 +18,7 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     for operation in (*OPERATIONS, *BRIDGE)
 }
 _encode = msgspec.json.Encoder().encode
+_ERROR_NAME = re.compile(rb'"name":"([A-Za-z]+)"')
 _PATTERN = re.compile(r"Expected `str` matching regex '.*'(?= - at |$)")
 
 
@@ -104,6 +105,12 @@ def cluster_success(generation: int, cluster_id: str, data: object) -> bytes:
 
 def failure(refused: Refused) -> bytes:
     return _encode(_error(refused))
+
+
+def error_name(body: bytes) -> str:
+    """Of an answer that `failure` made; `unknown` of any other."""
+    found = _ERROR_NAME.search(body[:200])
+    return found[1].decode() if found else "unknown"
 
 
 def _error(refused: Refused) -> _ErrorEnvelope:

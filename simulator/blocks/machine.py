@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from simulator.blocks import gate, loop, pool, throttle
@@ -20,7 +20,7 @@ from simulator.blocks.links import all_links, link_paths, point, remove
 from simulator.blocks.openers import Opener, openers
 from simulator.blocks.stores import data_extents, explained, set_size
 from simulator.blocks.throttle import NONE, Limits
-from simulator.ports import BlocksError, DeviceBusy, Links
+from simulator.ports import FOREIGN, BlocksError, DeviceBusy, Links
 
 _SETTLE_TRIES = 8
 _SETTLE_SECONDS = 0.025
@@ -53,12 +53,15 @@ class LoopBlocks:
         with explained(f"opening the pool in {self._state}"):
             self._state.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._pool = pool.open_pool(self._state, kind=kind, size=size)
+            self._holds_numbers = loop.holds_numbers(pool.description_path(self._state))
         self._store = self._pool.store
         self._gate = gate.choose(self._state)
         self._enforces_limits = throttle.missing() is None
         self._attached: dict[tuple[int, int], _Attachment] = {}
         self._limits: dict[int, Limits] = {}
         self._guard = threading.Lock()
+        self.neighbours: Mapping[str, Path] = {}
+        """State directories of the other clusters of this process, by cluster id, for devices of their clients."""
 
     @property
     def kind(self) -> str:
@@ -143,7 +146,7 @@ class LoopBlocks:
     def attach(self, key: int, links: Links, *, read_only: bool) -> str:
         with explained(f"attaching object {key} to client {links.client}"):
             self._require(key)
-            wanted = link_paths(self._state, links)
+            wanted = self._paths(links)
             place = (key, links.client)
             old = self._attached.get(place)
             if old is not None and old.tag not in [status.tag for status in self._devices_of(key)]:
@@ -158,6 +161,14 @@ class LoopBlocks:
                 self._say(old.number, NONE)
                 loop.clear(old.number, old.tag, force=True)
             return path
+
+    def _paths(self, links: Links) -> set[Path]:
+        if not links.cluster:
+            return link_paths(self._state, links)
+        state = self.neighbours.get(links.cluster)
+        if state is None:
+            raise BlocksError(f"cluster {links.cluster} is not of this process: its clients cannot have devices here")
+        return link_paths(state, replace(links, client=links.client % FOREIGN))
 
     def _publish(self, place: tuple[int, int], number: int, wanted: set[Path], *, read_only: bool) -> str:
         """Exactly the wanted links lead to the device, and the attachment is known."""
@@ -182,6 +193,9 @@ class LoopBlocks:
         if old is None:
             return
         with explained(f"detaching object {key} from client {client}"):
+            if self._holds_numbers and not force:
+                self._detach_closed(place, old)
+                return
             device = loop.device_path(old.number)
             if not force and self._open(old.number):
                 raise DeviceBusy(f"object {key} is open at client {client}: {_who(device)}")
@@ -199,6 +213,23 @@ class LoopBlocks:
                 raise DeviceBusy(f"object {key} is open at client {client}: {_who(device)}")
             self._forget(place)
             self._forget_limits(key)
+
+    def _detach_closed(self, place: tuple[int, int], old: _Attachment) -> None:
+        """Asks the kernel and not every process whether the device is open, and leaves everything in place if it is."""
+        for _ in range(_SETTLE_TRIES):
+            with loop.leaving(old.number, old.tag) as goes:
+                if goes:
+                    if self._limits.get(place[0], NONE) != NONE:
+                        self._say(old.number, NONE)
+                    remove(self._unused(set(old.links), set(), old.number))
+                    self._forget(place)
+                    self._forget_limits(place[0])
+                    return
+            if self._open(old.number):
+                break
+            time.sleep(_SETTLE_SECONDS)
+        who = _who(loop.device_path(old.number))
+        raise DeviceBusy(f"object {place[0]} is open at client {place[1]}: {who}")
 
     def _say(self, number: int, limits: Limits) -> None:
         if self.enforces_limits:
@@ -262,11 +293,38 @@ class LoopBlocks:
             if lost:
                 raise BlocksError(f"the journal has objects {lost} and the pool {self._pool.root} has no data of them")
             mended += [f"removed {name}, left by an interrupted create" for name in self._store.sweep()]
-            wanted = {(key, links.client): (links, ro) for key, each in attached.items() for links, ro in each}
+            wanted = {
+                (key, links.client): (links, read_only)
+                for key, each in attached.items()
+                for links, read_only in each
+                if not links.cluster or links.cluster in self.neighbours
+            }
+            mended += self._reconcile_foreign_links(wanted)
             mended += self._reconcile_devices(wanted)
             mended += self._reconcile_objects(sizes)
             mended += self._reconcile_links(wanted)
             return mended
+
+    def _reconcile_foreign_links(self, wanted: Mapping[tuple[int, int], tuple[Links, bool]]) -> list[str]:
+        """Of clients of the other clusters, which leave links alone that lead to devices of this one."""
+        mended = []
+        right = {path for links, _ in wanted.values() if links.cluster for path in self._paths(links)}
+        mine = {Path(loop.device_path(status.number)) for status in self._pool.devices()}
+        for state in self.neighbours.values():
+            for path in all_links(state):
+                if path not in right and path.is_symlink() and path.readlink() in mine:
+                    path.unlink()
+                    mended.append(f"removed {path}, which the journal does not have")
+        return mended
+
+    def _devices_of_neighbours(self) -> set[Path]:
+        described = [pool.describe(state) for state in self.neighbours.values()]
+        return {
+            Path(loop.device_path(status.number))
+            for found in described
+            if found is not None
+            for status in pool.devices(found.id)
+        }
 
     def _reconcile_devices(self, wanted: Mapping[tuple[int, int], tuple[Links, bool]]) -> list[str]:
         """Keep each device that is still right; take away every other of this pool."""
@@ -313,15 +371,16 @@ class LoopBlocks:
         mended = []
         right: set[Path] = set()
         for (key, client), (links, read_only) in sorted(wanted.items(), key=lambda item: item[0]):
-            paths = link_paths(self._state, links)
+            paths = self._paths(links)
             right |= paths
             kept = self._attached.get((key, client))
             intact = kept is not None and all(_leads_to(path, kept.number) for path in paths)
             self.attach(key, links, read_only=read_only)
             if not intact:
                 mended.append(f"attached object {key} to client {client} again")
+        others = self._devices_of_neighbours()
         for path in all_links(self._state):
-            if path not in right:
+            if path not in right and not (path.is_symlink() and path.readlink() in others):
                 path.unlink()
                 mended.append(f"removed {path}, which the journal does not have")
         return mended

@@ -90,9 +90,13 @@ def unfinished(state: Path) -> list[Path]:
     return [image(state), state / "pool.json.new", *state.glob("pool-*.img")]
 
 
+def description_path(state: Path) -> Path:
+    return state / "pool.json"
+
+
 def describe(state: Path) -> Description | None:
     """The pool of this state directory; None when none was finished."""
-    path = state / "pool.json"
+    path = description_path(state)
     try:
         fields = json.loads(path.read_text())
         return Description(kind=str(fields["kind"]), id=str(fields["id"]), size=int(fields["size"]))

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from simulator.api.errors import Refused, busy
 from simulator.api.schema.answers import Ok
 from simulator.cluster import background, limits
+from simulator.cluster.background import Companion
 from simulator.cluster.effects import Attach, Cause, Delete, Detach, Effect, Failure
 from simulator.cluster.plan import Call, Handler, Hold, Plan, Wait
 from simulator.cluster.records import (
@@ -20,6 +22,7 @@ from simulator.cluster.records import (
     Applied,
     Committed,
     JournalRecord,
+    Object,
     Prepared,
 )
 from simulator.cluster.state import State
@@ -85,9 +88,10 @@ class _Late:
 class Cluster:
     """One StorPool cluster. Call numbers are the caller's; 0 is nobody's."""
 
-    def __init__(self, state: State, settings: Settings) -> None:
+    def __init__(self, state: State, settings: Settings, companions: tuple[Companion, ...] = ()) -> None:
         self.state = state
         self._settings = settings
+        self._companions = companions
         self._last_change = 0
         self._pending: dict[int, _Pending] = {}
         self._late: dict[int, _Late] = {}
@@ -132,7 +136,9 @@ class Cluster:
             output.records.append(Aborted(change))
             if pending.number:
                 output.answers.append((pending.number, self._refusal(failure)))
-        self._release(change)
+            elif pending.plan.failed is not None:
+                pending.plan.failed(self._refusal(failure))
+        self._release(change, pending.plan.touches)
         for use in pending.plan.uses:
             self._used[use] -= 1
             if not self._used[use]:
@@ -145,6 +151,9 @@ class Cluster:
         output = Output()
         for plan in background.due_plans(call):
             if not self._is_held_up(plan):
+                self._carry_out(0, plan, call.now, output)
+        for plan in chain.from_iterable(companion.due_plans(call) for companion in self._companions):
+            if not self._is_held_up(plan) and self._leaving(plan) is None:
                 self._carry_out(0, plan, call.now, output)
         for change, late in self._late.items():
             if late.again_at is not None and late.again_at <= call.now:
@@ -170,6 +179,10 @@ class Cluster:
             self._earliest_as_of = self.state.watch_changes
         if self._earliest is not None:
             times.append(self._earliest)
+        for companion in self._companions:
+            due = companion.due_at(self.state, self._settings)
+            if due is not None:
+                times.append(due)
         return min(times, default=None)
 
     # Plans.
@@ -177,8 +190,8 @@ class Cluster:
     def _ask(self, asked: _Asked, output: Output) -> None:
         try:
             outcome = asked.handler(*asked.arguments)
-            if isinstance(outcome, Plan):
-                self._check_not_leaving(outcome)
+            if isinstance(outcome, Plan) and (leaving := self._leaving(outcome)) is not None:
+                raise busy(f"'{leaving.shown_name}' is moving to cluster {leaving.leaving_to}")
         except Refused as refused:
             output.answers.append((asked.number, refused))
             return
@@ -194,14 +207,13 @@ class Cluster:
         else:
             self._carry_out(asked.number, outcome, asked.now, output)
 
-    def _check_not_leaving(self, plan: Plan) -> None:
+    def _leaving(self, plan: Plan) -> Object | None:
+        """What the plan needs and another cluster takes over."""
         leaving = self.state.leaving
         if not leaving or plan.moves:
-            return
-        for needed in (*plan.touches, *plan.uses):
-            if needed in leaving:
-                found = self.state.objects[int(needed)]
-                raise busy(f"'{found.shown_name}' is moving to cluster {found.leaving_to}")
+            return None
+        needed = next((needed for needed in (*plan.touches, *plan.uses) if needed in leaving), None)
+        return None if needed is None else self.state.objects[int(needed)]
 
     def _is_held_up(self, plan: Plan) -> bool:
         held, used = self._held, self._used
@@ -246,15 +258,16 @@ class Cluster:
         if self._waiting or self._holding:
             self._answer_ready(output)
 
-    def _release(self, change: int) -> None:
-        for touched in [touched for touched, holder in self._held.items() if holder == change]:
-            del self._held[touched]
+    def _release(self, holder: int, touches: Iterable[int | str]) -> None:
+        for touched in touches:
+            if self._held.get(touched) == holder:
+                del self._held[touched]
 
     def _unpark(self, output: Output) -> None:
         """Plan the parked calls again; one that is still held up lets no later call for the same things pass."""
         if not self._parked:
             return
-        self._release(PARKED)
+        self._release(PARKED, tuple(self._held))
         parked, self._parked = self._parked, []
         for asked in parked:
             self._ask(asked, output)

@@ -70,6 +70,7 @@ def fetch(call: Call, body: FetchDesc) -> Plan:
         recovering_until=until,
         backup_of=offer.globalId if body.backup else "",
         backup_of_visible=offer.visibleId if body.backup else 0,
+        vag=policy.allocation_group(parent, placement) if parent is not None else 0,
         **placement,
     )
     events: list[Event] = [Put(new)]

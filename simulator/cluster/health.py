@@ -34,7 +34,14 @@ def recovered(call: Call, disk: Disk) -> float:
     since = max(disk.back_since, call.state.servers[disk.server].back_since)
     if not since:
         return 1.0
-    return _share(call.now - since, call.settings.disk_recovery_seconds)
+    return share(call.now - since, call.settings.disk_recovery_seconds)
+
+
+def undisturbed(call: Call) -> bool:
+    """Whether every disk is in use, up to date and to stay."""
+    return all(
+        in_sync(call, disk) and disk.soft_eject == "off" and not disk.ejected for disk in call.state.disks.values()
+    )
 
 
 def in_sync(call: Call, disk: Disk) -> bool:
@@ -46,7 +53,12 @@ def drained(call: Call, disk: Disk) -> float:
     if disk.soft_eject == "off":
         return 0.0
     moved = disk.drained_seconds + (call.now - disk.drained_since if disk.soft_eject == "on" else 0.0)
-    return _share(moved, call.settings.disk_drain_seconds)
+    return share(moved, call.settings.disk_drain_seconds)
+
+
+def blocks_balancing(state: State, disk: Disk) -> bool:
+    """Whether the balancer leaves alone what is on it: it is down, or is being drained."""
+    return disk.soft_eject != "off" or disk.ejected or not disk_up(state, disk)
 
 
 def scrubbed(call: Call, disk: Disk) -> float:
@@ -54,7 +66,7 @@ def scrubbed(call: Call, disk: Disk) -> float:
     if not disk.scrub_started:
         return 0.0
     until = disk.scrub_paused_since or call.now
-    return _share(until - disk.scrub_started - disk.scrub_paused_seconds, call.settings.disk_scrub_seconds)
+    return share(until - disk.scrub_started - disk.scrub_paused_seconds, call.settings.disk_scrub_seconds)
 
 
 def last_scrub(call: Call, disk: Disk) -> int:
@@ -64,5 +76,6 @@ def last_scrub(call: Call, disk: Disk) -> int:
     return disk.last_scrub
 
 
-def _share(seconds: float, whole: float) -> float:
+def share(seconds: float, whole: float) -> float:
+    """How much of what takes the whole time is done, from 0 to 1."""
     return min(1.0, max(0.0, seconds) / whole) if whole else 1.0

@@ -10,7 +10,6 @@ from simulator.api.schema.answers import Ok
 from simulator.api.schema.keyvalue import BucketDesc, BucketSetDesc, BucketsList
 from simulator.cluster.plan import Call, Plan
 from simulator.cluster.records import Bucket, Drop, Put
-from simulator.cluster.state import State
 
 LONGEST_VALUE = 1 << 20
 """Bytes of a value's UTF-8. StorPool's limit is not known."""
@@ -23,13 +22,13 @@ def buckets(call: Call) -> BucketsList:
 
 
 def bucket_list(call: Call) -> BucketDesc:
-    found = _bucket(call.state, call.args[0])
+    found = call.state.bucket(call.args[0])
     return BucketDesc(name=found.name, version=found.version, pairs=dict(found.pairs))
 
 
 def bucket_get(call: Call) -> BucketDesc:
     name, key = call.args
-    found = _bucket(call.state, name)
+    found = call.state.bucket(name)
     if key not in found.pairs:
         raise errors.missing("Key", key)
     return BucketDesc(name=found.name, version=found.version, pairs={key: found.pairs[key]})
@@ -38,20 +37,20 @@ def bucket_get(call: Call) -> BucketDesc:
 def bucket_create(call: Call) -> Plan:
     """An empty bucket of version 0."""
     state, name = call.state, call.args[0]
-    if _find(state, name) is not None:
+    if name in state.buckets_by_name:
         raise errors.exists(name)
     return Plan(Ok(), [Put(Bucket(id=state.next_id["bucket"], name=name))], touches=(f"bucket {name}",))
 
 
 def bucket_delete(call: Call) -> Plan:
     """With everything in it."""
-    found = _bucket(call.state, call.args[0])
+    found = call.state.bucket(call.args[0])
     return Plan(Ok(), [Drop("bucket", found.id)], touches=(f"bucket {found.name}",))
 
 
 def bucket_set(call: Call, body: BucketSetDesc) -> Plan:
     """All keys or none; the version grows by one when anything is different from before."""
-    found = _bucket(call.state, call.args[0])
+    found = call.state.bucket(call.args[0])
     if body.runIfVersionIs is not None and body.runIfVersionIs != found.version:
         text = f"Bucket '{found.name}' has version {found.version}, not {body.runIfVersionIs}"
         raise Refused("runIfVersionIsMismatch", text)
@@ -65,14 +64,3 @@ def bucket_set(call: Call, body: BucketSetDesc) -> Plan:
         return Plan(Ok())
     new = msgspec.structs.replace(found, pairs=pairs, version=found.version + 1)
     return Plan(Ok(), [Put(new)], touches=(f"bucket {found.name}",))
-
-
-def _bucket(state: State, name: str) -> Bucket:
-    found = _find(state, name)
-    if found is None:
-        raise errors.missing("Bucket", name)
-    return found
-
-
-def _find(state: State, name: str) -> Bucket | None:
-    return next((found for found in state.table(Bucket).values() if found.name == name), None)

@@ -1,8 +1,9 @@
 """An object changes its cluster: what each of the two does of it (spec storpool-api 7.8).
 
-The new cluster leads: the old one marks the objects as leaving, the new one copies and commits them together with an
-`Arrival`, the old one drops them, the new one forgets the arrival. Its committed record alone decides whose they are: a
-cluster that does not know how it ended asks, and what neither arrived nor is on its way stays.
+The new cluster leads: it numbers the attempt, the old one marks the objects as leaving, the new one copies and commits
+them in its `Arrival`, the old one drops them, the new one forgets the arrival. That record alone decides whose they
+are: a cluster that does not know how it ended asks, and what neither arrived nor is on its way stays. Messages may
+come late or twice, so each has the number, and a number that is over is not begun again.
 """
 
 from __future__ import annotations
@@ -11,14 +12,30 @@ import msgspec
 
 from simulator.api import errors
 from simulator.api.schema.answers import Ok
-from simulator.api.schema.transfers import Answered, ArriveDesc, DepartDesc, Departure, Moved, Offer
+from simulator.api.schema.transfers import (
+    Answered,
+    ArriveDesc,
+    BeginDesc,
+    Begun,
+    DepartDesc,
+    Departure,
+    Moved,
+    Offer,
+)
 from simulator.cluster import policy
 from simulator.cluster.effects import Delete, Effect, Fetch
 from simulator.cluster.exports import offer
 from simulator.cluster.plan import Call, Plan
-from simulator.cluster.records import NO_PARENT, OWNER, Arrival, Drop, Event, Object, Put
+from simulator.cluster.records import NO_PARENT, OWNER, Arrival, Drop, Event, Object, Put, RemoteCluster
+from simulator.cluster.remote import neighbours
 from simulator.cluster.state import State
 from simulator.cluster.volumes import check_no_target, detach_all
+
+
+def begin(call: Call, body: BeginDesc) -> Plan:
+    """Number an attempt, durably, so that no later one has the number too."""
+    move = call.state.next_id["arrival"]
+    return Plan(Begun(move=move), [Put(Arrival(id=move, source=body.source))], touches=("arrivals",))
 
 
 def depart(call: Call, body: DepartDesc) -> Plan:
@@ -27,9 +44,13 @@ def depart(call: Call, body: DepartDesc) -> Plan:
     found = state.find(body.object)
     if found is None:
         raise errors.missing("Volume", body.object)
+    if body.move < found.move or any(body.move <= one.last_move for one in _neighbours(state, body.to)):
+        raise errors.invalid(f"Move {body.move} of cluster {body.to} is over")
     moving = [found, *_own_ancestors(state, found)]
     if found.leaving_to == body.to:
-        return Plan(_departure(state, found, moving), moves=True)
+        # What is on record of an attempt that the other cluster gave up without saying so.
+        again: list[Event] = [Put(msgspec.structs.replace(one, move=body.move)) for one in moving if one.leaving_to]
+        return Plan(_departure(state, found, moving), again, touches=tuple(one.id for one in moving), moves=True)
     _check_may_leave(call, found)
     effects: list[Effect] = []
     if found.attachments:
@@ -37,8 +58,7 @@ def depart(call: Call, body: DepartDesc) -> Plan:
             raise errors.busy(f"'{found.shown_name}' is attached in cluster {call.settings.cluster_id}")
         effects.extend(detach_all(found, force=body.onAttached == "detachForce"))
     events: list[Event] = [
-        Put(msgspec.structs.replace(one, leaving_to=body.to, leaving_with=found.global_id, attachments={}))
-        for one in moving
+        Put(msgspec.structs.replace(one, leaving_to=body.to, move=body.move, attachments={})) for one in moving
     ]
     touches = tuple(one.id for one in moving)
     return Plan(_departure(state, found, moving), events, effects, touches)
@@ -83,6 +103,8 @@ def _departure(state: State, found: Object, moving: list[Object]) -> Departure:
 def arrive(call: Call, body: ArriveDesc) -> Plan:
     """Copies of all, oldest first; those that move are owned here from the commit on."""
     state = call.state
+    if body.move not in state.table(Arrival):
+        raise errors.invalid(f"Move {body.move} was not begun")
     policy.check_space(call)
     serial = state.next_serial
     effects: list[Effect] = []
@@ -116,8 +138,8 @@ def arrive(call: Call, body: ArriveDesc) -> Plan:
         parent = new
         serial += 1
     moved = tuple(member.globalId for member in body.members if member.moves)
-    events.append(Put(Arrival(id=serial, source=body.source, global_ids=moved)))
-    serials = serial + 1 - state.next_serial
+    events.append(Put(Arrival(id=body.move, source=body.source, global_ids=moved)))
+    serials = serial - state.next_serial
     return Plan(Ok(), events, effects, tuple(touches), tuple(dict.fromkeys(uses)), serials=serials)
 
 
@@ -161,48 +183,51 @@ def _arrived(call: Call, member: Offer, serial: int, parent: Object | None, visi
         state=OWNER if member.moves else "slaveCopy",
         backup_of=member.backupOf,
         backup_of_visible=member.backupOfVisible,
+        vag=policy.allocation_group(parent, placement) if parent is not None else 0,
         **placement,
     )
 
 
 def departed(call: Call, body: Moved) -> Plan:
     """The other cluster has them: drop what is left here. May be repeated."""
-    state = call.state
-    leaving = [state.objects[serial] for serial in state.leaving]
-    gone = [one for one in leaving if one.global_id in body.globalIds and one.leaving_to == body.cluster]
-    events: list[Event] = [Drop("export", export.id) for one in gone for export in state.exported(one.id)]
+    gone = _leaving(call.state, body)
+    events: list[Event] = [Drop("export", export.id) for one in gone for export in call.state.exported(one.id)]
     events += [Drop("object", one.id) for one in gone]
+    events += [
+        Put(msgspec.structs.replace(one, last_move=body.move))
+        for one in _neighbours(call.state, body.cluster)
+        if one.last_move < body.move
+    ]
     touches: tuple[int | str, ...] = (*(one.id for one in gone), "remote")
     return Plan(Ok(), events, touches=touches, late=[Delete(one.id) for one in gone], moves=True)
 
 
 def stay(call: Call, body: Moved) -> Plan:
     """The other cluster does not take them."""
-    state = call.state
-    leaving = [state.objects[serial] for serial in state.leaving]
-    kept = [one for one in leaving if one.global_id in body.globalIds and one.leaving_to == body.cluster]
-    events: list[Event] = [Put(msgspec.structs.replace(one, leaving_to="", leaving_with="")) for one in kept]
+    kept = _leaving(call.state, body)
+    events: list[Event] = [Put(msgspec.structs.replace(one, leaving_to="", move=0)) for one in kept]
     return Plan(Ok(), events, touches=tuple(one.id for one in kept), moves=True)
 
 
+def _leaving(state: State, body: Moved) -> list[Object]:
+    found = [state.objects[serial] for serial in state.leaving]
+    return [one for one in found if (one.leaving_to, one.move) == (body.cluster, body.move)]
+
+
+def _neighbours(state: State, cluster_id: str) -> list[RemoteCluster]:
+    """The record of the cluster, if it is registered."""
+    return [state.table(RemoteCluster)[one.record] for one in neighbours(state) if one.cluster_id == cluster_id]
+
+
 def settled(call: Call, body: Moved) -> Plan:
-    """The old cluster has dropped them."""
-    known = [
-        arrival
-        for arrival in call.state.table(Arrival).values()
-        if arrival.source == body.cluster and set(arrival.global_ids) <= set(body.globalIds)
-    ]
-    return Plan(Ok(), [Drop("arrival", arrival.id) for arrival in known])
+    """The old cluster has dropped them, or never will."""
+    known = body.move in call.state.table(Arrival)
+    return Plan(Ok(), [Drop("arrival", body.move)] if known else [], touches=("arrivals",))
 
 
 def arrived(call: Call, body: Moved) -> Answered:
     """`yes`: they came here from the asking cluster. `until` is not 0 while that is not decided."""
-    wanted = set(body.globalIds)
-    if call.under_way & wanted:
+    if str(body.move) in call.under_way:
         return Answered(until=call.now + call.settings.transfer_check_seconds)
-    return Answered(
-        yes=any(
-            arrival.source == body.cluster and wanted <= set(arrival.global_ids)
-            for arrival in call.state.table(Arrival).values()
-        )
-    )
+    found = call.state.table(Arrival).get(body.move)
+    return Answered(yes=found is not None and found.source == body.cluster and bool(found.global_ids))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from simulator.api import errors
 from simulator.api.schema.answers import FaultSet, GroupDesc, Ok
 from simulator.api.schema.requests import GroupUpdateDesc
+from simulator.cluster import relocator
 from simulator.cluster.plan import Call, Plan
-from simulator.cluster.records import Drop, Group, Object, Put, Template
+from simulator.cluster.records import Drop, Event, Group, Object, Put, Template
 
 
 def groups_list(call: Call) -> dict[str, GroupDesc]:
@@ -40,7 +43,19 @@ def group_update(call: Call, body: GroupUpdateDesc) -> Plan:
         raise errors.exists(new_name)
     disks = tuple(sorted((set(old.disks) | set(body.addDisks)) - set(body.rmDisks)))
     new = msgspec.structs.replace(old, name=new_name, disks=disks)
-    return Plan(Ok(), [] if found is not None and new == old else [Put(new)])
+    if found is not None and new == old:
+        return Plan(Ok())
+    return Plan(Ok(), [Put(new), *_moves(call, old, new)])
+
+
+def _moves(call: Call, old: Group, new: Group) -> Iterator[Event]:
+    """Of the volumes and snapshots that are on other disks of the group, or on others instead."""
+    if new.disks == old.disks:
+        return
+    after = call.state.with_records([new])
+    for found in call.state.objects.values():
+        if new.id in found.placement[:3]:
+            yield from relocator.moved(call, found, found, after)
 
 
 def group_delete(call: Call) -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 
+from simulator.api.errors import Refused
 from simulator.api.schema.answers import Ok
 from simulator.cluster.effects import Delete, Effect
 from simulator.cluster.records import Event
@@ -69,6 +70,8 @@ class Plan:
     """It is a step of a move to another cluster, and may touch what is leaving."""
     serials: int = 0
     """How many new serials the plan uses, from `State.next_serial` on."""
+    failed: Callable[[Refused], None] | None = None
+    """Told that the effects failed, when no call asked for the change."""
 
 
 Handler = Callable[..., object]

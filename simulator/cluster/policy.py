@@ -101,6 +101,12 @@ def of_source(source: Object) -> Placement:
     )
 
 
+def allocation_group(source: Object, placement: Placement) -> int:
+    """What is made from a source is in its allocation group; with another placement it has one of its own, 0."""
+    taken = (placement["place_head"], placement["place_all"], placement["place_tail"], placement["replication"])
+    return source.allocation_group if taken == source.placement else 0
+
+
 def resolve(call: Call, body: Policy, template: Template | None, source: Object | None) -> Placement:
     """Placement of a new object; refused when the groups have too few servers for the replication."""
     wanted = chosen(call, body)
@@ -138,6 +144,8 @@ def check_servers(call: Call, placement: Placement) -> None:
     state, copies = call.state, placement["replication"]
     groups = places(placement["place_head"], placement["place_all"], placement["place_tail"], copies)
     servers = [{state.disks[disk].server for disk in state.groups[group].disks} for group in groups]
+    if all(len(each) >= copies for each in servers):
+        return
     some = range(1, 2 if placement["reuse_server"] else copies + 1)
     # Hall's condition: any n copies together have n servers to choose from.
     if not all(len(set().union(*chosen)) >= n for n in some for chosen in combinations(servers, n)):

@@ -63,6 +63,10 @@ class Object(Record, frozen=True, kw_only=True, tag="object"):
     """Unix seconds; 0 is never."""
     gone_at: float = 0.0
     """Unix seconds at which a deleted snapshot's data is merged; 0 while it is not deleted."""
+    vag: int = 0
+    """Its allocation group; 0 is one of its own, with its serial as the id."""
+    abandoned: tuple[int, ...] = ()
+    """Disks on which it gave up its copies."""
 
     state: str = OWNER
     """In the multicluster: owner, clusterLocal, clusterLocalAutoReconcile or slaveCopy."""
@@ -73,12 +77,21 @@ class Object(Record, frozen=True, kw_only=True, tag="object"):
     backup_of_visible: int = 0
     leaving_to: str = ""
     """Id of the cluster that takes it over; until that is settled nothing here may change it."""
-    leaving_with: str = ""
-    """Global id of what was asked to move, this or its descendant."""
+    move: int = 0
+    """That cluster's number of this attempt."""
 
     @property
     def shown_name(self) -> str:
         return self.name or "~" + self.global_id
+
+    @property
+    def allocation_group(self) -> int:
+        return self.vag or self.id
+
+    @property
+    def placement(self) -> tuple[int, int, int, int]:
+        """What says on which disks its copies may be."""
+        return self.place_head, self.place_all, self.place_tail, self.replication
 
 
 class Template(Record, frozen=True, kw_only=True, tag="template"):
@@ -101,6 +114,34 @@ class Group(Record, frozen=True, kw_only=True, tag="group"):
 
     name: str
     disks: tuple[int, ...]
+
+
+class Vag(Record, frozen=True, kw_only=True, tag="vag"):
+    """What was chosen for an allocation group; it is forgotten with the last volume or snapshot of the group."""
+
+    sets: int | None = None
+    """How many disk sets it has; None for as many as any other."""
+    overrides: dict[int, tuple[int, ...]] = {}
+    """By number of the disk set: disks that the balancer chose, that of the tail last."""
+
+
+class Relocation(Record, frozen=True, kw_only=True, tag="relocation"):
+    """The volume or snapshot of this id is where it was until the relocator has moved it."""
+
+    since: float
+    """Unix seconds."""
+    sets: tuple[tuple[int, ...], ...]
+    """Disk sets that hold its copies: object number n is on set n modulo their count."""
+
+
+class Balancer(Record, frozen=True, kw_only=True, tag="balancer"):
+    """The run of the balancer, of which there is at most one."""
+
+    since: float
+    """Unix seconds."""
+    overrides: dict[int, dict[int, tuple[int, ...]]]
+    """What it found, by allocation group."""
+    committed: bool = False
 
 
 class Disk(Record, frozen=True, kw_only=True, tag="disk"):
@@ -169,6 +210,8 @@ class RemoteCluster(Record, frozen=True, kw_only=True, tag="remote-cluster"):
     """The second part of the ids of its objects; the location's id is the first."""
     location: int
     name: str
+    last_move: int = 0
+    """Its number of the last move from here to there that is over."""
 
 
 class Bridge(Record, frozen=True, kw_only=True, tag="bridge"):
@@ -194,11 +237,12 @@ class Exported(Record, frozen=True, kw_only=True, tag="export"):
 
 
 class Arrival(Record, frozen=True, kw_only=True, tag="arrival"):
-    """What was taken over from another cluster, until that one has dropped it."""
+    """An attempt to take something over from another cluster, until that one has dropped it. Ids only grow."""
 
     source: str
     """Id of that cluster."""
-    global_ids: tuple[str, ...]
+    global_ids: tuple[str, ...] = ()
+    """What has come; empty before the commit."""
 
 
 class Maintenance(Record, frozen=True, kw_only=True, tag="maintenance"):
@@ -259,6 +303,9 @@ AnyRecord = (
     Object
     | Template
     | Group
+    | Vag
+    | Relocation
+    | Balancer
     | Disk
     | Server
     | Client

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from simulator.api import errors
-from simulator.api.schema.answers import GroupSnapshot, GroupSnapshots, Ok, SnapshotCreated, Summary
+from simulator.api.schema.answers import GroupSnapshot, GroupSnapshots, Ok, SnapshotCreated
 from simulator.api.schema.requests import (
     GroupSnapshotsSpec,
     SnapshotUpdateDesc,
@@ -19,7 +19,7 @@ from simulator.api.schema.requests import (
     VolumeRevertDesc,
     VolumeSnapshotDesc,
 )
-from simulator.cluster import policy
+from simulator.cluster import policy, relocator
 from simulator.cluster.effects import Attach, Clone, CloneGroup, Delete, Effect
 from simulator.cluster.plan import Call, Plan
 from simulator.cluster.records import NO_PARENT, Drop, Event, Object, Put
@@ -35,16 +35,16 @@ from simulator.cluster.volumes import (
 )
 
 
-def snapshots_list(call: Call) -> list[Summary]:
+def snapshots_list(call: Call) -> list[msgspec.Raw]:
     """Those that are being deleted included."""
     return [summary(call, found) for found in call.state.objects.values() if found.snapshot]
 
 
-def snapshot_list(call: Call) -> list[Summary]:
+def snapshot_list(call: Call) -> list[msgspec.Raw]:
     return [summary(call, call.state.snapshot(call.args[0]))]
 
 
-def volume_list_snapshots(call: Call) -> list[Summary]:
+def volume_list_snapshots(call: Call) -> list[msgspec.Raw]:
     return [summary(call, found) for found in call.state.ancestors(call.state.volume(call.args[0]))]
 
 
@@ -68,10 +68,13 @@ class _Taken:
     name: str
     """That nobody else may take meanwhile."""
     placement: policy.Placement
+    moving: list[Event]
+    """Where the snapshot is, while the volume is relocated."""
 
     @property
     def events(self) -> list[Event]:
-        return [Put(self.snapshot), Put(msgspec.structs.replace(self.volume, parent=self.snapshot.id))]
+        parent = msgspec.structs.replace(self.volume, parent=self.snapshot.id)
+        return [Put(self.snapshot), *self.moving, Put(parent)]
 
     @property
     def clone(self) -> Clone:
@@ -104,9 +107,11 @@ def _take(call: Call, volume: Object, serial: int, body: VolumeSnapshotDesc) -> 
         auto_name=not body.name,
         bound=bool(body.bind),
         delete_date=delete_date(call, body.targetDeleteDate, body.deleteAfter) or 0,
+        vag=policy.allocation_group(volume, placement),
+        abandoned=volume.abandoned,
         **placement,
     )
-    return _Taken(volume, snapshot, name, placement)
+    return _Taken(volume, snapshot, name, placement, relocator.inherited(call, volume, snapshot))
 
 
 def snapshot_create(call: Call, body: VolumeSnapshotDesc | None) -> Plan:
@@ -180,7 +185,8 @@ def snapshot_update(call: Call, body: SnapshotUpdateDesc | None) -> Plan:
     if not changed:
         return Plan(Ok(), touches=touches)
     new = msgspec.structs.replace(old, **changed)
-    return Plan(Ok(), [Put(new)], relink(call, old, new), touches, policy.uses(policy.of_source(new)))
+    events = [Put(new), *relocator.moved(call, old, new)]
+    return Plan(Ok(), events, relink(call, old, new), touches, policy.uses(policy.of_source(new)))
 
 
 def snapshot_delete(call: Call) -> Plan:
@@ -229,6 +235,7 @@ def volume_revert(call: Call, body: VolumeRevertDesc) -> Plan:
         size=snapshot.size if body.revertSize else old.size,
         parent=snapshot.id,
         original_parent=snapshot.id,
+        vag=old.allocation_group,
     )
     effects: list[Effect] = [Clone(snapshot.id, serial, new.size), *detach_all(old, force=True)]
     effects += [

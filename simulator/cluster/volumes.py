@@ -8,9 +8,9 @@ import msgspec
 
 from simulator.api import errors
 from simulator.api.scalars import SECTOR
-from simulator.api.schema.answers import Ok, Summary, VolumeCreated
+from simulator.api.schema.answers import Ok, VolumeCreated
 from simulator.api.schema.requests import VolumeCreateDesc, VolumeDeleteDesc, VolumeUpdateDesc
-from simulator.cluster import iscsi, policy
+from simulator.cluster import iscsi, policy, relocator
 from simulator.cluster.effects import Attach, Clone, Create, Delete, Detach, Effect, Resize
 from simulator.cluster.plan import Call, Plan
 from simulator.cluster.records import NO_PARENT, NOT_SET, Drop, Event, Object, Put, Template
@@ -19,11 +19,11 @@ from simulator.cluster.summary import base36, links, summary
 NAME_BYTES = 199
 
 
-def volumes_list(call: Call) -> list[Summary]:
+def volumes_list(call: Call) -> list[msgspec.Raw]:
     return [summary(call, found) for found in call.state.objects.values() if not found.snapshot]
 
 
-def volume_list(call: Call) -> list[Summary]:
+def volume_list(call: Call) -> list[msgspec.Raw]:
     return [summary(call, call.state.volume(call.args[0]))]
 
 
@@ -60,7 +60,7 @@ def volume_create(call: Call, body: VolumeCreateDesc) -> Plan:
     size = _size(call, body.size, template, parent)
     placement = policy.resolve(call, body, template, parent)
     policy.check_space(call)
-    volume = _new_volume(call, body, state.next_serial, size, parent.id if parent else NO_PARENT, placement)
+    volume = _new_volume(call, body, state.next_serial, size, parent, placement)
     effect: Effect = Clone(parent.id, volume.id, size) if parent else Create(volume.id, size)
     uses: tuple[int | str, ...] = policy.uses(placement)
     if parent is not None:
@@ -91,15 +91,22 @@ def _create_copy(call: Call, body: VolumeCreateDesc, template: Template | None, 
         taken_on=source.visible_id,
         auto_name=True,
         transient=True,
+        vag=source.allocation_group,
+        abandoned=source.abandoned,
         **policy.of_source(source),
     )
     check_name_free(call, middle.name)
-    volume = _new_volume(call, body, serial + 1, size, middle.id, placement)
+    volume = _new_volume(call, body, serial + 1, size, middle, placement)
     answer = _created(volume)
     answer.autoName = middle.name
     return Plan(
         answer,
-        [Put(middle), Put(msgspec.structs.replace(source, parent=middle.id)), Put(volume)],
+        [
+            Put(middle),
+            *relocator.inherited(call, source, middle),
+            Put(msgspec.structs.replace(source, parent=middle.id)),
+            Put(volume),
+        ],
         [Clone(source.id, middle.id, source.size), Clone(middle.id, volume.id, size)],
         (source.id, middle.name, body.name or ""),
         policy.uses(placement),
@@ -120,7 +127,7 @@ def _size(call: Call, asked: int | None, template: Template | None, source: Obje
 
 
 def _new_volume(
-    call: Call, body: VolumeCreateDesc, serial: int, size: int, parent: int, placement: policy.Placement
+    call: Call, body: VolumeCreateDesc, serial: int, size: int, parent: Object | None, placement: policy.Placement
 ) -> Object:
     return Object(
         id=serial,
@@ -129,8 +136,9 @@ def _new_volume(
         size=size,
         created=int(call.now),
         visible_id=serial,
-        parent=parent,
-        original_parent=parent,
+        parent=parent.id if parent else NO_PARENT,
+        original_parent=parent.id if parent else NO_PARENT,
+        vag=policy.allocation_group(parent, placement) if parent else 0,
         tags=policy.merge_tags({}, body.tags),
         **placement,
     )
@@ -171,7 +179,8 @@ def volume_update(call: Call, body: VolumeUpdateDesc) -> Plan:
         policy.check_servers(call, policy.of_source(new))
     effects.extend(relink(call, old, new))
     uses = policy.uses(policy.of_source(new))
-    return Plan(Ok(), [Put(new)], effects, touches, uses, forward=new_size < old.size)
+    events = [Put(new), *relocator.moved(call, old, new)]
+    return Plan(Ok(), events, effects, touches, uses, forward=new_size < old.size)
 
 
 def _resized(body: VolumeUpdateDesc, old: Object) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from simulator.api import errors
+from simulator.api.errors import Refused
 from simulator.api.schema.answers import Ok
 from simulator.api.schema.requests import ReassignItem, ReassignWaitDesc
 from simulator.multicluster.addressing import home_of
@@ -95,6 +96,9 @@ def _attach_exported(here: Here, item: ReassignItem) -> Generator[Ask, Got, None
 
 
 def _there(here: Here, home: str, item: ReassignItem) -> Ask:
+    if (item.rw or item.ro) and not here.shares_devices(home):
+        text = f"Volume '{item.volume}' is in cluster {home} of another process, whose devices cannot lead here"
+        raise Refused("notImplemented", text)
     return bridge(home, "Reassign", {"cluster": here.cluster_id, "reassign": [_plain(item)]})
 
 

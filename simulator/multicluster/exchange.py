@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from simulator.ports import Blocks, BlocksError, Bridges, Contents, Reply, Request, Service
+from simulator.ports import Blocks, BlocksError, Bridges, Contents, NoBridges, Reply, Request, Service
 
 
 class Member(Service, Protocol):
@@ -27,7 +27,9 @@ class _Joined:
 class Exchange:
     """Knows every cluster of the process. Messages are delivered one after the other, each when the one before is."""
 
-    def __init__(self) -> None:
+    def __init__(self, elsewhere: Bridges | None = None) -> None:
+        """`elsewhere` leads to clusters of other processes."""
+        self._elsewhere = elsewhere or NoBridges()
         self._joined: dict[str, _Joined] = {}
         self._queue: deque[Callable[[], object]] = deque()
         self._delivering = False
@@ -44,7 +46,10 @@ class Exchange:
         return _Ways(self, cluster)
 
     def clusters(self) -> Collection[str]:
-        return self._joined.keys()
+        return [*self._joined, *self._elsewhere.clusters()]
+
+    def shares_devices(self, cluster: str) -> bool:
+        return cluster in self._joined
 
     def submit(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> None:
         self._queue.append(partial(self._deliver, cluster, request, partial(self._answered, reply)))
@@ -69,12 +74,17 @@ class Exchange:
 
     def _deliver(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> None:
         joined = self._joined.get(cluster)
+        if joined is None and cluster in self._elsewhere.clusters():
+            self._elsewhere.submit(cluster, request, reply)
+            return
         if joined is None:
             reply(Reply(503, _GONE))
             return
         joined.service.submit(Request(request.verb, request.path, request.body, joined.token), reply)
 
     def contents(self, cluster: str, global_id: str) -> Contents:
+        if cluster in self._elsewhere.clusters():
+            return self._elsewhere.contents(cluster, global_id)
         joined = self._joined.get(cluster)
         key = None if joined is None else joined.service.object_keys().get(global_id)
         if joined is None or key is None:
@@ -92,6 +102,9 @@ class _Ways:
 
     def clusters(self) -> Collection[str]:
         return [cluster for cluster in self.exchange.clusters() if cluster != self.origin]
+
+    def shares_devices(self, cluster: str) -> bool:
+        return self.exchange.shares_devices(cluster)
 
     def submit(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> None:
         self.exchange.submit(cluster, request, reply)

@@ -60,6 +60,8 @@ class Here:
     """Global ids that are being taken over from elsewhere."""
     now: Callable[[], float]
     """Unix seconds."""
+    shares_devices: Callable[[str], bool]
+    """Whether clients of the cluster with this id can have devices of ours."""
 
     @property
     def cluster_id(self) -> str:
@@ -88,6 +90,8 @@ class Flows:
     answer: Callable[[int, object], None]
     """Of the call with this number: data, `Refused` or `Reply`."""
     token: str
+    sync: Callable[[], None]
+    """Has on disk what other clusters may be told of."""
     _running: dict[int, Flow] = field(default_factory=dict)
     _ready: deque[tuple[int, Flow, Got | Refused | None]] = field(default_factory=deque)
     _busy: bool = False
@@ -147,6 +151,7 @@ class Flows:
         if not asked.cluster:
             self.here(request, replied)
         else:
+            self.sync()
             self.bridges.submit(asked.cluster, request, replied)
 
 

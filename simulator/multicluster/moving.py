@@ -64,36 +64,51 @@ def take_over(here: Here, name: str, source: str, on_attached: str | None) -> Ge
     global_id = located["globalId"]
     if global_id in here.under_way:
         raise errors.busy(f"'~{global_id}' is being moved here already")
+    for arrival in _arrivals(here):
+        if global_id in arrival.global_ids:
+            yield from _settle(here, source, arrival.id)
+            return
     here.under_way.add(global_id)
+    move = 0
     try:
-        depart = {"object": "~" + global_id, "to": here.cluster_id}
+        move = (yield bridge("", "Begin", {"source": source})).data["move"]
+        here.under_way.add(str(move))
+        depart = {"object": "~" + global_id, "to": here.cluster_id, "move": move}
         if on_attached is not None:
             depart["onAttached"] = on_attached
-        departure = (yield bridge(source, "Depart", depart)).data
-        moving = {"cluster": here.cluster_id, "globalIds": moved_ids(departure["members"])}
         try:
-            yield bridge("", "Arrive", {"source": source, "members": departure["members"]})
+            departure = (yield bridge(source, "Depart", depart)).data
+            yield bridge("", "Arrive", {"source": source, "move": move, "members": departure["members"]})
         except Refused:
-            yield bridge(source, "Stay", moving)
+            yield from _give_up(here, source, move)
             raise
-        yield from _settle(here, source, moving["globalIds"])
+        yield from _settle(here, source, move)
     finally:
-        here.under_way.discard(global_id)
+        here.under_way.difference_update((global_id, str(move)))
 
 
-def moved_ids(members: list[dict[str, object]]) -> list[object]:
-    return [member["globalId"] for member in members if member["moves"]]
+def _arrivals(here: Here) -> list[Arrival]:
+    return list(here.call.state.table(Arrival).values())
 
 
-def _settle(here: Here, source: str, global_ids: object) -> Generator[Ask, Got, None]:
+def _settle(here: Here, source: str, move: int) -> Generator[Ask, Got, None]:
     """What is ours is dropped there. When the other cluster does not answer now, it is asked again later."""
     try:
-        yield bridge(source, "Departed", {"cluster": here.cluster_id, "globalIds": global_ids})
+        yield bridge(source, "Departed", {"cluster": here.cluster_id, "move": move})
     except Refused as refused:
         if refused.name == "unavailable":
             return
         raise
-    yield bridge("", "Settled", {"cluster": source, "globalIds": global_ids})
+    yield bridge("", "Settled", {"cluster": source, "move": move})
+
+
+def _give_up(here: Here, source: str, move: int) -> Generator[Ask, Got, None]:
+    """It does not come. The other cluster finds that out by itself when it does not hear of it."""
+    yield bridge("", "Settled", {"cluster": source, "move": move})
+    try:
+        yield bridge(source, "Stay", {"cluster": here.cluster_id, "move": move})
+    except Refused:
+        return
 
 
 def in_doubt(state: State) -> bool:
@@ -104,21 +119,20 @@ def in_doubt(state: State) -> bool:
 def clear_doubts(here: Here) -> Flow:
     """Finish or undo the moves that were cut short; those of clusters that do not answer are left for the next time."""
     state = here.call.state
-    for arrival in list(state.table(Arrival).values()):
-        if arrival.source in here.reached and not here.under_way.intersection(arrival.global_ids):
-            yield from _settle(here, arrival.source, list(arrival.global_ids))
-    moves: dict[tuple[str, str], list[str]] = {}
-    for found in (state.objects[serial] for serial in state.leaving):
-        moves.setdefault((found.leaving_to, found.leaving_with), []).append(found.global_id)
-    for (target, _), global_ids in moves.items():
-        if target not in here.reached:
+    for arrival in _arrivals(here):
+        if arrival.source not in here.reached or str(arrival.id) in here.under_way:
             continue
+        if arrival.global_ids:
+            yield from _settle(here, arrival.source, arrival.id)
+        else:
+            yield from _give_up(here, arrival.source, arrival.id)
+    leaving = [state.objects[serial] for serial in state.leaving]
+    for target, move in dict.fromkeys((one.leaving_to, one.move) for one in leaving if one.leaving_to in here.reached):
+        moved = {"cluster": here.cluster_id, "move": move}
         try:
-            got = yield bridge(target, "Arrived", {"cluster": here.cluster_id, "globalIds": global_ids})
-            if got.data["until"]:
-                continue
-            outcome = "Departed" if got.data["yes"] else "Stay"
-            yield bridge("", outcome, {"cluster": target, "globalIds": global_ids})
+            got = yield bridge(target, "Arrived", moved)
+            if not got.data["until"]:
+                yield bridge("", "Departed" if got.data["yes"] else "Stay", {"cluster": target, "move": move})
         except Refused:
             continue
     return Ok(generation=state.generation)

@@ -15,6 +15,29 @@ from storpool import spapi
 from simulator.inprocess import TOKEN, ApiError, InProcess
 from simulator.ports import Request
 
+_driver = ""
+
+
+@contextlib.contextmanager
+def driven(client: str) -> Iterator[None]:
+    """Calls made meanwhile are this real client's; the innermost client is hidden by the one that drives it."""
+    global _driver
+    before, _driver = _driver, _driver or client
+    try:
+        yield
+    finally:
+        _driver = before
+
+
+def driver() -> str:
+    """The real client whose call is under way, or nothing."""
+    return _driver
+
+
+def judge(method: str, raw: Any) -> None:
+    """Hold `data` of an answer to the type that the bindings declare for the method."""
+    getattr(spapi.Api, method).__globals__["returns"](raw)
+
 
 class FakeResponse:
     def __init__(self, status: int, body: bytes) -> None:
@@ -38,10 +61,11 @@ class FakeConnection:
         path, _, query = path.partition("?json=")
         json = unquote(query) if verb == "GET" else body or ""
         replies: list[FakeResponse] = []
-        self._simulator().service.submit(
-            Request(verb, unquote(path), json.encode(), token),
-            lambda reply: replies.append(FakeResponse(reply.status, reply.body)),
-        )
+        with driven("bindings"):
+            self._simulator().service.submit(
+                Request(verb, unquote(path), json.encode(), token),
+                lambda reply: replies.append(FakeResponse(reply.status, reply.body)),
+            )
         [self._response] = replies
 
     def getresponse(self) -> FakeResponse:
@@ -63,7 +87,7 @@ class Strict:
         def call(*args: object, **options: object) -> Any:
             with self._rig.connected():
                 raw = getattr(self._rig.vendor, name)(*args, returnRawAPIData=True, **options)
-            getattr(spapi.Api, name).__globals__["returns"](raw)
+            judge(name, raw)
             self.called.add(name)
             return raw
 
@@ -105,6 +129,20 @@ class Bindings:
         before = self.simulator.service.encoded_state()
         self.simulator.restart()
         assert self.simulator.service.encoded_state() == before
+
+
+def configure(simulator: InProcess, bucket: str, text: str) -> None:
+    """Give a service its configuration, which it takes at once."""
+    with contextlib.suppress(ApiError):
+        simulator.post(f"KV/Create/{bucket}")
+    simulator.post(f"KV/Set/{bucket}", {"set": {"config": text}})
+    simulator.service.tick()
+
+
+def problems(simulator: InProcess, bucket: str) -> list[str]:
+    """What a service tells of itself."""
+    told: str = simulator.get(f"KV/List/{bucket}")["pairs"].get("problems", "")
+    return told.splitlines()
 
 
 def bindings(*, multicluster: bool = False) -> Bindings:

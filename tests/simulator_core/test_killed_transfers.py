@@ -61,9 +61,9 @@ class Pair:
     def __init__(self, exchange: Exchange) -> None:
         self.here, self.there = (
             InProcess(
-                Settings(cluster_id=one.cluster_id, cluster_name=one.name, known_clusters=(other,)), exchange=exchange
+                Settings(cluster_id=one.cluster_id, cluster_name=one.name, known_clusters=KNOWN), exchange=exchange
             )
-            for one, other in (KNOWN, KNOWN[::-1])
+            for one in KNOWN
         )
         self.exchange = exchange
         self.both = (self.here, self.there)

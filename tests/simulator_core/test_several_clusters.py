@@ -344,8 +344,18 @@ def test_an_exported_volume_is_attached_by_the_cluster_that_it_is_exported_to(si
     refused("busy", site.here, "ClusterRemove", {"name": "gamma"})
 
 
+def test_every_cluster_knows_itself_and_the_others_by_name(site: Site) -> None:
+    for one in site.all:
+        assert {found["name"] for found in one.get("ClustersList")["clusters"]} == {"alpha", "beta", "gamma"}
+        assert {(found["id"], found["name"]) for found in one.get("LocationsList")["locations"]} == {
+            ("aa", "sofia"),
+            ("zz", "varna"),
+        }
+        assert len(one.get("RemoteBridgesList")["remoteBridges"]) == 2
+
+
 def test_what_is_not_registered_is_not_reached(site: Site) -> None:
-    site.here.post("RemoteBridgeRemove", {"ip": "192.0.2.1"})
+    site.here.post("RemoteBridgeRemove", {"ip": "192.0.2.2"})
     error = refused("invalidParam", site.here, "RemoteCommand/beta/VolumeCreate", {"name": "x", "size": GIB})
     assert "bridge" in error.descr
     assert site.here.get("MultiCluster/AllClusters/VolumesList") == {

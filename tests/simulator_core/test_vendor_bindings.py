@@ -26,7 +26,9 @@ def api(request: pytest.FixtureRequest, simulator: InProcess) -> Iterator[tuple[
         yield rig.vendor, rig.strict
 
 
-def test_every_implemented_call_answers_what_the_bindings_declare(api: tuple[spapi.Api, Strict]) -> None:
+def test_every_implemented_call_answers_what_the_bindings_declare(
+    api: tuple[spapi.Api, Strict], simulator: InProcess
+) -> None:
     _, strict = api
     strict.volumeTemplateCreate({"name": "t", "placeAll": "hdd", "placeTail": "ssd", "replication": 3, "iops": 500})
     strict.volumeTemplateUpdate("t", {"bw": "-", "propagate": True})
@@ -103,6 +105,7 @@ def test_every_implemented_call_answers_what_the_bindings_declare(api: tuple[spa
     strict.placementGroupDelete("g")
     strict.volumeTemplateCreate({"name": "unused"})
     strict.volumeTemplateDelete("unused")
+    _relocation(strict, simulator)
 
     implemented = {operation.method for operation in OPERATIONS if operation.served}
     between_clusters = {operation.method for operation in transfers.OPERATIONS}
@@ -129,6 +132,43 @@ def _disks(strict: Strict) -> None:
     strict.maintenanceSet({"nodeId": 2, "duration": 60, "description": "new fans", "maxNodesInMaintenance": 1})
     assert [node["remaining"] for node in strict.maintenanceList()["nodes"]] == [60]
     strict.maintenanceComplete({"nodeId": 2})
+
+
+def _relocation(strict: Strict, simulator: InProcess) -> None:
+    """Every query is asked again after a restart, and must answer the same."""
+    strict.volumeCreate({"name": "moved", "size": 600 * MB, "placeAll": "hdd", "replication": 2})
+    taken = "~" + strict.snapshotCreate("moved", {})["snapshotGlobalId"]
+    number = strict.volumeList("moved")[0]["id"]
+    strict.volumeUpdate("moved", {"placeAll": "default", "placeHead": "default", "placeTail": "default"})
+    strict.snapshotUpdateVag(taken, {"vagId": strict.snapshotList(taken)[0]["id"]})
+    strict.volumeUpdateVag("moved", {"vagId": number})
+    strict.vagUpdate({"vagId": str(number), "targetsCount": 4})
+    queries = (
+        *(("vagList", number), ("volumeRelocatorStatus",), ("volumeRelocatorDisks",), ("volumeBalancerGetStatus",)),
+        *(("volumeRelocatorVolumeDisks", "moved"), ("volumeRelocatorSnapshotDisks", taken)),
+        *(("volumeBalancerVolumesStatus",), ("volumeBalancerDisks",), ("volumeBalancerVolumeDisks", "moved")),
+        *(("volumeBalancerSnapshotDisks", taken), ("volumeBalancerVolumeDiskSets", "moved")),
+        ("volumeBalancerSnapshotDiskSets", taken),
+    )
+
+    def answers() -> list[object]:
+        return [strict.__getattr__(query)(*arguments) for query, *arguments in queries]
+
+    for seconds, command in ((1, "start"), (100, "commit"), (1, None), (100, None)):
+        simulator.advance(seconds)
+        if command:
+            assert strict.volumeBalancerGetStatus()["status"] == {"start": "nothing to do", "commit": "ready"}[command]
+            strict.volumeBalancerSetStatus({"cmd": command})
+        before = answers()
+        simulator.restart()
+        assert answers() == before
+        simulator.advance(1)
+    assert strict.vagList(number)["overrides"]
+    simulator.post("/_sim/disk/101", {"up": False})
+    for call, name in (("volumeAbandonDisk", "moved"), ("snapshotAbandonDisk", taken)):
+        strict.__getattr__(call)(name, {"diskId": 101})
+    assert set(strict.volumeRelocatorDisks()["101"]) == {"id", "serverId", "generationLeft"}
+    simulator.post("/_sim/disk/101", {"up": True})
 
 
 def _iscsi(strict: Strict) -> None:
@@ -189,8 +229,9 @@ def test_errors_reach_the_bindings_with_name_text_and_status(api: tuple[spapi.Ap
     with pytest.raises(spapi.ApiError) as missing:
         vendor.volumeList("nothing")
     assert (missing.value.name, missing.value.status) == ("objectDoesNotExist", 404)
+    vendor.volumeCreate({"name": "vast", "size": 1 << 58})
     with pytest.raises(spapi.ApiError) as unbuilt:
-        vendor.vagList(1)
+        vendor.volumeDescribe("vast")
     assert (unbuilt.value.name, unbuilt.value.status) == ("notImplemented", 501)
 
 

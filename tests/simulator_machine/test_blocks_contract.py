@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from simulator.blocks.memory import MemoryBlocks
+from simulator.cluster.effects import Fetch
+from simulator.fetching import fetch
+from simulator.multicluster.exchange import Exchange, Member
 from simulator.ports import BlocksError, DeviceBusy, Links, OutOfSpace
 
 if TYPE_CHECKING:
@@ -172,3 +176,46 @@ def test_a_full_pool_is_out_of_space_and_room_comes_back(blocks_rig: Rig) -> Non
     while blocks.capacity()[1] < before * 3 // 4 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert blocks.capacity()[1] >= before * 3 // 4
+
+
+def test_extents_cover_all_that_is_not_zero(blocks_rig: Rig) -> None:
+    blocks = blocks_rig.blocks
+    blocks.create(1, 64 * MB)
+    blocks.write(1, 5 * MB + 1000, b"one")
+    blocks.write(1, 63 * MB, b"two" * 1000)
+    blocks.clone(1, 2, 64 * MB)
+    blocks.write(2, 0, b"three")
+    for key, places in ((1, [5 * MB + 1000, 63 * MB]), (2, [0, 5 * MB + 1000, 63 * MB])):
+        extents = list(blocks.extents(key))
+        assert extents == sorted(extents)
+        assert all(any(at <= place < at + length for at, length in extents) for place in places)
+        assert sum(length for _, length in extents) < 2 * MB, "holes are no extents"
+
+
+def test_what_is_fetched_has_the_contents_of_its_source_and_shares_those_of_its_base(blocks_rig: Rig) -> None:
+    source, blocks = MemoryBlocks(1 << 30), blocks_rig.blocks
+    source.create(1, 64 * MB)
+    source.write(1, 3 * MB - 2, b"old")
+    source.clone(1, 2, 96 * MB)
+    source.write(2, 3 * MB - 2, b"\0\0\0")
+    source.write(2, 95 * MB, b"new")
+    exchange = Exchange()
+    exchange.join("aa.b", cast(Member, Named({"aa.b.1": 1, "aa.b.2": 2})), source, "")
+    ways = exchange.bridges("aa.c")
+    fetch(blocks, ways, Fetch(11, 64 * MB, "aa.b", "aa.b.1"))
+    free = blocks.capacity()[1]
+    fetch(blocks, ways, Fetch(12, 96 * MB, "aa.b", "aa.b.2", base=11))
+    for remote, local, size in ((1, 11, 64 * MB), (2, 12, 96 * MB)):
+        assert blocks.read(local, 0, size) == source.read(remote, 0, size)
+    if blocks_rig.kind in ("memory", "btrfs"):
+        assert free - blocks.capacity()[1] < 4 * MB
+
+
+class Named:
+    """As much of a service as copying needs."""
+
+    def __init__(self, keys: dict[str, int]) -> None:
+        self._keys = keys
+
+    def object_keys(self) -> dict[str, int]:
+        return self._keys

@@ -25,6 +25,7 @@ from simulator.blocks.destroy import destroy
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "1234567890123456789"
+EXAMPLES = ROOT / "simulator" / "services" / "examples"
 MB = 1 << 20
 SECONDS = 30.0
 
@@ -78,9 +79,9 @@ def fails(*arguments: str, token: str | None = TOKEN) -> str:
 
 
 @contextmanager
-def simulator(*arguments: str) -> Iterator[Simulator]:
+def simulator(*arguments: str, host: str = "127.0.0.1") -> Iterator[Simulator]:
     process = subprocess.Popen(
-        command("--listen", "127.0.0.1:0", *arguments),
+        command("--listen", f"{host}:0", *arguments),
         cwd=ROOT,
         env=environment(TOKEN),
         stdout=subprocess.PIPE,
@@ -90,11 +91,11 @@ def simulator(*arguments: str) -> Iterator[Simulator]:
     with process:
         assert process.stdout is not None and process.stderr is not None
         line = process.stdout.readline()
-        if not line.startswith("ready http://127.0.0.1:"):
+        if not line.startswith(f"ready http://{host}:"):
             process.kill()
             pytest.fail(f"not ready: {line!r} {process.stderr.read()}")
         try:
-            yield Simulator(process, line.removeprefix("ready ").strip())
+            yield Simulator(process, line.removeprefix("ready ").strip().replace(host, "127.0.0.1"))
         finally:
             process.kill()
 
@@ -126,6 +127,22 @@ def test_it_prints_one_line_serves_and_ends_cleanly_without_devices() -> None:
         running.api.volumeCreate({"name": "v", "size": MB})
         assert running.api.volumeInfo("v").size == MB
         assert running.stop() == (0, "")
+
+
+def test_without_devices_records_outlive_a_kill_where_they_are_kept_and_volumes_begin_empty(tmp_path: Path) -> None:
+    arguments = ("--blocks", "memory", "--state", str(tmp_path / "state"))
+    with simulator(*arguments) as running:
+        running.api.volumeCreate({"name": "v", "size": 2 * MB, "tags": {"a": "b"}})
+        running.api.snapshotCreate("v", {"name": "s"})
+        running.api.volumesReassignWait({"reassign": [{"volume": "v", "rw": [1]}]})
+        running.kill()
+    with simulator(*arguments) as running:
+        assert running.api.volumeInfo("v").tags == {"a": "b"}
+        assert [attachment.volume for attachment in running.api.attachmentsList()] == ["v"]
+        running.api.volumeCreate({"name": "w", "parent": "s"})
+        assert running.stop() == (0, "")
+    (tmp_path / "state" / "pool.json").write_text('{"kind": "plain", "id": "0", "size": 1}')
+    assert "holds the volumes of --blocks loop" in fails("--listen", "127.0.0.1:0", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +183,12 @@ def test_without_a_token_it_does_not_start(token: str | None, why: str) -> None:
         (("--blocks", "memory", "--pool-size", "0"), "is not a size"),
         (("--blocks", "memory", "--token", TOKEN), "No such option"),
         (("--blocks", "loop"), "--state DIR is needed"),
+        (("--blocks", "memory", "--control", "--listen", "0.0.0.0:0"), "give --control-anywhere"),
+        (("--blocks", "memory", "--control-anywhere"), "give both"),
         (("--destroy",), "needs --state"),
+        (("--blocks", "memory", "--qos", "/nowhere"), "cannot take /nowhere: [Errno 2]"),
+        (("--blocks", "memory", "--qos", str(EXAMPLES / "volumecare.conf")), "the tiers cannot be read"),
+        (("--blocks", "memory", "--volumecare", str(EXAMPLES / "qos.json")), "no text of sections"),
     ],
 )
 def test_a_wrong_command_line_says_what_is_wrong(arguments: tuple[str, ...], why: str) -> None:
@@ -196,6 +218,26 @@ def test_the_control_api_is_served_only_when_asked_for() -> None:
         assert running.raw("/_sim/calls").status_code == 404
     with simulator("--blocks", "memory", "--control") as running:
         assert running.raw("/_sim/calls").json()["data"] == {"calls": {}}
+
+
+def test_tiers_and_policies_are_imported_from_files() -> None:
+    files = ("--qos", str(EXAMPLES / "qos.json"), "--volumecare", str(EXAMPLES / "volumecare.conf"))
+    with simulator("--blocks", "memory", "--control", *files) as running:
+        running.api.volumeCreate({"name": "v", "size": MB, "tags": {"qc": "bronze", "cvm": "x", "vc-policy": "daily"}})
+        token = {"Authorization": f"Storpool v1:{TOKEN}"}
+        requests.post(f"{running.url}/_sim/clock", json={"advance": 60}, headers=token, timeout=SECONDS)
+        assert (running.api.volumeInfo("v").size, running.api.volumeList("v")[0].iops) == (MB, 500)
+        [vm] = running.raw("/_sim/volumecare").json()["data"]
+        assert vm["id"] == {"name": "cvm=x"} and len(vm["history"]) == 1
+        assert running.stop() == (0, "")
+
+
+def test_beyond_loopback_the_control_api_is_asked_for_twice() -> None:
+    with simulator("--blocks", "memory", "--control", "--control-anywhere", host="0.0.0.0") as running:
+        assert running.raw("/_sim/faults").json()["data"] == {"faults": []}
+        assert requests.get(f"http://127.0.0.1:{running.port}/", timeout=SECONDS).status_code == 200
+    with simulator("--blocks", "memory", host="0.0.0.0") as running:
+        assert running.raw("/_sim/faults").status_code == 404
 
 
 def test_unknown_calls_are_json_and_unknown_fields_are_dropped_only_when_loose() -> None:

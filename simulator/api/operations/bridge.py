@@ -29,6 +29,7 @@ BRIDGE: tuple[Operation, ...] = (
     _step("BackingUp", exports.backing_up, transfers.BackupDone),
     _step("ReconcileAsOwner", copies.reconcile, transfers.Locate),
     _step("ReconcileAsCopy", copies.reconcile_as_copy, transfers.Locate),
+    _step("Begin", moves.begin, transfers.BeginDesc, transfers.Begun),
     _step("Depart", moves.depart, transfers.DepartDesc, transfers.Departure),
     _step("Arrive", moves.arrive, transfers.ArriveDesc, capacity=True),
     _step("Departed", moves.departed, transfers.Moved),

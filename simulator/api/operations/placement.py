@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from simulator.api.operation import get, post
-from simulator.api.schema import answers, requests
-from simulator.cluster import placement
+from simulator.api.schema import answers, relocation, requests
+from simulator.cluster import allocation, placement
 
 OPERATIONS = (
     get(
@@ -39,8 +39,35 @@ OPERATIONS = (
         ),
     ),
     get("faultSetsList", "FaultSetsList", handler=placement.fault_sets_list, answer=dict[str, answers.FaultSet]),
-    get("vagList", "VagList/{vagName}"),
-    post("volumeUpdateVag", "VolumeUpdateVag/{volumeName}"),
-    post("snapshotUpdateVag", "SnapshotUpdateVag/{snapshotName}"),
-    post("vagUpdate", "VagUpdate"),
+    get(
+        "vagList",
+        "VagList/{vagName}",
+        handler=allocation.vag_list,
+        answer=relocation.VagDesc,
+        errors=("objectDoesNotExist",),
+    ),
+    post(
+        "volumeUpdateVag",
+        "VolumeUpdateVag/{volumeName}",
+        handler=allocation.volume_update_vag,
+        request=relocation.UpdateVagDesc,
+        answer=answers.Ok,
+        errors=("objectDoesNotExist",),
+    ),
+    post(
+        "snapshotUpdateVag",
+        "SnapshotUpdateVag/{snapshotName}",
+        handler=allocation.snapshot_update_vag,
+        request=relocation.UpdateVagDesc,
+        answer=answers.Ok,
+        errors=("objectDoesNotExist",),
+    ),
+    post(
+        "vagUpdate",
+        "VagUpdate",
+        handler=allocation.vag_update,
+        request=relocation.VagUpdateDesc,
+        answer=answers.Ok,
+        errors=("objectDoesNotExist",),
+    ),
 )

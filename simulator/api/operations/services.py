@@ -22,7 +22,6 @@ OPERATIONS = (
         "ServersListBlocked",
         handler=services.servers_list_blocked,
         answer=answers.ClusterStatus,
-        errors=("unavailable",),
     ),
     get(
         "allPeersActiveRequests",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from simulator.api.operation import get, post
-from simulator.api.schema import answers, requests
-from simulator.cluster import snapshots, space
+from simulator.api.schema import answers, relocation, requests
+from simulator.cluster import allocation, snapshots, space
 
 OPERATIONS = (
     get(
@@ -82,7 +82,17 @@ OPERATIONS = (
         answer=answers.Ok,
         errors=("objectDoesNotExist",),
     ),
-    post("snapshotAbandonDisk", "VolumeAbandonDisk/{snapshotName}"),
+    post(
+        "snapshotAbandonDisk",
+        "VolumeAbandonDisk/{snapshotName}",
+        handler=allocation.abandon_disk,
+        request=relocation.AbandonDiskDesc,
+        answer=answers.Ok,
+        errors=(
+            "objectDoesNotExist",
+            "busy",
+        ),
+    ),
     post(
         "snapshotDelete",
         "SnapshotDelete/{snapshotName}",

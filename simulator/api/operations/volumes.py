@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from simulator.api.operation import get, post
-from simulator.api.schema import answers, requests
-from simulator.cluster import snapshots, space, volumes
+from simulator.api.schema import answers, relocation, requests
+from simulator.cluster import allocation, snapshots, space, volumes
 
 OPERATIONS = (
     get("volumesList", "VolumesList", multicluster=True, handler=volumes.volumes_list, answer=list[answers.Summary]),
@@ -119,7 +119,17 @@ OPERATIONS = (
         answer=answers.Ok,
         errors=("objectDoesNotExist",),
     ),
-    post("volumeAbandonDisk", "VolumeAbandonDisk/{volumeName}"),
+    post(
+        "volumeAbandonDisk",
+        "VolumeAbandonDisk/{volumeName}",
+        handler=allocation.abandon_disk,
+        request=relocation.AbandonDiskDesc,
+        answer=answers.Ok,
+        errors=(
+            "objectDoesNotExist",
+            "busy",
+        ),
+    ),
     post(
         "volumeDelete",
         "VolumeDelete/{volumeName}",

@@ -241,8 +241,18 @@ class TakeOver(Body, frozen=True, kw_only=True):
 
 class DepartDesc(Body, frozen=True, kw_only=True):
     object: str
+    move: int
+    """Number of the attempt, which only grows: what comes late of an earlier one does no harm to this."""
     to: ClusterId
     onAttached: OnAttached | None = None
+
+
+class BeginDesc(Body, frozen=True, kw_only=True):
+    source: ClusterId
+
+
+class Begun(Ok, kw_only=True):
+    move: int
 
 
 class Departure(Ok, kw_only=True):
@@ -252,14 +262,15 @@ class Departure(Ok, kw_only=True):
 
 class ArriveDesc(Body, frozen=True, kw_only=True):
     source: ClusterId
+    move: int
     members: list[Offer]
 
 
 class Moved(Body, frozen=True, kw_only=True):
-    """`departed`, `stay`, `settled`: the objects of one move, and the other cluster of it."""
+    """An attempt to move something, and the other cluster of it."""
 
     cluster: ClusterId
-    globalIds: list[GlobalId]
+    move: int
 
 
 class BackupDone(Body, frozen=True, kw_only=True):
