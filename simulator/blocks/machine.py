@@ -17,7 +17,7 @@ from pathlib import Path
 from simulator.blocks import gate, loop, pool, throttle
 from simulator.blocks.gate import Held
 from simulator.blocks.links import all_links, link_paths, point, remove
-from simulator.blocks.openers import openers
+from simulator.blocks.openers import Opener, openers
 from simulator.blocks.stores import data_extents, explained, set_size
 from simulator.blocks.throttle import NONE, Limits
 from simulator.ports import FOREIGN, BlocksError, DeviceBusy, Links
@@ -413,14 +413,17 @@ class LoopBlocks:
             self._attached.pop(place, None)
 
     def _open(self, number: int) -> bool:
-        """Whether somebody uses the device; those who only look at every new device are waited for."""
+        """Whether somebody uses the device; those who only look at every new device are waited for, and so is whoever
+        is met only once: another simulator of this machine looks whether the device is its own."""
         device = loop.device_path(number)
+        before: set[Opener] = set()
         for _ in range(_SETTLE_TRIES):
-            who = {opener.name for opener in openers(device)}
-            if who - _ONLOOKERS:
-                return True
+            who = set(openers(device))
             if not who:
                 return loop.exclusive(number)
+            if any(opener.name not in _ONLOOKERS for opener in who & before):
+                return True
+            before = who
             time.sleep(_SETTLE_SECONDS)
         return True
 

@@ -187,6 +187,8 @@ class MemoryBlocks:
             if found.attached != wanted:
                 mended.append(f"object {key}: links of clients {sorted(found.attached)} made {sorted(wanted)}")
                 found.attached = wanted
+            # What a dead process had said goes with it; whoever starts says it again.
+            found.limits = (0, 0)
         return mended
 
     def close(self) -> None:
