@@ -20,7 +20,7 @@ from simulator.journal.file import FileJournal
 from simulator.service import Service
 
 pytestmark = [pytest.mark.local, pytest.mark.timeout(1800)]
-EXAMPLES = 300 if os.environ.get("SPLAB_COUNTS") == "full" else 25
+EXAMPLES = 300 if os.environ.get("SPLAB_COUNTS") == "full" else 40
 STEPS = 30
 
 

@@ -20,7 +20,7 @@ from simulator.blocks import loop
 from simulator.blocks.destroy import destroy
 
 pytestmark = [pytest.mark.local, pytest.mark.timeout(1800)]
-EXAMPLES = 500 if os.environ.get("SPLAB_COUNTS") == "full" else 15
+EXAMPLES = 500 if os.environ.get("SPLAB_COUNTS") == "full" else 40
 QUERIES = (
     "VolumesAndSnapshotsList",
     "AttachmentsList",
