@@ -47,6 +47,11 @@ def foreign_client(cluster: int, client: int) -> int:
     return cluster * FOREIGN + client
 
 
+def shown_client(client: int, cluster: str) -> str:
+    """As texts for people name it: by its own number. `cluster` is the id of another cluster, else empty."""
+    return f"{client % FOREIGN} of cluster {cluster}" if cluster else str(client)
+
+
 class Blocks(Protocol):
     """Contents of volumes and snapshots, and the devices that lead to them.
 

@@ -398,3 +398,49 @@ def test_the_vendors_bindings_accept_every_answer_and_a_restart_forgets_nothing(
     for rig in (here, near, far):
         rig.restart()
         assert rig.simulator.service.mended == []
+
+
+def test_a_snapshot_is_attached_across_and_stays(site: Site) -> None:
+    taken = snapshot(site.near, volume(site.near, "v"), name="s")
+    item = {"snapshot": f"~{taken}", "ro": [1]}
+    refused("objectDoesNotExist", site.here, "VolumesReassignWait", {"reassign": [item]})
+    refused("objectDoesNotExist", site.far, "MultiCluster/VolumesReassignWait", {"reassign": [item]})
+    wrong = {"reassign": [{**item, "onRemoteAttached": "export"}]}
+    refused("invalidParam", site.here, "MultiCluster/VolumesReassignWait", wrong)
+    site.here.post("MultiCluster/VolumesReassignWait", {"reassign": [item]})
+    [attached] = site.here.get("MultiCluster/AttachmentsList")
+    assert (attached["globalId"], attached["clusterId"], attached["client"], attached["rights"]) == (
+        taken,
+        "aa.b",
+        1,
+        "ro",
+    )
+    assert site.near.blocks.links_by_id(4096 + 1) == {taken: site.near.service.object_keys()[taken]}
+    error = refused("busy", site.near, "SnapshotDelete/s")
+    assert error.descr.endswith("is attached to client 1 of cluster aa.b")
+    site.near.blocks.open(site.near.service.object_keys()[taken], 4096 + 1)
+    detach = {"reassign": [{"snapshot": f"~{taken}", "detach": [1]}]}
+    with pytest.raises(ApiError) as open_there:
+        site.here.post("MultiCluster/VolumesReassignWait", detach)
+    assert open_there.value.descr == "'s' is open at client 1 of cluster aa.b"
+    site.near.blocks.release(site.near.service.object_keys()[taken], 4096 + 1)
+    site.here.post("MultiCluster/VolumesReassignWait", detach)
+    assert site.here.get("MultiCluster/AttachmentsList") == []
+    assert taken in site.near.service.object_keys()
+
+
+def test_calls_for_volumes_leave_snapshots_of_other_clusters_where_they_are(site: Site) -> None:
+    volume(site.near, "v")
+    site.near.post("VolumeFreeze/v")
+    refused("objectDoesNotExist", site.here, "MultiCluster/VolumeAcquire/v", {})
+    refused("objectDoesNotExist", site.here, "MultiCluster/VolumesReassign", [{"volume": "v", "rw": [1]}])
+    assert [one["name"] for one in site.near.get("SnapshotsList")] == ["v"]
+
+
+def test_nothing_moves_for_a_client_that_is_unknown(site: Site) -> None:
+    source = volume(site.near, "v")
+    volume(site.here, "w")
+    items = [{"volume": "v", "rw": [1]}, {"volume": "w", "rw": [77]}]
+    error = refused("invalidParam", site.here, "MultiCluster/VolumesReassign", items)
+    assert error.descr == "No such client registered"
+    assert source in site.near.service.object_keys()
