@@ -83,19 +83,26 @@ def _at_owner(here: Here, route: Route, request: Request, references: list[str],
 
 
 def home_of(reference: str, others: list[Neighbour]) -> Generator[Ask, Got, str]:
-    """Id of the other cluster that has the object, its owner rather than one with a copy; empty when none has."""
+    """Id of the other cluster that has the object, its owner rather than one with a copy; empty when none has.
+
+    `unavailable` when one that may have it does not answer: clients take it for deleted if they hear that none has.
+    """
     copy = ""
+    silent: Refused | None = None
     for other in others:
         try:
             got = yield bridge(other.cluster_id, "Locate", {"object": reference})
         except Refused as refused:
             if refused.name != "unavailable":
                 raise
+            silent = refused
             continue
         if got.data.get("owner"):
             return other.cluster_id
         if "globalId" in got.data:
             copy = other.cluster_id
+    if silent is not None and not copy:
+        raise silent
     return copy
 
 

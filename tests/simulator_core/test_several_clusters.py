@@ -444,3 +444,14 @@ def test_nothing_moves_for_a_client_that_is_unknown(site: Site) -> None:
     error = refused("invalidParam", site.here, "MultiCluster/VolumesReassign", items)
     assert error.descr == "No such client registered"
     assert source in site.near.service.object_keys()
+
+
+def test_what_a_silent_cluster_may_have_is_not_said_to_be_gone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = volume(site.near, "v")
+    monkeypatch.setattr(site.near.service, "_broken", "It does not answer")
+    for call, body in (
+        (f"VolumeDelete/~{source}", {"onAttached": "detachForce"}),
+        (f"VolumeAcquire/~{source}", {}),
+        ("VolumesReassign", [{"volume": "v", "detach": "all"}]),
+    ):
+        refused("unavailable", site.here, f"MultiCluster/{call}", body)
