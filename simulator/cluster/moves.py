@@ -33,8 +33,8 @@ from simulator.cluster.volumes import check_no_target, detach_all
 
 
 def begin(call: Call, body: BeginDesc) -> Plan:
-    """Number an attempt, durably, so that no later one has the number too."""
-    move = call.state.next_id["arrival"]
+    """Number an attempt, durably, so that no later one has the number too: also not after a reset."""
+    move = max(call.state.next_id["arrival"], int(call.now * 1000))
     return Plan(Begun(move=move), [Put(Arrival(id=move, source=body.source))], touches=("arrivals",))
 
 
@@ -49,7 +49,7 @@ def depart(call: Call, body: DepartDesc) -> Plan:
     moving = [found, *_own_ancestors(state, found)]
     if found.leaving_to == body.to:
         # What is on record of an attempt that the other cluster gave up without saying so.
-        again: list[Event] = [Put(msgspec.structs.replace(one, move=body.move)) for one in moving if one.leaving_to]
+        again: list[Event] = [Put(msgspec.structs.replace(one, leaving_to=body.to, move=body.move)) for one in moving]
         return Plan(_departure(state, found, moving), again, touches=tuple(one.id for one in moving), moves=True)
     _check_may_leave(call, found)
     effects: list[Effect] = []

@@ -9,6 +9,7 @@ import pytest
 from core_rig import Bindings
 
 from simulator.api.operations import NEWER, transfers
+from simulator.api.paths import BRIDGE_BASE
 from simulator.inprocess import ApiError, InProcess, connected
 from simulator.settings import KnownCluster
 
@@ -455,3 +456,26 @@ def test_what_a_silent_cluster_may_have_is_not_said_to_be_gone(site: Site, monke
         ("VolumesReassign", [{"volume": "v", "detach": "all"}]),
     ):
         refused("unavailable", site.here, f"MultiCluster/{call}", body)
+
+
+def test_a_cluster_that_was_reset_takes_volumes_over_again(site: Site) -> None:
+    volume(site.here, "v")
+    site.here.post("VolumeMoveToRemote/v", {"clusterId": "aa.c"})
+    site.advance(1)
+    site.near.post("/_sim/reset")
+    volume(site.here, "w")
+    site.here.post("VolumeMoveToRemote/w", {"clusterId": "aa.c"})
+    assert [one["name"] for one in site.near.get("VolumesList")] == ["w"]
+
+
+def test_a_second_attempt_takes_along_what_only_now_is_the_volumes_alone(site: Site) -> None:
+    source = volume(site.here, "v")
+    taken = snapshot(site.here, source, name="s")
+    site.here.post("VolumeCreate", {"name": "w", "parent": "s"})
+    # The first one was begun, and given up without a word.
+    site.here.post(f"{BRIDGE_BASE}Depart", {"object": "v", "move": 1, "to": "aa.c"})
+    site.here.post("VolumeDelete/w")
+    site.near.post("MultiCluster/VolumeAcquire/v", {})
+    owners = [one for one in site.all if taken in one.service.object_keys()]
+    assert owners == [site.near]
+    assert site.near.ask("GET", "MultiCluster/Snapshot/s").data[0]["mcState"] == "owner"
