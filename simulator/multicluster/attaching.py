@@ -1,7 +1,8 @@
 """Attachments of volumes and snapshots of other clusters (spec storpool-api 5.4, 7.6).
 
-A snapshot stays where it is, and is attached from there. A volume moves here before it is attached, or stays where it is and is attached from there: its cluster then keeps the
-attachment, under a number that stands for a client of another cluster, and its device leads to that cluster's contents.
+A snapshot stays where it is, and is attached from there. A volume moves here before it is attached, or stays too: its
+cluster then keeps the attachment, under a number that stands for a client of another cluster, and the device leads to
+that cluster's contents.
 """
 
 from __future__ import annotations
