@@ -165,10 +165,10 @@ class Cluster:
                 output.answers.append((number, self._timed_out(waiting)))
         return output
 
-    def cancel(self, number: int) -> None:
-        """Nobody waits for this answer any more."""
-        self._holding.pop(number, None)
-        self._waiting.pop(number, None)
+    def cancel(self, number: int) -> bool:
+        """Nobody waits for this answer any more; whether only a client's configuration was waited for."""
+        held, waited = self._holding.pop(number, None), self._waiting.pop(number, None)
+        return held is not None or waited is not None
 
     def due_at(self) -> float | None:
         """Unix seconds at which `tick` has something to do."""

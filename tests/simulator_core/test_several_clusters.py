@@ -479,3 +479,24 @@ def test_a_second_attempt_takes_along_what_only_now_is_the_volumes_alone(site: S
     owners = [one for one in site.all if taken in one.service.object_keys()]
     assert owners == [site.near]
     assert site.near.ask("GET", "MultiCluster/Snapshot/s").data[0]["mcState"] == "owner"
+
+
+@pytest.mark.parametrize("path", ["MultiCluster/VolumesReassignWait", "RemoteCommand/beta/VolumesReassignWait"])
+def test_a_caller_that_leaves_leaves_nothing_waiting_in_any_cluster(site: Site, path: str) -> None:
+    for cluster in (site.here, site.near):
+        cluster.post("/_sim/client/3", {"running": False})
+    at_rest = [waiting(one) for one in site.all]
+    volume(site.near, "v")
+    asked = site.here.ask("POST", path, b'{"reassign": [{"volume": "v", "rw": [3]}]}')
+    assert asked.reply is None
+    site.here.service.cancel(asked.number)
+    assert [waiting(one) for one in site.all] == at_rest
+    for cluster in (site.here, site.near):
+        cluster.post("/_sim/client/3", {"running": True})
+    assert asked.reply is None
+    assert [one["client"] for one in site.here.get("MultiCluster/AttachmentsList")] == [3], "what was begun stands"
+
+
+def waiting(cluster: InProcess) -> tuple[int, int, int]:
+    service = cluster.service
+    return len(service._callers), len(service._flows), len(service._cluster._waiting)
