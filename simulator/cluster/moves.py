@@ -26,7 +26,7 @@ from simulator.cluster import policy
 from simulator.cluster.effects import Delete, Effect, Fetch
 from simulator.cluster.exports import offer
 from simulator.cluster.plan import Call, Plan
-from simulator.cluster.records import NO_PARENT, OWNER, Arrival, Drop, Event, Object, Put, RemoteCluster
+from simulator.cluster.records import COPY, NO_PARENT, OWNER, Arrival, Drop, Event, Object, Put, RemoteCluster
 from simulator.cluster.remote import neighbours
 from simulator.cluster.state import State
 from simulator.cluster.volumes import check_no_target, detach_all
@@ -180,7 +180,7 @@ def _arrived(call: Call, member: Offer, serial: int, parent: Object | None, visi
         auto_name=member.snapshot and (member.autoName or not member.moves),
         bound=member.bound,
         delete_date=member.deleteDate if member.moves else 0,
-        state=OWNER if member.moves else "slaveCopy",
+        state=OWNER if member.moves else COPY,
         backup_of=member.backupOf,
         backup_of_visible=member.backupOfVisible,
         vag=policy.allocation_group(parent, placement) if parent is not None else 0,

@@ -500,3 +500,30 @@ def test_a_caller_that_leaves_leaves_nothing_waiting_in_any_cluster(site: Site, 
 def waiting(cluster: InProcess) -> tuple[int, int, int]:
     service = cluster.service
     return len(service._callers), len(service._flows), len(service._cluster._waiting)
+
+
+def test_what_is_done_to_a_snapshot_is_done_by_its_owner_and_a_deletion_takes_the_copies(site: Site) -> None:
+    source, snapshots = chain(site)
+    shared = snapshots[2]
+    site.near.post(f"MultiCluster/VolumeAcquire/~{source}")
+    site.near.post(f"MultiCluster/SnapshotUpdate/~{shared}", {"tags": {"k": "v"}})
+    assert site.here.get(f"Snapshot/~{shared}")[0]["tags"] == {"k": "v"}
+    assert site.near.ask("GET", f"MultiCluster/Snapshot/~{shared}").envelope()["clusterId"] == "aa.b"
+    made = site.near.post("MultiCluster/VolumeCreate", {"parent": f"~{shared}"})["globalId"]
+    assert made in site.near.service.object_keys(), "the copy has its contents"
+    site.here.post("VolumesReassign", [{"snapshot": "shared", "ro": [1]}])
+    refused("busy", site.near, f"MultiCluster/SnapshotDelete/~{shared}")
+    assert shared in site.near.service.object_keys()
+    site.here.post("VolumesReassign", [{"snapshot": "shared", "detach": "all"}])
+    site.near.post(f"MultiCluster/SnapshotDelete/~{shared}")
+    for cluster in (site.here, site.near):
+        refused("objectDoesNotExist", cluster, f"MultiCluster/SnapshotDelete/~{shared}")
+    site.advance(60)
+    assert contents(site.near, source)[:5] and [one["deleted"] for one in site.near.get("SnapshotsList")] == [False] * 2
+    # A copy that came by an export is its own cluster's.
+    taken = snapshot(site.here, volume(site.here, "e"), name="e1")
+    site.here.post("SnapshotExport", {"snapshot": "e1", "location": "varna"})
+    site.far.post("SnapshotFromRemote", {"remoteLocation": "sofia", "remoteId": taken})
+    site.here.post("SnapshotUnexport", {"snapshot": "e1", "all": True, "force": True})
+    site.near.post("MultiCluster/SnapshotDelete/e1")
+    assert taken in site.far.service.object_keys()
