@@ -48,6 +48,11 @@ def foreign_client(cluster: int, client: int) -> int:
     return cluster * FOREIGN + client
 
 
+def shown_client(client: int, cluster: str) -> str:
+    """As texts for people name it: by its own number. `cluster` is the id of another cluster, else empty."""
+    return f"{client % FOREIGN} of cluster {cluster}" if cluster else str(client)
+
+
 class Blocks(Protocol):
     """Contents of volumes and snapshots, and the devices that lead to them.
 
@@ -184,6 +189,14 @@ class Contents(Protocol):
     def read(self, offset: int, length: int) -> bytes: ...
 
 
+Withdraw = Callable[[], bool]
+"""Forgets a call that does nothing but wait for a client; whether it was one. Any other goes on, and is answered."""
+
+
+def nothing_waits() -> bool:
+    return False
+
+
 class Bridges(Protocol):
     """The way from one cluster to others, by their ids `<location>.<sub-cluster>`."""
 
@@ -191,7 +204,7 @@ class Bridges(Protocol):
         """Those that answer."""
         ...
 
-    def submit(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> None:
+    def submit(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> Withdraw:
         """Make a call there, with that cluster's token. `reply` is called once, now or later, never from within a call
         of the asking service that is still under way."""
         ...
@@ -209,7 +222,7 @@ class NoBridges:
     def clusters(self) -> Collection[str]:
         return ()
 
-    def submit(self, cluster: str, _request: Request, _reply: Callable[[Reply], None]) -> None:
+    def submit(self, cluster: str, _request: Request, _reply: Callable[[Reply], None]) -> Withdraw:
         raise AssertionError(f"there is no way to cluster {cluster}")
 
     def shares_devices(self, _cluster: str) -> bool:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import ipaddress
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import click
@@ -132,7 +134,7 @@ class _Process:
         self._listeners = listeners
         self._status = 0
         self._clock = Clock()
-        self._network = _Network()
+        self._network = _Network(self.crashed)
         self._nodes: list[_Node] = []
         self.stuck = False
         """Threads still work on the blocks although it was time to end."""
@@ -160,7 +162,6 @@ class _Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         ended = await asyncio.gather(*(node.serve() for node in self._nodes))
-        self._network.close()
         self.stuck = not all(ended)
         return 1 if self.stuck else self._status
 
@@ -170,6 +171,12 @@ class _Process:
             for node in self._nodes:
                 click.echo(f"ready {node.url}")
             sys.stdout.flush()
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock on, which is that of all its clusters."""
+        self._clock.advance(seconds)
+        for node in self._nodes:
+            node.service.moved()
 
     def stop(self) -> None:
         for node in self._nodes:
@@ -208,7 +215,7 @@ class _Node:
             cluster.token,
             self._workers if isinstance(blocks, LoopBlocks) or bridges is not None else Inline(),
             control=options.control,
-            advance=clock.advance,
+            advance=process.advance,
             bridges=bridges,
             later=self._later,
             configurations=options.configurations,
@@ -271,17 +278,33 @@ class _Node:
 
 
 class _Network:
-    """Implements `simulator.multicluster.elsewhere.Threads`; the flows that may be under way bound its queue."""
+    """Implements `simulator.multicluster.elsewhere.Threads`.
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="bridges")
+    A thread for each call, bounded by the flows under way. A pool would fill with calls that wait for another process,
+    which may itself wait for a call to this one. An end of this process does not wait for them.
+    """
+
+    def __init__(self, crashed: Callable[[BaseException], None]) -> None:
+        self._crashed = crashed
 
     def start(self, work: Callable[[], Reply], done: Callable[[Reply], None]) -> None:
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        future.add_done_callback(lambda finished: done(finished.result()))
+        loop = asyncio.get_running_loop()
 
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        def finish(reply: Reply) -> None:
+            try:
+                done(reply)
+            except Exception as defect:  # the service failed half way; the next start has the journal
+                self._crashed(defect)
+
+        def run() -> None:
+            try:
+                then = partial(finish, work())
+            except Exception as defect:
+                then = partial(self._crashed, defect)
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and whoever waited with it
+                loop.call_soon_threadsafe(then)
+
+        threading.Thread(target=run, name="bridge", daemon=True).start()
 
 
 def _durable(options: Options, cluster: ClusterOptions) -> tuple[Blocks, Journal]:

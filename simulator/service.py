@@ -30,7 +30,7 @@ from simulator.cluster.state import State
 from simulator.effects import Effects, Inline, carry_out
 from simulator.multicluster import addressing, attaching, contents_calls, moving
 from simulator.multicluster.flow import Flow, Flows, Here
-from simulator.ports import Blocks, BlocksError, Bridges, Journal, JournalError, NoBridges, Reply, Request
+from simulator.ports import Blocks, BlocksError, Bridges, Journal, JournalError, NoBridges, Reply, Request, Withdraw
 from simulator.services import kept
 from simulator.services.qos import Qos
 from simulator.services.volumecare import VolumeCare
@@ -106,7 +106,7 @@ class Service:
         self._token = token
         self._effects = effects or Inline()
         self._bridges = bridges or NoBridges()
-        self._flows = Flows(self.submit, self._bridges, self._reply, token, self._keep_promises)
+        self._flows = Flows(self._ask_here, self._bridges, self._reply, token, self._keep_promises)
         self._under_way: set[str] = set()
         self._doubts_due: float | None = None
         self._clearing_doubts = False
@@ -222,9 +222,19 @@ class Service:
         self._flows.start(number, flow)
         self._watch_doubts()
 
+    def _ask_here(self, request: Request, reply: Callable[[Reply], None]) -> Withdraw:
+        return partial(self.withdraw, self.submit(request, reply))
+
     def cancel(self, number: int) -> None:
+        self.withdraw(number)
         self._callers.pop(number, None)
-        self._cluster.cancel(number)
+
+    def withdraw(self, number: int) -> bool:
+        """As `simulator.ports.Withdraw`, of the call with this number."""
+        waited = self._cluster.cancel(number) or self._flows.withdraw(number)
+        if waited:
+            self._callers.pop(number, None)
+        return waited
 
     def tick(self) -> float | None:
         if self._broken is not None:

@@ -27,7 +27,7 @@ from simulator.cluster.records import (
 )
 from simulator.cluster.state import State
 from simulator.cluster.summary import links
-from simulator.ports import Links
+from simulator.ports import Links, shown_client
 from simulator.settings import Settings
 
 PARKED = 0
@@ -165,10 +165,10 @@ class Cluster:
                 output.answers.append((number, self._timed_out(waiting)))
         return output
 
-    def cancel(self, number: int) -> None:
-        """Nobody waits for this answer any more."""
-        self._holding.pop(number, None)
-        self._waiting.pop(number, None)
+    def cancel(self, number: int) -> bool:
+        """Nobody waits for this answer any more; whether only a client's configuration was waited for."""
+        held, waited = self._holding.pop(number, None), self._waiting.pop(number, None)
+        return held is not None or waited is not None
 
     def due_at(self) -> float | None:
         """Unix seconds at which `tick` has something to do."""
@@ -295,10 +295,12 @@ class Cluster:
     def _refusal(self, failure: Failure) -> Refused:
         effect = failure.effect
         if failure.cause is Cause.BUSY and isinstance(effect, Detach):
-            return Refused(self._settings.open_device_error, f"'{effect.name}' is open at client {effect.client}")
+            client = shown_client(effect.client, effect.was[0].cluster)
+            return Refused(self._settings.open_device_error, f"'{effect.name}' is open at client {client}")
         if failure.cause is Cause.BUSY and isinstance(effect, Attach):
             name = effect.links.names[0] if effect.links.names else "~" + effect.links.by_id[0]
-            return Refused(self._settings.open_device_error, f"'{name}' is open at client {effect.links.client}")
+            client = shown_client(effect.links.client, effect.links.cluster)
+            return Refused(self._settings.open_device_error, f"'{name}' is open at client {client}")
         if failure.cause is Cause.BUSY:
             return Refused("busy", failure.text)
         if failure.cause is Cause.SPACE:

@@ -16,7 +16,7 @@ from simulator.api.schema.transfers import Answered, FetchDesc, Locate, VolumesG
 from simulator.cluster import policy
 from simulator.cluster.effects import Fetch
 from simulator.cluster.plan import Call, Plan
-from simulator.cluster.records import NO_PARENT, OWNER, Event, Exported, Object, Put
+from simulator.cluster.records import COPY, NO_PARENT, OWNER, Event, Exported, Object, Put
 from simulator.cluster.remote import registered_location
 from simulator.cluster.snapshots import snapshot_create_group
 from simulator.cluster.state import State
@@ -115,7 +115,7 @@ def reconcile(call: Call, body: Locate) -> Plan:
 
 def reconcile_as_copy(call: Call, body: Locate) -> Plan:
     """Another cluster of this location owns it."""
-    return _reconciled(call, body.object, "slaveCopy")
+    return _reconciled(call, body.object, COPY)
 
 
 def _reconciled(call: Call, name: str, state: str) -> Plan:

@@ -24,7 +24,7 @@ from simulator.api.schema.transfers import (
     SnapshotUnexportDesc,
 )
 from simulator.cluster.plan import Call, Plan
-from simulator.cluster.records import OWNER, Bridge, Drop, Event, Exported, Location, Object, Put
+from simulator.cluster.records import COPY, OWNER, Bridge, Drop, Event, Exported, Location, Object, Put
 from simulator.cluster.remote import Neighbour, neighbours, registered_location
 from simulator.cluster.snapshots import delete_date
 from simulator.cluster.state import State
@@ -128,6 +128,7 @@ def locate(call: Call, body: Locate) -> Located:
         globalId=found.global_id,
         snapshot=found.snapshot,
         owner=found.state == OWNER,
+        copy=found.state == COPY,
         attached=bool(found.attachments),
     )
 

@@ -26,15 +26,15 @@ from simulator.cluster import policy
 from simulator.cluster.effects import Delete, Effect, Fetch
 from simulator.cluster.exports import offer
 from simulator.cluster.plan import Call, Plan
-from simulator.cluster.records import NO_PARENT, OWNER, Arrival, Drop, Event, Object, Put, RemoteCluster
+from simulator.cluster.records import COPY, NO_PARENT, OWNER, Arrival, Drop, Event, Object, Put, RemoteCluster
 from simulator.cluster.remote import neighbours
 from simulator.cluster.state import State
 from simulator.cluster.volumes import check_no_target, detach_all
 
 
 def begin(call: Call, body: BeginDesc) -> Plan:
-    """Number an attempt, durably, so that no later one has the number too."""
-    move = call.state.next_id["arrival"]
+    """Number an attempt, durably, so that no later one has the number too: also not after a reset."""
+    move = max(call.state.next_id["arrival"], int(call.now * 1000))
     return Plan(Begun(move=move), [Put(Arrival(id=move, source=body.source))], touches=("arrivals",))
 
 
@@ -49,7 +49,7 @@ def depart(call: Call, body: DepartDesc) -> Plan:
     moving = [found, *_own_ancestors(state, found)]
     if found.leaving_to == body.to:
         # What is on record of an attempt that the other cluster gave up without saying so.
-        again: list[Event] = [Put(msgspec.structs.replace(one, move=body.move)) for one in moving if one.leaving_to]
+        again: list[Event] = [Put(msgspec.structs.replace(one, leaving_to=body.to, move=body.move)) for one in moving]
         return Plan(_departure(state, found, moving), again, touches=tuple(one.id for one in moving), moves=True)
     _check_may_leave(call, found)
     effects: list[Effect] = []
@@ -180,7 +180,7 @@ def _arrived(call: Call, member: Offer, serial: int, parent: Object | None, visi
         auto_name=member.snapshot and (member.autoName or not member.moves),
         bound=member.bound,
         delete_date=member.deleteDate if member.moves else 0,
-        state=OWNER if member.moves else "slaveCopy",
+        state=OWNER if member.moves else COPY,
         backup_of=member.backupOf,
         backup_of_visible=member.backupOfVisible,
         vag=policy.allocation_group(parent, placement) if parent is not None else 0,

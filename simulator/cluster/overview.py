@@ -10,6 +10,7 @@ from simulator.cluster import health
 from simulator.cluster.plan import Call
 from simulator.cluster.records import Disk, Object
 from simulator.cluster.state import State
+from simulator.ports import shown_client
 
 ATTACHMENTS = 8
 """Of one object that are shown."""
@@ -158,6 +159,8 @@ def _row(state: State, found: Object, depth: int) -> Row:
         size=found.size,
         parent="" if parent is None else parent.shown_name,
         template=state.templates[found.template].name if found.template else "",
-        attachments=[f"client {client} ({each.rights})" for client, each in attached[:ATTACHMENTS]],
+        attachments=[
+            f"client {shown_client(client, each.cluster)} ({each.rights})" for client, each in attached[:ATTACHMENTS]
+        ],
         more_attachments=max(0, len(found.attachments) - ATTACHMENTS),
     )

@@ -13,6 +13,7 @@ NOT_SET = -2
 """Of a template's size, replication and limits."""
 NO_PARENT = 0
 OWNER = "owner"
+COPY = "slaveCopy"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -32,6 +32,7 @@ from simulator.cluster.volumes import (
     generated_name,
     global_id,
     relink,
+    shown_clients,
 )
 
 
@@ -200,8 +201,7 @@ def snapshot_delete_by_id(call: Call) -> Plan:
 
 def _delete(call: Call, old: Object) -> Plan:
     if old.attachments:
-        clients = ", ".join(str(client) for client in sorted(old.attachments))
-        raise errors.busy(f"Snapshot '{old.shown_name}' is attached to client {clients}")
+        raise errors.busy(f"Snapshot '{old.shown_name}' is attached to client {shown_clients(old)}")
     if old.id in call.state.exports:
         raise errors.busy(f"Snapshot '{old.shown_name}' is exported")
     return Plan(Ok(), [Put(deleting(call, old))], touches=(old.id,))

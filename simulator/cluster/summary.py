@@ -8,7 +8,7 @@ import msgspec
 
 from simulator.api.schema.answers import IntOrDash, Summary
 from simulator.cluster.plan import Call
-from simulator.cluster.records import OWNER, Object
+from simulator.cluster.records import COPY, OWNER, Object
 from simulator.cluster.state import State
 from simulator.ports import Links
 
@@ -120,7 +120,7 @@ def _snapshot_fields(call: Call, found: Object, shown: dict[str, Any]) -> None:
 
 def mc_state(state: State, found: Object) -> str:
     """MultiClusterState (spec section 4)."""
-    exported = found.id in state.exports and found.state != "slaveCopy"
+    exported = found.id in state.exports and found.state != COPY
     return found.state + "Exported" if exported else found.state
 
 

@@ -15,6 +15,7 @@ from simulator.cluster.effects import Attach, Clone, Create, Delete, Detach, Eff
 from simulator.cluster.plan import Call, Plan
 from simulator.cluster.records import NO_PARENT, NOT_SET, Drop, Event, Object, Put, Template
 from simulator.cluster.summary import base36, links, summary
+from simulator.ports import shown_client
 
 NAME_BYTES = 199
 
@@ -219,8 +220,7 @@ def volume_delete(call: Call, body: VolumeDeleteDesc | None) -> Plan:
     effects: list[Effect] = []
     if old.attachments:
         if on_attached not in ("detach", "detachForce"):
-            clients = ", ".join(str(client) for client in sorted(old.attachments))
-            raise errors.busy(f"Volume '{old.shown_name}' is attached to client {clients}")
+            raise errors.busy(f"Volume '{old.shown_name}' is attached to client {shown_clients(old)}")
         effects.extend(detach_all(old, force=on_attached == "detachForce"))
     events: list[Event] = [Drop("export", export.id) for export in call.state.exported(old.id)]
     return Plan(Ok(), [*events, Drop("object", old.id)], effects, (old.id,), late=[Delete(old.id)])
@@ -229,6 +229,11 @@ def volume_delete(call: Call, body: VolumeDeleteDesc | None) -> Plan:
 def check_no_target(call: Call, volume: Object) -> None:
     if iscsi.is_target(call.state, volume.visible_id):
         raise errors.busy(f"Volume '{volume.shown_name}' is an iSCSI target")
+
+
+def shown_clients(found: Object) -> str:
+    """Those that have it attached."""
+    return ", ".join(shown_client(client, at.cluster) for client, at in sorted(found.attachments.items()))
 
 
 def detach_all(old: Object, *, force: bool) -> list[Effect]:

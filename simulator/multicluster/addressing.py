@@ -10,6 +10,7 @@ from simulator.api.errors import Refused
 from simulator.api.paths import BASE, BRIDGE_BASE, Route
 from simulator.api.schema.requests import GroupSnapshotsSpec, VolumeCreateDesc
 from simulator.api.schema.transfers import VolumeBackupDesc, VolumesGroupBackupDesc
+from simulator.cluster.records import COPY
 from simulator.cluster.remote import Neighbour, neighbour
 from simulator.multicluster.flow import Ask, Flow, Got, Here, bridge
 from simulator.ports import Request
@@ -46,10 +47,25 @@ def multicluster(here: Here, route: Route, body: object, request: Request) -> Fl
     call = route.operation.call
     if call in _LISTS or call in _MAPS or call == _MIXED:
         return _everybody(route, request, others)
+    if call == "SnapshotDelete":
+        return _delete(here, route, request, others)
     references = _references(route, body)
-    if all(here.call.state.find(reference) is not None for reference in references):
+    if all(_is_here(here, route, reference) for reference in references):
         return None
     return _at_owner(here, route, request, references, others)
+
+
+def _is_here(here: Here, route: Route, reference: str) -> bool:
+    """A copy whose owner is another cluster will do to make a volume of it."""
+    found = here.call.state.find(reference)
+    return found is not None and (found.state != COPY or route.operation.call == "VolumeCreate")
+
+
+def _home(here: Here, route: Route, reference: str, others: list[Neighbour]) -> Generator[Ask, Got, str]:
+    """Empty for this cluster."""
+    if _is_here(here, route, reference):
+        return ""
+    return (yield from home_of(reference, others, copy_here=here.call.state.find(reference) is not None))
 
 
 def _references(route: Route, body: object) -> list[str]:
@@ -71,9 +87,7 @@ def _at_owner(here: Here, route: Route, request: Request, references: list[str],
     """Where all of the objects are; here, which refuses it, when that is nowhere."""
     homes: dict[str, str] = {}
     for reference in references:
-        homes[reference] = ""
-        if here.call.state.find(reference) is None:
-            homes[reference] = yield from home_of(reference, others)
+        homes[reference] = yield from _home(here, route, reference, others)
     apart = set(homes.values())
     if len(apart) > 1:
         where = ", ".join(f"'{name}' in {home or here.cluster_id}" for name, home in homes.items())
@@ -82,20 +96,48 @@ def _at_owner(here: Here, route: Route, request: Request, references: list[str],
     return got.reply
 
 
-def home_of(reference: str, others: list[Neighbour]) -> Generator[Ask, Got, str]:
-    """Id of the other cluster that has the object, its owner rather than one with a copy; empty when none has."""
+def _delete(here: Here, route: Route, request: Request, others: list[Neighbour]) -> Flow:
+    """By its owner, then what other clusters of the location have of it, or it would still be found."""
+    home = yield from _home(here, route, route.args[0], others)
+    located = (yield bridge(home, "Locate", {"object": route.args[0]})).data
+    reference = "~" + located.get("globalId", "")
+    got = yield alone(home, route, request)
+    for cluster in ("", *(other.cluster_id for other in others)):
+        if cluster == home:
+            continue
+        try:
+            copy = (yield bridge(cluster, "Locate", {"object": reference})).data
+            if copy["copy"]:
+                yield Ask(cluster, request.verb, f"{BRIDGE_BASE}MultiCluster/SnapshotDelete/{reference}")
+        except Refused as refused:
+            if refused.name != "unavailable":
+                raise
+    return got.reply
+
+
+def home_of(reference: str, others: list[Neighbour], *, copy_here: bool = False) -> Generator[Ask, Got, str]:
+    """Id of the other cluster that has the object, its owner rather than one with a copy; empty when none has.
+
+    `unavailable` when one that may have it does not answer: clients take it for deleted if they hear that none has.
+    """
     copy = ""
+    silent: Refused | None = None
     for other in others:
         try:
             got = yield bridge(other.cluster_id, "Locate", {"object": reference})
         except Refused as refused:
             if refused.name != "unavailable":
                 raise
+            silent = refused
             continue
         if got.data.get("owner"):
             return other.cluster_id
         if "globalId" in got.data:
             copy = other.cluster_id
+    if copy_here:
+        return ""
+    if silent is not None and not copy:
+        raise silent
     return copy
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from simulator.api.paths import BRIDGE_BASE
-from simulator.ports import BlocksError, Contents, Reply, Request
+from simulator.ports import BlocksError, Contents, Reply, Request, Withdraw, nothing_waits
 
 SECONDS = 300.0
 """For which another cluster may be silent."""
@@ -75,9 +75,10 @@ class Elsewhere:
     def shares_devices(self, _cluster: str) -> bool:
         return False
 
-    def submit(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> None:
+    def submit(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> Withdraw:
         endpoint = self._endpoints[cluster]
         self._threads.start(lambda: call(endpoint, request), reply)
+        return nothing_waits  # it ends after `SECONDS`
 
     def contents(self, cluster: str, global_id: str) -> Contents:
         endpoint = self._endpoints.get(cluster)

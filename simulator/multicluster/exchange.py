@@ -8,13 +8,28 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from simulator.ports import Blocks, BlocksError, Bridges, Contents, NoBridges, Reply, Request, Service
+from simulator.ports import (
+    Blocks,
+    BlocksError,
+    Bridges,
+    Contents,
+    NoBridges,
+    Reply,
+    Request,
+    Service,
+    Withdraw,
+    nothing_waits,
+)
 
 
 class Member(Service, Protocol):
     """A service that can be told that another one's call may have changed when it must be called again."""
 
     moved: Callable[[], None]
+
+    def withdraw(self, number: int) -> bool:
+        """As `simulator.ports.Withdraw`, of the call with this number."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +66,12 @@ class Exchange:
     def shares_devices(self, cluster: str) -> bool:
         return cluster in self._joined
 
-    def submit(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> None:
-        self._queue.append(partial(self._deliver, cluster, request, partial(self._answered, reply)))
+    def submit(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> Withdraw:
+        delivered: list[Withdraw] = []
+        answered = partial(self._answered, reply)
+        self._queue.append(lambda: delivered.append(self._deliver(cluster, request, answered)))
         self._run()
+        return lambda: any(withdraw() for withdraw in delivered)
 
     def _answered(self, reply: Callable[[Reply], None], answer: Reply) -> None:
         """Not from within the call of the cluster that answers: what the answer leads to is no part of that."""
@@ -72,15 +90,15 @@ class Exchange:
         for joined in self._joined.values():
             joined.service.moved()
 
-    def _deliver(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> None:
+    def _deliver(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> Withdraw:
         joined = self._joined.get(cluster)
         if joined is None and cluster in self._elsewhere.clusters():
-            self._elsewhere.submit(cluster, request, reply)
-            return
+            return self._elsewhere.submit(cluster, request, reply)
         if joined is None:
             reply(Reply(503, _GONE))
-            return
-        joined.service.submit(Request(request.verb, request.path, request.body, joined.token), reply)
+            return nothing_waits
+        number = joined.service.submit(Request(request.verb, request.path, request.body, joined.token), reply)
+        return partial(joined.service.withdraw, number)
 
     def contents(self, cluster: str, global_id: str) -> Contents:
         if cluster in self._elsewhere.clusters():
@@ -106,8 +124,8 @@ class _Ways:
     def shares_devices(self, cluster: str) -> bool:
         return self.exchange.shares_devices(cluster)
 
-    def submit(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> None:
-        self.exchange.submit(cluster, request, reply)
+    def submit(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> Withdraw:
+        return self.exchange.submit(cluster, request, reply)
 
     def contents(self, cluster: str, global_id: str) -> Contents:
         return self.exchange.contents(cluster, global_id)

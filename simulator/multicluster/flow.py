@@ -18,7 +18,7 @@ from simulator.api.errors import Refused
 from simulator.api.paths import BRIDGE_BASE
 from simulator.cluster.plan import Call
 from simulator.cluster.remote import Neighbour, neighbours
-from simulator.ports import Bridges, Reply, Request
+from simulator.ports import Bridges, Reply, Request, Withdraw, nothing_waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Here:
 class Flows:
     """Runs the flows of one service on its thread."""
 
-    here: Callable[[Request, Callable[[Reply], None]], object]
+    here: Callable[[Request, Callable[[Reply], None]], Withdraw]
     """Makes a call at this cluster."""
     bridges: Bridges
     answer: Callable[[int, object], None]
@@ -93,6 +93,8 @@ class Flows:
     sync: Callable[[], None]
     """Has on disk what other clusters may be told of."""
     _running: dict[int, Flow] = field(default_factory=dict)
+    _asked: dict[int, Withdraw] = field(default_factory=dict)
+    """By number of the flow: of what it asked last."""
     _ready: deque[tuple[int, Flow, Got | Refused | None]] = field(default_factory=deque)
     _busy: bool = False
 
@@ -112,9 +114,18 @@ class Flows:
         finally:
             self._busy = False
 
+    def withdraw(self, number: int) -> bool:
+        """As `simulator.ports.Withdraw`, of the flow with this number."""
+        if number not in self._running or not self._asked.get(number, nothing_waits)():
+            return False
+        del self._asked[number]
+        self._running.pop(number).close()
+        return True
+
     def stop(self) -> None:
         """Forget all that is under way."""
         self._ready.clear()
+        self._asked.clear()
         running, self._running = self._running, {}
         for flow in running.values():
             flow.close()
@@ -125,6 +136,7 @@ class Flows:
     def _step(self, number: int, flow: Flow, answer: Got | Refused | None) -> None:
         if self._running.get(number) is not flow:
             return
+        self._asked.pop(number, None)
         try:
             if isinstance(answer, Refused):
                 asked = flow.throw(answer)
@@ -149,10 +161,10 @@ class Flows:
 
         request = Request(asked.verb, asked.path, asked.body, self.token)
         if not asked.cluster:
-            self.here(request, replied)
+            self._asked[number] = self.here(request, replied)
         else:
             self.sync()
-            self.bridges.submit(asked.cluster, request, replied)
+            self._asked[number] = self.bridges.submit(asked.cluster, request, replied)
 
 
 def _got(reply: Reply) -> Got | Refused:

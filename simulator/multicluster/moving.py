@@ -22,7 +22,7 @@ def volume_acquire(here: Here, body: VolumeAcquireDesc | None) -> Flow:
         source = yield from home_of(name, here.neighbours(own_location=True))
         if not source:
             raise errors.missing("Volume", name)
-        yield from take_over(here, name, source, body.onRemoteAttached if body is not None else None)
+        yield from take_over(here, name, source, body.onRemoteAttached if body is not None else None, volume=True)
     else:
         here.call.state.volume(name)
     return Ok(generation=here.call.state.generation)
@@ -56,10 +56,15 @@ def _move(here: Here, global_id: str, body: MoveToRemoteDesc) -> Generator[Ask, 
     return Ok(generation=here.call.state.generation)
 
 
-def take_over(here: Here, name: str, source: str, on_attached: str | None) -> Generator[Ask, Got, None]:
-    """The object `name` of cluster `source` is ours afterwards, with the ancestors that only it needed."""
+def take_over(
+    here: Here, name: str, source: str, on_attached: str | None, *, volume: bool = False
+) -> Generator[Ask, Got, None]:
+    """The object `name` of cluster `source` is ours afterwards, with the ancestors that only it needed.
+
+    Refused when it has to be a `volume` and is none.
+    """
     located = (yield bridge(source, "Locate", {"object": name})).data
-    if "globalId" not in located:
+    if "globalId" not in located or (volume and located["snapshot"]):
         raise errors.missing("Volume", name)
     global_id = located["globalId"]
     if global_id in here.under_way:

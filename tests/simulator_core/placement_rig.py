@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from core_rig import Bindings, bindings
 
@@ -46,3 +48,9 @@ def fill(rig: Bindings) -> list[int]:
 
 def balancer(rig: Bindings) -> str:
     return str(rig.strict.volumeBalancerGetStatus()["status"])
+
+
+def objects(shown: dict[str, Any], what: str) -> dict[str, int]:
+    """By disk, of an estimate: how many are there now (`current`) or will be (`target`), where there are any."""
+    counts = {disk: int(one["objectsAllocated"][what]) for disk, one in shown.items()}
+    return {disk: count for disk, count in counts.items() if count}

@@ -66,13 +66,11 @@ def test_the_number_of_disk_sets_is_the_groups_and_goes_with_it(rig: Bindings) -
 def test_abandoned_copies_are_made_again_elsewhere(rig: Bindings) -> None:
     strict = rig.strict
     strict.volumeCreate({"name": "w", "size": 16 * OBJECT, "replication": 2})
-    generated = strict.snapshotCreate("w", {})
     disk = min(held(rig, "w"))
     rig.refused("busy", "volumeAbandonDisk", "w", {"diskId": disk})
     rig.refused("objectDoesNotExist", "volumeAbandonDisk", "w", {"diskId": 999})
     rig.simulator.post(f"/_sim/disk/{disk}", {"up": False})
     strict.volumeAbandonDisk("w", {"diskId": disk})
-    strict.snapshotAbandonDisk(generated["autoName"], {"diskId": disk})
     status = strict.volumesQuickStatus()["w"]
     assert status["decreasedRedundancy"] and status["migrating"] and disk not in held(rig, "w")
     assert status["downDrives"] == [] == status["missingTargetDrives"]
@@ -84,6 +82,25 @@ def test_abandoned_copies_are_made_again_elsewhere(rig: Bindings) -> None:
     assert not status["decreasedRedundancy"] and not status["migrating"]
     rig.simulator.post(f"/_sim/disk/{disk}", {"up": True})
     assert disk not in held(rig, "w") and not migrating(rig, "w")
+
+
+def test_abandoned_copies_of_a_snapshot_are_made_again_elsewhere(rig: Bindings) -> None:
+    strict = rig.strict
+    strict.volumeCreate({"name": "w", "size": 16 * OBJECT, "replication": 2})
+    name = strict.snapshotCreate("w", {})["autoName"]
+    before = strict.snapshotInfo(name)["objectsPerDisk"]
+    disk = int(min(before))
+    rig.refused("busy", "snapshotAbandonDisk", name, {"diskId": disk})
+    rig.refused("objectDoesNotExist", "snapshotAbandonDisk", name, {"diskId": 999})
+    rig.simulator.post(f"/_sim/disk/{disk}", {"up": False})
+    strict.snapshotAbandonDisk(name, {"diskId": disk})
+    assert migrating(rig, name) and not migrating(rig, "w")
+    rig.refused("invalidParam", "snapshotAbandonDisk", name, {"diskId": disk})
+    rig.simulator.advance(61)
+    assert str(disk) not in strict.snapshotInfo(name)["objectsPerDisk"]
+    rig.simulator.post(f"/_sim/disk/{disk}", {"up": True})
+    assert str(disk) not in strict.snapshotInfo(name)["objectsPerDisk"]
+    assert strict.volumeInfo("w")["objectsPerDisk"] == before
 
 
 def test_the_last_good_copy_is_not_abandoned(rig: Bindings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from core_rig import Bindings
-from placement_rig import DISKS, MB, OBJECT, SSD, balancer, fill, migrating, tables, with_volume
+from placement_rig import DISKS, MB, OBJECT, SSD, balancer, fill, migrating, objects, tables, with_volume
 
 
 @pytest.fixture
@@ -51,6 +51,38 @@ def test_the_balancer_evens_out_disks_when_it_is_told_to(rig: Bindings) -> None:
     strict.volumeBalancerSetStatus({"cmd": "start"})
     rig.simulator.advance(5)
     assert balancer(rig) == "nothing to do"
+
+
+def test_the_balancer_tells_what_it_would_move_of_each_volume_and_snapshot(rig: Bindings) -> None:
+    strict = rig.strict
+    for number in range(10):
+        strict.volumeCreate({"name": f"w{number}", "size": 30 * OBJECT, "replication": 2})
+        strict.snapshotCreate(f"w{number}", {"name": f"s{number}"})
+    strict.volumeBalancerSetStatus({"cmd": "start"})
+    rig.simulator.advance(5)
+    moved = {one["name"]: one["snapshot"] for one in strict.volumeBalancerVolumesStatus() if one["reallocated"]}
+    assert set(moved.values()) == {True, False}
+    told = {}
+    for name, snapshot in moved.items():
+        if snapshot:
+            disks, sets = strict.volumeBalancerSnapshotDisks(name), strict.volumeBalancerSnapshotDiskSets(name)
+        else:
+            disks, sets = strict.volumeBalancerVolumeDisks(name), strict.volumeBalancerVolumeDiskSets(name)
+        assert (objects(disks, "current"), sets["currentDiskSets"]) == where(rig, name, snapshot=snapshot)
+        assert (sets["name"], sets["snapshot"], sets["reallocated"]) == (name, snapshot, True)
+        told[name] = objects(disks, "target"), sets["balancerDiskSets"]
+        assert told[name] != where(rig, name, snapshot=snapshot)
+    strict.volumeBalancerSetStatus({"cmd": "commit"})
+    rig.simulator.advance(60)
+    assert {name: where(rig, name, snapshot=snapshot) for name, snapshot in moved.items()} == told
+
+
+def where(rig: Bindings, name: str, *, snapshot: bool) -> tuple[dict[str, int], list[list[int]]]:
+    """Objects by disk, and disk sets."""
+    strict = rig.strict
+    if snapshot:
+        return strict.snapshotInfo(name)["objectsPerDisk"], strict.snapshotDescribe(name)["targetDiskSets"]
+    return strict.volumeInfo(name)["objectsPerDisk"], strict.volumeDescribe(name)["targetDiskSets"]
 
 
 def test_a_second_run_adds_to_what_the_first_chose(rig: Bindings) -> None:

@@ -12,7 +12,7 @@ from simulator.effects import Work
 from simulator.inprocess import ApiError, InProcess
 from simulator.journal.memory import MemoryJournal
 from simulator.multicluster.exchange import Exchange
-from simulator.ports import Reply, Request
+from simulator.ports import Reply, Request, Withdraw, nothing_waits
 from simulator.settings import KnownCluster, Settings
 
 GIB = 1 << 30
@@ -49,12 +49,13 @@ class Fatal(MemoryJournal):
 class Apart(Exchange):
     """As between processes: whoever asks a cluster that dies is told so."""
 
-    def _deliver(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> None:
+    def _deliver(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> Withdraw:
         try:
-            super()._deliver(cluster, request, reply)
+            return super()._deliver(cluster, request, reply)
         except Killed:
             self.leave(cluster)
             reply(Reply(503, DEAD))
+            return nothing_waits
 
 
 class Pair:

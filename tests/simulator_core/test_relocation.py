@@ -10,7 +10,7 @@ import pytest
 from core_rig import Bindings
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from placement_rig import DISKS, MB, OBJECT, SSD, balancer, held, migrating, sets, tables, with_volume
+from placement_rig import DISKS, MB, OBJECT, SSD, balancer, held, migrating, objects, sets, tables, with_volume
 
 from simulator.inprocess import ApiError, InProcess
 from simulator.settings import Settings
@@ -341,6 +341,18 @@ def test_a_snapshot_is_where_its_volume_is(rig: Bindings) -> None:
     assert migrating(rig, "other") and rig.strict.snapshotDescribe("other")["objects"] == sets(rig)
     rig.simulator.advance(60)
     assert {disk for one in rig.strict.snapshotDescribe("other")["objects"] for disk in one} <= {101, 201, 301}
+
+
+def test_the_relocator_tells_where_a_snapshot_goes(rig: Bindings) -> None:
+    strict = rig.strict
+    strict.snapshotCreate("v", {"name": "s"})
+    strict.snapshotUpdate("s", SSD)
+    before, shown = strict.snapshotInfo("s")["objectsPerDisk"], strict.volumeRelocatorSnapshotDisks("s")
+    assert objects(shown, "current") == before and objects(strict.volumeRelocatorVolumeDisks("v"), "delta") == {}
+    rig.simulator.advance(60)
+    after, at_rest = strict.snapshotInfo("s")["objectsPerDisk"], strict.volumeRelocatorSnapshotDisks("s")
+    assert objects(shown, "target") == after != before
+    assert objects(at_rest, "current") == after and objects(at_rest, "delta") == {}
 
 
 def test_relocation_takes_as_long_as_the_setting_says() -> None:

@@ -9,6 +9,7 @@ import pytest
 from core_rig import Bindings
 
 from simulator.api.operations import NEWER, transfers
+from simulator.api.paths import BRIDGE_BASE
 from simulator.inprocess import ApiError, InProcess, connected
 from simulator.settings import KnownCluster
 
@@ -398,3 +399,131 @@ def test_the_vendors_bindings_accept_every_answer_and_a_restart_forgets_nothing(
     for rig in (here, near, far):
         rig.restart()
         assert rig.simulator.service.mended == []
+
+
+def test_a_snapshot_is_attached_across_and_stays(site: Site) -> None:
+    taken = snapshot(site.near, volume(site.near, "v"), name="s")
+    item = {"snapshot": f"~{taken}", "ro": [1]}
+    refused("objectDoesNotExist", site.here, "VolumesReassignWait", {"reassign": [item]})
+    refused("objectDoesNotExist", site.far, "MultiCluster/VolumesReassignWait", {"reassign": [item]})
+    wrong = {"reassign": [{**item, "onRemoteAttached": "export"}]}
+    refused("invalidParam", site.here, "MultiCluster/VolumesReassignWait", wrong)
+    site.here.post("MultiCluster/VolumesReassignWait", {"reassign": [item]})
+    [attached] = site.here.get("MultiCluster/AttachmentsList")
+    assert (attached["globalId"], attached["clusterId"], attached["client"], attached["rights"]) == (
+        taken,
+        "aa.b",
+        1,
+        "ro",
+    )
+    assert site.near.blocks.links_by_id(4096 + 1) == {taken: site.near.service.object_keys()[taken]}
+    error = refused("busy", site.near, "SnapshotDelete/s")
+    assert error.descr.endswith("is attached to client 1 of cluster aa.b")
+    site.near.blocks.open(site.near.service.object_keys()[taken], 4096 + 1)
+    detach = {"reassign": [{"snapshot": f"~{taken}", "detach": [1]}]}
+    with pytest.raises(ApiError) as open_there:
+        site.here.post("MultiCluster/VolumesReassignWait", detach)
+    assert open_there.value.descr == "'s' is open at client 1 of cluster aa.b"
+    site.near.blocks.release(site.near.service.object_keys()[taken], 4096 + 1)
+    site.here.post("MultiCluster/VolumesReassignWait", detach)
+    assert site.here.get("MultiCluster/AttachmentsList") == []
+    assert taken in site.near.service.object_keys()
+
+
+def test_calls_for_volumes_leave_snapshots_of_other_clusters_where_they_are(site: Site) -> None:
+    volume(site.near, "v")
+    site.near.post("VolumeFreeze/v")
+    refused("objectDoesNotExist", site.here, "MultiCluster/VolumeAcquire/v", {})
+    refused("objectDoesNotExist", site.here, "MultiCluster/VolumesReassign", [{"volume": "v", "rw": [1]}])
+    assert [one["name"] for one in site.near.get("SnapshotsList")] == ["v"]
+
+
+def test_nothing_moves_for_a_client_that_is_unknown(site: Site) -> None:
+    source = volume(site.near, "v")
+    volume(site.here, "w")
+    items = [{"volume": "v", "rw": [1]}, {"volume": "w", "rw": [77]}]
+    error = refused("invalidParam", site.here, "MultiCluster/VolumesReassign", items)
+    assert error.descr == "No such client registered"
+    assert source in site.near.service.object_keys()
+
+
+def test_what_a_silent_cluster_may_have_is_not_said_to_be_gone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = volume(site.near, "v")
+    monkeypatch.setattr(site.near.service, "_broken", "It does not answer")
+    for call, body in (
+        (f"VolumeDelete/~{source}", {"onAttached": "detachForce"}),
+        (f"VolumeAcquire/~{source}", {}),
+        ("VolumesReassign", [{"volume": "v", "detach": "all"}]),
+    ):
+        refused("unavailable", site.here, f"MultiCluster/{call}", body)
+
+
+def test_a_cluster_that_was_reset_takes_volumes_over_again(site: Site) -> None:
+    volume(site.here, "v")
+    site.here.post("VolumeMoveToRemote/v", {"clusterId": "aa.c"})
+    site.advance(1)
+    site.near.post("/_sim/reset")
+    volume(site.here, "w")
+    site.here.post("VolumeMoveToRemote/w", {"clusterId": "aa.c"})
+    assert [one["name"] for one in site.near.get("VolumesList")] == ["w"]
+
+
+def test_a_second_attempt_takes_along_what_only_now_is_the_volumes_alone(site: Site) -> None:
+    source = volume(site.here, "v")
+    taken = snapshot(site.here, source, name="s")
+    site.here.post("VolumeCreate", {"name": "w", "parent": "s"})
+    # The first one was begun, and given up without a word.
+    site.here.post(f"{BRIDGE_BASE}Depart", {"object": "v", "move": 1, "to": "aa.c"})
+    site.here.post("VolumeDelete/w")
+    site.near.post("MultiCluster/VolumeAcquire/v", {})
+    owners = [one for one in site.all if taken in one.service.object_keys()]
+    assert owners == [site.near]
+    assert site.near.ask("GET", "MultiCluster/Snapshot/s").data[0]["mcState"] == "owner"
+
+
+@pytest.mark.parametrize("path", ["MultiCluster/VolumesReassignWait", "RemoteCommand/beta/VolumesReassignWait"])
+def test_a_caller_that_leaves_leaves_nothing_waiting_in_any_cluster(site: Site, path: str) -> None:
+    for cluster in (site.here, site.near):
+        cluster.post("/_sim/client/3", {"running": False})
+    at_rest = [waiting(one) for one in site.all]
+    volume(site.near, "v")
+    asked = site.here.ask("POST", path, b'{"reassign": [{"volume": "v", "rw": [3]}]}')
+    assert asked.reply is None
+    site.here.service.cancel(asked.number)
+    assert [waiting(one) for one in site.all] == at_rest
+    for cluster in (site.here, site.near):
+        cluster.post("/_sim/client/3", {"running": True})
+    assert asked.reply is None
+    assert [one["client"] for one in site.here.get("MultiCluster/AttachmentsList")] == [3], "what was begun stands"
+
+
+def waiting(cluster: InProcess) -> tuple[int, int, int]:
+    service = cluster.service
+    return len(service._callers), len(service._flows), len(service._cluster._waiting)
+
+
+def test_what_is_done_to_a_snapshot_is_done_by_its_owner_and_a_deletion_takes_the_copies(site: Site) -> None:
+    source, snapshots = chain(site)
+    shared = snapshots[2]
+    site.near.post(f"MultiCluster/VolumeAcquire/~{source}")
+    site.near.post(f"MultiCluster/SnapshotUpdate/~{shared}", {"tags": {"k": "v"}})
+    assert site.here.get(f"Snapshot/~{shared}")[0]["tags"] == {"k": "v"}
+    assert site.near.ask("GET", f"MultiCluster/Snapshot/~{shared}").envelope()["clusterId"] == "aa.b"
+    made = site.near.post("MultiCluster/VolumeCreate", {"parent": f"~{shared}"})["globalId"]
+    assert made in site.near.service.object_keys(), "the copy has its contents"
+    site.here.post("VolumesReassign", [{"snapshot": "shared", "ro": [1]}])
+    refused("busy", site.near, f"MultiCluster/SnapshotDelete/~{shared}")
+    assert shared in site.near.service.object_keys()
+    site.here.post("VolumesReassign", [{"snapshot": "shared", "detach": "all"}])
+    site.near.post(f"MultiCluster/SnapshotDelete/~{shared}")
+    for cluster in (site.here, site.near):
+        refused("objectDoesNotExist", cluster, f"MultiCluster/SnapshotDelete/~{shared}")
+    site.advance(60)
+    assert contents(site.near, source)[:5] and [one["deleted"] for one in site.near.get("SnapshotsList")] == [False] * 2
+    # A copy that came by an export is its own cluster's.
+    taken = snapshot(site.here, volume(site.here, "e"), name="e1")
+    site.here.post("SnapshotExport", {"snapshot": "e1", "location": "varna"})
+    site.far.post("SnapshotFromRemote", {"remoteLocation": "sofia", "remoteId": taken})
+    site.here.post("SnapshotUnexport", {"snapshot": "e1", "all": True, "force": True})
+    site.near.post("MultiCluster/SnapshotDelete/e1")
+    assert taken in site.far.service.object_keys()

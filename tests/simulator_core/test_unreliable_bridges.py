@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from simulator.inprocess import ApiError, InProcess
 from simulator.multicluster.exchange import Exchange
-from simulator.ports import Reply, Request
+from simulator.ports import Reply, Request, Withdraw, nothing_waits
 from simulator.settings import KnownCluster, Settings
 
 GIB = 1 << 30
@@ -30,7 +30,7 @@ class Unreliable(Exchange):
         self._fates = fates
         self.late: list[tuple[str, Request]] = []
 
-    def submit(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> None:
+    def submit(self, cluster: str, request: Request, reply: Callable[[Reply], None]) -> Withdraw:
         fate = next(self._fates, "arrives") if request.path.rpartition("/")[2] in MOVES else "arrives"
         if fate == "request lost":
             reply(LOST)
@@ -42,7 +42,8 @@ class Unreliable(Exchange):
         else:
             if fate == "twice":
                 super().submit(cluster, request, lambda _reply: None)
-            super().submit(cluster, request, reply)
+            return super().submit(cluster, request, reply)
+        return nothing_waits
 
     def deliver_late(self) -> None:
         late, self.late = self.late, []

@@ -30,6 +30,7 @@ from _pytest.runner import runtestprotocol
 from simulator.api.operation import Operation
 from simulator.api.operations import OPERATIONS
 from simulator.api.paths import BASE
+from simulator.api.scalars import PATH_ARGUMENTS
 from simulator.cluster.cluster import Cluster, Output
 from simulator.cluster.plan import Handler, Plan
 from simulator.ports import Reply, Request, Verb
@@ -41,7 +42,9 @@ LEFT_OUT = ("test_fidelity_page", "test_transcripts")
 """Files whose tests are about no operation."""
 COMPARING = ("test_real_clients",)
 """Files whose tests tell which client drives what, and nothing else."""
-_BY_CALL = {(found.verb.value, found.call): found for found in reversed(OPERATIONS)}
+_BY_CALL: dict[tuple[str, str], list[Operation]] = {}
+for _operation in OPERATIONS:
+    _BY_CALL.setdefault((_operation.verb.value, _operation.call), []).append(_operation)
 
 
 @dataclass
@@ -66,7 +69,8 @@ class Proof:
 
 
 def meant(request: Request) -> Operation | None:
-    """The operation that a path means, whatever its arguments."""
+    """The operation that a path means, whatever its arguments; VolumeAbandonDisk of a name that only a snapshot can
+    have is the one of snapshots."""
     if not request.path.startswith(BASE):
         return None
     words = request.path[len(BASE) :].split("/")
@@ -75,7 +79,11 @@ def meant(request: Request) -> Operation | None:
     if words[:1] == ["MultiCluster"]:
         del words[0]
     name = "/".join(words[:2]) if words[:1] == ["KV"] and len(words) > 1 else "".join(words[:1])
-    return _BY_CALL.get((request.verb, name))
+    found = _BY_CALL.get((request.verb, name), [])
+    if len(found) > 1:
+        last = words[-1]
+        return next((one for one in found if PATH_ARGUMENTS[one.parameters[-1]][0].match(last)), found[0])
+    return found[0] if found else None
 
 
 def twisted(value: Any) -> Any:

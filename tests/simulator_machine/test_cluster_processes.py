@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,8 @@ pytestmark = pytest.mark.local
 ROOT = Path(__file__).parents[2]
 TOKEN = "4242424242424242424"
 SECONDS = 60.0
+ESTABLISHED = "01"
+"""State in /proc/net/tcp."""
 MB = 1 << 20
 
 
@@ -61,8 +66,9 @@ class Cluster:
 class Site:
     """`here` and `near` are one process, `far` is another."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, blocks: str = "loop") -> None:
         self.path = path
+        self.blocks = blocks
         names = ("here", "near", "far")
         self.here, self.near, self.far = (Cluster(free_port(), path / name) for name in names)
         (path / "token").write_text(TOKEN)
@@ -86,7 +92,7 @@ class Site:
         file = self.path / f"{which}.json"
         file.write_text(json.dumps({"clusters": entries}))
         argv = [sys.executable, "-m", "simulator.main", "--clusters", str(file), "--pool-size", "1G", "--control"]
-        argv += ["--token-file", str(self.path / "token")]
+        argv += ["--token-file", str(self.path / "token"), "--blocks", self.blocks]
         process = self.running[which] = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         for cluster in (self.far,) if which == "far" else (self.here, self.near):
@@ -121,6 +127,17 @@ def site(tmp_path: Path) -> Iterator[Site]:
         made.kill()
         for cluster in (made.here, made.near, made.far):
             destroy(cluster.state)
+
+
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path, "memory")
+    try:
+        made.start("both")
+        made.start("far")
+        yield made
+    finally:
+        made.kill()
 
 
 def write(path: Path, offset: int, data: bytes) -> None:
@@ -191,3 +208,64 @@ def test_a_move_whose_target_dies_is_settled_when_it_is_back(site: Site) -> None
         except AssertionError as error:
             assert "unavailable" in str(error)
     assert site.here.get("VolumesList") == []
+
+
+def test_many_moves_in_both_directions_do_not_wait_for_each_other(in_memory: Site) -> None:
+    moves = [
+        (cluster, f"VolumeMoveToRemote/{name}{at}", {"clusterId": to})
+        for at in range(16)
+        for cluster, name, to in ((in_memory.here, "h", "zz.b"), (in_memory.far, "f", "aa.b"))
+    ]
+    for cluster, path, _ in moves:
+        cluster.post("VolumeCreate", {"name": path.partition("/")[2], "size": MB})
+    with ThreadPoolExecutor(len(moves)) as clients, stopped(in_memory.running["both"], in_memory.running["far"]):
+        asked = [clients.submit(cluster.post, path, body) for cluster, path, body in moves]
+        while any(connected_to().count(one.port) < 16 for one in (in_memory.here, in_memory.far)):
+            assert not any(one.done() for one in asked)
+    assert all(one.result()["ok"] for one in asked)
+    for cluster, name in ((in_memory.here, "f"), (in_memory.far, "h")):
+        assert {one["name"] for one in cluster.get("VolumesList")} == {f"{name}{at}" for at in range(16)}
+
+
+def test_a_process_ends_although_another_one_does_not_answer_it(in_memory: Site) -> None:
+    both = in_memory.running["both"]
+    with ThreadPoolExecutor(1) as clients, stopped(in_memory.running["far"]):
+        asked = clients.submit(in_memory.here.error, "RemoteCommand/gamma/MaintenanceComplete", {"nodeId": 1})
+        while in_memory.far.port not in connected_to():
+            assert not asked.done()
+        both.terminate()
+        assert both.wait(SECONDS / 2) == 0
+        assert "The simulator stops" in asked.result()
+
+
+@contextmanager
+def stopped(*processes: subprocess.Popen[str]) -> Iterator[None]:
+    """What they are asked meanwhile comes to them all at once afterwards."""
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
+
+
+def connected_to() -> list[int]:
+    """Ports that connections over IPv4 lead to, of everybody on this machine."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [int(row[2].rpartition(":")[2], 16) for row in rows if row[3] == ESTABLISHED]
+
+
+def test_the_clock_moves_for_all_clusters_of_a_process(in_memory: Site) -> None:
+    near = in_memory.near
+    near.post("VolumeCreate", {"name": "v", "size": MB})
+    near.post("/_sim/client/3", {"running": False})
+    body = {"reassign": [{"volume": "v", "rw": [3]}], "attachTimeout": 3600}
+    with ThreadPoolExecutor(1) as clients:
+        waiting = clients.submit(near.error, "VolumesReassignWait", body)
+        while near.get("AttachmentsList") == []:
+            assert not waiting.done()
+        in_memory.here.post("/_sim/clock", {"advance": 3601})
+        begun = time.monotonic()
+        assert "timeout" in waiting.result()
+        assert time.monotonic() - begun < 5.0

@@ -164,6 +164,8 @@ class Located(Struct, kw_only=True):
     globalId: str | UnsetType = UNSET
     snapshot: bool = False
     owner: bool = False
+    copy: bool = False
+    """Its owner is another cluster of the location."""
     attached: bool = False
 
 
