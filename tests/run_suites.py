@@ -161,7 +161,7 @@ def fresh(limit: float) -> Count:
 
 SUITES: dict[str, tuple[int, Callable[[float], Count]]] = {
     "check": (150, check),
-    "unit": (240, lambda limit: pytest("unit", "not local and not hypothesis", limit)),
+    "unit": (360, lambda limit: pytest("unit", "not local and not hypothesis", limit)),
     "property": (120, lambda limit: pytest("property", "hypothesis and not local", limit)),
     "memory": (120, lambda limit: scenarios("memory", "memory", limit)),
     "faults": (240, faults),
