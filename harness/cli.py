@@ -22,6 +22,7 @@ WORLDS = ("memory", "local", "all")
 
 
 LAZY = {
+    "bench": ("harness.bench.command", "bench"),
     "explore": ("harness.explore.command", "explore"),
     "faults": ("harness.faults.command", "faults"),
     "lab": ("lab.commands", "lab"),
@@ -91,7 +92,7 @@ def report(directory: Path) -> None:
         raise click.ClickException(f"no result stream: {error}; give the directory of a run") from error
     except ValueError as error:
         raise click.ClickException(f"damaged result stream: {error}") from error
-    if not result.worlds:
+    if not result.worlds and not result.measured:
         raise click.ClickException(f"{directory / STREAM_NAME} tells of no run; give the directory of a run")
     show(Console(highlight=False), result, directory)
 

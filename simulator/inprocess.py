@@ -20,7 +20,7 @@ from simulator.effects import Effects
 from simulator.journal.memory import MemoryJournal
 from simulator.multicluster.exchange import Exchange
 from simulator.ports import Reply, Request
-from simulator.service import Service
+from simulator.service import Later, Service
 from simulator.settings import KnownCluster, Settings
 
 TOKEN = "1234567890123456789"
@@ -67,6 +67,7 @@ class InProcess:
         *,
         capacity: int = 1 << 40,
         effects: Effects | None = None,
+        later: Later | None = None,
         configurations: Mapping[str, str] = MappingProxyType({}),
         exchange: Exchange | None = None,
     ) -> None:
@@ -75,6 +76,7 @@ class InProcess:
         self.journal = MemoryJournal()
         self.time = 1_700_000_000.0
         self._effects = effects
+        self._later = later
         self._configurations = configurations
         self._exchange = exchange
         self.service = self._start()
@@ -90,6 +92,7 @@ class InProcess:
             self._effects,
             control=True,
             advance=self.advance,
+            later=self._later,
             configurations=self._configurations,
             bridges=None if self._exchange is None else self._exchange.bridges(cluster),
         )

@@ -96,14 +96,14 @@ def read_configuration(path: Path, parse: Callable[[str], object]) -> str:
     help="Port 0: any free port.",
 )
 @click.option(
-    "--state", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where --blocks loop keeps all."
+    "--state", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="What outlives a stop lies here."
 )
 @click.option(
     "--blocks",
     type=click.Choice(["loop", "memory"]),
     default="loop",
     show_default=True,
-    help="memory: no devices; all is lost when it stops, also with --state.",
+    help="memory: no devices, and volumes are empty after each start.",
 )
 @click.option(
     "--token-file", type=click.Path(path_type=Path), help="File of mode 600 with the API token; else SPLAB_TOKEN."

@@ -2,7 +2,8 @@
 
 The cluster (`simulator.cluster`) decides; inputs give events, effects and replies. `Service` appends events
 to the journal before they count, runs effects against the blocks, and feeds the outcome back as an input. Objects are
-keyed by their serial number in the cluster, a positive integer that is never used twice. Sizes are bytes.
+keyed by their serial number in the cluster, a positive integer that is never used twice for what anybody
+was told of. Sizes are bytes.
 """
 
 from __future__ import annotations

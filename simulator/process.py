@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import os
 import signal
@@ -27,13 +28,15 @@ from simulator.api.workers import Workers
 from simulator.blocks.links import client_directories
 from simulator.blocks.machine import LoopBlocks
 from simulator.blocks.memory import MemoryBlocks
+from simulator.blocks.pool import describe
+from simulator.effects import Inline
 from simulator.front import equip
 from simulator.journal.file import FileJournal
 from simulator.journal.memory import MemoryJournal
 from simulator.multicluster.elsewhere import Elsewhere, Endpoint
 from simulator.multicluster.exchange import Exchange
 from simulator.page.access import is_loopback
-from simulator.ports import Blocks, Bridges, Journal, Reply
+from simulator.ports import Blocks, BlocksError, Bridges, Journal, Reply
 from simulator.service import Service
 from simulator.settings import Settings
 from simulator.statedir import journal_path, locked
@@ -154,6 +157,7 @@ class _Process:
             if exchange is not None:
                 exchange.join(cluster, node.service, blocks, one.token)
             self._nodes.append(node)
+        gc.freeze()  # what was loaded stays
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -209,10 +213,11 @@ class _Node:
             cluster.settings,
             clock.now,
             cluster.token,
-            self._workers,
+            self._workers if isinstance(blocks, LoopBlocks) or bridges is not None else Inline(),
             control=options.control,
             advance=process.advance,
             bridges=bridges,
+            later=self._later,
             configurations=options.configurations,
         )
         own = cluster.settings.cluster_id
@@ -234,6 +239,17 @@ class _Node:
         self._workers.after_each = application.moved
         self.service.moved = application.moved
         self._server = Server(application, limits, self._ready)
+
+    def _later(self, sync: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_soon(self._sync, sync)
+
+    def _sync(self, sync: Callable[[], None]) -> None:
+        try:
+            sync()
+        except Exception as defect:  # the service failed half way; the next start has the journal
+            self._process.crashed(defect)
+            return
+        self._application.moved()
 
     @property
     def url(self) -> str:
@@ -292,9 +308,14 @@ class _Network:
 
 
 def _durable(options: Options, cluster: ClusterOptions) -> tuple[Blocks, Journal]:
-    if options.kind == "memory" or cluster.state is None:
-        return MemoryBlocks(options.pool_size or _MEMORY_POOL), MemoryJournal()
+    size = options.pool_size or _MEMORY_POOL
+    if cluster.state is None:
+        return MemoryBlocks(size), MemoryJournal()
     state = cluster.state.resolve()
+    if options.kind == "memory":
+        if describe(state) is not None:
+            raise BlocksError(f"{state} holds the volumes of --blocks loop, which --blocks memory would lose")
+        return MemoryBlocks(size, forgets=True), FileJournal(journal_path(state))
     blocks = LoopBlocks(state, kind=options.pool_kind, size=options.pool_size)
     journal = FileJournal(journal_path(state))
     if journal.torn is not None:

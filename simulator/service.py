@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -19,11 +21,11 @@ from simulator.api.routing import remote_command, route
 from simulator.api.schema.answers import Ok
 from simulator.api.token import matches
 from simulator.cluster import limits, overview, seed
-from simulator.cluster.cluster import Cluster, Output, contents, replay
+from simulator.cluster.cluster import Cluster, Output, Work, contents, replay
 from simulator.cluster.effects import Failure
 from simulator.cluster.overview import Overview
 from simulator.cluster.plan import Call, Handler
-from simulator.cluster.records import Applied, JournalRecord
+from simulator.cluster.records import Applied, JournalRecord, Prepared
 from simulator.cluster.state import State
 from simulator.effects import Effects, Inline, carry_out
 from simulator.multicluster import addressing, attaching, contents_calls, moving
@@ -40,6 +42,29 @@ _TOLD_CHANGES = 200
 _record_decoder = msgspec.msgpack.Decoder(JournalRecord)
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection: what is loaded stays, and looking through it again and again takes longer than loading."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+Later = Callable[[Callable[[], None]], None]
+
+
+@dataclass(slots=True)
+class _Promised:
+    """What may be said and begun once the journal is synced."""
+
+    replies: list[tuple[int, Reply]]
+    work: list[Work]
+
+
 @dataclass(slots=True)
 class _Caller:
     reply: Callable[[Reply], None]
@@ -52,6 +77,11 @@ class Service:
 
     `now` gives Unix seconds. `advance` moves that clock on, where it can be moved. With `control`, calls under `/_sim/`
     are served too. `configurations` of storpool_qos and VolumeCare, by bucket, are for a key-value store that has none.
+
+    With `later`, which calls what it is given when the calls that have arrived meanwhile are served, these share one
+    sync of the journal; without, each change has its own before `submit` returns. An intent then shares the sync of its
+    commit, for a start discards what was interrupted, and `reconcile` brings the blocks back to what is committed,
+    whether the intent is known or not. Only one that a start would complete is on disk first.
     """
 
     def __init__(
@@ -65,6 +95,7 @@ class Service:
         *,
         control: bool = False,
         advance: Callable[[float], None] | None = None,
+        later: Later | None = None,
         configurations: Mapping[str, str] = MappingProxyType({}),
         bridges: Bridges | None = None,
     ) -> None:
@@ -75,7 +106,7 @@ class Service:
         self._token = token
         self._effects = effects or Inline()
         self._bridges = bridges or NoBridges()
-        self._flows = Flows(self._ask_here, self._bridges, self._reply, token)
+        self._flows = Flows(self._ask_here, self._bridges, self._reply, token, self._keep_promises)
         self._under_way: set[str] = set()
         self._doubts_due: float | None = None
         self._clearing_doubts = False
@@ -84,6 +115,8 @@ class Service:
         """Called when it may have to be called again sooner than it last said."""
         self._control = control
         self.advance = advance
+        self._later = later
+        self._promised: list[_Promised] = []
         self._configurations = configurations
         self._callers: dict[int, _Caller] = {}
         self._last_number = 0
@@ -99,7 +132,8 @@ class Service:
         """What had to be put right in the blocks at start, one line each."""
         self.not_imported: list[str] = []
         """Buckets whose configuration is another than the one that was given: the store's stands."""
-        self._cluster = self._load()
+        with _uncollected():
+            self._cluster = self._load()
         self._due = self._cluster.due_at()
         self._doubts_due = now() if moving.in_doubt(self._cluster.state) else None
 
@@ -212,8 +246,10 @@ class Service:
         return HELD_UP_SECONDS if pause == 0.0 else pause
 
     def due_in(self) -> float | None:
-        times = [time for time in (self._due, self._doubts_due) if time is not None]
-        return max(0.0, min(times) - self._now()) if times else None
+        due = self._due
+        if due is None or (self._doubts_due is not None and self._doubts_due < due):
+            due = self._doubts_due
+        return None if due is None else max(0.0, due - self._now())
 
     def close(self) -> None:
         self._blocks.close()
@@ -276,6 +312,7 @@ class Service:
         """
         if not self._cluster.idle:
             raise Refused("busy", "Changes are under way; reset again when they are answered")
+        self._keep_promises()
         state = State()
         state.commit(seed.events(self._settings))
         self._import(state)
@@ -399,9 +436,10 @@ class Service:
         if self._records >= self._settings.compact_every and self._cluster.quiet and self._broken is None:
             self._records = 0
             self._journal.compact(_encode_record(self._cluster.state.snapshot_record()))
-        deferred, self._deferred = self._deferred, []
-        for one in deferred:
-            self._submit(*one)
+        if self._deferred:
+            deferred, self._deferred = self._deferred, []
+            for one in deferred:
+                self._submit(*one)
 
     def _watch_doubts(self) -> None:
         if not moving.in_doubt(self._cluster.state):
@@ -424,34 +462,74 @@ class Service:
         self._doubts_due = again if moving.in_doubt(self._cluster.state) else None
 
     def _emit(self, output: Output) -> None:
-        if output.records and not self._make_durable(output.records):
-            for number in list(self._callers):
-                self._reply(number, Refused("unavailable", self._broken or ""))
+        """Say and begin what the output has, after its records are on disk, and those of the outputs before it: an
+        answer may tell of what they changed."""
+        replies = [
+            (number, self._encode(self._callers[number].route, answer))
+            for number, answer in output.answers
+            if number in self._callers
+        ]
+        promised = _Promised(replies, output.work)
+        if not output.records and not self._promised:
+            self._carry_on(promised)
             return
-        for number, answer in output.answers:
-            self._reply(number, answer)
-        for work in output.work:
-            carried_out = partial(carry_out, self._blocks, self._bridges, work.effects)
-            self._effects.start(carried_out, partial(self._finished, work.change))
+        if not self._append(output.records):
+            return
+        if self._later is None:
+            self._promised.append(promised)
+            self._keep_promises()
+            return
+        if not promised.replies and all(
+            isinstance(record, Prepared) and not record.forward for record in output.records
+        ):
+            self._carry_on(promised)  # the sync of the commit is soon enough for the intent
+            return
+        self._promised.append(promised)
+        if len(self._promised) == 1:
+            self._later(self._keep_promises)
 
-    def _make_durable(self, records: list[JournalRecord]) -> bool:
-        """After a failed write nothing more is served: the state in memory is ahead of the journal."""
+    def _append(self, records: list[JournalRecord]) -> bool:
         try:
             for record in records:
                 self._journal.append(_encode_record(record))
-            self._journal.sync()
         except (JournalError, OSError) as error:
-            self._broken = f"The journal cannot be written: {error}; mend it and start the simulator again"
+            self._break(error)
             return False
         self._last_changes.extend(enumerate(records, self._recorded + 1))
         self._recorded += len(records)
         self._records += len(records)
         return True
 
+    def _keep_promises(self) -> None:
+        if not self._promised:
+            return
+        kept, self._promised = self._promised, []
+        try:
+            self._journal.sync()
+        except (JournalError, OSError) as error:
+            self._break(error)
+            return
+        for promised in kept:
+            self._carry_on(promised)
+
+    def _break(self, error: Exception) -> None:
+        """After a failed write nothing more is served: the state in memory is ahead of the journal."""
+        self._broken = f"The journal cannot be written: {error}; mend it and start the simulator again"
+        self._promised.clear()
+        for number in list(self._callers):
+            self._reply(number, Refused("unavailable", self._broken))
+
+    def _carry_on(self, promised: _Promised) -> None:
+        for number, reply in promised.replies:
+            caller = self._callers.pop(number, None)
+            if caller is not None:
+                caller.reply(reply)
+        for work in promised.work:
+            carried_out = partial(carry_out, self._blocks, self._bridges, work.effects)
+            self._effects.start(carried_out, partial(self._finished, work.change))
+
     def _reply(self, number: int, answer: object) -> None:
-        caller = self._callers.pop(number, None)
-        if caller is not None:
-            caller.reply(self._encode(caller.route, answer))
+        self._emit(Output(answers=[(number, answer)]))
 
     def _encode(self, found: Route | None, answer: object) -> Reply:
         if isinstance(answer, Reply):

@@ -1,1 +1,1 @@
-"""Measurements of what runs cost; nothing imports them."""
+"""Measurements of what the parts cost, each beside a baseline of the same machine and minute."""

@@ -1,13 +1,7 @@
-"""CPU time of runs of the memory world, beside a loop of plain Python: `python -m harness.bench.memory [RUNS]`.
-
-Machines differ and so does one machine from hour to hour; the ratio to the loop is what two measurements can share.
-"""
+"""Runs of the memory world, and the loop of plain Python that they are measured beside."""
 
 from __future__ import annotations
 
-import logging
-import statistics
-import sys
 import time
 from collections.abc import Callable
 
@@ -15,7 +9,6 @@ from harness import checks
 from harness.observers import Json
 from harness.worlds.memory.world import MemoryWorld
 
-RUNS = 40
 LOOP = 20_000
 """Turns of the loop that is measured for comparison."""
 QUIET_SECONDS = 1800.0
@@ -119,25 +112,3 @@ def loop_seconds() -> float:
     for number in range(LOOP):
         seen[number % 64] = str(number)
     return time.process_time() - began
-
-
-def main() -> None:
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
-    logging.getLogger("harness").setLevel(logging.CRITICAL)
-    for body in BODIES.values():
-        run_seconds(body, 0)
-    # Turn by turn, so that a busy minute of the machine falls on all of them.
-    taken: dict[str, list[float]] = {"loop": [], **{name: [] for name in BODIES}}
-    for seed in range(1, runs + 1):
-        taken["loop"].append(loop_seconds())
-        for name, body in BODIES.items():
-            taken[name].append(run_seconds(body, seed))
-    loop = statistics.median(taken["loop"])
-    print(f"{'CPU of one run':20} {'median ms':>10} {'least ms':>10} {'loops':>8}")
-    for name, seconds in taken.items():
-        median = statistics.median(seconds)
-        print(f"{name:20} {median * 1000:10.2f} {min(seconds) * 1000:10.2f} {median / loop:8.2f}")
-
-
-if __name__ == "__main__":
-    main()

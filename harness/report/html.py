@@ -8,6 +8,7 @@ from functools import cache
 import jinja2
 
 from harness.report.result import CaseResult, Outcome, Result, RowResult
+from harness.report.stream import Measured
 from scenarios.table import ROWS, Row
 
 BUDGET = 2_000_000
@@ -54,6 +55,30 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Bar:
+    """One figure of a benchmark, drawn as wide as it is beside its target or its baseline."""
+
+    figure: Measured
+
+    @property
+    def share(self) -> float | None:
+        """Of the bar's width that the ratio takes, where the mark of its target stands in the middle."""
+        if self.figure.ratio is None or not self.mark:
+            return None
+        return min(1.0, self.figure.ratio / self.mark / 2)
+
+    @property
+    def mark(self) -> float:
+        """The ratio in the middle."""
+        return self.figure.target or 1.0
+
+    @property
+    def outcome(self) -> str:
+        """CSS class."""
+        return {None: "not-built", True: "passed", False: "failed"}[self.figure.met]
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """One line of the action table."""
 
@@ -77,6 +102,7 @@ def _render(result: Result, detail: Detail) -> str:
         lines=_lines(result),
         rows=[row for row in result.rows() if row.cases],
         totals=_totals(result),
+        measured=[Bar(measured) for measured in result.measured],
         faults=[(case, fault) for case in result.cases for fault in case.faults],
         detail=detail,
         shorter=detail != DETAILS[0],

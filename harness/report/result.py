@@ -13,6 +13,7 @@ from harness.report.stream import (
     Event,
     Evidence,
     Fault,
+    Measured,
     Note,
     SuiteEnded,
     SuiteStarted,
@@ -103,6 +104,7 @@ class Result:
     """Row -> how many scenarios it has, where more than were chosen."""
     cases: list[CaseResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
     broken: dict[str, WorldFailed] = field(default_factory=dict)
     invariants_checked: int = 0
     violated: list[str] = field(default_factory=list)
@@ -144,14 +146,10 @@ def collect(events: Iterable[Event]) -> Result:
                 found.started_at = event.at
                 cases[event.world, event.case] = found
                 result.cases.append(found)
-            case Check():
-                cases[event.world, event.case].checks.append(event)
-            case Timeline():
-                cases[event.world, event.case].timeline.append(event)
-            case Evidence():
-                cases[event.world, event.case].evidence.append(event)
-            case Fault():
-                cases[event.world, event.case].faults.append(event)
+            case Check() | Timeline() | Evidence() | Fault():
+                _add(cases[event.world, event.case], event)
+            case Measured():
+                result.measured.append(event)
             case CaseEnded():
                 _end(result, cases[event.world, event.case], event)
             case WorldFailed():
@@ -159,6 +157,18 @@ def collect(events: Iterable[Event]) -> Result:
             case SuiteEnded():
                 result.seconds, result.ended = event.seconds, True
     return result
+
+
+def _add(case: CaseResult, event: Check | Timeline | Evidence | Fault) -> None:
+    match event:
+        case Check():
+            case.checks.append(event)
+        case Timeline():
+            case.timeline.append(event)
+        case Evidence():
+            case.evidence.append(event)
+        case Fault():
+            case.faults.append(event)
 
 
 def _end(result: Result, case: CaseResult, event: CaseEnded) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from harness.report.result import Result
 from harness.report.stream import STREAM_NAME, Event, Listener, StreamWriter
-from harness.report.terminal import Progress, action_table
+from harness.report.terminal import Progress, action_table, figures
 from harness.report.write import PAGE_NAME, write_views
 from harness.revision import commit
 
@@ -43,9 +43,12 @@ def record(console: Console, report: Path, run: Callable[[Listener], None]) -> R
 
 
 def show(console: Console, result: Result, directory: Path) -> None:
-    """The action table, what is broken, and where the page is."""
+    """The action table or the figures of a benchmark, what is broken, and where the page is."""
     console.print()
-    console.print(action_table(result))
+    if result.measured:
+        console.print(figures(result))
+    if result.worlds or not result.measured:
+        console.print(action_table(result))
     for world in result.broken.values():
         console.print(world.why, style="bold red", markup=False)
     for violated in result.violated:

@@ -92,6 +92,31 @@ class Fault(Base, frozen=True, kw_only=True, tag="fault"):
     """Whether the operation was done or undone; empty when neither could be said."""
 
 
+class Measured(Base, frozen=True, kw_only=True, tag="measured"):
+    """One figure of a benchmark, beside what was measured in turns with it."""
+
+    leg: str
+    name: str
+    unit: str
+    value: float
+    """Median of its samples."""
+    baseline: float | None = None
+    """Median of the baseline's samples; None of what is measured alone."""
+    against: str = ""
+    """What the baseline is."""
+    ratio: float | None = None
+    """Median of the turns' ratios, value to baseline."""
+    spread: tuple[float, float] = (0.0, 0.0)
+    """Quartiles of the turns' ratios, or of the values where there is no baseline."""
+    bound: str = ""
+    """`at least` or `at most`; empty of what is only reported."""
+    target: float | None = None
+    """For the ratio, or for the value where there is no baseline."""
+    met: bool | None = None
+    samples: list[tuple[float, float | None]] = []
+    """Of each turn: value and baseline."""
+
+
 class CaseEnded(Base, frozen=True, kw_only=True, tag="case-end"):
     world: str
     case: str
@@ -118,7 +143,19 @@ class SuiteEnded(Base, frozen=True, kw_only=True, tag="suite-end"):
     seconds: float
 
 
-Event = SuiteStarted | Note | CaseStarted | Check | Timeline | Evidence | Fault | CaseEnded | WorldFailed | SuiteEnded
+Event = (
+    SuiteStarted
+    | Note
+    | CaseStarted
+    | Check
+    | Timeline
+    | Evidence
+    | Fault
+    | Measured
+    | CaseEnded
+    | WorldFailed
+    | SuiteEnded
+)
 Listener = Callable[[Event], None]
 
 _encoder = msgspec.json.Encoder()

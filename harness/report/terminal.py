@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.report.result import Outcome, Result
-from harness.report.stream import CaseEnded, CaseStarted, Event, Note, SuiteStarted, WorldFailed
+from harness.report.stream import CaseEnded, CaseStarted, Event, Measured, Note, SuiteStarted, WorldFailed
 
 STYLES = {Outcome.PASSED: "green", Outcome.FAILED: "bold red", Outcome.SKIPPED: "yellow", Outcome.NOT_BUILT: "dim"}
 
@@ -31,6 +31,8 @@ class Progress:
                 if self._row != (event.world, event.row):
                     self._row = (event.world, event.row)
                     self._line(event.at, Text(f"row {event.row} in {event.world}", style="bold"))
+            case Measured():
+                self._line(event.at, Text(f"{event.leg}: {event.name}  {_ratio(event) or _amount(event, event.value)}"))
             case CaseEnded():
                 self._ended(event)
             case WorldFailed():
@@ -48,6 +50,33 @@ class Progress:
 
     def _line(self, at: float, text: Text) -> None:
         self._console.print(Text(f"{at:7.1f} s  ", style="dim").append_text(text), soft_wrap=True)
+
+
+def _amount(figure: Measured, number: float | None) -> str:
+    return "" if number is None else f"{number:.4g} {figure.unit}"
+
+
+def _ratio(figure: Measured) -> str:
+    if figure.ratio is None:
+        return ""
+    return f"{figure.ratio:.3g} ({figure.spread[0]:.3g} to {figure.spread[1]:.3g})"
+
+
+def figures(result: Result) -> Table:
+    """Every figure beside its baseline, and whether its target is met."""
+    table = Table(title="Figures", title_justify="left")
+    table.add_column("what", overflow="fold")
+    for name in ("value", "baseline", "ratio"):
+        table.add_column(name, justify="right", overflow="fold")
+    table.add_column("target", overflow="fold")
+    for each in result.measured:
+        target = Text("reported", style="dim")
+        if each.target is not None:
+            style = STYLES[Outcome.PASSED if each.met else Outcome.FAILED]
+            target = Text(f"{'met' if each.met else 'missed'}: {each.bound} {each.target:.4g}", style=style)
+        name = f"{each.leg}: {each.name}"
+        table.add_row(name, _amount(each, each.value), _amount(each, each.baseline), _ratio(each), target)
+    return table
 
 
 def action_table(result: Result) -> Table:

@@ -11,6 +11,14 @@ class TooLarge(Exception):
     pass
 
 
+def comes(http: HttpRequest) -> bool:
+    """Whether there is one: HTTP has it announced."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in http.scope["headers"]
+    )
+
+
 async def read(http: HttpRequest, limit: int, seconds: float) -> bytes:
     """Raises `TooLarge` over so many bytes, announced or not, and TimeoutError when it takes longer."""
     announced = http.headers.get("content-length", "0")

@@ -92,6 +92,8 @@ class Log:
         self._ring: deque[Served] = deque(maxlen=most)
         self._last = 0
         self._news = asyncio.Event()
+        self._awaited = False
+        """Whether somebody waits for news."""
         self._closed = False
 
     @property
@@ -127,6 +129,7 @@ class Log:
                 number = lines[-1].number
                 yield lines
                 continue
+            self._awaited = True
             try:
                 async with asyncio.timeout(patience):
                     await news.wait()
@@ -134,8 +137,10 @@ class Log:
                 yield []
 
     def _wake(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        if self._awaited:
+            self._awaited = False
+            self._news.set()
+            self._news = asyncio.Event()
 
     def _line(self, served: Served) -> Line:
         about = subject(served.verb, served.path, served.body, self._settings)

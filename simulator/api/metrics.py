@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -23,7 +24,8 @@ class Metrics:
     ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Calls(calls))
-        self._answers = Counter("splab_answers", "HTTP answers by status", ["status"], registry=self._registry)
+        answers = Counter("splab_answers", "HTTP answers by status", ["status"], registry=self._registry)
+        self._answers = cache(lambda status: answers.labels(str(status)))
         self._errors = Counter("splab_errors", "Error answers by StorPool's name", ["name"], registry=self._registry)
         for name, text, value in (
             ("splab_calls_waiting", "Calls without an answer yet", waiting),
@@ -33,7 +35,7 @@ class Metrics:
             Gauge(name, text, registry=self._registry).set_function(value)
 
     def answered(self, status: int, body: bytes) -> None:
-        self._answers.labels(str(status)).inc()
+        self._answers(status).inc()
         if status != 200:
             self._errors.labels(wire.error_name(body)).inc()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from simulator.api.errors import Refused, invalid, missing
 from simulator.api.operation import Operation
 from simulator.api.operations import BRIDGE, OPERATIONS
@@ -59,6 +61,7 @@ def _bridged(verb: str, rest: str) -> Route:
     return Route(bridged, (), alone=True)
 
 
+@lru_cache(maxsize=4096)
 def _found(verb: str, rest: str) -> tuple[Operation, tuple[str, ...]]:
     name, _, tail = rest.partition("/")
     if name == "KV" and tail:

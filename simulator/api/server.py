@@ -87,6 +87,8 @@ class Application:
         self._twins: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._moved = asyncio.Event()
+        self._next_tick = 0.0
+        """Of the event loop's clock."""
         self._calls = Calls(service, self._limits.call_seconds, self.moved)
         self.watcher: Watcher | None = None
         self.log: Log | None = None
@@ -102,8 +104,10 @@ class Application:
         return len(self._calls)
 
     def moved(self) -> None:
-        """The service's state may have changed: look again when it must be called."""
-        self._moved.set()
+        """The service's state may have changed: look whether it must be called earlier."""
+        due = self._service.due_in()
+        if due is not None and asyncio.get_running_loop().time() + due < self._next_tick:
+            self._moved.set()
 
     def stop(self) -> None:
         """Answer everyone who waits, and whoever still calls, that the simulator stops."""
@@ -122,6 +126,7 @@ class Application:
                 self.crashed(error)
                 return
             seconds = _QUIETEST_TICK if delay is None else min(max(delay, _BUSIEST_TICK), _QUIETEST_TICK)
+            self._next_tick = asyncio.get_running_loop().time() + seconds
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._moved.wait()
@@ -134,10 +139,10 @@ class Application:
         if page is not None:
             await page(scope, receive, send)
             return
-        if http.method == "GET" and http.url.path == "/metrics" and self.watcher is not None:
+        if scope["path"] == "/metrics" and scope["method"] == "GET" and self.watcher is not None:
             await Response(self.watcher.text(), media_type="text/plain; version=0.0.4")(scope, receive, send)
             return
-        served = Served(0.0, http.method, scope["path"], http.client.host if http.client else "")
+        served = Served(0.0, scope["method"], scope["path"], scope["client"][0] if scope["client"] else "")
         with self._logged(served):
             reply = await self._reply(http, served)
         if reply is None:
@@ -151,18 +156,11 @@ class Application:
             headers["Connection"] = "close"  # the rest of the body is not read
         await Response(reply.body, reply.status, headers, media_type=_JSON)(scope, receive, send)
 
-    @contextlib.contextmanager
-    def _logged(self, served: Served) -> Iterator[None]:
+    def _logged(self, served: Served) -> contextlib.AbstractContextManager[None]:
         """Calls of the control API are not logged: whoever reads the log would see little else."""
         if self.log is None or served.path.startswith(control.BASE):
-            yield
-            return
-        served.at, begun = self.log.now(), time.perf_counter()
-        try:
-            yield
-        finally:
-            served.milliseconds = (time.perf_counter() - begun) * 1000
-            self.log.add(served)
+            return contextlib.nullcontext()
+        return _Logged(self.log, served)
 
     async def _reply(self, http: HttpRequest, served: Served) -> Reply | None:
         """None when nobody shall get an answer, or nobody is there to read it."""
@@ -188,7 +186,7 @@ class Application:
             return _refusal(_unavailable("The simulator stops" if self._stopping else "Too many calls are under way"))
         query: bytes = http.scope["query_string"]
         try:
-            content = await body.read(http, self._limits.body, self._limits.body_seconds)
+            content = await body.read(http, self._limits.body, self._limits.body_seconds) if body.comes(http) else b""
             if http.method == "GET":
                 content = _json_argument(query)
         except body.TooLarge as error:
@@ -241,6 +239,21 @@ class Application:
             twin.answered(await self._guarded(request, None, twin, None))
 
 
+class _Logged:
+    """The time that a call takes, in the log."""
+
+    def __init__(self, log: Log, served: Served) -> None:
+        self._log = log
+        self._served = served
+
+    def __enter__(self) -> None:
+        self._served.at, self._begun = self._log.now(), time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._served.milliseconds = (time.perf_counter() - self._begun) * 1000
+        self._log.add(self._served)
+
+
 class _Struck:
     """A call that a fault strikes; implements `simulator.api.suffering.Sufferer`."""
 
@@ -262,6 +275,8 @@ class _Struck:
 
 def _json_argument(query: bytes) -> bytes:
     """The `json=` argument of a GET; empty when there is none. Raises ValueError."""
+    if not query:
+        return b""
     try:
         arguments = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
     except ValueError as error:
@@ -274,6 +289,8 @@ def _json_argument(query: bytes) -> bytes:
 
 def _token(http: HttpRequest) -> str | None:
     header = http.headers.get("authorization", "")
+    if header.startswith("Storpool v1:"):  # as clients send it
+        return header[len(_SCHEME) :].strip() or None
     return header[len(_SCHEME) :].strip() or None if header.lower().startswith(_SCHEME) else None
 
 
@@ -290,6 +307,8 @@ class Connection(HttpToolsProtocol):
 
     limits = Limits()
     _head = 0
+    """Bytes that came of a request line and headers that are not whole."""
+    _in_head = True
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
@@ -303,17 +322,19 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._deadline is not None:
-            self._head += len(data)
         super().data_received(data)
-        if self._deadline is not None and self._head > self.limits.head and not self.transport.is_closing():
+        if not self._in_head or self.transport.is_closing():
+            return
+        if self._deadline is None:
+            self._await_head()
+        self._head += len(data)
+        if self._head > self.limits.head:
             self.send_400_response(f"Request line and headers are longer than {self.limits.head} bytes")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["state"]["close"] = self.transport.close
-        if self._deadline is None:
-            self._await_head()
+        self._in_head = True
 
     def on_headers_complete(self) -> None:
         self._head_came()
@@ -344,6 +365,7 @@ class Connection(HttpToolsProtocol):
         self._deadline = self.loop.call_later(self.limits.head_seconds, self._too_slow)
 
     def _head_came(self) -> None:
+        self._in_head = False
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

@@ -216,6 +216,39 @@ def clear(number: int, tag: str, *, force: bool) -> bool:
     return False
 
 
+@contextmanager
+def leaving(number: int, tag: str) -> Iterator[bool]:
+    """Take the device away; whether it goes. One that somebody has open is left as it was.
+
+    Where `holds_numbers`, the number of a device that goes becomes free no earlier than the block ends.
+    """
+    with _opened(number, tag) as ours:
+        if ours is None:
+            yield True
+            return
+        device, status = ours
+        fcntl.ioctl(device, _LOOP_CLR_FD)
+        gone = _status(device, number) is None
+        if not gone:
+            _set_status(device, replace(status, flags=status.flags & ~_AUTOCLEAR))
+        yield gone
+
+
+def holds_numbers(file: Path) -> bool:
+    """Whether this kernel keeps the number of a device that was taken away until whoever did that closes it, as kernels
+    do since 2024; tried with a device over the file."""
+    backing_file = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        number, device = _take_free(backing_file, "splab:try", _READ_ONLY | _AUTOCLEAR)
+    finally:
+        os.close(backing_file)
+    try:
+        fcntl.ioctl(device, _LOOP_CLR_FD)
+        return backing(number) is not None
+    finally:
+        os.close(device)
+
+
 def stay(number: int, tag: str) -> None:
     """Remove the mark that lets the device go with its last opener."""
     with _opened(number, tag) as ours:

@@ -17,7 +17,7 @@ from pathlib import Path
 from simulator.blocks import gate, loop, pool, throttle
 from simulator.blocks.gate import Held
 from simulator.blocks.links import all_links, link_paths, point, remove
-from simulator.blocks.openers import openers
+from simulator.blocks.openers import Opener, openers
 from simulator.blocks.stores import data_extents, explained, set_size
 from simulator.blocks.throttle import NONE, Limits
 from simulator.ports import FOREIGN, BlocksError, DeviceBusy, Links
@@ -53,6 +53,7 @@ class LoopBlocks:
         with explained(f"opening the pool in {self._state}"):
             self._state.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._pool = pool.open_pool(self._state, kind=kind, size=size)
+            self._holds_numbers = loop.holds_numbers(pool.description_path(self._state))
         self._store = self._pool.store
         self._gate = gate.choose(self._state)
         self._enforces_limits = throttle.missing() is None
@@ -192,6 +193,9 @@ class LoopBlocks:
         if old is None:
             return
         with explained(f"detaching object {key} from client {client}"):
+            if self._holds_numbers and not force:
+                self._detach_closed(place, old)
+                return
             device = loop.device_path(old.number)
             if not force and self._open(old.number):
                 raise DeviceBusy(f"object {key} is open at client {client}: {_who(device)}")
@@ -209,6 +213,23 @@ class LoopBlocks:
                 raise DeviceBusy(f"object {key} is open at client {client}: {_who(device)}")
             self._forget(place)
             self._forget_limits(key)
+
+    def _detach_closed(self, place: tuple[int, int], old: _Attachment) -> None:
+        """Asks the kernel and not every process whether the device is open, and leaves everything in place if it is."""
+        for _ in range(_SETTLE_TRIES):
+            with loop.leaving(old.number, old.tag) as goes:
+                if goes:
+                    if self._limits.get(place[0], NONE) != NONE:
+                        self._say(old.number, NONE)
+                    remove(self._unused(set(old.links), set(), old.number))
+                    self._forget(place)
+                    self._forget_limits(place[0])
+                    return
+            if self._open(old.number):
+                break
+            time.sleep(_SETTLE_SECONDS)
+        who = _who(loop.device_path(old.number))
+        raise DeviceBusy(f"object {place[0]} is open at client {place[1]}: {who}")
 
     def _say(self, number: int, limits: Limits) -> None:
         if self.enforces_limits:
@@ -392,14 +413,17 @@ class LoopBlocks:
             self._attached.pop(place, None)
 
     def _open(self, number: int) -> bool:
-        """Whether somebody uses the device; those who only look at every new device are waited for."""
+        """Whether somebody uses the device; those who only look at every new device are waited for, and so is whoever
+        is met only once: another simulator of this machine looks whether the device is its own."""
         device = loop.device_path(number)
+        before: set[Opener] = set()
         for _ in range(_SETTLE_TRIES):
-            who = {opener.name for opener in openers(device)}
-            if who - _ONLOOKERS:
-                return True
+            who = set(openers(device))
             if not who:
                 return loop.exclusive(number)
+            if any(opener.name not in _ONLOOKERS for opener in who & before):
+                return True
+            before = who
             time.sleep(_SETTLE_SECONDS)
         return True
 

@@ -32,10 +32,14 @@ class _Object:
 
 
 class MemoryBlocks:
-    """Contents and devices of one pool of `capacity` bytes, without a machine behind them."""
+    """Contents and devices of one pool of `capacity` bytes, without a machine behind them.
 
-    def __init__(self, capacity: int) -> None:
+    With `forgets` these blocks may be younger than the journal: what they do not have begins empty.
+    """
+
+    def __init__(self, capacity: int, *, forgets: bool = False) -> None:
         self._capacity = capacity
+        self._forgets = forgets
         self.taken = 0
         """Bytes of the pool that something else fills, for trying what happens when it is full."""
         self._objects: dict[int, _Object] = {}
@@ -159,11 +163,16 @@ class MemoryBlocks:
             position += len(piece)
 
     def reconcile(self, sizes: Mapping[int, int], attached: Mapping[int, Sequence[tuple[Links, bool]]]) -> list[str]:
-        lost = sorted(key for key in sizes if key not in self._objects)
-        if lost:
+        lost = sorted(sizes.keys() - self._objects.keys())
+        if lost and not self._forgets:
             raise BlocksError(f"objects {lost} are in the journal and their contents are gone from memory")
-        mended: list[str] = []
-        for key in sorted(self._objects):
+        mended = [f"{len(lost)} objects begin empty: memory does not outlive its process"] if lost else []
+        kept = sorted(self._objects)
+        empty = _Table(owners=len(lost) + 1)
+        for key in lost:
+            links = {each.client: (each, read_only) for each, read_only in attached[key]} if key in attached else {}
+            self._objects[key] = _Object(sizes[key], empty, links, {})
+        for key in kept:
             found = self._objects[key]
             self.touched[key] = None
             if key not in sizes:
@@ -178,6 +187,8 @@ class MemoryBlocks:
             if found.attached != wanted:
                 mended.append(f"object {key}: links of clients {sorted(found.attached)} made {sorted(wanted)}")
                 found.attached = wanted
+            # What a dead process had said goes with it; whoever starts says it again.
+            found.limits = (0, 0)
         return mended
 
     def close(self) -> None:

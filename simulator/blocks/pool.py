@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from simulator.blocks import loop
-from simulator.blocks.stores import Store, explained, program, store, sync_path
+from simulator.blocks.stores import Btrfs, Store, explained, program, store, sync_path
 from simulator.ports import BlocksError
 
 KINDS = ("btrfs", "xfs", "plain")
@@ -90,9 +90,13 @@ def unfinished(state: Path) -> list[Path]:
     return [image(state), state / "pool.json.new", *state.glob("pool-*.img")]
 
 
+def description_path(state: Path) -> Path:
+    return state / "pool.json"
+
+
 def describe(state: Path) -> Description | None:
     """The pool of this state directory; None when none was finished."""
-    path = state / "pool.json"
+    path = description_path(state)
     try:
         fields = json.loads(path.read_text())
         return Description(kind=str(fields["kind"]), id=str(fields["id"]), size=int(fields["size"]))
@@ -128,7 +132,7 @@ def _make(state: Path, kind: str | None, size: int | None) -> Pool:
         description = Description(kind=candidate, id=os.urandom(6).hex(), size=chosen)
         try:
             _format(state, description)
-            made = Pool(state, description)
+            made = _first_use(state, description)
         except BlocksError as error:
             why.append(str(error))
             _forget_unfinished(state)
@@ -136,6 +140,17 @@ def _make(state: Path, kind: str | None, size: int | None) -> Pool:
         _write_description(state, description)
         return made
     raise BlocksError(f"no pool can be made in {state}: " + "; ".join(why))
+
+
+def _first_use(state: Path, description: Description) -> Pool:
+    made = Pool(state, description)
+    try:
+        if isinstance(made.store, Btrfs):
+            made.store.set_room_aside()
+    except BlocksError:
+        made.close()
+        raise
+    return made
 
 
 def _default_size(state: Path) -> int:

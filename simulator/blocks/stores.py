@@ -23,9 +23,12 @@ _BTRFS_SYNC = 0x9408
 _BTRFS_SUBVOL_CREATE = 0x5000940E
 _BTRFS_SNAP_DESTROY = 0x5000940F
 _BTRFS_SNAP_CREATE_V2 = 0x50009417
+_BTRFS_BALANCE_V2 = 0xC4009420
+_BALANCE_METADATA = 4
 _FICLONE = 0x40049409
 _VOL_ARGS = struct.Struct("=q4088s")
 _VOL_ARGS_V2 = struct.Struct("=qQQ32s4040s")
+_BALANCE_ARGS = struct.Struct("=Q1016s")
 _NEW = ".new-"
 _COPY_BYTES = 1 << 24
 _SHORT = 4
@@ -218,6 +221,12 @@ class Btrfs:
                 self._ioctl(_BTRFS_SUBVOL_CREATE, _VOL_ARGS.pack(0, new.name.encode()))
                 set_size(new / "data", size)
                 self._publish(new, key)
+
+    def set_room_aside(self) -> None:
+        """Move the few tables of a new file system to a place of the ordinary size, at most a tenth of the pool.
+        mkfs gives them 8 MiB; data that then took all the rest would leave no room for another object, for ever."""
+        with explained("setting room aside for the pool's own tables"):
+            self._ioctl(_BTRFS_BALANCE_V2, _BALANCE_ARGS.pack(_BALANCE_METADATA, b""))
 
     def clone(self, source: int, key: int, size: int) -> None:
         with explained(f"cloning object {source} to {key}"):

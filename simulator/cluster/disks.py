@@ -9,7 +9,7 @@ import msgspec
 from simulator.api import errors
 from simulator.api.schema.answers import DiskDescription, DiskObject, DiskSummary, Ok
 from simulator.api.schema.disks import DiskDescUpdate, DiskRequests, DownDisk
-from simulator.cluster import disksets, health
+from simulator.cluster import disksets, health, usage
 from simulator.cluster.plan import Call, Plan
 from simulator.cluster.records import Disk, Drop, Event, Object, Put
 
@@ -21,8 +21,8 @@ _OK, _RECOVERING = 1, 3
 
 
 def disks_list(call: Call) -> dict[int, DiskSummary | DownDisk]:
-    counts = objects_by_disk(call)
-    return {disk.id: _summary(call, disk, counts) for disk in call.state.disks.values()}
+    counts, used = objects_by_disk(call), usage.used_by_disk(call)
+    return {disk.id: _summary(call, disk, counts, used) for disk in call.state.disks.values()}
 
 
 def server_disks_list(call: Call) -> dict[int, DiskSummary | DownDisk]:
@@ -84,19 +84,20 @@ def _describe(call: Call, disk: Disk) -> DiskDescription:
             version=1,
             volume=found.shown_name,
             parentVolume=state.objects[found.parent].shown_name if found.parent else "",
-            onDiskSize=0,
-            storedSize=0,
+            onDiskSize=usage.on_disks(call, found)[disk.id],
+            storedSize=usage.on_disks(call, found)[disk.id],
             state=_OK if health.in_sync(call, disk) else _RECOVERING,
             volumeId=found.id,
         )
         for index, found in enumerate(here)
     }
-    return DiskDescription(objects=objects, **_up_fields(call, disk, objects_by_disk(call)))
+    used = usage.used_by_disk(call)[disk.id]
+    return DiskDescription(objects=objects, **_up_fields(call, disk, objects_by_disk(call), used))
 
 
-def _summary(call: Call, disk: Disk, counts: dict[int, int]) -> DiskSummary | DownDisk:
+def _summary(call: Call, disk: Disk, counts: dict[int, int], used: dict[int, int]) -> DiskSummary | DownDisk:
     if health.disk_up(call.state, disk):
-        return DiskSummary(**_up_fields(call, disk, counts))
+        return DiskSummary(**_up_fields(call, disk, counts, used[disk.id]))
     return DownDisk(generationLeft=health.generation_left(call.state, disk), **_fields(disk))
 
 
@@ -112,17 +113,10 @@ def _fields(disk: Disk) -> dict[str, Any]:  # Any: each field has its own type
     }
 
 
-def _up_fields(call: Call, disk: Disk, counts: dict[int, int]) -> dict[str, Any]:
-    """Fields of `DiskSummary`.
-
-    The pool's bytes are spread evenly over the disks, as many copies as the default replication says; what is used is
-    spread as the objects are.
-    """
-    disks = max(1, len(call.state.disks))
-    capacity, free = (int(amount * call.settings.default_replication) for amount in call.capacity)
-    size = capacity // disks
-    every = sum(counts.values())
-    used = min(size, (capacity - free) * counts[disk.id] // every if every else 0)
+def _up_fields(call: Call, disk: Disk, counts: dict[int, int], used: int) -> dict[str, Any]:
+    """Fields of `DiskSummary`. The pool's bytes are spread evenly over the disks (`simulator.cluster.usage`)."""
+    size = usage.disk_size(call)
+    used = min(size, used)
     groups = max(1, size // ALLOCATION_GROUP)
     allocated = min(groups, -(-used // ALLOCATION_GROUP))
     pieces = min(OBJECTS, counts[disk.id])

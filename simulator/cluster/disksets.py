@@ -72,6 +72,15 @@ def both(call: Call, found: Object) -> tuple[Sets, Sets]:
     return now, [wanted[number % len(wanted)] for number in range(len(now))]
 
 
+def complete(call: Call, found: Object) -> bool:
+    """Whether every set is sure to have a disk for each copy, and to stay where it is, while all disks are usable: none
+    can run out of them."""
+    groups = call.state.groups
+    if found.id in call.state.relocations:
+        return False
+    return all(len(groups[place].disks) >= found.replication for place in found.placement[:3])
+
+
 def draining(state: State) -> bool:
     """Whether any disk is, or was and holds nothing any more."""
     return any(disk.soft_eject != "off" for disk in state.disks.values())

@@ -37,6 +37,13 @@ def recovered(call: Call, disk: Disk) -> float:
     return share(call.now - since, call.settings.disk_recovery_seconds)
 
 
+def undisturbed(call: Call) -> bool:
+    """Whether every disk is in use, up to date and to stay."""
+    return all(
+        in_sync(call, disk) and disk.soft_eject == "off" and not disk.ejected for disk in call.state.disks.values()
+    )
+
+
 def in_sync(call: Call, disk: Disk) -> bool:
     return disk_up(call.state, disk) and recovered(call, disk) >= 1.0
 

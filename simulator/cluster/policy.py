@@ -144,6 +144,8 @@ def check_servers(call: Call, placement: Placement) -> None:
     state, copies = call.state, placement["replication"]
     groups = places(placement["place_head"], placement["place_all"], placement["place_tail"], copies)
     servers = [{state.disks[disk].server for disk in state.groups[group].disks} for group in groups]
+    if all(len(each) >= copies for each in servers):
+        return
     some = range(1, 2 if placement["reuse_server"] else copies + 1)
     # Hall's condition: any n copies together have n servers to choose from.
     if not all(len(set().union(*chosen)) >= n for n in some for chosen in combinations(servers, n)):

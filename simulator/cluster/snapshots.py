@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from simulator.api import errors
-from simulator.api.schema.answers import GroupSnapshot, GroupSnapshots, Ok, SnapshotCreated, Summary
+from simulator.api.schema.answers import GroupSnapshot, GroupSnapshots, Ok, SnapshotCreated
 from simulator.api.schema.requests import (
     GroupSnapshotsSpec,
     SnapshotUpdateDesc,
@@ -36,16 +36,16 @@ from simulator.cluster.volumes import (
 )
 
 
-def snapshots_list(call: Call) -> list[Summary]:
+def snapshots_list(call: Call) -> list[msgspec.Raw]:
     """Those that are being deleted included."""
     return [summary(call, found) for found in call.state.objects.values() if found.snapshot]
 
 
-def snapshot_list(call: Call) -> list[Summary]:
+def snapshot_list(call: Call) -> list[msgspec.Raw]:
     return [summary(call, call.state.snapshot(call.args[0]))]
 
 
-def volume_list_snapshots(call: Call) -> list[Summary]:
+def volume_list_snapshots(call: Call) -> list[msgspec.Raw]:
     return [summary(call, found) for found in call.state.ancestors(call.state.volume(call.args[0]))]
 
 

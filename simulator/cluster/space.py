@@ -6,7 +6,7 @@ from typing import Any
 
 from simulator.api.errors import Refused
 from simulator.api.schema.answers import ChainCount, Description, Info, QuickStatus, Space, Status, VolumesAndSnapshots
-from simulator.cluster import disks, disksets, health
+from simulator.cluster import disks, disksets, health, usage
 from simulator.cluster.plan import Call
 from simulator.cluster.records import Object
 from simulator.cluster.summary import fields, objects_count
@@ -15,13 +15,8 @@ DESCRIBED_OBJECTS = 1 << 22
 """Most objects that a Describe call lists, 128 TiB of a volume: the answer grows by some 14 bytes for each."""
 
 
-def _own(call: Call, found: Object) -> int:
-    """Bytes that are not the parent's, as well as they can be told: overwritten ones count as the parent's."""
-    return max(0, call.stored.get(found.id, 0) - call.stored.get(found.parent, 0))
-
-
 def _space(call: Call, found: Object) -> Space:
-    own = _own(call, found)
+    own = usage.own(call, found)
     shared = found.snapshot and found.id in call.state.children
     used = 0 if shared else own if found.snapshot else call.stored.get(found.id, 0)
     return Space(storedSize=min(own, found.size), spaceUsed=used, **fields(call, found))
@@ -41,23 +36,30 @@ def volumes_and_snapshots(call: Call) -> VolumesAndSnapshots:
 
 def volumes_status(call: Call) -> dict[str, Status]:
     shown = {}
+    undisturbed = health.undisturbed(call)
     for found in call.state.objects.values():
         stored = call.stored.get(found.id, 0)
         shown[found.shown_name] = Status(
-            storedSize=stored, onDiskSize=stored * found.replication, **_health(call, found), **fields(call, found)
+            storedSize=stored,
+            onDiskSize=stored * found.replication,
+            **_health(call, found, undisturbed),
+            **fields(call, found),
         )
     return shown
 
 
 def volumes_quick_status(call: Call) -> dict[str, QuickStatus]:
+    undisturbed = health.undisturbed(call)
     return {
-        found.shown_name: QuickStatus(**_health(call, found), **fields(call, found))
+        found.shown_name: QuickStatus(**_health(call, found, undisturbed), **fields(call, found))
         for found in call.state.objects.values()
     }
 
 
-def _health(call: Call, found: Object) -> dict[str, Any]:  # Any: each field has its own type
-    """What the disks of its copies make of it."""
+def _health(call: Call, found: Object, undisturbed: bool) -> dict[str, Any]:  # Any: each field has its own type
+    """What the disks of its copies make of it; what differs from a healthy object's, when nothing disturbs any disk."""
+    if undisturbed and disksets.complete(call, found):
+        return {}
     known = call.state.disks
     placed, targets = disksets.both(call, found)
     used = {disk for each in placed for disk in each}

@@ -61,6 +61,11 @@ class State:
         self.global_ids: dict[str, int] = {}
         self.volumes_by_visible_id: dict[int, int] = {}
         self.children: dict[int, dict[int, None]] = {}
+        self.snapshots_of: dict[int, dict[int, None]] = {}
+        """By visible id of the volume that they were taken on."""
+        self.shown: tuple[dict[int, msgspec.Raw], dict[int, msgspec.Raw]] = ({}, {})
+        """Objects as answers show them, to calls of one cluster and of MultiCluster; filled by `summary`, and forgotten
+        when they or what they name change."""
         self.positions: dict[int, dict[int, int]] = {}
         """By client: object by position."""
         self.watched: dict[int, None] = {}
@@ -102,12 +107,15 @@ class State:
             old = self._tables[event.table].pop(event.id)
             if isinstance(old, Object):
                 self._unindex(old)
+                self._forget(old)
                 if self.relocations.pop(old.id, None) is not None:
                     self.watch_changes += 1
             elif isinstance(old, Template):
                 del self.templates_by_name[old.name]
+                self._forget_all()
             elif isinstance(old, Group):
                 del self.groups_by_name[old.name]
+                self._forget_all()
             elif event.table in _TIMED:
                 self.watch_changes += 1
             elif isinstance(old, Bucket):
@@ -120,14 +128,18 @@ class State:
             old = self.objects.get(record.id)
             if old is not None:
                 self._unindex(old)
+                self._forget(old)
             elif record.id >= self.next_serial:
                 self.next_serial = record.id + 1
             self.objects[record.id] = record
             self._index(record)
+            self._forget(record)
         elif isinstance(record, Template):
             self._put_named("template", self.templates, self.templates_by_name, record)
+            self._forget_all()
         elif isinstance(record, Group):
             self._put_named("group", self.groups, self.groups_by_name, record)
+            self._forget_all()
         elif isinstance(record, Bucket):
             self._put_named("bucket", self.table(Bucket), self.buckets_by_name, record)
         else:
@@ -136,8 +148,9 @@ class State:
                 before = self.table(Exported).get(record.id)
                 if before is not None:
                     self._unindex_export(before)
-                self.exports.setdefault(record.object, {})[record.id] = None
+                _add(self.exports, record.object, record.id)
                 self.watch_changes += 1
+                self._forget_one(record.object)
             self._tables.setdefault(tag, {})[record.id] = record
             if tag in self.next_id:
                 self.next_id[tag] = max(self.next_id[tag], record.id + 1)
@@ -149,6 +162,7 @@ class State:
         if not self.exports[old.object]:
             del self.exports[old.object]
         self.watch_changes += 1
+        self._forget_one(old.object)
 
     def _put_named(
         self,
@@ -177,8 +191,10 @@ class State:
         if new.parent:
             if new.parent in self.watched:
                 self.watch_changes += 1
-            self.children.setdefault(new.parent, {})[new.id] = None
-        self.vag_members.setdefault(new.allocation_group, {})[new.id] = None
+            _add(self.children, new.parent, new.id)
+        if new.taken_on:
+            _add(self.snapshots_of, new.taken_on, new.id)
+        _add(self.vag_members, new.allocation_group, new.id)
         if new.leaving_to:
             self.leaving[new.id] = None
         for client, attachment in new.attachments.items():
@@ -201,6 +217,11 @@ class State:
             del siblings[old.id]
             if not siblings:
                 del self.children[old.parent]
+        if old.taken_on:
+            taken = self.snapshots_of[old.taken_on]
+            del taken[old.id]
+            if not taken:
+                del self.snapshots_of[old.taken_on]
         members = self.vag_members[old.allocation_group]
         del members[old.id]
         if not members:
@@ -209,6 +230,24 @@ class State:
         self.leaving.pop(old.id, None)
         for client, attachment in old.attachments.items():
             del self.positions[client][attachment.pos]
+
+    def _forget(self, changed: Object) -> None:
+        """Children name their parent, snapshots their volume; a deleted parent shows whether it has children."""
+        if not (self.shown[0] or self.shown[1]):
+            return
+        for shown in self.shown:
+            if shown:
+                children, taken = self.children.get(changed.id, ()), self.snapshots_of.get(changed.visible_id, ())
+                for serial in (changed.id, changed.parent, *children, *taken):
+                    shown.pop(serial, None)
+
+    def _forget_one(self, serial: int) -> None:
+        for shown in self.shown:
+            shown.pop(serial, None)
+
+    def _forget_all(self) -> None:
+        for shown in self.shown:
+            shown.clear()
 
     # Look-ups.
 
@@ -311,10 +350,22 @@ class State:
     def restore(cls, snapshot: Snapshot) -> State:
         state = cls()
         for record in snapshot.records:
-            state._put(record)
+            if isinstance(record, Object):  # most are, and none is there twice
+                state.objects[record.id] = record
+                state._index(record)
+            else:
+                state._put(record)
         state.generation, state.next_serial = snapshot.generation, snapshot.next_serial
         state.next_id = _FIRST_IDS | snapshot.next_id
         return state
+
+
+def _add(members: dict[int, dict[int, None]], key: int, new: int) -> None:
+    known = members.get(key)
+    if known is None:
+        members[key] = {new: None}
+    else:
+        known[new] = None
 
 
 def _tag(kind: type[Record]) -> str:

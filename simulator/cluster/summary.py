@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from simulator.api.schema.answers import IntOrDash, Summary
 from simulator.cluster.plan import Call
 from simulator.cluster.records import COPY, OWNER, Object
@@ -13,6 +15,7 @@ from simulator.ports import Links
 OBJECT_BYTES = 32 << 20
 """Most that one StorPool object (a piece of a volume) covers."""
 NO_VOLUME = "-"
+_encode = msgspec.json.Encoder().encode
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -121,5 +124,12 @@ def mc_state(state: State, found: Object) -> str:
     return found.state + "Exported" if exported else found.state
 
 
-def summary(call: Call, found: Object) -> Summary:
-    return Summary(**fields(call, found))
+def summary(call: Call, found: Object) -> msgspec.Raw:
+    """A `Summary`, encoded: lists are long, and little of them changes between two calls."""
+    known = call.state.shown[call.multicluster]
+    shown = known.get(found.id)
+    if shown is None:
+        shown = msgspec.Raw(_encode(Summary(**fields(call, found))))
+        if call.now >= found.recovering_until:  # before, it changes with time
+            known[found.id] = shown
+    return shown

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from simulator.api import errors
 from simulator.api.schema.answers import Ok, SpaceEstimate, SpaceInternal, TemplateDesc, TemplateSpace, TemplateStatus
 from simulator.api.schema.requests import TemplateCreateDesc, TemplateFields, TemplateUpdateDesc
-from simulator.cluster import policy, relocator
+from simulator.cluster import policy, relocator, usage
 from simulator.cluster.plan import Call, Plan
 from simulator.cluster.records import Drop, Event, Object, Put, Template
 from simulator.cluster.summary import or_dash
@@ -109,20 +109,23 @@ def _users(call: Call, template: int) -> list[Object]:
 
 
 def templates_status(call: Call) -> list[TemplateStatus]:
-    return [_status(call, template) for template in call.state.templates.values()]
+    used = usage.used_by_disk(call)
+    return [_status(call, template, used) for template in call.state.templates.values()]
 
 
-def _status(call: Call, template: Template) -> TemplateStatus:
+def _status(call: Call, template: Template, used: dict[int, int]) -> TemplateStatus:
     users = _users(call, template.id)
     volumes = [found for found in users if not found.snapshot]
     snapshots = [found for found in users if found.snapshot]
     parents = [found for found in snapshots if found.id in call.state.children]
-    stored = sum(call.stored.get(found.id, 0) for found in users)
+    stored = sum(usage.own(call, found) for found in users)
     copies = max(template.replication, 1)
     size = sum(found.size for found in volumes)
-    capacity, free = call.capacity
-    internal = SpaceInternal(u1=capacity, u2=capacity, u3=free)
-    estimate = SpaceEstimate(capacity=capacity, free=free, internal=internal)
+    whole = usage.of_template(call, template, used)
+    everywhere, tail, head = (
+        usage.of_place(call, template, group, used)
+        for group in (template.place_all, template.place_tail, template.place_head)
+    )
     groups = call.state.groups
     return TemplateStatus(
         id=template.id,
@@ -141,18 +144,26 @@ def _status(call: Call, template: Template) -> TemplateStatus:
         volumesSize=size,
         snapshotsWithoutChildrenSize=sum(found.size for found in snapshots) - sum(found.size for found in parents),
         snapshotsWithChildrenSize=sum(found.size for found in parents),
-        availablePlaceAll=free,
-        availablePlaceTail=free,
-        availablePlaceHead=free,
-        capacityPlaceAll=capacity,
-        capacityPlaceTail=capacity,
-        capacityPlaceHead=capacity,
+        availablePlaceAll=everywhere.free,
+        availablePlaceTail=tail.free,
+        availablePlaceHead=head.free,
+        capacityPlaceAll=everywhere.capacity,
+        capacityPlaceTail=tail.capacity,
+        capacityPlaceHead=head.capacity,
         stored=TemplateSpace(
-            capacity=capacity,
-            free=free,
-            internal=internal,
-            placeAll=estimate,
-            placeTail=estimate,
-            placeHead=estimate,
+            capacity=whole.capacity,
+            free=whole.free,
+            internal=_internal(whole),
+            placeAll=_estimate(everywhere),
+            placeTail=_estimate(tail),
+            placeHead=_estimate(head),
         ),
     )
+
+
+def _estimate(fill: usage.Fill) -> SpaceEstimate:
+    return SpaceEstimate(capacity=fill.capacity, free=fill.free, internal=_internal(fill))
+
+
+def _internal(fill: usage.Fill) -> SpaceInternal:
+    return SpaceInternal(u1=fill.capacity, u2=fill.capacity, u3=fill.free)

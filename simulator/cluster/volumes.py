@@ -8,7 +8,7 @@ import msgspec
 
 from simulator.api import errors
 from simulator.api.scalars import SECTOR
-from simulator.api.schema.answers import Ok, Summary, VolumeCreated
+from simulator.api.schema.answers import Ok, VolumeCreated
 from simulator.api.schema.requests import VolumeCreateDesc, VolumeDeleteDesc, VolumeUpdateDesc
 from simulator.cluster import iscsi, policy, relocator
 from simulator.cluster.effects import Attach, Clone, Create, Delete, Detach, Effect, Resize
@@ -20,11 +20,11 @@ from simulator.ports import shown_client
 NAME_BYTES = 199
 
 
-def volumes_list(call: Call) -> list[Summary]:
+def volumes_list(call: Call) -> list[msgspec.Raw]:
     return [summary(call, found) for found in call.state.objects.values() if not found.snapshot]
 
 
-def volume_list(call: Call) -> list[Summary]:
+def volume_list(call: Call) -> list[msgspec.Raw]:
     return [summary(call, call.state.volume(call.args[0]))]
 
 

@@ -90,6 +90,8 @@ class Flows:
     answer: Callable[[int, object], None]
     """Of the call with this number: data, `Refused` or `Reply`."""
     token: str
+    sync: Callable[[], None]
+    """Has on disk what other clusters may be told of."""
     _running: dict[int, Flow] = field(default_factory=dict)
     _asked: dict[int, Withdraw] = field(default_factory=dict)
     """By number of the flow: of what it asked last."""
@@ -161,6 +163,7 @@ class Flows:
         if not asked.cluster:
             self._asked[number] = self.here(request, replied)
         else:
+            self.sync()
             self._asked[number] = self.bridges.submit(asked.cluster, request, replied)
 
 

@@ -24,6 +24,7 @@ from harness.report.stream import (
     Event,
     Evidence,
     Fault,
+    Measured,
     StreamWriter,
     SuiteEnded,
     SuiteStarted,
@@ -31,7 +32,7 @@ from harness.report.stream import (
     WorldFailed,
     read_stream,
 )
-from harness.report.terminal import action_table
+from harness.report.terminal import action_table, figures
 from harness.report.write import write_views
 from scenarios.table import RowId
 
@@ -301,3 +302,41 @@ def test_a_failed_case_keeps_a_folder_that_begins_with_its_command(tmp_path: Pat
     written(tmp_path, PASSED)
     write_views(tmp_path)
     assert not (tmp_path / "failures").exists()
+
+
+def test_figures_of_a_benchmark_are_shown_beside_their_targets_and_no_action_table_is(tmp_path: Path) -> None:
+    writer = StreamWriter(tmp_path / "results.jsonl")
+    writer(SuiteStarted(properties={"kernel": "6"}, rows=[], worlds=[], cases={}))
+    for name, ratio, met in ((EVIL, 0.25, False), ("fast", 4.0, True)):
+        writer(
+            Measured(
+                leg="api",
+                name=name,
+                unit="answers/s",
+                value=1234.5,
+                baseline=1234.5 / ratio,
+                against=EVIL,
+                ratio=ratio,
+                spread=(ratio, ratio),
+                bound="at least",
+                target=0.5,
+                met=met,
+                samples=[(1234.5, 1234.5 / ratio)],
+            )
+        )
+    writer(Measured(leg="api", name="alone", unit="ms", value=3.0, samples=[(3.0, None)]))
+    writer(SuiteEnded(seconds=3.0))
+    writer.close()
+    done = CliRunner().invoke(main, ["report", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    page = html.fromstring((tmp_path / "index.html").read_text())
+    assert page.xpath("//script") == [] and page.xpath("//table[@class='table']") == []
+    assert "3 figures, 1 of 2 targets met" in page.text_content()
+    rows = page.xpath("//table[@class='benchmarks']/tbody/tr")
+    assert [row.xpath("string(td[7])").split()[0] for row in rows] == ["missed", "met", "reported"]
+    # The bar of a ratio of half its target ends half way to the line, that of eight times its target at the end.
+    assert [row.xpath("string(.//rect[2]/@width)") for row in rows] == ["40", "160", ""]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(figures(write_views(tmp_path)))
+    assert isinstance(console.file, io.StringIO)
+    assert "missed: at least 0.5" in console.file.getvalue()

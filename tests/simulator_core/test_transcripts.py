@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from served import served
 from session import session
-from test_wire_fuzz import one_call
+from wire_calls import one_call
 
 from simulator.inprocess import TOKEN, InProcess
 from simulator.settings import Settings

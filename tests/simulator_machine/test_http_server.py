@@ -340,13 +340,16 @@ def test_http_1_0_without_keep_alive_is_served_and_closed(served: Running) -> No
     assert served.raw(b"GET /old HTTP/1.0\r\n\r\n")[0] == 200
 
 
-def test_time_passes_as_the_service_asks_and_after_every_call() -> None:
+def test_time_passes_as_the_service_asks_and_when_a_call_brings_that_nearer() -> None:
     service = FakeService(delay=0.01)
     with running(service, Limits()) as served:
         assert all(service.ticks.acquire(timeout=SECONDS) for _ in range(5))
         service.delay = None
         while service.ticks.acquire(timeout=0.2):
             pass
+        served.raw(http("GET /now"))
+        assert not service.ticks.acquire(timeout=0.2), "nothing is due"
+        service.delay = 0.0
         served.raw(http("GET /now"))
         assert service.ticks.acquire(timeout=SECONDS)
 

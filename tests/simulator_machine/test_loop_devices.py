@@ -7,15 +7,17 @@ import os
 import stat
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from simulator.blocks import loop
+from simulator.blocks import loop, machine
 from simulator.blocks.destroy import destroy
 from simulator.blocks.links import client_directories
 from simulator.blocks.machine import LoopBlocks
+from simulator.blocks.openers import Opener
 from simulator.ports import BlocksError, DeviceBusy, Links
 
 if TYPE_CHECKING:
@@ -211,6 +213,20 @@ def test_a_clone_of_a_device_in_use_is_what_was_on_the_device_at_that_moment(loo
         os.close(device)
     path = blocks.attach(2, Links(1, (), ("l.c.2",)), read_only=True)
     assert Path(path).read_bytes()[:3] == b"one"
+
+
+@pytest.mark.parametrize(("looks", "busy"), [(1, False), (1000, True)], ids=["one look", "a user"])
+def test_another_simulator_that_looks_at_a_device_does_not_make_it_busy(
+    loop_machine: LoopRig, monkeypatch: pytest.MonkeyPatch, looks: int, busy: bool
+) -> None:
+    blocks = loop_machine.blocks
+    blocks.create(1, MB)
+    blocks.attach(1, HERE, read_only=False)
+    met = iter([[Opener(4194303, "python")]] * looks)
+    monkeypatch.setattr(machine, "openers", lambda _device: next(met, []))
+    with pytest.raises(DeviceBusy) if busy else nullcontext():
+        blocks.detach(1, 1, force=False)
+    assert bool(loop_machine.devices()) == busy
 
 
 def test_what_a_guest_discards_is_free_again(loop_machine: LoopRig) -> None:

@@ -129,6 +129,22 @@ def test_it_prints_one_line_serves_and_ends_cleanly_without_devices() -> None:
         assert running.stop() == (0, "")
 
 
+def test_without_devices_records_outlive_a_kill_where_they_are_kept_and_volumes_begin_empty(tmp_path: Path) -> None:
+    arguments = ("--blocks", "memory", "--state", str(tmp_path / "state"))
+    with simulator(*arguments) as running:
+        running.api.volumeCreate({"name": "v", "size": 2 * MB, "tags": {"a": "b"}})
+        running.api.snapshotCreate("v", {"name": "s"})
+        running.api.volumesReassignWait({"reassign": [{"volume": "v", "rw": [1]}]})
+        running.kill()
+    with simulator(*arguments) as running:
+        assert running.api.volumeInfo("v").tags == {"a": "b"}
+        assert [attachment.volume for attachment in running.api.attachmentsList()] == ["v"]
+        running.api.volumeCreate({"name": "w", "parent": "s"})
+        assert running.stop() == (0, "")
+    (tmp_path / "state" / "pool.json").write_text('{"kind": "plain", "id": "0", "size": 1}')
+    assert "holds the volumes of --blocks loop" in fails("--listen", "127.0.0.1:0", *arguments)
+
+
 @pytest.mark.parametrize(
     ("setup", "why"),
     [

@@ -15,6 +15,7 @@ OPERATIONS = (
         answer=dict[int, answers.DiskSummary | schema.DownDisk],
         errors=("objectDoesNotExist",),
         capacity=True,
+        stored=True,
     ),
     get(
         "serverDiskDescribe",
@@ -23,6 +24,7 @@ OPERATIONS = (
         answer=answers.DiskDescription,
         errors=("objectDoesNotExist",),
         capacity=True,
+        stored=True,
     ),
     get(
         "disksList",
@@ -30,6 +32,7 @@ OPERATIONS = (
         handler=disks.disks_list,
         answer=dict[int, answers.DiskSummary | schema.DownDisk],
         capacity=True,
+        stored=True,
     ),
     get(
         "diskDescribe",
@@ -38,6 +41,7 @@ OPERATIONS = (
         answer=answers.DiskDescription,
         errors=("objectDoesNotExist",),
         capacity=True,
+        stored=True,
     ),
     post(
         "diskEject",
