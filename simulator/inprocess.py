@@ -20,7 +20,8 @@ from simulator.effects import Effects
 from simulator.journal.memory import MemoryJournal
 from simulator.multicluster.exchange import Exchange
 from simulator.ports import Reply, Request
-from simulator.service import Later, Service
+from simulator.promises import Later
+from simulator.service import Service
 from simulator.settings import KnownCluster, Settings
 
 TOKEN = "1234567890123456789"

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import cast
-
-import msgspec
 
 from simulator.api import control, wire
 from simulator.api.errors import STATUS, Refused
@@ -20,49 +16,24 @@ from simulator.api.paths import Route
 from simulator.api.routing import remote_command, route
 from simulator.api.schema.answers import Ok
 from simulator.api.token import matches
-from simulator.cluster import limits, overview, seed
-from simulator.cluster.cluster import Cluster, Output, Work, contents, replay
+from simulator.cluster import limits, overview
+from simulator.cluster.cluster import Cluster, Output, contents
 from simulator.cluster.effects import Failure
 from simulator.cluster.overview import Overview
 from simulator.cluster.plan import Call, Handler
-from simulator.cluster.records import Applied, JournalRecord, Prepared
+from simulator.cluster.records import JournalRecord
 from simulator.cluster.state import State
 from simulator.effects import Effects, Inline, carry_out
+from simulator.loading import empty, load, not_imported
 from simulator.multicluster import addressing, attaching, contents_calls, moving
 from simulator.multicluster.flow import Flow, Flows, Here
-from simulator.ports import Blocks, BlocksError, Bridges, Journal, JournalError, NoBridges, Reply, Request, Withdraw
-from simulator.services import kept
+from simulator.ports import Blocks, BlocksError, Bridges, Journal, NoBridges, Reply, Request, Withdraw
+from simulator.promises import Later, Promise, Promises
 from simulator.services.qos import Qos
 from simulator.services.volumecare import VolumeCare
 from simulator.settings import Settings
 
-_encode_record = msgspec.msgpack.Encoder().encode
 HELD_UP_SECONDS = 0.05
-_TOLD_CHANGES = 200
-_record_decoder = msgspec.msgpack.Decoder(JournalRecord)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """No garbage collection: what is loaded stays, and looking through it again and again takes longer than loading."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-Later = Callable[[Callable[[], None]], None]
-
-
-@dataclass(slots=True)
-class _Promised:
-    """What may be said and begun once the journal is synced."""
-
-    replies: list[tuple[int, Reply]]
-    work: list[Work]
 
 
 @dataclass(slots=True)
@@ -77,11 +48,7 @@ class Service:
 
     `now` gives Unix seconds. `advance` moves that clock on, where it can be moved. With `control`, calls under `/_sim/`
     are served too. `configurations` of storpool_qos and VolumeCare, by bucket, are for a key-value store that has none.
-
-    With `later`, which calls what it is given when the calls that have arrived meanwhile are served, these share one
-    sync of the journal; without, each change has its own before `submit` returns. An intent then shares the sync of its
-    commit, for a start discards what was interrupted, and `reconcile` brings the blocks back to what is committed,
-    whether the intent is known or not. Only one that a start would complete is on disk first.
+    `later` is of `simulator.promises`.
     """
 
     def __init__(
@@ -106,7 +73,8 @@ class Service:
         self._token = token
         self._effects = effects or Inline()
         self._bridges = bridges or NoBridges()
-        self._flows = Flows(self._ask_here, self._bridges, self._reply, token, self._keep_promises)
+        self._promises = Promises(journal, later, self._carry_on, self._break)
+        self._flows = Flows(self._ask_here, self._bridges, self._reply, token, self._promises.keep)
         self._under_way: set[str] = set()
         self._doubts_due: float | None = None
         self._clearing_doubts = False
@@ -115,8 +83,6 @@ class Service:
         """Called when it may have to be called again sooner than it last said."""
         self._control = control
         self.advance = advance
-        self._later = later
-        self._promised: list[_Promised] = []
         self._configurations = configurations
         self._callers: dict[int, _Caller] = {}
         self._last_number = 0
@@ -124,16 +90,13 @@ class Service:
         self._broken: str | None = None
         self._outcomes: deque[tuple[int, Failure | None]] = deque()
         self._settling = False
-        self._records = 0
-        self._recorded = 0
-        self._last_changes: deque[tuple[int, JournalRecord]] = deque(maxlen=_TOLD_CHANGES)
         self._started = now()
-        self.mended: list[str] = []
+        state = load(journal, settings, configurations)
+        self.mended = self._reconciled(state)
         """What had to be put right in the blocks at start, one line each."""
-        self.not_imported: list[str] = []
+        self.not_imported = not_imported(state, configurations)
         """Buckets whose configuration is another than the one that was given: the store's stands."""
-        with _uncollected():
-            self._cluster = self._load()
+        self._cluster = self._begin(state)
         self._due = self._cluster.due_at()
         self._doubts_due = now() if moving.in_doubt(self._cluster.state) else None
 
@@ -278,7 +241,7 @@ class Service:
     @property
     def last_changes(self) -> Iterable[tuple[int, JournalRecord]]:
         """The last records that this process put into the journal, each with its number."""
-        return tuple(self._last_changes)
+        return self._promises.last_changes
 
     def overview(self, rows: int) -> Overview:
         """The cluster at a glance, for people to look at; of anything that there is many of, at most so many rows."""
@@ -312,16 +275,14 @@ class Service:
         """
         if not self._cluster.idle:
             raise Refused("busy", "Changes are under way; reset again when they are answered")
-        self._keep_promises()
-        state = State()
-        state.commit(seed.events(self._settings))
-        self._import(state)
-        self._journal.compact(_encode_record(state.snapshot_record()))
+        self._promises.keep()
+        state = empty(self._settings, self._configurations)
+        self._promises.begin_anew(state)
+        self.not_imported = not_imported(state, self._configurations)
         self._cluster = self._begin(state)
         self._blocks.reconcile({}, {})
         self._calls.clear()
         self._due = self._cluster.due_at()
-        self._last_changes.clear()
         self._flows.stop()
         self._under_way.clear()
         self._doubts_due = None
@@ -336,44 +297,16 @@ class Service:
         except (BlocksError, OSError) as error:
             raise Refused("internalError", f"{request.path}: {error}") from error
 
-    def _load(self) -> Cluster:
-        state, settling = replay(self._records_of_journal())
-        if not state.generation:
-            first = Applied(seed.events(self._settings))
-            state.commit(first.events)
-            settling.append(first)
-        settling += self._import(state)
-        for record in settling:
-            self._journal.append(_encode_record(record))
-        if settling:
-            self._journal.sync()
-        self.mended = self._blocks.reconcile(*contents(state))
+    def _reconciled(self, state: State) -> list[str]:
+        mended = self._blocks.reconcile(*contents(state))
         for found in state.objects.values():
             if found.attachments:
                 self._blocks.limit(found.id, *limits.of(self._settings, found))
-        return self._begin(state)
-
-    def _import(self, state: State) -> list[JournalRecord]:
-        events = kept.imported(state, self._configurations)
-        self.not_imported = [
-            bucket for bucket, text in self._configurations.items() if kept.config(state, bucket) not in (None, text)
-        ]
-        if not events:
-            return []
-        state.commit(events)
-        return [Applied(events)]
+        return mended
 
     def _begin(self, state: State) -> Cluster:
         self._volumecare = VolumeCare()
         return Cluster(state, self._settings, (Qos(), self._volumecare))
-
-    def _records_of_journal(self) -> Iterator[JournalRecord]:
-        for at, record in enumerate(self._journal.replay()):
-            try:
-                yield _record_decoder.decode(record)
-            except msgspec.DecodeError as error:
-                text = f"record {at} of the journal is not one of this simulator's version: {error}"
-                raise JournalError(text) from error
 
     def _authorise(self, request: Request) -> None:
         if not matches(request.token, self._token):
@@ -433,9 +366,8 @@ class Service:
         if changed:
             self._due = self._cluster.due_at()
             self._watch_doubts()
-        if self._records >= self._settings.compact_every and self._cluster.quiet and self._broken is None:
-            self._records = 0
-            self._journal.compact(_encode_record(self._cluster.state.snapshot_record()))
+        if self._cluster.quiet and self._broken is None:
+            self._promises.compact(self._cluster.state, self._settings.compact_every)
         if self._deferred:
             deferred, self._deferred = self._deferred, []
             for one in deferred:
@@ -462,64 +394,21 @@ class Service:
         self._doubts_due = again if moving.in_doubt(self._cluster.state) else None
 
     def _emit(self, output: Output) -> None:
-        """Say and begin what the output has, after its records are on disk, and those of the outputs before it: an
-        answer may tell of what they changed."""
+        """Say and begin what the output has, once it is on disk."""
         replies = [
             (number, self._encode(self._callers[number].route, answer))
             for number, answer in output.answers
             if number in self._callers
         ]
-        promised = _Promised(replies, output.work)
-        if not output.records and not self._promised:
-            self._carry_on(promised)
-            return
-        if not self._append(output.records):
-            return
-        if self._later is None:
-            self._promised.append(promised)
-            self._keep_promises()
-            return
-        if not promised.replies and all(
-            isinstance(record, Prepared) and not record.forward for record in output.records
-        ):
-            self._carry_on(promised)  # the sync of the commit is soon enough for the intent
-            return
-        self._promised.append(promised)
-        if len(self._promised) == 1:
-            self._later(self._keep_promises)
-
-    def _append(self, records: list[JournalRecord]) -> bool:
-        try:
-            for record in records:
-                self._journal.append(_encode_record(record))
-        except (JournalError, OSError) as error:
-            self._break(error)
-            return False
-        self._last_changes.extend(enumerate(records, self._recorded + 1))
-        self._recorded += len(records)
-        self._records += len(records)
-        return True
-
-    def _keep_promises(self) -> None:
-        if not self._promised:
-            return
-        kept, self._promised = self._promised, []
-        try:
-            self._journal.sync()
-        except (JournalError, OSError) as error:
-            self._break(error)
-            return
-        for promised in kept:
-            self._carry_on(promised)
+        self._promises.make(output.records, Promise(replies, output.work))
 
     def _break(self, error: Exception) -> None:
         """After a failed write nothing more is served: the state in memory is ahead of the journal."""
         self._broken = f"The journal cannot be written: {error}; mend it and start the simulator again"
-        self._promised.clear()
         for number in list(self._callers):
             self._reply(number, Refused("unavailable", self._broken))
 
-    def _carry_on(self, promised: _Promised) -> None:
+    def _carry_on(self, promised: Promise) -> None:
         for number, reply in promised.replies:
             caller = self._callers.pop(number, None)
             if caller is not None:
