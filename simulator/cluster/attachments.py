@@ -15,7 +15,7 @@ from simulator.api.schema.transfers import ForeignReassign
 from simulator.cluster.effects import Attach, Detach, Effect
 from simulator.cluster.plan import Call, Plan, Wait
 from simulator.cluster.records import Attachment, Object, Put
-from simulator.cluster.remote import neighbour, neighbours
+from simulator.cluster.remote import client_title, neighbour, neighbours
 from simulator.cluster.summary import links
 from simulator.ports import FOREIGN, foreign_client
 
@@ -141,13 +141,16 @@ def _apply_item(
     rights = dict.fromkeys(item.ro or (), "ro")
     for client in item.rw or ():
         if client in rights:
-            raise errors.invalid(f"Client {client} is asked for both rw and ro of '{found.shown_name}'")
+            raise errors.invalid(
+                f"Client {client_title(call.state, client)} is asked for both rw and ro of '{found.shown_name}'"
+            )
         rights[client] = "rw"
     detach = list(after) if item.detach == "all" else item.detach or []
     if item.detach != "all":
         both = sorted(set(detach) & set(rights))
         if both:
-            raise errors.invalid(f"Client {both[0]} is asked for both attach and detach of '{found.shown_name}'")
+            title = client_title(call.state, both[0])
+            raise errors.invalid(f"Client {title} is asked for both attach and detach of '{found.shown_name}'")
     for client in detach:
         _check_client(call, client)
         if client in after and client not in rights:
@@ -159,7 +162,7 @@ def _apply_item(
         pos = now.pos if now is not None else -1
         used = taken.setdefault(client, dict(call.state.positions.get(client, ())))
         if pos < 0:
-            pos = _free_position(client, used)
+            pos = _free_position(call, client, used)
         used[pos] = found.id
         after[client] = Attachment(pos, right, cluster)
 
@@ -172,10 +175,12 @@ def _check_client(call: Call, client: int) -> str:
     return next(found.cluster_id for found in neighbours(call.state) if found.record == client // FOREIGN)
 
 
-def _free_position(client: int, used: dict[int, int]) -> int:
+def _free_position(call: Call, client: int, used: dict[int, int]) -> int:
     """Of clients of other clusters, which give positions from below themselves, from above."""
     if len(used) >= MAX_ATTACHMENTS:
-        raise errors.invalid(f"Client {client} has all its {MAX_ATTACHMENTS} attachments in use")
+        raise errors.invalid(
+            f"Client {client_title(call.state, client)} has all its {MAX_ATTACHMENTS} attachments in use"
+        )
     order = range(MAX_ATTACHMENTS) if client < FOREIGN else reversed(range(MAX_ATTACHMENTS))
     return next(pos for pos in order if pos not in used)
 

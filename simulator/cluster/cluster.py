@@ -25,6 +25,7 @@ from simulator.cluster.records import (
     Object,
     Prepared,
 )
+from simulator.cluster.remote import client_title
 from simulator.cluster.state import State
 from simulator.cluster.summary import links
 from simulator.ports import Links
@@ -289,21 +290,26 @@ class Cluster:
     def _timed_out(self, waiting: _Waiting) -> object:
         if self._settings.attach_timeout_result == "success":
             return waiting.answer
-        missing = [str(client) for client in waiting.wait.clients if not self.state.runs(client)]
+        missing = [client_title(self.state, client) for client in waiting.wait.clients if not self.state.runs(client)]
         return Refused("timeout", f"Attached, but client {', '.join(missing)} did not report the new configuration")
 
     def _refusal(self, failure: Failure) -> Refused:
         effect = failure.effect
         if failure.cause is Cause.BUSY and isinstance(effect, Detach):
-            return Refused(self._settings.open_device_error, f"'{effect.name}' is open at client {effect.client}")
+            return self._open_at(effect.name, effect.client)
         if failure.cause is Cause.BUSY and isinstance(effect, Attach):
             name = effect.links.names[0] if effect.links.names else "~" + effect.links.by_id[0]
-            return Refused(self._settings.open_device_error, f"'{name}' is open at client {effect.links.client}")
+            return self._open_at(name, effect.links.client)
         if failure.cause is Cause.BUSY:
             return Refused("busy", failure.text)
         if failure.cause is Cause.SPACE:
             return Refused("insufficientResources", f"Not enough free space: {failure.text}")
         return Refused("internalError", failure.text)
+
+    def _open_at(self, name: str, client: int) -> Refused:
+        return Refused(
+            self._settings.open_device_error, f"'{name}' is open at client {client_title(self.state, client)}"
+        )
 
     def _late_done(self, change: int, late: _Late, failure: Failure | None) -> None:
         if failure is None:

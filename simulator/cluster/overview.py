@@ -9,6 +9,7 @@ from itertools import islice
 from simulator.cluster import health
 from simulator.cluster.plan import Call
 from simulator.cluster.records import Disk, Object
+from simulator.cluster.remote import client_title
 from simulator.cluster.state import State
 
 ATTACHMENTS = 8
@@ -158,6 +159,8 @@ def _row(state: State, found: Object, depth: int) -> Row:
         size=found.size,
         parent="" if parent is None else parent.shown_name,
         template=state.templates[found.template].name if found.template else "",
-        attachments=[f"client {client} ({each.rights})" for client, each in attached[:ATTACHMENTS]],
+        attachments=[
+            f"client {client_title(state, client)} ({each.rights})" for client, each in attached[:ATTACHMENTS]
+        ],
         more_attachments=max(0, len(found.attachments) - ATTACHMENTS),
     )

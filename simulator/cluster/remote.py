@@ -74,6 +74,15 @@ def neighbour(state: State, reference: str) -> Neighbour | None:
     return None
 
 
+def client_title(state: State, client: int) -> str:
+    """For texts: `2`, and `2 of cluster NAME` of a client of another cluster."""
+    if client < FOREIGN:
+        return str(client)
+    found = state.table(RemoteCluster).get(client // FOREIGN)
+    whose = "another cluster" if found is None else f"cluster {found.name}"
+    return f"{client % FOREIGN} of {whose}"
+
+
 def locations_list(call: Call) -> Locations:
     return Locations(
         locations=[

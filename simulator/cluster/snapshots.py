@@ -23,6 +23,7 @@ from simulator.cluster import policy, relocator
 from simulator.cluster.effects import Attach, Clone, CloneGroup, Delete, Effect
 from simulator.cluster.plan import Call, Plan
 from simulator.cluster.records import NO_PARENT, Drop, Event, Object, Put
+from simulator.cluster.remote import client_title
 from simulator.cluster.summary import links, summary
 from simulator.cluster.volumes import (
     check_name_free,
@@ -200,7 +201,7 @@ def snapshot_delete_by_id(call: Call) -> Plan:
 
 def _delete(call: Call, old: Object) -> Plan:
     if old.attachments:
-        clients = ", ".join(str(client) for client in sorted(old.attachments))
+        clients = ", ".join(client_title(call.state, client) for client in sorted(old.attachments))
         raise errors.busy(f"Snapshot '{old.shown_name}' is attached to client {clients}")
     if old.id in call.state.exports:
         raise errors.busy(f"Snapshot '{old.shown_name}' is exported")

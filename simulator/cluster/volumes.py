@@ -14,6 +14,7 @@ from simulator.cluster import iscsi, policy, relocator
 from simulator.cluster.effects import Attach, Clone, Create, Delete, Detach, Effect, Resize
 from simulator.cluster.plan import Call, Plan
 from simulator.cluster.records import NO_PARENT, NOT_SET, Drop, Event, Object, Put, Template
+from simulator.cluster.remote import client_title
 from simulator.cluster.summary import base36, links, summary
 
 NAME_BYTES = 199
@@ -219,7 +220,7 @@ def volume_delete(call: Call, body: VolumeDeleteDesc | None) -> Plan:
     effects: list[Effect] = []
     if old.attachments:
         if on_attached not in ("detach", "detachForce"):
-            clients = ", ".join(str(client) for client in sorted(old.attachments))
+            clients = ", ".join(client_title(call.state, client) for client in sorted(old.attachments))
             raise errors.busy(f"Volume '{old.shown_name}' is attached to client {clients}")
         effects.extend(detach_all(old, force=on_attached == "detachForce"))
     events: list[Event] = [Drop("export", export.id) for export in call.state.exported(old.id)]

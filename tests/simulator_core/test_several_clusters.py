@@ -314,8 +314,15 @@ def test_a_volume_is_attached_across(site: Site) -> None:
     assert len(site.near.get("AttachmentsList")) == 1
     assert source in site.near.blocks.links_by_id(4096 + 1)
     site.near.post("VolumesReassign", [{"volume": "v", "detach": [2]}])
-    refused("busy", site.near, "VolumeDelete/v")
-    site.here.post("MultiCluster/VolumesReassignWait", {"reassign": [{"volume": f"~{source}", "detach": [1]}]})
+    assert "attached to client 1 of cluster alpha" in refused("busy", site.near, "VolumeDelete/v").descr
+    assert site.near.service.overview(10).tree[0].attachments == ["client 1 of cluster alpha (rw)"]
+    key = site.near.service.object_keys()[source]
+    site.near.blocks.open(key, 4096 + 1)
+    detach = {"reassign": [{"volume": f"~{source}", "detach": [1]}]}
+    error = refused("busy", site.here, "MultiCluster/VolumesReassignWait", detach)
+    assert "is open at client 1 of cluster alpha" in error.descr
+    site.near.blocks.release(key, 4096 + 1)
+    site.here.post("MultiCluster/VolumesReassignWait", detach)
     assert site.here.get("MultiCluster/AttachmentsList") == []
     # Not attached anywhere, it comes here.
     site.here.post("MultiCluster/VolumesReassignWait", ask)
