@@ -122,7 +122,7 @@ def _make(state: Path, kind: str | None, size: int | None) -> Pool:
     _forget_unfinished(state)
     chosen = size or _default_size(state)
     if chosen < SMALLEST:
-        raise BlocksError(f"a pool of {chosen} bytes in {state} is too small; it needs {SMALLEST}")
+        raise BlocksError(f"a pool of {chosen} bytes in {state} is too small; it needs {SMALLEST >> 20}M (--pool-size)")
     why = []
     for candidate in KINDS if kind is None else (kind,):
         description = Description(kind=candidate, id=os.urandom(6).hex(), size=chosen)
@@ -164,7 +164,8 @@ def _format(state: Path, description: Description) -> None:
             os.ftruncate(descriptor, description.size)
         finally:
             os.close(descriptor)
-    options = {"btrfs": ["-m", "single", "-d", "single"], "xfs": ["-m", "reflink=1"]}[description.kind]
+    # Mixed: a pool that was full could for a minute create nothing, as its empty chunks stayed those of data.
+    options = {"btrfs": ["--mixed", "-m", "single", "-d", "single"], "xfs": ["-m", "reflink=1"]}[description.kind]
     try:
         subprocess.run(
             [make, *options, str(path)],
