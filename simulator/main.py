@@ -118,10 +118,15 @@ def read_configuration(path: Path, parse: Callable[[str], object]) -> str:
     "clusters_file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Several clusters that reach each other, in place of --listen, --state and --cluster-id.",
+    help="Several clusters that reach each other, in place of --listen, --state and --cluster-id; "
+    "JSON as in simulator/clustersfile.py.",
 )
 @click.option("--loose", is_flag=True, help="Drop unknown request fields instead of refusing them.")
-@click.option("--control", is_flag=True, help="Serve the control API under /_sim/, on a loopback address.")
+@click.option(
+    "--control",
+    is_flag=True,
+    help="Serve the control API under /_sim/ (its calls: simulator/api/control.py), on a loopback address.",
+)
 @click.option(
     "--control-anywhere", is_flag=True, help="With --control: also on an address that other machines can reach."
 )
@@ -129,13 +134,14 @@ def read_configuration(path: Path, parse: Callable[[str], object]) -> str:
     "--qos",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Tiers of storpool_qos (JSON) for the key-value store, if it has none.",
+    help="Tiers of storpool_qos for the key-value store, if it has none; JSON as simulator/services/examples/qos.json.",
 )
 @click.option(
     "--volumecare",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Configuration of VolumeCare for the key-value store, if it has none.",
+    help="Configuration of VolumeCare for the key-value store, if it has none; "
+    "as simulator/services/examples/volumecare.conf.",
 )
 @click.option(
     "--destroy", "destroying", is_flag=True, help="Remove everything that the state directory has on this machine."

@@ -42,6 +42,7 @@ from simulator.ports import Request
 from simulator.services import history
 
 BASE = "/_sim/"
+WORDS = "calls, client, clock, disk, faults, journal, log, reset, seed, server, volumecare"
 _T = TypeVar("_T")
 
 
@@ -108,7 +109,8 @@ def serve(service: Controlled, number: int, request: Request) -> None:
             up = decode(request.body, _DiskStatus).up
             service.control_call(number, disks.disk_back if up else disks.disk_down, (tail,))
         case _:
-            raise Refused("unknownCall", f"There is no control call {request.verb} {request.path[:100]}")
+            text = f"There is no control call {request.verb} {request.path[:100]}; they begin with {WORDS}"
+            raise Refused("unknownCall", text)
 
 
 def _advance(service: Controlled, number: int, request: Request) -> None:
@@ -121,6 +123,8 @@ def _advance(service: Controlled, number: int, request: Request) -> None:
 
 def decode(body: bytes, wanted: type[_T]) -> _T:
     """Raises `Refused` and says what is wrong with it."""
+    if not body.strip():
+        raise invalid("This control call needs a body, a JSON object: see simulator/api/control.py")
     try:
         return msgspec.json.decode(body, type=wanted)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

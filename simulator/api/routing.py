@@ -29,7 +29,8 @@ def route(verb: str, path: str, settings: Settings) -> Route:
     if path.startswith(BRIDGE_BASE):
         return _bridged(verb, path[len(BRIDGE_BASE) :])
     if not path.startswith(BASE):
-        raise Refused("unknownCall", f"'{path[:100]}' is not under {BASE}")
+        hint = "; the control API needs a simulator started with --control" if path.startswith("/_sim/") else ""
+        raise Refused("unknownCall", f"'{path[:100]}' is not under {BASE}{hint}")
     rest = path[len(BASE) :]
     multicluster = everywhere = False
     if rest.startswith("RemoteCommand/"):

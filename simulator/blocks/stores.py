@@ -249,15 +249,19 @@ class Btrfs:
 
     def _reclaim(self) -> None:
         """Have the space of what was deleted now, if the pool is short of it. Left alone, the kernel's cleaner wakes
-        every half minute, and what it frees counts with the commit after that; a sync commits and wakes it."""
+        every half minute, and what it frees counts with the commit after that; a sync commits and wakes it.
+        It frees a large object in pieces, so what counts is that the free space has grown and grows no more."""
         before = os.statvfs(self._root)
         if before.f_bavail >= before.f_blocks // _SHORT:
             return
+        last = before.f_bavail
         for _ in range(_RECLAIM_TRIES):
             self._ioctl(_BTRFS_SYNC, b"")
             time.sleep(_RECLAIM_SECONDS)
-            if os.statvfs(self._root).f_bavail > before.f_bavail:
+            free = os.statvfs(self._root).f_bavail
+            if before.f_bavail < free == last:
                 return
+            last = free
 
     def objects(self) -> list[int]:
         return _keys(self._root)

@@ -178,6 +178,20 @@ def test_a_full_pool_is_out_of_space_and_room_comes_back(blocks_rig: Rig) -> Non
     assert blocks.capacity()[1] >= before * 3 // 4
 
 
+@pytest.mark.parametrize("blocks_rig", [pytest.param("btrfs", marks=pytest.mark.local)], indirect=True)
+def test_a_pool_that_was_filled_to_the_last_byte_can_create_as_soon_as_there_is_room(blocks_rig: Rig) -> None:
+    blocks = blocks_rig.blocks
+    blocks.create(1, 1 << 30)
+    at = 0
+    for length in (MB, 64 << 10, 4 << 10):
+        with pytest.raises(OutOfSpace):
+            while True:
+                blocks.write(1, at, b"full" * (length // 4))
+                at += length
+    blocks.delete(1)
+    blocks.create(2, MB)
+
+
 def test_extents_cover_all_that_is_not_zero(blocks_rig: Rig) -> None:
     blocks = blocks_rig.blocks
     blocks.create(1, 64 * MB)
