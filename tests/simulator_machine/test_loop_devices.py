@@ -215,18 +215,27 @@ def test_a_clone_of_a_device_in_use_is_what_was_on_the_device_at_that_moment(loo
     assert Path(path).read_bytes()[:3] == b"one"
 
 
-@pytest.mark.parametrize(("looks", "busy"), [(1, False), (1000, True)], ids=["one look", "a user"])
+@pytest.mark.parametrize("stays", [False, True], ids=["one look", "a user"])
 def test_another_simulator_that_looks_at_a_device_does_not_make_it_busy(
-    loop_machine: LoopRig, monkeypatch: pytest.MonkeyPatch, looks: int, busy: bool
+    loop_machine: LoopRig, monkeypatch: pytest.MonkeyPatch, stays: bool
 ) -> None:
     blocks = loop_machine.blocks
     blocks.create(1, MB)
-    blocks.attach(1, HERE, read_only=False)
-    met = iter([[Opener(4194303, "python")]] * looks)
-    monkeypatch.setattr(machine, "openers", lambda _device: next(met, []))
-    with pytest.raises(DeviceBusy) if busy else nullcontext():
+    held = [os.open(blocks.attach(1, HERE, read_only=False), os.O_RDONLY)]
+
+    def looked_for(_device: str) -> list[Opener]:
+        """Whoever only looks has gone when the next one asks."""
+        met = [Opener(4194303, "python")] if held else []
+        if held and not stays:
+            os.close(held.pop())
+        return met
+
+    monkeypatch.setattr(machine, "openers", looked_for)
+    with pytest.raises(DeviceBusy) if stays else nullcontext():
         blocks.detach(1, 1, force=False)
-    assert bool(loop_machine.devices()) == busy
+    assert bool(loop_machine.devices()) == stays
+    for device in held:
+        os.close(device)
 
 
 def test_what_a_guest_discards_is_free_again(loop_machine: LoopRig) -> None:
