@@ -30,6 +30,10 @@ class Picture:
     volume_records: Mapping[str, Json]
     vm_records: Mapping[str, Json]
     snapshot_records: Mapping[str, Json]
+    backed_up: frozenset[str]
+    """Ids of snapshots that CloudStack shows on secondary storage."""
+    backups: tuple[str, ...]
+    """Files of backups on secondary storage."""
     template_ids: frozenset[str]
     host_names: Mapping[str, str]
     """CloudStack host id -> name."""
@@ -76,12 +80,15 @@ def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
         answer = cloud.call(command, listall=True, **parameters)
         return {str(item["id"]): item for item in answer.get(key, [])}
 
+    stores = cloud.call("listSnapshots", listall=True).get("snapshot", [])
     hosts = listed("listHosts", "host", type="Routing")
     return Picture(
         pools=world.environment.pools,
         volume_records=listed("listVolumes", "volume"),
         vm_records=listed("listVirtualMachines", "virtualmachine"),
-        snapshot_records=listed("listSnapshots", "snapshot"),
+        snapshot_records={str(item["id"]): item for item in stores},
+        backed_up=frozenset(str(item["id"]) for item in stores if item.get("datastoretype") == "Image"),
+        backups=tuple(world.secondary.backups()),
         template_ids=frozenset(listed("listTemplates", "template", templatefilter="all")),
         host_names={host_id: str(host["name"]) for host_id, host in hosts.items()},
         volumes=_by_id(world.storpool.volumes(), ignored),

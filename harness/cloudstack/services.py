@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from harness.cloudstack.config import CloudConfig
 from harness.cloudstack.jobs import JobManager
 from harness.cloudstack.orchestration.attachment import AttachmentManager
+from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.hosts import HostManager
 from harness.cloudstack.orchestration.recovery import Recovery
@@ -29,6 +30,7 @@ class Services:
     attachments: AttachmentManager
     vms: VmManager
     snapshots: SnapshotManager
+    backups: BackupManager
     hosts: HostManager
     recovery: Recovery
     pool_locks: KeyedLocks
@@ -49,7 +51,8 @@ def assemble(config: CloudConfig, context: Context) -> Services:
     volumes = VolumeManager(context, templates)
     attachments = AttachmentManager(context, volumes)
     vms = VmManager(context, volumes, attachments)
-    snapshots = SnapshotManager(context)
+    backups = BackupManager(context)
+    snapshots = SnapshotManager(context, backups)
     return Services(
         config=config,
         context=context,
@@ -59,7 +62,8 @@ def assemble(config: CloudConfig, context: Context) -> Services:
         attachments=attachments,
         vms=vms,
         snapshots=snapshots,
+        backups=backups,
         hosts=HostManager(context, vms, config.ping_interval * config.ping_timeout),
-        recovery=Recovery(context, volumes, attachments, vms, templates, snapshots),
+        recovery=Recovery(context, volumes, attachments, vms, templates, snapshots, backups),
         pool_locks=KeyedLocks(runtime, "pool"),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from harness.driver import tags
+from harness.driver.backup import SnapshotBackup
 from harness.driver.check_volume import CheckVolumes
 from harness.driver.deletion import Deletion
 from harness.driver.discard import Discards
@@ -14,6 +15,7 @@ from harness.driver.operations import Operation, Operations, log
 from harness.driver.orphans import Orphans
 from harness.driver.pools import Pools
 from harness.driver.reconciler import Reconciler
+from harness.driver.restoring import SnapshotRestoring
 from harness.driver.retention import Retention
 from harness.driver.seeding import TemplateSeeding
 from harness.driver.settling import Settler
@@ -58,12 +60,15 @@ class StorPoolDriver:
         self._reconciler = Reconciler(operations, pools, records, self._tags, orphans, leaks)
         seeding = TemplateSeeding(operations, pools, records, endpoints, discards, settler)
         settler.add(self._volumes, self._snapshots, seeding)
-        self._motion = Motion(pools, records, seeding, self._volumes)
+        backup = SnapshotBackup(operations, pools, records, endpoints)
+        restoring = SnapshotRestoring(self._volumes, records, endpoints)
+        self._motion = Motion(pools, records, seeding, self._volumes, backup, restoring)
         works: tuple[_Work, ...] = (
             seeding,
             self._volumes,
             self._snapshots,
             self._deletion,
+            backup,
             self._tags,
             check_volumes,
             orphans,

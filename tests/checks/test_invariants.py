@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from harness.checks import INVARIANTS, take, violations
-from harness.observers import Cloud, DomainDisk, Environment, Guest, Host, Json, Pool, StorPool, World
+from harness.observers import Cloud, DomainDisk, Environment, Guest, Host, Json, Pool, Secondary, StorPool, World
 
 GIB = 1 << 30
 VM, ROOT, DATA, TEMPLATE = (f"{n}0000000-aaaa-4aaa-8aaa-000000000000" for n in "1234")
@@ -58,6 +58,24 @@ class FakeHost:
 
 
 @dataclass
+class FakeSecondary:
+    files: list[str]
+
+    def backups(self) -> list[str]:
+        return self.files
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        raise NotImplementedError
+
+    def size(self, path: str) -> int:
+        raise NotImplementedError
+
+    @contextmanager
+    def unreachable(self) -> Iterator[None]:
+        yield
+
+
+@dataclass
 class FakeWorld:
     """A cloud as plain data: what every observer shows."""
 
@@ -68,6 +86,7 @@ class FakeWorld:
     sp_attachments: list[Json]
     machines: list[FakeHost]
     real: bool = False
+    backup_files: list[str] = field(default_factory=list)
 
     @property
     def cloud(self) -> Cloud:
@@ -76,6 +95,10 @@ class FakeWorld:
     @property
     def storpool(self) -> StorPool:
         return self
+
+    @property
+    def secondary(self) -> Secondary:
+        return FakeSecondary(self.backup_files)
 
     @property
     def hosts(self) -> Sequence[Host]:
@@ -102,6 +125,9 @@ class FakeWorld:
         return self.sp_volumes
 
     def volume(self, name: str) -> Json | None:
+        raise NotImplementedError
+
+    def lose_snapshot(self, name: str) -> None:
         raise NotImplementedError
 
     def snapshots(self) -> list[Json]:

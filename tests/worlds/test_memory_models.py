@@ -48,7 +48,7 @@ class Bench:
         export.files["template/tmpl/1/3/image.raw"] = guest_image().raw()
         self.export = export
         self.agent: SimulatedRuntime = self.simulation.process("agent")
-        self.host = ModelHost(self.machine, self.agent, export.read)
+        self.host = ModelHost(self.machine, self.agent, export)
         self.hypervisor = ModelHypervisor(self.machine, self.agent)
         self.guest = ModelGuest(self.simulation.main, [self.machine], lambda: "vm")
 
@@ -179,7 +179,7 @@ def test_a_copy_outlives_its_agent_until_it_is_killed_and_leaves_part_of_the_ima
         assert not bench.simulation.alive("agent")
         assert bench.blocks.opened(1)
         runtime = bench.simulation.process("agent")
-        host = ModelHost(bench.machine, runtime, bench.export.read)
+        host = ModelHost(bench.machine, runtime, bench.export)
 
         def end() -> None:
             host.end_programs("another", timeout=5)

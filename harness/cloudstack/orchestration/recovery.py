@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from harness.cloudstack import settings
 from harness.cloudstack.orchestration.attachment import AttachmentManager
+from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
 from harness.cloudstack.orchestration.template import TemplateManager
@@ -29,14 +30,17 @@ class Recovery:
     vms: VmManager
     templates: TemplateManager
     snapshots: SnapshotManager
+    backups: BackupManager
     unfinished: list[tuple[str, Callable[[int], object], int]] = field(default_factory=list)
     """What the server before left and this one could not finish yet; only the background task works on it."""
 
     def reset(self) -> None:
-        """Before anything runs: cache entries that were being seeded are Allocated again, so the next clone seeds."""
+        """Before anything runs: cache entries that were being seeded are Allocated again, so the next clone seeds;
+        backups begin anew."""
         with self.context.records.transaction("template seeds interrupted") as tx:
             for entry in tx.all(TemplatePool, state=StoreRefState.CREATING):
                 tx.transition(entry, StoreRefEvent.OPERATION_FAILED)
+        self.backups.resume()
 
     def resume(self) -> None:
         """Once hosts are connected, and only at the start: nobody else works on what is in transition then.
