@@ -80,7 +80,7 @@ def volumes_have_records(picture: Picture) -> Found:
 
 
 def snapshots_are_known(picture: Picture) -> Found:
-    """Every StorPool snapshot is a template's, a snapshot record's, or one that has a date to go."""
+    """Every StorPool snapshot is a template's, a snapshot's whose record is not in Error, or has a date to go."""
     for gid, snapshot in picture.snapshots.items():
         if snapshot.get("deleted") or snapshot.get("transient"):
             continue
@@ -91,7 +91,8 @@ def snapshots_are_known(picture: Picture) -> Found:
         elif kind == "delayDelete":
             known = bool(snapshot.get("targetDeleteDate"))
         else:
-            known = uuid in picture.snapshot_records
+            record = picture.snapshot_records.get(uuid or "")
+            known = record is not None and record["state"] != "Error"
         if not known:
             yield f"StorPool snapshot ~{gid}", f"belongs to nothing (cs={kind}, uuid={uuid})"
 

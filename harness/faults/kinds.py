@@ -254,7 +254,7 @@ _ALL: tuple[FaultKind, ...] = (
     FaultKind(
         "secondary-full",
         "secondary storage full",
-        lambda p: p.process == SECONDARY or (_at(p, "send") and p.peer == SECONDARY),
+        _on_secondary,
         lambda target, p: target.secondary_full(LONG),  # noqa: ARG005
     ),
     FaultKind("pool-full", "StorPool full", _filling, lambda target, p: target.pool_full(LONG)),  # noqa: ARG005

@@ -345,7 +345,32 @@ def check_volume_left_on_a_host(c: FakeWorld) -> None:
     c.machines[1].sizes["a.b.9"] = 512
 
 
-STEADY, HAVE, KNOWN, SNAPSHOTS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, CHECKS = (i.name for i in INVARIANTS)
+def snapshot_in_error_left_its_object(c: FakeWorld) -> None:
+    c.records["snapshot"] = [{"id": "s-1", "state": "Error"}]
+    c.sp_snapshots.append(sp_snapshot("a.b.21", cs="snapshot", uuid="s-1"))
+
+
+def snapshot_still_backing_up(c: FakeWorld) -> None:
+    c.records["snapshot"] = [{"id": "s-1", "state": "BackingUp", "datastoretype": "Primary"}]
+
+
+def half_written_backup(c: FakeWorld) -> None:
+    c.records["snapshot"] = [{"id": "s-1", "state": "BackedUp", "datastoretype": "Primary"}]
+    c.backup_files.append("snapshots/s-1.try.qcow2")
+
+
+def backup_of_two_tries(c: FakeWorld) -> None:
+    c.records["snapshot"] = [{"id": "s-1", "state": "BackedUp", "datastoretype": "Image"}]
+    c.backup_files += ["snapshots/s-1.one.qcow2", "snapshots/s-1.two.qcow2"]
+
+
+def lost_backup(c: FakeWorld) -> None:
+    c.records["snapshot"] = [{"id": "s-1", "state": "BackedUp", "datastoretype": "Image"}]
+
+
+STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, CHECKS = (
+    i.name for i in INVARIANTS
+)
 
 
 @pytest.mark.parametrize(
@@ -362,6 +387,11 @@ STEADY, HAVE, KNOWN, SNAPSHOTS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, C
         (leaked_snapshot, {SNAPSHOTS}),
         (snapshot_of_gone_template, {SNAPSHOTS}),
         (delayed_without_date, {SNAPSHOTS}),
+        (snapshot_in_error_left_its_object, {SNAPSHOTS}),
+        (snapshot_still_backing_up, {STEADY}),
+        (half_written_backup, {BACKUPS}),
+        (backup_of_two_tries, {BACKUPS}),
+        (lost_backup, {BACKUPS}),
         (seeded_twice, {ONCE}),
         (leaked_attachment, {ATTACHED}),
         (missing_attachment, {ATTACHED}),

@@ -127,7 +127,7 @@ def test_convert_writes_the_guests_disk_over_whatever_the_device_held(source: st
         (convert(QCOW2, "qcow2", "/dev/storpool-byid/a.b.9"), "No such file"),
         (("qemu-img", "convert", "-n", "-O", "raw", QCOW2, DEVICE), "-f FORMAT is missing"),
         (("qemu-img", "convert", "-n", "-f", "qcow2", QCOW2, DEVICE), "-O FORMAT is missing"),
-        (("qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", QCOW2, DEVICE), "raw devices only"),
+        (("qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", QCOW2, DEVICE), "not to be read as raw"),
         (("qemu-img", "convert", "--salvage", "-f", "raw", "-O", "raw", QCOW2, DEVICE), "--salvage"),
         (("qemu-img", "info", "--output=json", QCOW2), "-f FORMAT is missing"),
         (("qemu-img", "info", "-f", "raw"), "expected 1 file names"),

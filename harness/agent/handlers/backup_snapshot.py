@@ -37,6 +37,8 @@ def handle(tools: Tools, command: StorPoolBackupSnapshotCommand) -> CopyCmdAnswe
                 tools.adaptor.undo(error, [source.path])
                 raise
             details = _detach(tools, source.path, operation)
+            # The snapshot stays, so that a copy of the attach could still be carried out, and nothing would undo it.
+            tools.operations.attach_may_come_late(source.path)
     return CopyCmdAnswer(
         result=True, path=destination.path, size=size, physical_size=image.actual_size, details=details
     )

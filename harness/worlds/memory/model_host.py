@@ -127,7 +127,8 @@ class ModelHost:
     def _convert(self, call: _Call, operation: str | None, timeout: float) -> None:
         source, destination = call.operand(0, 2), call.operand(1, 2)
         if call.need("-O") == "qcow2":
-            self._run_copy(lambda program: self._back_up(call, source, destination, program), operation, timeout)
+            reads = self._machine.key(source)
+            self._run_copy(lambda program: self._back_up(call, source, destination, program), operation, timeout, reads)
             return
         if call.need("-O") != "raw" or "-n" not in call.options:
             raise _Failed(f"the model writes qcow2 files and existing raw devices, not {call.need('-O')}")
@@ -168,9 +169,11 @@ class ModelHost:
         except Unavailable as error:
             raise BlocksError(str(error)) from error
 
-    def _run_copy(self, work: Callable[[ModelProgram], None], operation: str | None, timeout: float) -> None:
+    def _run_copy(
+        self, work: Callable[[ModelProgram], None], operation: str | None, timeout: float, reads: int | None = None
+    ) -> None:
         machine = self._machine
-        program = ModelProgram(operation, machine.runtime.event("a signal"))
+        program = ModelProgram(operation, machine.runtime.event("a signal"), reads)
         failures: list[BlocksError] = []
         ended = self._runtime.event(f"the end of qemu-img on {machine.name}")
 
