@@ -11,6 +11,7 @@ from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.hosts import HostManager
 from harness.cloudstack.orchestration.recovery import Recovery
+from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.vm import VmManager
@@ -31,6 +32,7 @@ class Services:
     vms: VmManager
     snapshots: SnapshotManager
     backups: BackupManager
+    reverts: RevertManager
     hosts: HostManager
     recovery: Recovery
     pool_locks: KeyedLocks
@@ -52,6 +54,7 @@ def assemble(config: CloudConfig, context: Context) -> Services:
     attachments = AttachmentManager(context, volumes)
     vms = VmManager(context, volumes, attachments)
     backups = BackupManager(context)
+    reverts = RevertManager(context)
     snapshots = SnapshotManager(context, backups)
     return Services(
         config=config,
@@ -63,7 +66,8 @@ def assemble(config: CloudConfig, context: Context) -> Services:
         vms=vms,
         snapshots=snapshots,
         backups=backups,
+        reverts=reverts,
         hosts=HostManager(context, vms, config.ping_interval * config.ping_timeout),
-        recovery=Recovery(context, volumes, attachments, vms, templates, snapshots, backups),
+        recovery=Recovery(context, volumes, attachments, vms, templates, snapshots, backups, reverts),
         pool_locks=KeyedLocks(runtime, "pool"),
     )

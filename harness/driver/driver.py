@@ -17,6 +17,7 @@ from harness.driver.pools import Pools
 from harness.driver.reconciler import Reconciler
 from harness.driver.restoring import SnapshotRestoring
 from harness.driver.retention import Retention
+from harness.driver.reverting import SnapshotReverting
 from harness.driver.seeding import TemplateSeeding
 from harness.driver.settling import Settler
 from harness.driver.snapshots import SnapshotTaking
@@ -54,6 +55,7 @@ class StorPoolDriver:
         self._volumes = VolumeCreation(operations, pools, records, discards, settler)
         self._snapshots = SnapshotTaking(operations, pools, records, settler)
         self._deletion = Deletion(operations, pools, records, discards)
+        self._reverting = SnapshotReverting(operations, pools, records, self._volumes)
         self._tags = tags.TagUpdates(operations, pools, records)
         orphans = Orphans(operations, pools, records)
         leaks = Leaks(operations, records)
@@ -69,6 +71,7 @@ class StorPoolDriver:
             self._snapshots,
             self._deletion,
             backup,
+            self._reverting,
             self._tags,
             check_volumes,
             orphans,
@@ -95,6 +98,9 @@ class StorPoolDriver:
 
     def take_snapshot(self, snapshot: SnapshotObject) -> SnapshotObject:
         return self._snapshots.take(snapshot)
+
+    def revert_snapshot(self, snapshot: SnapshotObject) -> int:
+        return self._reverting.revert(snapshot)
 
     def provide_vm_info(self, vm_uuid: str, volume: VolumeObject) -> None:
         self._tags.update(volume, tags.attached(self._records, vm_uuid, volume))

@@ -112,6 +112,23 @@ class VolumeCreation:
             if operation is not None:
                 self._undo(operation)
 
+    def give_name_away(self, subject: str) -> None:
+        """Take its name from a volume that was just made. The caller holds the subject. `Conflict` while it cannot be.
+
+        By that name, so that a copy of the request that comes late finds nothing.
+        """
+        operation = self._operations.find(self.kind, subject)
+        if operation is None:
+            return
+        creation = self._creation(operation)
+        if operation.step != ANSWERED or self._fate(operation) is not Fate.RECORDED or not creation.settled:
+            raise Conflict(f"{operation}: a request for the volume may still be under way; try again in some minutes")
+        client = self._pools.get(int(operation.data["pool"])).client
+        if client.volume(f"~{creation.global_id}").name == creation.name:
+            client.volume_update(creation.name, VolumeUpdateDesc(rename=""))
+        self._discards.look_out(creation, int(operation.data["pool"]))
+        operation.done()
+
     def recover(self, operation: Operation) -> str:
         fate = self._fate(operation) if operation.step == ANSWERED else Fate.ABANDONED
         doubt = self._creation(operation).doubt() if fate is Fate.ABANDONED else None

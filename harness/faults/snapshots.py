@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from harness.faults.disks import MARK, vm_with_marked_volume
 from harness.faults.operation import Operation, Subject, running
 from harness.observers import Json, World
 from harness.worlds.memory.world import MemoryWorld
 from scenarios import looks, snapshots, steps
 
+LATE_SECONDS = 1000.0
+"""After which nothing comes late any more."""
 BACKUP_WAIT = "backup.snapshot.wait"
 BACKUP_SECONDS = "1800"
 """Shorter than CloudStack's six hours: what a late copy of a request writes is looked for when that is over."""
@@ -39,6 +43,13 @@ def _archived_snapshot(world: World) -> Subject:
     subject = _snapshot(world)
     subject.snapshot = snapshots.archive(world, subject.snapshot)
     return subject
+
+
+def _after(world: World, seconds: float) -> Callable[[], bool]:
+    assert isinstance(world, MemoryWorld), "virtual time costs nothing"
+    main = world.simulation.main
+    until = main.monotonic() + seconds
+    return lambda: main.monotonic() >= until
 
 
 def _take(world: World, subject: Subject) -> None:
@@ -149,6 +160,50 @@ def _not_deleted(world: World, subject: Subject) -> None:
     _on_secondary(world, subject.snapshot)
 
 
+AFTER = b"written after the snapshot".ljust(4096, b".")
+
+
+def _changed_since(world: World) -> Subject:
+    """A detached volume that was written to since its snapshot."""
+    subject = _snapshot_on_primary(world)
+    world.guest(str(subject.vm["id"])).write(looks.serial(subject.volume), 0, AFTER)
+    subject.volume = steps.detach(world, subject.volume)
+    return subject
+
+
+def _revert(world: World, subject: Subject) -> None:
+    world.cloud.call("revertSnapshot", id=subject.snapshot["id"])
+
+
+def _holds(world: World, subject: Subject, wanted: bytes) -> None:
+    """The volume does, as a guest reads it; what that guest writes then stays."""
+    volume = looks.reread_volume(world, subject.volume)
+    assert (volume["state"], volume["path"]) == ("Ready", subject.volume["path"]), volume
+    vm = running(world, subject, subject.vm)
+    attached = steps.attach(world, volume, vm)
+    looks.fully_attached(world, vm, attached)
+    guest = world.guest(str(vm["id"]))
+    seen = guest.read(looks.serial(volume), 0, len(wanted))
+    try:
+        assert seen == wanted, f"the volume holds {seen[:32]!r}, expected {wanted[:32]!r}"
+        guest.write(looks.serial(volume), 8192, AFTER)
+        world.wait_until("late requests have come", _after(world, LATE_SECONDS), 2 * LATE_SECONDS)
+        kept = guest.read(looks.serial(volume), 8192, len(AFTER))
+        assert kept == AFTER, f"what was written after the revert is lost: {kept[:32]!r}"
+    finally:
+        steps.detach(world, attached)
+
+
+def _reverted(world: World, subject: Subject) -> None:
+    _holds(world, subject, MARK)
+    _on_primary(world, subject.snapshot)
+
+
+def _not_reverted(world: World, subject: Subject) -> None:
+    _holds(world, subject, AFTER)
+    _on_primary(world, subject.snapshot)
+
+
 SNAPSHOTS: tuple[Operation, ...] = (
     Operation("9.take", "take a snapshot that stays on StorPool", _volume_on_primary, _take, _taken, _not_taken),
     Operation("9.backup", "take a snapshot and back it up", _volume, _take, _backed_up, _not_taken),
@@ -168,5 +223,6 @@ SNAPSHOTS: tuple[Operation, ...] = (
         _volume_made,
         _no_volume_made,
     ),
+    Operation("14.revert", "revert a volume to a snapshot", _changed_since, _revert, _reverted, _not_reverted),
     Operation("16.delete", "delete a snapshot and its backup", _snapshot, _delete, _deleted, _not_deleted),
 )

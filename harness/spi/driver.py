@@ -45,6 +45,14 @@ class PrimaryDataStoreDriver(Protocol):
         """Snapshot `snapshot.volume` on its pool; the answer has `path` and `size`."""
         ...
 
+    def revert_snapshot(self, snapshot: SnapshotObject) -> int:
+        """Put `snapshot.volume` back to what it was then; the size it has now. Its path stays.
+
+        No host may have it open: `Conflict` names one that has. After `Unknown` the revert may still be carried out, so
+        the volume must not be used before another call has ended otherwise; after any other error it is as it was.
+        """
+        ...
+
     def provide_vm_info(self, vm_uuid: str, volume: VolumeObject) -> None:
         """After an attach: tags `cvm`, `disk`, `vc-policy`, `qc` on the volume."""
         ...

@@ -347,7 +347,7 @@ def check_volume_left_on_a_host(c: FakeWorld) -> None:
 
 def snapshot_in_error_left_its_object(c: FakeWorld) -> None:
     c.records["snapshot"] = [{"id": "s-1", "state": "Error"}]
-    c.sp_snapshots.append(sp_snapshot("a.b.21", cs="snapshot", uuid="s-1"))
+    c.sp_snapshots.append(sp_volume("a.b.21", GIB, cs="snapshot", uuid="s-1"))
 
 
 def snapshot_still_backing_up(c: FakeWorld) -> None:

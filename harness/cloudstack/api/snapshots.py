@@ -8,6 +8,7 @@ from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import clean, entity, matching, named, owner, tags_of, time, zone
 from harness.cloudstack.api.parameters import OWNED, Request
 from harness.cloudstack.orchestration.backup import PRIMARY, SECONDARY, on_image_store, on_primary
+from harness.cloudstack.orchestration.revert import check_revertable
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import ImageStore, Snapshot, SnapshotStore, StoragePool, Vm, Volume
 from harness.cloudstack.services import Services
@@ -70,6 +71,10 @@ def take_snapshot(services: Services, request: Request) -> Json:
 
 def archive_snapshot(services: Services, request: Request) -> Json:
     return _show(services, services.backups.archive(_archivable(services, request)))
+
+
+def revert_snapshot(services: Services, request: Request) -> Json:
+    return _show(services, services.reverts.revert(_revertable(services, request)))
 
 
 def delete_snapshot(services: Services, request: Request) -> None:
@@ -141,6 +146,13 @@ def _show(services: Services, row: Snapshot) -> Json:
         return snapshot(tx, row, owner(tx), _shown_refs(tx, row)[0])
 
 
+def _revertable(services: Services, request: Request) -> int:
+    with services.records.read() as tx:
+        row = entity(tx, Snapshot, request, "id")
+        check_revertable(tx, row)
+    return row.id
+
+
 def _archivable(services: Services, request: Request) -> int:
     with services.records.read() as tx:
         row = entity(tx, Snapshot, request, "id")
@@ -185,6 +197,7 @@ COMMANDS: tuple[Command, ...] = (
         create_snapshot,
     ),
     object_job("archiveSnapshot", "snapshot", "id:uuid*", _FIELDS, archive_snapshot, check=_archivable),
+    object_job("revertSnapshot", "snapshot", "id:uuid*", _FIELDS, revert_snapshot, check=_revertable),
     job("deleteSnapshot", "id:uuid* zoneid:uuid", delete_snapshot, check=_deletable),
     listing(
         "listSnapshots",
