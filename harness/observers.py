@@ -55,6 +55,10 @@ class StorPool(Protocol):
 
     def attachments(self) -> list[Json]: ...
 
+    def lose_snapshot(self, name: str) -> None:
+        """Delete the snapshot behind the cloud's back."""
+        ...
+
     def calls(self) -> Mapping[str, int]:
         """Requests the StorPool API has served so far, by call name; empty when the cluster does not tell."""
         ...
@@ -120,6 +124,26 @@ class Host(Protocol):
         ...
 
 
+class Secondary(Protocol):
+    """Secondary storage as the machine with the files shows it."""
+
+    def backups(self) -> Sequence[str]:
+        """Files under the export's directory `snapshots`, relative to the export, sorted."""
+        ...
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        """What a guest would read from the qcow2 at this path; `offset` and `length` are multiples of 4096."""
+        ...
+
+    def size(self, path: str) -> int:
+        """Of the disk in the qcow2."""
+        ...
+
+    def unreachable(self) -> AbstractContextManager[None]:
+        """While inside, no KVM host reaches the export."""
+        ...
+
+
 class Guest(Protocol):
     """What a running guest sees."""
 
@@ -178,6 +202,9 @@ class World(Protocol):
 
     @property
     def storpool(self) -> StorPool: ...
+
+    @property
+    def secondary(self) -> Secondary: ...
 
     @property
     def hosts(self) -> Sequence[Host]: ...

@@ -6,7 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from harness.observers import Cloud, CloudApiError, DomainDisk, Environment, Guest, Host, Json, StorPool, World
+from harness.observers import (
+    Cloud,
+    CloudApiError,
+    DomainDisk,
+    Environment,
+    Guest,
+    Host,
+    Json,
+    Secondary,
+    StorPool,
+    World,
+)
 from harness.report.stream import Check, Evidence, Listener, Timeline
 
 TIMELINE_LIMIT = 2000
@@ -205,6 +216,10 @@ class RecordingWorld:
     @property
     def storpool(self) -> StorPool:
         return self._inner.storpool
+
+    @property
+    def secondary(self) -> Secondary:
+        return self._inner.secondary
 
     @property
     def hosts(self) -> Sequence[Host]:

@@ -24,13 +24,13 @@ class Kind:
     """Of the removal, beside the id."""
     filters: tuple[tuple[str, str | bool], ...] = (("listall", True),)
     must_go: bool = True
-    """Whether one that stays is an error. Snapshots and offerings stay where the cloud cannot delete them yet."""
+    """Whether one that stays is an error. Offerings stay where the cloud cannot delete them yet."""
 
 
 KINDS = (
     Kind("VM", "listVirtualMachines", "virtualmachine", "destroyVirtualMachine", (("expunge", True),)),
     Kind("volume", "listVolumes", "volume", "deleteVolume"),
-    Kind("snapshot", "listSnapshots", "snapshot", "deleteSnapshot", must_go=False),
+    Kind("snapshot", "listSnapshots", "snapshot", "deleteSnapshot"),
     Kind("disk offering", "listDiskOfferings", "diskoffering", "deleteDiskOffering", must_go=False),
 )
 

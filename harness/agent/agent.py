@@ -15,7 +15,7 @@ from harness.agent.attachments import ClientAttachments
 from harness.agent.command_order import CommandOrder
 from harness.agent.config import AgentConfig
 from harness.agent.deadline import Deadline
-from harness.agent.handlers import attach, dettach, download_template, modify_pool, ping, start, stop
+from harness.agent.handlers import attach, backup_snapshot, dettach, download_template, modify_pool, ping, start, stop
 from harness.agent.operations import Operations
 from harness.agent.recovery import Recovery
 from harness.agent.storpool_conf import read_host_configuration
@@ -30,6 +30,7 @@ from harness.spi.commands import (
     PingCommand,
     StartCommand,
     StopCommand,
+    StorPoolBackupSnapshotCommand,
     StorPoolDownloadTemplateCommand,
     StorPoolModifyStoragePoolCommand,
 )
@@ -116,6 +117,8 @@ class Agent:
                 return modify_pool.handle(self._tools, command)
             case StorPoolDownloadTemplateCommand():
                 return download_template.handle(self._tools, command)
+            case StorPoolBackupSnapshotCommand():
+                return backup_snapshot.handle(self._tools, command)
             case _:
                 return Answer(
                     result=False,
@@ -137,6 +140,8 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return None, (command.volume_path,)
         case StorPoolDownloadTemplateCommand():
             return None, (command.destination.path,) if command.destination.path is not None else ()
+        case StorPoolBackupSnapshotCommand():
+            return None, (command.source.path,) if command.source.path is not None else ()
         case _:
             return None, ()
 

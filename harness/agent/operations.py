@@ -39,12 +39,16 @@ class Kind(enum.StrEnum):
     ATTACH = "attach"
     DETTACH = "dettach"
     DOWNLOAD = "download"
+    BACKUP = "backup"
+    """Of a snapshot: a program reads from the device, and writes to a file of the image store."""
     CHECK = "check"
     """Of the pool, with its check volume."""
     LATE_ATTACH = "late-attach"
     """No command: an attachment that StorPool may make later, because the answer was lost."""
 
 
+COPIES = (Kind.DOWNLOAD, Kind.BACKUP)
+"""A program does the work, and goes on when the agent dies; it is found by the record's own id."""
 FORWARD_ONLY = (Kind.STOP, Kind.DETTACH)
 """Never undone: what of it is left, the same command does when it is sent again."""
 
@@ -231,7 +235,7 @@ class Operations:
                 for other in self._open.values()
                 if other.step is Step.ACTING
                 and other.id not in self._running
-                and other.kind is not Kind.DOWNLOAD  # whose program is found by the record's own id
+                and other.kind not in COPIES
                 and _subject(other) == _subject(record)
                 and (other.began_at, other.id) < (record.began_at, record.id)
             ]

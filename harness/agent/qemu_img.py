@@ -14,6 +14,7 @@ class ImageInfo(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
     virtual_size: int
     format: str
+    actual_size: int = 0
     backing_filename: str | None = None
     full_backing_filename: str | None = None
     encrypted: bool = False
@@ -67,6 +68,31 @@ def convert_to_device(
     result = _run(host, argv, timeout, operation)
     if result.rc != 0:
         raise Unavailable(f"qemu-img could not copy {file} to {device}: {_reason(result)}")
+
+
+def convert_from_device(
+    host: Host, device: str, file: str, image_format: ImageFormat, timeout: float, operation: str
+) -> None:
+    """Write what is on a block device into a new image, and flush it. What a guest wrote is never taken for a header.
+
+    -T none: past the page cache, which may hold what another object had at that device. -t writeback: qemu-img's
+    default cache mode never flushes. Raises `Unavailable`; the file then holds part of the disk.
+    """
+    argv = ("qemu-img", "convert", "-f", "raw", "-O", image_format.qemu, "-T", "none", "-t", "writeback", device, file)
+    result = _run(host, argv, timeout, operation)
+    if result.rc != 0:
+        raise Unavailable(f"qemu-img could not copy {device} to {file}: {_reason(result)}")
+
+
+def is_missing(host: Host, file: str, image_format: ImageFormat, timeout: float) -> bool:
+    """Whether there is no file of this name. Raises `Unavailable` when the image store does not tell."""
+    try:
+        info(host, file, image_format, timeout)
+    except NotFound:
+        return True
+    except InvalidParameter:
+        return False
+    return False
 
 
 def _run(host: Host, argv: tuple[str, ...], timeout: float, operation: str | None = None) -> CommandResult:

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from harness.agent.adaptor import is_storpool_path
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import read_disks
-from harness.agent.operations import Kind, Record, Step
+from harness.agent.operations import COPIES, Kind, Record, Step
 from harness.agent.tools import Tools
 from harness.spi.errors import Conflict, Error, MisuseError, NotFound, Unavailable
 from harness.spi.ports import DomainState
@@ -75,14 +75,14 @@ class Recovery:
         for record in self._tools.operations.left():
             if record.step is Step.SETTLING or not (wanted & set(record.paths) or (vm is not None and vm == record.vm)):
                 continue
-            if deadline.passed and record.kind is not Kind.DOWNLOAD:
+            if deadline.passed and record.kind not in COPIES:
                 continue
             try:
                 self._conclude(record, deadline)
             except MisuseError:
                 raise
             except Exception as error:
-                if record.kind is Kind.DOWNLOAD:
+                if record.kind in COPIES:
                     raise
                 _tell(record, "could not be concluded before the next command", error)
 
@@ -142,7 +142,7 @@ class Recovery:
             stack.enter_context(tools.volumes(paths, deadline.remaining))
             if not tools.operations.holds(record):
                 return
-            if record.kind is Kind.DOWNLOAD:
+            if record.kind in COPIES:
                 tools.host.end_programs(record.id, timeout=min(PROGRAM_SECONDS, deadline.remaining))
             released = self._release(record, list(paths), deadline)
             if off and released and record.vm is not None:

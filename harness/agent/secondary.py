@@ -1,11 +1,11 @@
-"""`harness.spi.ports.Secondary`: two ways to read a file of an NFS image store."""
+"""`harness.spi.ports.Secondary`: two ways to read and write a file of an NFS image store."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from urllib.parse import urlsplit
 
 from harness.spi.errors import Error, InvalidParameter, NotFound, Unavailable
@@ -53,12 +53,15 @@ class QemuNfs:
         server, export = split_store(store)
         yield f"nfs://{server}{export}/{check_file(path)}"
 
+    def new_file(self, store: DataStore, path: str) -> AbstractContextManager[str]:
+        return self.file(store, path)
+
     def clean_up(self) -> None:
         """Nothing is mounted, so nothing was left."""
 
 
 class KernelMount:
-    """A read-only mount of its own for each use, always taken away again."""
+    """A mount of its own for each use, read-only unless a file is to be written, always taken away again."""
 
     def __init__(self, runtime: Runtime, host: Host, directory: str) -> None:
         self._runtime = runtime
@@ -69,17 +72,28 @@ class KernelMount:
 
     @contextmanager
     def file(self, store: DataStore, path: str) -> Iterator[str]:
-        server, export = split_store(store)
         relative = check_file(path)
+        with self._mounted(store, "ro") as target:
+            yield self._inside(target, relative, store)
+
+    @contextmanager
+    def new_file(self, store: DataStore, path: str) -> Iterator[str]:
+        directory, _, name = check_file(path).rpartition("/")
+        with self._mounted(store, "rw") as target:
+            yield f"{self._inside(target, directory, store) if directory else target}/{name}"
+
+    @contextmanager
+    def _mounted(self, store: DataStore, access: str) -> Iterator[str]:
+        server, export = split_store(store)
         target = f"{self._directory}/{self._own}{self._runtime.uuid()}"
         self._run("make", "mkdir", "-p", "-m", "0700", target)
         try:
-            self._mount(f"{server}:{export}", target)
+            self._mount(f"{server}:{export}", target, access)
         except Error:
             self._tidy("rmdir", target)
             raise
         try:
-            yield self._inside(target, relative, store)
+            yield target
         finally:
             if not self._tidy("umount", target):
                 self._tidy("umount", "-l", target)
@@ -96,8 +110,8 @@ class KernelMount:
                 self._tidy("umount", "-l", f"{self._directory}/{name}")
                 self._tidy("rmdir", f"{self._directory}/{name}")
 
-    def _mount(self, source: str, target: str) -> None:
-        options = "ro,nosuid,nodev,noexec,soft,timeo=100,retrans=3"
+    def _mount(self, source: str, target: str, access: str) -> None:
+        options = f"{access},nosuid,nodev,noexec,soft,timeo=100,retrans=3"
         try:
             self._run("mount", "mount", "-t", "nfs", "-o", options, source, target)
         except Error:

@@ -33,6 +33,7 @@ class Invariant:
 
 
 STEADY_VOLUME_STATES = {"Allocated", "Ready", "Destroy", "Expunged"}
+STEADY_SNAPSHOT_STATES = {"BackedUp", "Error"}
 STEADY_VM_STATES = {"Running", "Stopped", "Destroyed", "Error"}
 
 
@@ -41,6 +42,9 @@ def nothing_in_between(picture: Picture) -> Found:
     for volume in picture.volume_records.values():
         if volume["state"] not in STEADY_VOLUME_STATES:
             yield f"volume {volume['id']}", f"is {volume['state']}"
+    for snapshot in picture.snapshot_records.values():
+        if snapshot["state"] not in STEADY_SNAPSHOT_STATES:
+            yield f"snapshot {snapshot['id']}", f"is {snapshot['state']}"
     for vm in picture.vm_records.values():
         if vm["state"] not in STEADY_VM_STATES:
             yield f"VM {vm['id']}", f"is {vm['state']}"
@@ -76,7 +80,7 @@ def volumes_have_records(picture: Picture) -> Found:
 
 
 def snapshots_are_known(picture: Picture) -> Found:
-    """Every StorPool snapshot is a template's, a snapshot record's, or one that has a date to go."""
+    """Every StorPool snapshot is a template's, a snapshot's whose record is not in Error, or has a date to go."""
     for gid, snapshot in picture.snapshots.items():
         if snapshot.get("deleted") or snapshot.get("transient"):
             continue
@@ -87,9 +91,22 @@ def snapshots_are_known(picture: Picture) -> Found:
         elif kind == "delayDelete":
             known = bool(snapshot.get("targetDeleteDate"))
         else:
-            known = uuid in picture.snapshot_records
+            record = picture.snapshot_records.get(uuid or "")
+            known = record is not None and record["state"] != "Error"
         if not known:
             yield f"StorPool snapshot ~{gid}", f"belongs to nothing (cs={kind}, uuid={uuid})"
+
+
+def backups_are_known(picture: Picture) -> Found:
+    """Every snapshot on secondary storage has one file there, and every file is one of these; nothing half written."""
+    files = Counter(path.rpartition("/")[2].partition(".")[0] for path in picture.backups)
+    for uuid, count in files.items():
+        if uuid not in picture.backed_up:
+            yield f"{count} files of snapshot {uuid} on secondary storage", "are no backup that CloudStack knows"
+        elif count > 1:
+            yield f"snapshot {uuid}", f"has {count} files on secondary storage"
+    for uuid in sorted(picture.backed_up - files.keys()):
+        yield f"snapshot {uuid}", "has no file on secondary storage, where CloudStack says it is"
 
 
 def templates_seeded_once(picture: Picture) -> Found:
@@ -209,6 +226,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant("every volume record has its StorPool volume", records_have_volumes),
     Invariant("every StorPool volume has its record", volumes_have_records),
     Invariant("every StorPool snapshot is known", snapshots_are_known),
+    Invariant("backups on secondary storage are known", backups_are_known),
     Invariant("a template is seeded once a pool", templates_seeded_once),
     Invariant("attachments follow running VMs", attachments_follow_running_vms),
     Invariant("host devices follow attachments", devices_follow_attachments),

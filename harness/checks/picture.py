@@ -30,6 +30,10 @@ class Picture:
     volume_records: Mapping[str, Json]
     vm_records: Mapping[str, Json]
     snapshot_records: Mapping[str, Json]
+    backed_up: frozenset[str]
+    """Ids of snapshots that CloudStack shows on secondary storage."""
+    backups: tuple[str, ...]
+    """Files of backups on secondary storage."""
     template_ids: frozenset[str]
     host_names: Mapping[str, str]
     """CloudStack host id -> name."""
@@ -64,8 +68,9 @@ def tags_of(item: Json) -> dict[str, str]:
 
 
 def object_id(attachment: Json) -> str:
-    """Global id of what an attachment is of; older clusters give only the name `~globalId`."""
-    return str(attachment.get("globalId") or str(attachment["volume"]).removeprefix("~"))
+    """Id of what an attachment is of, as `known_id`; older clusters give only the name `~globalId`."""
+    name = str(attachment["volume"])
+    return name[1:] if name.startswith("~") else str(attachment.get("globalId") or name)
 
 
 def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
@@ -76,23 +81,35 @@ def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
         answer = cloud.call(command, listall=True, **parameters)
         return {str(item["id"]): item for item in answer.get(key, [])}
 
+    stores = cloud.call("listSnapshots", listall=True).get("snapshot", [])
     hosts = listed("listHosts", "host", type="Routing")
+    volumes, snapshots = world.storpool.volumes(), world.storpool.snapshots()
+    # After a revert a device has two links: by the id that the volume goes by, which is looked at, and by its new one.
+    aliases = frozenset(str(item["globalId"]) for item in volumes if known_id(item) != item["globalId"])
     return Picture(
         pools=world.environment.pools,
         volume_records=listed("listVolumes", "volume"),
         vm_records=listed("listVirtualMachines", "virtualmachine"),
-        snapshot_records=listed("listSnapshots", "snapshot"),
+        snapshot_records={str(item["id"]): item for item in stores},
+        backed_up=frozenset(str(item["id"]) for item in stores if item.get("datastoretype") == "Image"),
+        backups=tuple(world.secondary.backups()),
         template_ids=frozenset(listed("listTemplates", "template", templatefilter="all")),
         host_names={host_id: str(host["name"]) for host_id, host in hosts.items()},
-        volumes=_by_id(world.storpool.volumes(), ignored),
-        snapshots=_by_id(world.storpool.snapshots(), ignored),
+        volumes=_by_id(volumes, ignored),
+        snapshots=_by_id(snapshots, ignored),
         attachments=tuple(a for a in world.storpool.attachments() if object_id(a) not in ignored),
-        hosts=tuple(_host(world, index, ignored) for index in range(len(world.hosts))),
+        hosts=tuple(_host(world, index, ignored | aliases) for index in range(len(world.hosts))),
     )
 
 
 def _by_id(items: Sequence[Json], ignored: frozenset[str]) -> dict[str, Json]:
-    return {str(item["globalId"]): item for item in items if item["globalId"] not in ignored}
+    return {known_id(item): item for item in items if item["globalId"] not in ignored}
+
+
+def known_id(item: Json) -> str:
+    """The id that a StorPool object goes by: after a revert its old one, which is its name."""
+    name = str(item["name"])
+    return name[1:] if name.startswith("~") else str(item["globalId"])
 
 
 def _host(world: World, index: int, ignored: frozenset[str]) -> HostPicture:

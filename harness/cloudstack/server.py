@@ -86,6 +86,8 @@ class ManagementServer:
         self._spawn("ping", services.config.ping_interval, self.tend)
         # Apart from the pings: a storage API that hangs must not make hosts look silent, nor hold up the start.
         self._spawn("recover", services.config.ping_interval, self.recover, (0.0,) if compare else ())
+        # Apart too: a backup takes as long as its disk is large.
+        self._spawn("backups", services.config.ping_interval, services.backups.tend)
         self._spawn("cleanup", services.config.cleanup_interval, services.recovery.clean_up)
         first = (services.config.ping_interval, SETTLED_SECONDS) if compare else ()
         self._spawn("compare volumes", VOLUME_CHECKUP, self._reconcile_volumes, first)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from harness.cloudstack.config import CloudConfig
 from harness.cloudstack.jobs import JobManager
 from harness.cloudstack.orchestration.attachment import AttachmentManager
+from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.hosts import HostManager
 from harness.cloudstack.orchestration.recovery import Recovery
+from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.vm import VmManager
@@ -29,6 +31,8 @@ class Services:
     attachments: AttachmentManager
     vms: VmManager
     snapshots: SnapshotManager
+    backups: BackupManager
+    reverts: RevertManager
     hosts: HostManager
     recovery: Recovery
     pool_locks: KeyedLocks
@@ -49,7 +53,9 @@ def assemble(config: CloudConfig, context: Context) -> Services:
     volumes = VolumeManager(context, templates)
     attachments = AttachmentManager(context, volumes)
     vms = VmManager(context, volumes, attachments)
-    snapshots = SnapshotManager(context)
+    backups = BackupManager(context)
+    reverts = RevertManager(context)
+    snapshots = SnapshotManager(context, backups)
     return Services(
         config=config,
         context=context,
@@ -59,7 +65,9 @@ def assemble(config: CloudConfig, context: Context) -> Services:
         attachments=attachments,
         vms=vms,
         snapshots=snapshots,
+        backups=backups,
+        reverts=reverts,
         hosts=HostManager(context, vms, config.ping_interval * config.ping_timeout),
-        recovery=Recovery(context, volumes, attachments, vms, templates, snapshots),
+        recovery=Recovery(context, volumes, attachments, vms, templates, snapshots, backups, reverts),
         pool_locks=KeyedLocks(runtime, "pool"),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from harness.driver import tags
+from harness.driver.backup import SnapshotBackup
 from harness.driver.check_volume import CheckVolumes
 from harness.driver.deletion import Deletion
 from harness.driver.discard import Discards
@@ -14,7 +15,9 @@ from harness.driver.operations import Operation, Operations, log
 from harness.driver.orphans import Orphans
 from harness.driver.pools import Pools
 from harness.driver.reconciler import Reconciler
+from harness.driver.restoring import SnapshotRestoring
 from harness.driver.retention import Retention
+from harness.driver.reverting import SnapshotReverting
 from harness.driver.seeding import TemplateSeeding
 from harness.driver.settling import Settler
 from harness.driver.snapshots import SnapshotTaking
@@ -52,18 +55,23 @@ class StorPoolDriver:
         self._volumes = VolumeCreation(operations, pools, records, discards, settler)
         self._snapshots = SnapshotTaking(operations, pools, records, settler)
         self._deletion = Deletion(operations, pools, records, discards)
+        self._reverting = SnapshotReverting(operations, pools, records, self._volumes)
         self._tags = tags.TagUpdates(operations, pools, records)
         orphans = Orphans(operations, pools, records)
         leaks = Leaks(operations, records)
         self._reconciler = Reconciler(operations, pools, records, self._tags, orphans, leaks)
         seeding = TemplateSeeding(operations, pools, records, endpoints, discards, settler)
         settler.add(self._volumes, self._snapshots, seeding)
-        self._motion = Motion(pools, records, seeding, self._volumes)
+        backup = SnapshotBackup(operations, pools, records, endpoints)
+        restoring = SnapshotRestoring(self._volumes, records, endpoints)
+        self._motion = Motion(pools, records, seeding, self._volumes, backup, restoring)
         works: tuple[_Work, ...] = (
             seeding,
             self._volumes,
             self._snapshots,
             self._deletion,
+            backup,
+            self._reverting,
             self._tags,
             check_volumes,
             orphans,
@@ -90,6 +98,9 @@ class StorPoolDriver:
 
     def take_snapshot(self, snapshot: SnapshotObject) -> SnapshotObject:
         return self._snapshots.take(snapshot)
+
+    def revert_snapshot(self, snapshot: SnapshotObject) -> int:
+        return self._reverting.revert(snapshot)
 
     def provide_vm_info(self, vm_uuid: str, volume: VolumeObject) -> None:
         self._tags.update(volume, tags.attached(self._records, vm_uuid, volume))

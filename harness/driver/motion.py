@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from harness.driver.backup import SnapshotBackup
 from harness.driver.pools import Pools, is_ours
+from harness.driver.restoring import SnapshotRestoring
 from harness.driver.seeding import TemplateSeeding
 from harness.driver.volumes import VolumeCreation
 from harness.spi.driver import DriverRecords
@@ -24,15 +26,29 @@ from harness.storpool import ObjectDoesNotExist
 class Motion:
     """Copies between image store and pool, and within a pool."""
 
-    def __init__(self, pools: Pools, records: DriverRecords, seeding: TemplateSeeding, volumes: VolumeCreation) -> None:
+    def __init__(
+        self,
+        pools: Pools,
+        records: DriverRecords,
+        seeding: TemplateSeeding,
+        volumes: VolumeCreation,
+        backup: SnapshotBackup,
+        restoring: SnapshotRestoring,
+    ) -> None:
         self._pools = pools
         self._records = records
         self._seeding = seeding
         self._volumes = volumes
+        self._backup = backup
+        self._restoring = restoring
 
     def can_copy(self, source: DataObject, destination: DataObject) -> bool:
+        if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
+            return is_ours(source.store) and destination.store.role is StoreRole.IMAGE
         if not is_ours(destination.store) or source.store is None:
             return False
+        if isinstance(source, SnapshotObject) and source.store.role is StoreRole.IMAGE:
+            return isinstance(destination, VolumeObject)
         if isinstance(source, TemplateObject) and isinstance(destination, TemplateObject):
             return source.store.role is StoreRole.IMAGE
         if isinstance(source, TemplateObject | SnapshotObject) and isinstance(destination, VolumeObject):
@@ -46,7 +62,11 @@ class Motion:
             )
         if isinstance(source, TemplateObject) and isinstance(destination, TemplateObject):
             return self._seeding.seed(source, destination)
+        if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
+            return self._backup.back_up(source, destination)
         assert isinstance(destination, VolumeObject) and isinstance(source, TemplateObject | SnapshotObject)
+        if isinstance(source, SnapshotObject) and source.store.role is StoreRole.IMAGE:
+            return self._restoring.restore(source, destination)
         return self._clone(source, destination)
 
     def _clone(self, source: TemplateObject | SnapshotObject, volume: VolumeObject) -> VolumeObject:

@@ -7,30 +7,21 @@ from collections.abc import Callable
 import msgspec
 
 from harness.driver import tags
+from harness.driver.copying import ANSWER_MARGIN, copied
 from harness.driver.creation import Creation
 from harness.driver.discard import IN_USE, IN_USE_FOR, Discards
 from harness.driver.operations import ANSWERED, Operation, Operations, report_also
 from harness.driver.pools import Pool, Pools
 from harness.driver.removal import remover
 from harness.driver.settling import Fate, Settler
-from harness.spi.commands import AnyAnswer, StorPoolDownloadTemplateCommand
+from harness.spi.commands import StorPoolDownloadTemplateCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
-from harness.spi.errors import (
-    Conflict,
-    Error,
-    ErrorClass,
-    InvalidParameter,
-    Unavailable,
-    Unknown,
-)
+from harness.spi.errors import Error, InvalidParameter, Unavailable, Unknown
 from harness.spi.objects import TemplateObject, device_path
-from harness.spi.ports import Endpoint
 from harness.storpool import VolumeCreateDesc, VolumeSnapshotDesc
 
 SECTOR = 512
 DOWNLOAD_WAIT = "primary.storage.download.wait"
-ANSWER_MARGIN = 60.0
-"""Seconds between the end of the agent's work and of our waiting for its answer."""
 
 
 class TemplateSeeding:
@@ -183,7 +174,7 @@ class TemplateSeeding:
         except Unavailable:
             operation.advance("made", {IN_USE: "0"})
             raise
-        _check(answer, endpoint, source)
+        copied(answer, endpoint, f"template {source.name} ({source.uuid})")
         operation.advance("copied", {IN_USE: "0"})
 
     def _undo(self, operation: Operation) -> None:
@@ -202,16 +193,3 @@ class TemplateSeeding:
             elif not creation.unmake(remover(pool.client, key)):
                 self._discards.take_over(creation, pool.id)
         operation.undone()
-
-
-def _check(answer: AnyAnswer, endpoint: Endpoint, source: TemplateObject) -> None:
-    """Raise what a negative answer says."""
-    if answer.result:
-        return
-    text = f"host {endpoint.name} could not copy template {source.name} ({source.uuid}): {answer.details}"
-    kinds: dict[ErrorClass | None, type[Error]] = {
-        ErrorClass.UNKNOWN: Unknown,
-        ErrorClass.TRANSIENT: Unavailable,
-        ErrorClass.CONFLICT: Conflict,
-    }
-    raise kinds.get(answer.error_class, Error)(text)

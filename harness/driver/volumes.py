@@ -1,27 +1,41 @@
-"""Making volumes: empty, from a cached template, or from a snapshot (spec/cloudstack-plugin.md 4.1, 4.2, 4.10)."""
+"""Making volumes: empty, from a cached template, from a snapshot, or with what an agent copies onto them.
+
+spec/cloudstack-plugin.md 4.1, 4.2, 4.10.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import msgspec
 
 from harness.driver import tags
 from harness.driver.creation import Creation
-from harness.driver.discard import Discards
+from harness.driver.discard import IN_USE, IN_USE_FOR, Discards
 from harness.driver.operations import ANSWERED, Operation, Operations, report_also
 from harness.driver.pools import Pool, Pools
 from harness.driver.removal import remover
 from harness.driver.settling import Fate, Settler
 from harness.driver.tiers import placement
 from harness.spi.driver import DriverRecords
-from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unknown
+from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import VolumeObject, device_path
 from harness.storpool import ObjectDoesNotExist, VolumeCreateDesc, VolumeUpdateDesc
 
 SECTOR = 512
+COPY = "copy"
+COPIED = "copied"
+
+Fill = Callable[[VolumeObject], None]
+"""Puts contents onto the empty volume. `Unavailable` says that it did not begin to, `Unknown` that it may still be at
+it."""
 
 
 class VolumeCreation:
-    """Creates a volume. Steps: create, made, answered.
+    """Creates a volume. Steps: create, made, (copy, copied,) answered.
+
+    A copy whose end is unknown is never trusted or repeated on the same volume: it may still be written to. It is
+    discarded once nobody uses it, and the next call starts with a new one.
 
     At the end the name is taken away, because a revert breaks the `~globalId` of a volume that has one; but not while a
     lost create could still arrive, which a taken name turns away.
@@ -43,21 +57,52 @@ class VolumeCreation:
 
         Raises `NotFound` when the parent is gone.
         """
+        return self._create(volume, parent, least_size, {})
+
+    def create_filled(
+        self, volume: VolumeObject, fill: Fill, source: str, least_size: int, wait: float
+    ) -> VolumeObject:
+        """As `create`, of an empty volume that `fill` puts the contents of `source` onto, in at most `wait` seconds."""
+
+        def copy(operation: Operation, empty: VolumeObject) -> None:
+            use = wait + self._operations.settle_time
+            until = self._operations.now() + use
+            operation.advance(COPY, {IN_USE: str(until), IN_USE_FOR: str(use)})
+            try:
+                fill(empty)
+            except Unavailable:
+                operation.note({IN_USE: "0"})
+                raise
+            operation.advance(COPIED, {IN_USE: "0"})
+
+        return self._create(volume, None, least_size, {"source": source}, copy)
+
+    def _create(
+        self,
+        volume: VolumeObject,
+        parent: str | None,
+        least_size: int,
+        more: dict[str, str],
+        copy: Callable[[Operation, VolumeObject], None] | None = None,
+    ) -> VolumeObject:
         pool = self._pools.of(volume)
         size = max(_whole_sectors(volume), least_size)
         desc = self._request(pool, volume, parent, size)
         request = msgspec.json.encode(desc).decode()
         subject = f"volume:{volume.uuid}"
         with self._operations.exclusive(subject):
-            operation = self._begin(subject, {"pool": str(pool.id), "request": request})
+            operation = self._begin(subject, {"pool": str(pool.id), "request": request, **more})
             creation = Creation(self._operations, operation, "volume", pool.client)
-            if operation.step == ANSWERED and creation.global_id is not None:
+            if operation.step in (ANSWERED, COPIED) and creation.global_id is not None:
                 global_id = creation.global_id
             else:
                 global_id = self._make(operation, creation, pool, desc)
+            made = msgspec.structs.replace(volume, path=device_path(global_id), size=size)
+            if copy is not None and operation.step == "made":
+                self._fill(operation, made, copy)
             self._operations.answer(operation)
         self._settler.wake()
-        return msgspec.structs.replace(volume, path=device_path(global_id), size=size)
+        return made
 
     def forget(self, volume: VolumeObject) -> None:
         """The volume is to go although no path of it was recorded: undo a creation that was left open."""
@@ -66,6 +111,23 @@ class VolumeCreation:
             operation = self._operations.find(self.kind, subject)
             if operation is not None:
                 self._undo(operation)
+
+    def give_name_away(self, subject: str) -> None:
+        """Take its name from a volume that was just made. The caller holds the subject. `Conflict` while it cannot be.
+
+        By that name, so that a copy of the request that comes late finds nothing.
+        """
+        operation = self._operations.find(self.kind, subject)
+        if operation is None:
+            return
+        creation = self._creation(operation)
+        if operation.step != ANSWERED or self._fate(operation) is not Fate.RECORDED or not creation.settled:
+            raise Conflict(f"{operation}: a request for the volume may still be under way; try again in some minutes")
+        client = self._pools.get(int(operation.data["pool"])).client
+        if client.volume(f"~{creation.global_id}").name == creation.name:
+            client.volume_update(creation.name, VolumeUpdateDesc(rename=""))
+        self._discards.look_out(creation, int(operation.data["pool"]))
+        operation.done()
 
     def recover(self, operation: Operation) -> str:
         fate = self._fate(operation) if operation.step == ANSWERED else Fate.ABANDONED
@@ -129,9 +191,12 @@ class VolumeCreation:
             return operation
         pool = self._pools.get(int(operation.data["pool"]))
         creation = self._creation(operation)
+        if operation.step == COPY:
+            self._undo(operation)
+            return self._operations.begin(self.kind, subject, "create", data)
         if creation.global_id is not None and not creation.exists():
             operation.advance("create", {"volume.id": ""})
-        if all(operation.data[key] == value for key, value in data.items()):
+        if all(operation.data.get(key) == value for key, value in data.items()):
             return operation
         if operation.step == ANSWERED and creation.global_id and self._operations.answered_here(operation):
             raise Conflict(f"{operation}: the volume was made before with other attributes, and is there")
@@ -159,8 +224,26 @@ class VolumeCreation:
                 raise _missing(pool, desc) from error
             raise
 
+    def _fill(self, operation: Operation, empty: VolumeObject, copy: Callable[[Operation, VolumeObject], None]) -> None:
+        try:
+            copy(operation, empty)
+        except Unknown:
+            raise
+        except Error as error:
+            try:
+                self._undo(operation)
+            except Error as cleanup:
+                report_also(error, cleanup, operation)
+            raise
+
     def _undo(self, operation: Operation) -> bool:
         client = self._pools.get(int(operation.data["pool"])).client
+        if operation.step == COPY:
+            over = self._operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf")))
+            until = 0.0 if over else float(operation.data[IN_USE])
+            self._discards.take_over(self._creation(operation), int(operation.data["pool"]), in_use_until=until)
+            operation.undone()
+            return True
         if not self._creation(operation).unmake(remover(client, "volume")):
             return False
         operation.undone()

@@ -20,19 +20,19 @@ def _with_mark(world: World, vm: Json, volume: Json) -> Json:
     return attached
 
 
-def _vm_with_marked_volume(world: World) -> Subject:
+def vm_with_marked_volume(world: World) -> Subject:
     vm = steps.booted_vm(world)
     return Subject(vm=vm, volume=_with_mark(world, vm, steps.data_volume(world)))
 
 
 def _vm_and_marked_volume(world: World) -> Subject:
-    subject = _vm_with_marked_volume(world)
+    subject = vm_with_marked_volume(world)
     subject.volume = steps.detach(world, subject.volume)
     return subject
 
 
 def _stopped_vm_with_marked_volume(world: World) -> Subject:
-    subject = _vm_with_marked_volume(world)
+    subject = vm_with_marked_volume(world)
     subject.vm = steps.stop(world, subject.vm)
     return subject
 
@@ -80,7 +80,7 @@ def _free(world: World, subject: Subject) -> None:
 
 def _two_vms_one_marked_volume(world: World) -> Subject:
     world.cloud.call("updateConfiguration", name=FORCE_STOP, value="true")
-    subject = _vm_with_marked_volume(world)
+    subject = vm_with_marked_volume(world)
     subject.owner = subject.vm
     # CloudStack takes the host with the fewest VMs.
     subject.vm = steps.booted_vm(world)
@@ -163,7 +163,7 @@ def _expunge(world: World, subject: Subject) -> None:
 
 
 def _vm_with_root(world: World) -> Subject:
-    subject = _vm_with_marked_volume(world)
+    subject = vm_with_marked_volume(world)
     subject.vm = {**subject.vm, "root": steps.root_volume(world, str(subject.vm["id"]))}
     return subject
 
@@ -232,8 +232,8 @@ DISKS: tuple[Operation, ...] = (
         _not_inherited,
     ),
     Operation("4.start", "start a VM with two disks", _stopped_vm_with_marked_volume, _start, _started, _not_started),
-    Operation("5.hot", "detach a volume from a running VM", _vm_with_marked_volume, _detach, _detached, _attached),
-    Operation("5.stop", "stop a VM with two disks", _vm_with_marked_volume, _stop, _stopped, _still_runs),
+    Operation("5.hot", "detach a volume from a running VM", vm_with_marked_volume, _detach, _detached, _attached),
+    Operation("5.stop", "stop a VM with two disks", vm_with_marked_volume, _stop, _stopped, _still_runs),
     Operation("7.expunge", "destroy and expunge a running VM", _vm_with_root, _expunge, _expunged, _not_expunged),
     Operation("8.delete", "delete a DATA volume", _vm_and_marked_volume, _delete, _deleted, _not_deleted),
     Operation(

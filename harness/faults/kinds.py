@@ -25,11 +25,20 @@ RESTART = 5.0
 HOST_DOWN = 240.0
 JUMP = 7200.0
 
-_CHANGES = ("VolumeCreate", "VolumeUpdate", "VolumeDelete", "VolumeSnapshot", "SnapshotDelete", "VolumesReassignWait")
-_BUSY = ("VolumeDelete", "SnapshotDelete", "VolumesReassignWait")
-_EFFECTS = ("VolumeCreate", "VolumeDelete", "VolumeSnapshot", "SnapshotDelete", "VolumesReassignWait")
+_CHANGES = (
+    "VolumeCreate",
+    "VolumeUpdate",
+    "VolumeDelete",
+    "VolumeRevert",
+    "VolumeSnapshot",
+    "SnapshotUpdate",
+    "SnapshotDelete",
+    "VolumesReassignWait",
+)
+_BUSY = ("VolumeDelete", "VolumeRevert", "SnapshotDelete", "VolumesReassignWait")
+_EFFECTS = ("VolumeCreate", "VolumeDelete", "VolumeRevert", "VolumeSnapshot", "SnapshotDelete", "VolumesReassignWait")
 """Calls that change blocks or devices."""
-_FILLS = ("VolumeCreate", "VolumeSnapshot")
+_FILLS = ("VolumeCreate", "VolumeRevert", "VolumeSnapshot")
 _PING = "PingCommand "
 _LIBVIRT = ("create", "shutdown", "destroy", "undefine", "attach-device", "detach-device")
 
@@ -254,7 +263,7 @@ _ALL: tuple[FaultKind, ...] = (
     FaultKind(
         "secondary-full",
         "secondary storage full",
-        lambda p: p.process == SECONDARY or (_at(p, "send") and p.peer == SECONDARY),
+        _on_secondary,
         lambda target, p: target.secondary_full(LONG),  # noqa: ARG005
     ),
     FaultKind("pool-full", "StorPool full", _filling, lambda target, p: target.pool_full(LONG)),  # noqa: ARG005

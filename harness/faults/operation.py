@@ -19,6 +19,7 @@ class Subject:
 
     vm: Json = field(default_factory=dict)
     volume: Json = field(default_factory=dict)
+    snapshot: Json = field(default_factory=dict)
     owner: Json = field(default_factory=dict)
     """The VM that the request takes the volume from."""
     template_id: str = ""

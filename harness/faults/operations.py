@@ -9,6 +9,7 @@ from __future__ import annotations
 from harness.faults.deploys import DEPLOYS
 from harness.faults.disks import DISKS
 from harness.faults.operation import Operation
+from harness.faults.snapshots import SNAPSHOTS
 
-OPERATIONS: tuple[Operation, ...] = (*DEPLOYS, *DISKS)
+OPERATIONS: tuple[Operation, ...] = (*DEPLOYS, *DISKS, *SNAPSHOTS)
 BY_ID = {operation.id: operation for operation in OPERATIONS}

@@ -86,6 +86,17 @@ class StorPoolDownloadTemplateCommand(Command, frozen=True, kw_only=True, tag="S
     destination: TemplateObject | VolumeObject
 
 
+class StorPoolBackupSnapshotCommand(Command, frozen=True, kw_only=True, tag="StorPoolBackupSnapshotCommand"):
+    """Copy the StorPool snapshot `source.path`, attached here meanwhile, into a new qcow2 on secondary storage.
+
+    The file at `destination.path` must not exist: one that does is never written to, and `Conflict` is the answer. So
+    a command that arrives twice, or late, spoils no backup. After an error part of the file may be there.
+    """
+
+    source: SnapshotObject
+    destination: SnapshotObject
+
+
 class DownloadCommand(Command, frozen=True, kw_only=True, tag="DownloadCommand"):
     """To the secondary storage role: fetch `url` into the image store as this template."""
 
@@ -113,6 +124,7 @@ AnyCommand = (
     | DettachCommand
     | StorPoolModifyStoragePoolCommand
     | StorPoolDownloadTemplateCommand
+    | StorPoolBackupSnapshotCommand
     | DownloadCommand
     | DeleteCommand
 )
@@ -145,6 +157,8 @@ class CopyCmdAnswer(Answer, frozen=True, kw_only=True, tag="CopyCmdAnswer"):
     path: str | None = None
     size: int | None = None
     """Virtual size of the image that was copied."""
+    physical_size: int | None = None
+    """What the file that was written takes, where one was."""
 
 
 class DownloadAnswer(Answer, frozen=True, kw_only=True, tag="DownloadAnswer"):

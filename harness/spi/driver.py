@@ -30,7 +30,10 @@ class PrimaryDataStoreDriver(Protocol):
 
         Image store template to pool template seeds the cache: the answer's path is the cached snapshot's.
         Pool template, or pool snapshot, to volume clones without copying data. Raises `NotFound` when the source is
-        gone from StorPool: the cache entry must be seeded again.
+        gone from StorPool: the cache entry must be seeded again, the snapshot brought back from its backup.
+        Pool snapshot to image store writes its backup to the new file `destination.path`, and leaves it on the pool.
+        After an error part of the file may be there, and after `Unknown` it may still be written to.
+        Image store snapshot to volume copies the backup onto a new volume.
         """
         ...
 
@@ -40,6 +43,14 @@ class PrimaryDataStoreDriver(Protocol):
 
     def take_snapshot(self, snapshot: SnapshotObject) -> SnapshotObject:
         """Snapshot `snapshot.volume` on its pool; the answer has `path` and `size`."""
+        ...
+
+    def revert_snapshot(self, snapshot: SnapshotObject) -> int:
+        """Put `snapshot.volume` back to what it was then; the size it has now. Its path stays.
+
+        No host may have it open: `Conflict` names one that has. After `Unknown` the revert may still be carried out, so
+        the volume must not be used before another call has ended otherwise; after any other error it is as it was.
+        """
         ...
 
     def provide_vm_info(self, vm_uuid: str, volume: VolumeObject) -> None:

@@ -106,6 +106,9 @@ class SnapshotObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="objec
     size: int
     store: DataStore
     path: str | None = None
+    """On a pool: a device path. On an image store: of a qcow2, relative to its export."""
+    physical_size: int | None = None
+    """On an image store: what the file takes."""
 
 
 DataObject = VolumeObject | TemplateObject | SnapshotObject

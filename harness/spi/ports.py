@@ -127,6 +127,10 @@ class Secondary(Protocol):
         """
         ...
 
+    def new_file(self, store: DataStore, path: str) -> AbstractContextManager[str]:
+        """As `file`, of one that qemu-img is to write. The directory that it goes to must exist."""
+        ...
+
     def clean_up(self) -> None:
         """Take away what an earlier agent of this host left when it died; what this one uses stays. Never raises
         `Error`: what cannot be taken away is logged."""

@@ -93,6 +93,10 @@ class StorPoolClient:
         """Raises `Busy` while the volume is attached: nothing is ever detached by force."""
         self._post(f"MultiCluster/VolumeDelete/{_object(name)}", types.Nothing(), _DONE)
 
+    def volume_revert(self, name: str, desc: types.VolumeRevertDesc) -> None:
+        """What was written since the snapshot is lost. The volume goes by the id it had, `global_id` is a new one."""
+        self._post(f"MultiCluster/VolumeRevert/{_object(name)}", desc, _DONE)
+
     def snapshot(self, name: str) -> types.SnapshotSummary:
         return self._one(f"MultiCluster/Snapshot/{_object(name)}", _SNAPSHOTS)
 

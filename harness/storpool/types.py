@@ -53,6 +53,12 @@ class VolumeUpdateDesc(Sent, frozen=True, kw_only=True):
     """Merged key by key; an empty value removes the key."""
 
 
+class VolumeRevertDesc(Sent, frozen=True, kw_only=True):
+    to_snapshot: str
+    revert_size: bool | UnsetType = UNSET
+    """Take the snapshot's size, too."""
+
+
 class VolumeSnapshotDesc(Sent, frozen=True, kw_only=True):
     name: str | UnsetType = UNSET
     delete_after: int | UnsetType = UNSET

@@ -434,6 +434,9 @@ class FakeSecondary:
         finally:
             self._rig.unmounts += 1
 
+    def new_file(self, store: DataStore, path: str) -> AbstractContextManager[str]:
+        return self.file(store, path)
+
     def clean_up(self) -> None:
         raise NotImplementedError("for the start of an agent only")
 

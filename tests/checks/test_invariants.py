@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from harness.checks import INVARIANTS, take, violations
-from harness.observers import Cloud, DomainDisk, Environment, Guest, Host, Json, Pool, StorPool, World
+from harness.observers import Cloud, DomainDisk, Environment, Guest, Host, Json, Pool, Secondary, StorPool, World
 
 GIB = 1 << 30
 VM, ROOT, DATA, TEMPLATE = (f"{n}0000000-aaaa-4aaa-8aaa-000000000000" for n in "1234")
@@ -58,6 +58,24 @@ class FakeHost:
 
 
 @dataclass
+class FakeSecondary:
+    files: list[str]
+
+    def backups(self) -> list[str]:
+        return self.files
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        raise NotImplementedError
+
+    def size(self, path: str) -> int:
+        raise NotImplementedError
+
+    @contextmanager
+    def unreachable(self) -> Iterator[None]:
+        yield
+
+
+@dataclass
 class FakeWorld:
     """A cloud as plain data: what every observer shows."""
 
@@ -68,6 +86,7 @@ class FakeWorld:
     sp_attachments: list[Json]
     machines: list[FakeHost]
     real: bool = False
+    backup_files: list[str] = field(default_factory=list)
 
     @property
     def cloud(self) -> Cloud:
@@ -76,6 +95,10 @@ class FakeWorld:
     @property
     def storpool(self) -> StorPool:
         return self
+
+    @property
+    def secondary(self) -> Secondary:
+        return FakeSecondary(self.backup_files)
 
     @property
     def hosts(self) -> Sequence[Host]:
@@ -102,6 +125,9 @@ class FakeWorld:
         return self.sp_volumes
 
     def volume(self, name: str) -> Json | None:
+        raise NotImplementedError
+
+    def lose_snapshot(self, name: str) -> None:
         raise NotImplementedError
 
     def snapshots(self) -> list[Json]:
@@ -319,7 +345,32 @@ def check_volume_left_on_a_host(c: FakeWorld) -> None:
     c.machines[1].sizes["a.b.9"] = 512
 
 
-STEADY, HAVE, KNOWN, SNAPSHOTS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, CHECKS = (i.name for i in INVARIANTS)
+def snapshot_in_error_left_its_object(c: FakeWorld) -> None:
+    c.records["snapshot"] = [{"id": "s-1", "state": "Error"}]
+    c.sp_snapshots.append(sp_volume("a.b.21", GIB, cs="snapshot", uuid="s-1"))
+
+
+def snapshot_still_backing_up(c: FakeWorld) -> None:
+    c.records["snapshot"] = [{"id": "s-1", "state": "BackingUp", "datastoretype": "Primary"}]
+
+
+def half_written_backup(c: FakeWorld) -> None:
+    c.records["snapshot"] = [{"id": "s-1", "state": "BackedUp", "datastoretype": "Primary"}]
+    c.backup_files.append("snapshots/s-1.try.qcow2")
+
+
+def backup_of_two_tries(c: FakeWorld) -> None:
+    c.records["snapshot"] = [{"id": "s-1", "state": "BackedUp", "datastoretype": "Image"}]
+    c.backup_files += ["snapshots/s-1.one.qcow2", "snapshots/s-1.two.qcow2"]
+
+
+def lost_backup(c: FakeWorld) -> None:
+    c.records["snapshot"] = [{"id": "s-1", "state": "BackedUp", "datastoretype": "Image"}]
+
+
+STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, CHECKS = (
+    i.name for i in INVARIANTS
+)
 
 
 @pytest.mark.parametrize(
@@ -336,6 +387,11 @@ STEADY, HAVE, KNOWN, SNAPSHOTS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, C
         (leaked_snapshot, {SNAPSHOTS}),
         (snapshot_of_gone_template, {SNAPSHOTS}),
         (delayed_without_date, {SNAPSHOTS}),
+        (snapshot_in_error_left_its_object, {SNAPSHOTS}),
+        (snapshot_still_backing_up, {STEADY}),
+        (half_written_backup, {BACKUPS}),
+        (backup_of_two_tries, {BACKUPS}),
+        (lost_backup, {BACKUPS}),
         (seeded_twice, {ONCE}),
         (leaked_attachment, {ATTACHED}),
         (missing_attachment, {ATTACHED}),

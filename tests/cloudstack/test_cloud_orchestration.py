@@ -480,13 +480,6 @@ def test_a_snapshot_is_backed_up_in_the_records_and_deleted_twice_over(rig: Rig,
     rig.check_at_rest()
 
 
-def test_with_backup_on_a_snapshot_is_refused_with_the_switch_to_turn(rig: Rig, vm: str) -> None:
-    root = rig.call("listVolumes", virtualmachineid=vm)["volume"][0]["id"]
-    rig.call("updateConfiguration", name="sp.bypass.secondary.storage", value="false")
-    assert "snapshot.backup.to.secondary" in refused(530, rig, "createSnapshot", volumeid=root)
-    assert rig.rows(Snapshot) == []
-
-
 # Templates, pools, hosts.
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import pytest
 
-from harness.observers import Cloud, CloudApiError, Environment, Guest, Host, Json, Pool, StorPool, World
+from harness.observers import Cloud, CloudApiError, Environment, Guest, Host, Json, Pool, Secondary, StorPool, World
 from harness.recording import TIMELINE_LIMIT, Recorder
 from harness.report.result import Outcome, Result, collect
 from harness.report.stream import Event, Timeline
@@ -37,6 +37,10 @@ class TinyWorld:
         return self
 
     @property
+    def secondary(self) -> Secondary:
+        return self
+
+    @property
     def environment(self) -> Environment:
         return Environment("zone", (Pool("p", "p", "p", "t"),), "http://image", 1, "0", "offering", "os")
 
@@ -56,6 +60,18 @@ class TinyWorld:
             raise CloudApiError(command, 530, "the database is gone")
         return {}
 
+    def backups(self) -> Sequence[str]:
+        return ()
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        raise NotImplementedError
+
+    def size(self, path: str) -> int:
+        raise NotImplementedError
+
+    def unreachable(self) -> AbstractContextManager[None]:
+        raise NotImplementedError
+
     def start(self, command: str, /, **parameters: str | int | bool) -> str:
         raise NotImplementedError
 
@@ -66,6 +82,9 @@ class TinyWorld:
         return self.objects
 
     def volume(self, name: str) -> Json | None:
+        raise NotImplementedError
+
+    def lose_snapshot(self, name: str) -> None:
         raise NotImplementedError
 
     def snapshots(self) -> list[Json]:

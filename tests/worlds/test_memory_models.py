@@ -48,7 +48,7 @@ class Bench:
         export.files["template/tmpl/1/3/image.raw"] = guest_image().raw()
         self.export = export
         self.agent: SimulatedRuntime = self.simulation.process("agent")
-        self.host = ModelHost(self.machine, self.agent, export.read)
+        self.host = ModelHost(self.machine, self.agent, export)
         self.hypervisor = ModelHypervisor(self.machine, self.agent)
         self.guest = ModelGuest(self.simulation.main, [self.machine], lambda: "vm")
 
@@ -127,7 +127,7 @@ def test_convert_writes_the_guests_disk_over_whatever_the_device_held(source: st
         (convert(QCOW2, "qcow2", "/dev/storpool-byid/a.b.9"), "No such file"),
         (("qemu-img", "convert", "-n", "-O", "raw", QCOW2, DEVICE), "-f FORMAT is missing"),
         (("qemu-img", "convert", "-n", "-f", "qcow2", QCOW2, DEVICE), "-O FORMAT is missing"),
-        (("qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", QCOW2, DEVICE), "raw devices only"),
+        (("qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", QCOW2, DEVICE), "not to be read as raw"),
         (("qemu-img", "convert", "--salvage", "-f", "raw", "-O", "raw", QCOW2, DEVICE), "--salvage"),
         (("qemu-img", "info", "--output=json", QCOW2), "-f FORMAT is missing"),
         (("qemu-img", "info", "-f", "raw"), "expected 1 file names"),
@@ -179,7 +179,7 @@ def test_a_copy_outlives_its_agent_until_it_is_killed_and_leaves_part_of_the_ima
         assert not bench.simulation.alive("agent")
         assert bench.blocks.opened(1)
         runtime = bench.simulation.process("agent")
-        host = ModelHost(bench.machine, runtime, bench.export.read)
+        host = ModelHost(bench.machine, runtime, bench.export)
 
         def end() -> None:
             host.end_programs("another", timeout=5)

@@ -35,6 +35,9 @@ def handle(tools: Tools, command: StorPoolDownloadTemplateCommand) -> CopyCmdAns
                     tools.adaptor.undo(error, [destination.path])
                     raise
                 details = _detach(tools, destination.path, operation)
+                if isinstance(destination, VolumeObject):
+                    # It stays, so that a copy of the attach could still be carried out, and nothing would undo it.
+                    tools.operations.attach_may_come_late(destination.path)
     return CopyCmdAnswer(result=True, path=destination.path, size=image.virtual_size, details=details)
 
 

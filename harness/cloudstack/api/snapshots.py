@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from harness.cloudstack import settings
 from harness.cloudstack.api.command import Command, Created, Json, job, listing, object_job
-from harness.cloudstack.api.errors import INTERNAL, PARAMETER, ApiError
+from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import clean, entity, matching, named, owner, tags_of, time, zone
 from harness.cloudstack.api.parameters import OWNED, Request
+from harness.cloudstack.orchestration.backup import PRIMARY, SECONDARY, on_image_store, on_primary
+from harness.cloudstack.orchestration.revert import check_revertable
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import Snapshot, SnapshotStore, StoragePool, Vm, Volume
+from harness.cloudstack.records.rows import ImageStore, Snapshot, SnapshotStore, StoragePool, Vm, Volume
 from harness.cloudstack.services import Services
 from harness.spi.objects import StoreRole
 from harness.spi.states import SnapshotState, StoreRefState, VolumeState
@@ -23,12 +25,8 @@ def create_snapshot(services: Services, request: Request) -> Created:
                 PARAMETER,
                 f"VolumeId: {volume.uuid} is not in Ready state but {volume.state.value}. Cannot take snapshot.",
             )
-        if settings.flag(tx, settings.BACKUP):
-            raise ApiError(
-                INTERNAL,
-                f"backing snapshots up to secondary storage is not built yet; set {settings.BACKUP} to false"
-                f" (or {settings.BYPASS} to true) to keep them on primary storage",
-            )
+        if request.text("locationtype"):
+            raise ApiError(PARAMETER, f"VolumeId: {volume.uuid} LocationType is supported only for managed storage")
         vm = None if volume.instance_id is None else tx.find(Vm, id=volume.instance_id)
         name = (
             named(request) if request.text("name") else f"{vm.name if vm else 'detached'}_{volume.name}_{uuids[0][:8]}"
@@ -43,6 +41,7 @@ def create_snapshot(services: Services, request: Request) -> Created:
                 data_center_id=volume.data_center_id,
                 disk_offering_id=volume.disk_offering_id,
                 created=tx.now,
+                location_type=SECONDARY if settings.flag(tx, settings.BACKUP) else PRIMARY,
             )
         )
         tx.insert(
@@ -62,18 +61,36 @@ def create_snapshot(services: Services, request: Request) -> Created:
 
 def take_snapshot(services: Services, request: Request) -> Json:
     row = services.snapshots.take(request.created)
-    with services.records.read() as tx:
-        return snapshot(tx, row, owner(tx))
+    if row.state is SnapshotState.CREATED_ON_PRIMARY:
+        if request.flag("asyncbackup"):
+            services.backups.schedule(row.id)
+        else:
+            row = services.backups.back_up(row.id)
+    return _show(services, row)
+
+
+def archive_snapshot(services: Services, request: Request) -> Json:
+    return _show(services, services.backups.archive(_archivable(services, request)))
+
+
+def revert_snapshot(services: Services, request: Request) -> Json:
+    return _show(services, services.reverts.revert(_revertable(services, request)))
 
 
 def delete_snapshot(services: Services, request: Request) -> None:
-    services.snapshots.delete(_deletable(services, request))
+    snapshot_id = _deletable(services, request)
+    if snapshot_id is not None:
+        services.snapshots.delete(snapshot_id)
 
 
 def list_snapshots(services: Services, request: Request) -> list[Json]:
     with services.records.read() as tx:
         common = owner(tx)
-        rows = [snapshot(tx, row, common) for row in tx.all(Snapshot, removed=None)]
+        rows = [
+            snapshot(tx, row, common, ref)
+            for row in tx.all(Snapshot, removed=None)
+            for ref in _shown_refs(tx, row)[: 1 if request.flag("showunique") else None]
+        ]
     ids = request.items("ids")
     rows = [row for row in rows if not ids or row["id"] in ids]
     return matching(rows, request, "id", "name", "volumeid", "zoneid", "snapshottype", "locationtype")
@@ -86,10 +103,13 @@ def get_volume_snapshot_details(services: Services, request: Request) -> list[Js
     return [{"snapshotDetailsName": name, "snapshotDetailsValue": value} for name, value in details.items()]
 
 
-def snapshot(tx: Transaction, row: Snapshot, common: Json) -> Json:
+def snapshot(tx: Transaction, row: Snapshot, common: Json, ref: SnapshotStore | None) -> Json:
+    """As the API shows it in one of its stores."""
     volume = tx.get(Volume, row.volume_id)
-    ref = tx.find(SnapshotStore, snapshot_id=row.id)
-    pool = None if ref is None else tx.find(StoragePool, id=ref.store_id)
+    store: StoragePool | ImageStore | None = None
+    if ref is not None:
+        primary = ref.store_role is StoreRole.PRIMARY
+        store = tx.find(StoragePool, id=ref.store_id) if primary else tx.find(ImageStore, id=ref.store_id)
     place = zone(tx)
     return common | clean(
         id=row.uuid,
@@ -104,9 +124,9 @@ def snapshot(tx: Transaction, row: Snapshot, common: Json) -> Json:
         intervaltype=row.snapshot_type,
         locationtype=row.location_type,
         revertable=row.state is SnapshotState.BACKED_UP,
-        datastoreid=pool and pool.uuid,
-        datastorename=pool and pool.name,
-        datastoretype=pool and "Primary",
+        datastoreid=store and store.uuid,
+        datastorename=store and store.name,
+        datastoretype=ref and ref.store_role.value,
         datastorestate=ref and ref.state.value,
         zoneid=place.uuid,
         zonename=place.name,
@@ -115,8 +135,42 @@ def snapshot(tx: Transaction, row: Snapshot, common: Json) -> Json:
     )
 
 
-def _deletable(services: Services, request: Request) -> int:
+def _shown_refs(tx: Transaction, row: Snapshot) -> list[SnapshotStore | None]:
+    """Its stores, primary storage first; one None when it is nowhere. As in CloudStack each is listed by itself."""
+    refs = [ref for ref in (on_primary(tx, row.id), on_image_store(tx, row.id)) if ref is not None]
+    return [*refs] if refs else [None]
+
+
+def _show(services: Services, row: Snapshot) -> Json:
     with services.records.read() as tx:
+        return snapshot(tx, row, owner(tx), _shown_refs(tx, row)[0])
+
+
+def _revertable(services: Services, request: Request) -> int:
+    with services.records.read() as tx:
+        row = entity(tx, Snapshot, request, "id")
+        check_revertable(tx, row)
+    return row.id
+
+
+def _archivable(services: Services, request: Request) -> int:
+    with services.records.read() as tx:
+        row = entity(tx, Snapshot, request, "id")
+        if row.state is not SnapshotState.BACKED_UP or on_primary(tx, row.id) is None:
+            raise ApiError(
+                PARAMETER,
+                "Can only archive snapshots present on primary storage. Cannot find snapshot"
+                f" {row.name} on primary storage",
+            )
+    return row.id
+
+
+def _deletable(services: Services, request: Request) -> int | None:
+    """None for one that was deleted: whoever asks again, because no answer came, has what he wants."""
+    with services.records.read() as tx:
+        known = tx.find(Snapshot, uuid=request.need("id"))
+        if known is not None and known.removed is not None:
+            return None
         row = entity(tx, Snapshot, request, "id")
     if row.state not in (SnapshotState.BACKED_UP, SnapshotState.ERROR, SnapshotState.DESTROYING):
         raise ApiError(
@@ -142,6 +196,8 @@ COMMANDS: tuple[Command, ...] = (
         take_snapshot,
         create_snapshot,
     ),
+    object_job("archiveSnapshot", "snapshot", "id:uuid*", _FIELDS, archive_snapshot, check=_archivable),
+    object_job("revertSnapshot", "snapshot", "id:uuid*", _FIELDS, revert_snapshot, check=_revertable),
     job("deleteSnapshot", "id:uuid* zoneid:uuid", delete_snapshot, check=_deletable),
     listing(
         "listSnapshots",

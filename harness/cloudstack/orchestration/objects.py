@@ -106,7 +106,7 @@ def snapshot_object(tx: Transaction, row: Snapshot, ref: SnapshotStore) -> Snaps
         name=row.name,
         volume=volume_object(tx, tx.get(Volume, row.volume_id)),
         size=row.size,
-        store=pool_store(tx, ref.store_id),
+        store=pool_store(tx, ref.store_id) if ref.store_role is StoreRole.PRIMARY else image_store(tx, ref.store_id),
         path=ref.install_path,
     )
 

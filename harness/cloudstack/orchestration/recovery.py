@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from harness.cloudstack import settings
 from harness.cloudstack.orchestration.attachment import AttachmentManager
+from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.vm import VmManager
@@ -29,14 +31,18 @@ class Recovery:
     vms: VmManager
     templates: TemplateManager
     snapshots: SnapshotManager
+    backups: BackupManager
+    reverts: RevertManager
     unfinished: list[tuple[str, Callable[[int], object], int]] = field(default_factory=list)
     """What the server before left and this one could not finish yet; only the background task works on it."""
 
     def reset(self) -> None:
-        """Before anything runs: cache entries that were being seeded are Allocated again, so the next clone seeds."""
+        """Before anything runs: cache entries that were being seeded are Allocated again, so the next clone seeds;
+        backups begin anew."""
         with self.context.records.transaction("template seeds interrupted") as tx:
             for entry in tx.all(TemplatePool, state=StoreRefState.CREATING):
                 tx.transition(entry, StoreRefEvent.OPERATION_FAILED)
+        self.backups.resume()
 
     def resume(self) -> None:
         """Once hosts are connected, and only at the start: nobody else works on what is in transition then.
@@ -79,9 +85,12 @@ class Recovery:
                 " (SELECT resource_id FROM volume_details WHERE name = ?)) ORDER BY id",
                 (DETACHING,),
             )
+            reverting = tx.all(Volume, state=VolumeState.REVERT_SNAPSHOTTING, removed=None)
             expunging = tx.select(Vm, "removed IS NULL AND state = 'Expunging' ORDER BY id")
         for row in rows:
             _try(f"attachment of volume {row.uuid}", self.attachments.settle, row.id)
+        for row in reverting:
+            _try(f"revert of volume {row.uuid}", self.reverts.finish, row.id)
         for vm in expunging:
             _try(f"expunge of VM {vm.instance_name}", self.vms.expunge_again, vm.id)
         for vm_id in sorted(waiting):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 
 from harness.cloudstack.orchestration import objects, placement
+from harness.cloudstack.orchestration.backup import on_image_store, on_primary
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import Snapshot, SnapshotStore, Vm, Volume
+from harness.cloudstack.records.rows import Snapshot, Vm, Volume
 from harness.spi.errors import Error, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import VolumeObject
 from harness.spi.states import StoreRefState, VolumeEvent, VolumeState
@@ -159,12 +160,19 @@ class VolumeManager:
     def _from_snapshot(self, row: Volume, snapshot_id: int) -> VolumeObject:
         with self._context.records.read() as tx:
             snapshot = tx.get(Snapshot, snapshot_id)
-            ref = tx.find(SnapshotStore, snapshot_id=snapshot_id, state=StoreRefState.READY)
-            if ref is None:
-                raise NotFound(f"snapshot {snapshot.name} is not on primary storage any more")
-            source = objects.snapshot_object(tx, snapshot, ref)
+            primary, backup = on_primary(tx, snapshot_id), on_image_store(tx, snapshot_id)
+            refs = [ref for ref in (primary, backup) if ref is not None and ref.state is StoreRefState.READY]
+            if not refs:
+                raise NotFound(f"snapshot {snapshot.name} is neither on primary nor on secondary storage any more")
+            sources = [objects.snapshot_object(tx, snapshot, ref) for ref in refs]
             destination = objects.volume_object(tx, row)
-        made = self._context.driver.copy(source, destination)
+        try:
+            made = self._context.driver.copy(sources[0], destination)
+        except NotFound as error:
+            if len(sources) == 1:
+                raise
+            _log.warning("snapshot %s is brought back from its backup: %s", snapshot.uuid, error)
+            made = self._context.driver.copy(sources[1], destination)
         if not isinstance(made, VolumeObject):
             raise Error(f"the driver answered a copy to volume {row.uuid} with something else")
         return made

@@ -166,6 +166,11 @@ class Snapshot(Row, frozen=True, kw_only=True):
 
 
 class SnapshotStore(Row, frozen=True, kw_only=True):
+    """The snapshot on a pool, or its backup in a file of an image store, of which each try has a row of its own.
+
+    The row of a file comes before the file, and goes only when nobody can write to it any more.
+    """
+
     TABLE = "snapshot_store_ref"
     MACHINE = STORE_REF_STATES
     INDEX = ("snapshot_id",)
@@ -178,3 +183,5 @@ class SnapshotStore(Row, frozen=True, kw_only=True):
     size: int
     physical_size: int
     install_path: str | None
+    asked_at: float = 0.0
+    """When a host was last asked to write the file."""

@@ -41,6 +41,9 @@ class VendorStorPool:
     def attachments(self) -> list[Json]:
         return list(self._api.attachmentsList(returnRawAPIData=True))
 
+    def lose_snapshot(self, name: str) -> None:
+        self._api.snapshotDelete(name)
+
     def calls(self) -> Mapping[str, int]:
         if self._control is None:
             return {}

@@ -15,6 +15,7 @@ from harness.worlds.local.cloud import CsCloud
 from harness.worlds.local.evidence import add_evidence
 from harness.worlds.local.host import SshKvmHost
 from harness.worlds.local.processes import MANAGEMENT, ManagementProcess, Pace, Routes, agents_of, direct
+from harness.worlds.local.secondary import SshSecondary
 from harness.worlds.local.storpool import VendorStorPool
 from harness.worlds.local.timeline import Log, Logs
 from harness.worlds.local.world import LocalWorld
@@ -131,6 +132,7 @@ class LocalVenue:
         return LocalWorld(
             cloud=cloud,
             storpool=VendorStorPool(lab.storpool.endpoints[0], token, simulator=lab.storpool.simulator),
+            secondary=SshSecondary(lab.secondary, [SshHost(host.ssh) for host in lab.hosts]),
             hosts=[SshKvmHost(host, lab.storpool.endpoints) for host in lab.hosts],
             environment=environment,
             guest_image=lab.guest_image,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from harness.observers import Cloud, Environment, Guest, Host, StorPool
+from harness.observers import Cloud, Environment, Guest, Host, Secondary, StorPool
 from harness.worlds.local.guest import SshGuest
 from lab.file import GuestImage
 
@@ -20,6 +20,7 @@ class LocalWorld:
         self,
         cloud: Cloud,
         storpool: StorPool,
+        secondary: Secondary,
         hosts: Sequence[Host],
         environment: Environment,
         guest_image: GuestImage,
@@ -27,6 +28,7 @@ class LocalWorld:
     ) -> None:
         self._cloud = cloud
         self._storpool = storpool
+        self._secondary = secondary
         self._hosts = tuple(hosts)
         self._environment = environment
         self._guest_image = guest_image
@@ -40,6 +42,10 @@ class LocalWorld:
     @property
     def storpool(self) -> StorPool:
         return self._storpool
+
+    @property
+    def secondary(self) -> Secondary:
+        return self._secondary
 
     @property
     def hosts(self) -> Sequence[Host]:

@@ -103,6 +103,8 @@ class ModelProgram:
     operation: str | None
     """What `Host.end_programs` finds it by."""
     killed: SimulatedEvent
+    reads: int | None = None
+    """The object that it has open, if it never writes to it."""
 
 
 class Machine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 
@@ -15,8 +16,18 @@ from harness.worlds.memory.image import Image, ImageError, read_image
 from harness.worlds.memory.machine import Machine, ModelProgram
 from simulator.ports import BlocksError
 
-Files = Callable[[str], bytes]
-"""Contents of an image file by the name that `Secondary.file` gave; raises `NotFound`."""
+
+class Files(Protocol):
+    """Image files, by the names that `Secondary.file` gives."""
+
+    def read(self, name: str) -> bytes:
+        """Raises `NotFound`."""
+        ...
+
+    def write(self, name: str, content: bytes, *, new: bool) -> None:
+        """Raises `Unavailable`. Unless it is `new`, the file must be there: whoever deletes it ends the writing."""
+        ...
+
 
 COPY_SECONDS = 12.0
 END_POLL_SECONDS = 0.05
@@ -115,22 +126,60 @@ class ModelHost:
 
     def _convert(self, call: _Call, operation: str | None, timeout: float) -> None:
         source, destination = call.operand(0, 2), call.operand(1, 2)
+        if call.need("-O") == "qcow2":
+            reads = self._machine.key(source)
+            self._run_copy(lambda program: self._back_up(call, source, destination, program), operation, timeout, reads)
+            return
+        if call.need("-O") != "raw" or "-n" not in call.options:
+            raise _Failed(f"the model writes qcow2 files and existing raw devices, not {call.need('-O')}")
         image = self._read(source, call.need("-f"))
-        if call.need("-O") != "raw":
-            raise _Failed(f"the model writes raw devices only, not {call.need('-O')}")
         machine = self._machine
         key = machine.key(destination)
         if key is None:
             raise _Failed(f"Could not open '{destination}': No such file or directory")
         if machine.blocks.size(key) < image.size:
             raise _Failed("error while converting raw: Device too small")
-        program = ModelProgram(operation, machine.runtime.event("a signal"))
+        self._run_copy(lambda program: _copy(machine, key, image, program), operation, timeout)
+
+    def _back_up(self, call: _Call, source: str, file: str, program: ModelProgram) -> None:
+        """Into a new file, which has nothing but its header until the whole disk was read."""
+        machine = self._machine
+        key = machine.key(source)
+        if key is None or call.need("-f") != "raw":
+            raise BlocksError(f"Could not open '{source}': No such device, or it is not to be read as raw")
+        blocks = machine.blocks
+        blocks.open(key, machine.client_id)
+        try:
+            machine.runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
+            disk = Image(blocks.size(key), ())
+            self._put(file, disk, new=True)
+            if program.killed.wait(COPY_SECONDS / 2):
+                return
+            machine.runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
+            extents = tuple((offset, blocks.read(key, offset, length)) for offset, length in blocks.extents(key))
+            if program.killed.wait(COPY_SECONDS / 2):
+                return
+            self._put(file, Image(disk.size, extents), new=False)
+        finally:
+            blocks.release(key, machine.client_id)
+
+    def _put(self, file: str, image: Image, *, new: bool) -> None:
+        try:
+            self._files.write(file, image.qcow2(), new=new)
+        except Unavailable as error:
+            raise BlocksError(str(error)) from error
+
+    def _run_copy(
+        self, work: Callable[[ModelProgram], None], operation: str | None, timeout: float, reads: int | None = None
+    ) -> None:
+        machine = self._machine
+        program = ModelProgram(operation, machine.runtime.event("a signal"), reads)
         failures: list[BlocksError] = []
         ended = self._runtime.event(f"the end of qemu-img on {machine.name}")
 
         def copy() -> None:
             try:
-                _copy(machine, key, image, program)
+                work(program)
             except BlocksError as error:
                 failures.append(error)
             machine.programs.remove(program)
@@ -156,7 +205,7 @@ class ModelHost:
     def _content(self, file: str) -> bytes:
         key = self._machine.key(file)
         if key is None:
-            return self._files(file)
+            return self._files.read(file)
         return self._machine.blocks.read(key, 0, self._machine.blocks.size(key))
 
 

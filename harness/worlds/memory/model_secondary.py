@@ -35,6 +35,19 @@ class ModelExport:
             raise NotFound(f"{name}: No such file or directory")
         return self.files[path]
 
+    def write(self, name: str, content: bytes, *, new: bool) -> None:
+        """What qemu-img writes; a file that was deleted since it began is not made again, as with NFS's handles."""
+        if self.stalls:
+            raise Unavailable(f"{name}: Failed to mount NFS share: timed out")
+        path = name.removeprefix(self.url + "/")
+        if not name.startswith(self.url + "/"):
+            raise Unavailable(f"{name}: No such file or directory")
+        if self.full:
+            raise Unavailable(f"{name}: No space left on device")
+        if not new and path not in self.files:
+            raise Unavailable(f"{name}: Stale file handle")
+        self.files[path] = content
+
 
 class ModelSecondaryRole:
     """Registers and deletes images beside the export, as the secondary storage VM does. One a process."""

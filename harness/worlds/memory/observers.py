@@ -11,7 +11,9 @@ from harness.observers import DomainDisk, Json
 from harness.spi.ports import DomainState
 from harness.spi.runtime import Runtime
 from harness.storpool import Reply, Request, Transport
+from harness.worlds.memory.image import Image, read_image
 from harness.worlds.memory.machine import Machine, ModelDisk, live_xml
+from harness.worlds.memory.model_secondary import ModelExport
 
 CALL_TIMEOUT = 60.0
 
@@ -37,6 +39,11 @@ class MemoryStorPool:
 
     def attachments(self) -> list[Json]:
         return self._list("AttachmentsList")
+
+    def lose_snapshot(self, name: str) -> None:
+        reply = self._transport.call(Request("POST", f"SnapshotDelete/{name}", b"{}", CALL_TIMEOUT))
+        if reply.status != 200:
+            raise AssertionError(f"StorPool SnapshotDelete/{name}: HTTP {reply.status}: {reply.body[:500]!r}")
 
     def calls(self) -> Mapping[str, int]:
         return self._calls()
@@ -64,6 +71,38 @@ class MemoryStorPool:
 def _data(reply: Reply) -> list[Json]:
     found: list[Json] = msgspec.json.decode(reply.body)["data"]
     return found
+
+
+class MemorySecondary:
+    """`harness.observers.Secondary` over the model export."""
+
+    def __init__(self, export: ModelExport) -> None:
+        self._export = export
+
+    def backups(self) -> Sequence[str]:
+        return sorted(path for path in self._export.files if path.startswith("snapshots/"))
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        found = bytearray(length)
+        for start, data in self._image(path).extents:
+            first, last = max(start, offset), min(start + len(data), offset + length)
+            if first < last:
+                found[first - offset : last - offset] = data[first - start : last - start]
+        return bytes(found)
+
+    def size(self, path: str) -> int:
+        return self._image(path).size
+
+    @contextmanager
+    def unreachable(self) -> Iterator[None]:
+        self._export.stalls += 1
+        try:
+            yield
+        finally:
+            self._export.stalls -= 1
+
+    def _image(self, path: str) -> Image:
+        return read_image(self._export.files[path], "qcow2")
 
 
 class MemoryHost:

@@ -102,7 +102,7 @@ class Processes:
         transport = self._transport(runtime, Secret(STORPOOL_TOKEN), lambda: machine.cuts == 0)
         agent = Agent(
             runtime,
-            ModelHost(machine, runtime, self.export.read),
+            ModelHost(machine, runtime, self.export),
             ModelHypervisor(machine, runtime),
             QemuNfs(),
             StorPoolClient(transport, runtime),

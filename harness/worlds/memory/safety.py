@@ -50,6 +50,8 @@ class Safety:
         size = self._open[key] = blocks.size(key)
         if before is not None and before != size:
             return "nothing that is open changes its size", f"object {key} had {before} bytes, and has {size}"
+        if all(self._reads(client, key) for client in openers):
+            return None
         if len(openers) > 1:
             hosts = " and ".join(self._name(client) for client in openers)
             return "no object is open for writing on two hosts", f"object {key} is open on {hosts}"
@@ -74,6 +76,14 @@ class Safety:
                     return "no VM runs on two hosts", f"domain {name} runs on {seen[name]} and {machine.name}"
                 seen[name] = machine.name
         return None
+
+    def _reads(self, client: int | None, key: int) -> bool:
+        """Whether a program of the host has it open, which is attached there, to read it, and no domain has."""
+        machine = next((machine for machine in self._machines if machine.client_id == client), None)
+        if machine is None or client is None or self._blocks.rights(key, client) is None:
+            return False
+        reads = any(program.reads == key for program in machine.programs)
+        return reads and not any(disk.key == key for disk in machine.open_disks())
 
     def _name(self, client: int | None) -> str:
         return self._names.get(client or 0, f"client {client}")

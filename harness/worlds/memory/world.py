@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from harness import checks
-from harness.observers import Cloud, Environment, Guest, Host, StorPool
+from harness.observers import Cloud, Environment, Guest, Host, Secondary, StorPool
 from harness.runtime.simulated import Simulation, Strike
 from harness.storpool import Secret
 from harness.worlds.memory.bootstrap import IMAGE_URL, bootstrap, make_templates
@@ -18,7 +18,7 @@ from harness.worlds.memory.faults import MemoryFaults
 from harness.worlds.memory.image import guest_image
 from harness.worlds.memory.management import API_KEY, SECRET_KEY, Management
 from harness.worlds.memory.model_guest import ModelGuest
-from harness.worlds.memory.observers import MemoryHost, MemoryStorPool
+from harness.worlds.memory.observers import MemoryHost, MemorySecondary, MemoryStorPool
 from harness.worlds.memory.prepared import Prepared
 from harness.worlds.memory.processes import MANAGEMENT, STORPOOL_TOKEN, Processes
 from harness.worlds.memory.transports import StorPoolTransport
@@ -123,6 +123,10 @@ class MemoryWorld:
     @property
     def storpool(self) -> StorPool:
         return self._storpool
+
+    @property
+    def secondary(self) -> Secondary:
+        return MemorySecondary(self.processes.export)
 
     @property
     def hosts(self) -> Sequence[Host]:
