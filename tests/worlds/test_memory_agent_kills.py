@@ -222,6 +222,7 @@ def run(case: Case, seed: int, deadly: tuple[int, ...]) -> int:
     def main() -> None:
         lab.prepare()
         command = case.prepare(lab)
+        lab.settle()
         assert not lab.records()
         lab.struck(command)
         if not case.goes_on:
@@ -233,6 +234,7 @@ def run(case: Case, seed: int, deadly: tuple[int, ...]) -> int:
         answer = lab.send(command)
         assert answer.result, answer
         assert lab.shown() == lab.attached() == case.after
+        lab.settle()
         assert lab.records() == []
 
     lab.simulation.run(main)
