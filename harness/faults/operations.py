@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from harness.faults.deploys import DEPLOYS
 from harness.faults.disks import DISKS
+from harness.faults.offerings import OFFERINGS
 from harness.faults.operation import Operation
 
-OPERATIONS: tuple[Operation, ...] = (*DEPLOYS, *DISKS)
+OPERATIONS: tuple[Operation, ...] = (*DEPLOYS, *DISKS, *OFFERINGS)
 BY_ID = {operation.id: operation for operation in OPERATIONS}
