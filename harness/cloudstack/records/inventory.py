@@ -35,6 +35,10 @@ _PATHS = " UNION ALL ".join(
     )
 )
 """One column `path`: whatever may name a StorPool object, among other texts."""
+_OFFERING_TEMPLATES = " UNION ".join(
+    f"SELECT value FROM {table} WHERE name = 'SP_TEMPLATE'"
+    for table in ("disk_offering_details", "service_offering_details")
+)
 _PREFIXES = (PATH_PREFIX, NAME_PREFIX)
 
 
@@ -47,7 +51,7 @@ def inventory(tx: Transaction) -> Inventory:
         vms=tuple(vm(tx, row) for row in tx.all(Vm, removed=None)),
         hosts=tuple(_host(row) for row in tx.all(HostRow)),
         paths=frozenset(path for path in tx.texts(_PATHS) if path.startswith(_PREFIXES)),
-        offering_templates=frozenset(tx.texts("SELECT value FROM disk_offering_details WHERE name = 'SP_TEMPLATE'")),
+        offering_templates=frozenset(tx.texts(_OFFERING_TEMPLATES)),
         tiers=frozenset(tx.texts("SELECT value FROM disk_offering_details WHERE name = 'SP_QOSCLASS'")),
         busy=_busy(tx),
     )
