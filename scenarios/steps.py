@@ -182,6 +182,41 @@ def tags_of_vm(world: World, vm: Json) -> dict[str, str]:
     return {str(tag["key"]): str(tag["value"]) for tag in vm_by_id(world, str(vm["id"]))["tags"]}
 
 
+def resize(world: World, volume: Json, size: int | None = None, **parameters: str | int | bool) -> Json:
+    """resizeVolume; `size` in GiB."""
+    if size is not None:
+        parameters["size"] = size
+    world.cloud.call("resizeVolume", id=volume["id"], **parameters)
+    return volume_by_id(world, str(volume["id"]))
+
+
+def change_offering(world: World, volume: Json, offering_id: str, **parameters: str | int | bool) -> Json:
+    world.cloud.call("changeOfferingForVolume", id=volume["id"], diskofferingid=offering_id, **parameters)
+    return volume_by_id(world, str(volume["id"]))
+
+
+def detail(world: World, kind: str, resource_id: str, key: str, value: str) -> None:
+    """Set a detail of an offering; `kind` is DiskOffering or ServiceOffering."""
+    world.cloud.call(
+        "addResourceDetail",
+        **{"resourcetype": kind, "resourceid": resource_id, "details[0].key": key, "details[0].value": value},
+    )
+
+
+def compute_offering(world: World, **parameters: str | int | bool) -> Json:
+    """Create a small compute offering whose ROOT disks go to the first pool."""
+    name = world.name("compute-offering")
+    chosen: dict[str, str | int | bool] = {
+        "name": name,
+        "displaytext": name,
+        "cpunumber": 1,
+        "cpuspeed": 500,
+        "memory": 128,
+        "tags": world.environment.pools[0].tag,
+    }
+    return one(world.cloud.call("createServiceOffering", **{**chosen, **parameters}), "serviceoffering")
+
+
 def attach(world: World, volume: Json, vm: Json) -> Json:
     world.cloud.call("attachVolume", id=volume["id"], virtualmachineid=vm["id"])
     return volume_by_id(world, str(volume["id"]))

@@ -10,6 +10,7 @@ from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.hosts import HostManager
 from harness.cloudstack.orchestration.recovery import Recovery
+from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.vm import VmManager
@@ -29,6 +30,7 @@ class Services:
     attachments: AttachmentManager
     vms: VmManager
     snapshots: SnapshotManager
+    resizes: ResizeManager
     hosts: HostManager
     recovery: Recovery
     pool_locks: KeyedLocks
@@ -50,6 +52,7 @@ def assemble(config: CloudConfig, context: Context) -> Services:
     attachments = AttachmentManager(context, volumes)
     vms = VmManager(context, volumes, attachments)
     snapshots = SnapshotManager(context)
+    resizes = ResizeManager(context)
     return Services(
         config=config,
         context=context,
@@ -59,7 +62,8 @@ def assemble(config: CloudConfig, context: Context) -> Services:
         attachments=attachments,
         vms=vms,
         snapshots=snapshots,
+        resizes=resizes,
         hosts=HostManager(context, vms, config.ping_interval * config.ping_timeout),
-        recovery=Recovery(context, volumes, attachments, vms, templates, snapshots),
+        recovery=Recovery(context, volumes, attachments, vms, templates, snapshots, resizes),
         pool_locks=KeyedLocks(runtime, "pool"),
     )

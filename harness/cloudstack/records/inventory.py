@@ -8,6 +8,7 @@ import msgspec
 
 from harness.cloudstack.records.rows import (
     ATTACHING,
+    CHANGING,
     DETACHING,
     DETAIL_TABLES,
     HaWork,
@@ -76,7 +77,7 @@ def volume(tx: Transaction, row: Volume) -> VolumeRecord:
         device_id=row.device_id,
         disk_offering_id=row.disk_offering_id,
         max_iops=row.max_iops,
-        plugging=ATTACHING in details or DETACHING in details,
+        plugging=any(name in details for name in (ATTACHING, DETACHING, CHANGING)),
         changed_at=max(row.created, row.updated or 0.0, row.attached or 0.0),
     )
 
