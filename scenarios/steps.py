@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from harness.observers import CloudApiError, Host, Json, Pool, World
@@ -156,6 +156,65 @@ def data_volume(world: World, size: int = 1, offering_id: str | None = None) -> 
         size=size,
     )
     return volume_by_id(world, str(one(answer, "volume")["id"]))
+
+
+def tag_vm(world: World, *vms: Json, **tags: str) -> None:
+    """Set tags of VMs, in one request; `_` in a key stands for `-`."""
+    world.cloud.call("createTags", **_tag_parameters(vms, tags))
+
+
+def untag_vm(world: World, *vms: Json, **tags: str) -> None:
+    """Delete tags of VMs, in one request: with an empty value whatever value they have, without tags all of them."""
+    world.cloud.call("deleteTags", **_tag_parameters(vms, tags))
+
+
+def _tag_parameters(vms: Sequence[Json], tags: Mapping[str, str]) -> dict[str, str]:
+    parameters = {"resourcetype": "UserVm", "resourceids": ",".join(str(vm["id"]) for vm in vms)}
+    for index, (key, value) in enumerate(tags.items()):
+        parameters[f"tags[{index}].key"] = key.replace("_", "-")
+        if value:
+            parameters[f"tags[{index}].value"] = value
+    return parameters
+
+
+def tags_of_vm(world: World, vm: Json) -> dict[str, str]:
+    """As CloudStack shows them."""
+    return {str(tag["key"]): str(tag["value"]) for tag in vm_by_id(world, str(vm["id"]))["tags"]}
+
+
+def resize(world: World, volume: Json, size: int | None = None, **parameters: str | int | bool) -> Json:
+    """resizeVolume; `size` in GiB."""
+    if size is not None:
+        parameters["size"] = size
+    world.cloud.call("resizeVolume", id=volume["id"], **parameters)
+    return volume_by_id(world, str(volume["id"]))
+
+
+def change_offering(world: World, volume: Json, offering_id: str, **parameters: str | int | bool) -> Json:
+    world.cloud.call("changeOfferingForVolume", id=volume["id"], diskofferingid=offering_id, **parameters)
+    return volume_by_id(world, str(volume["id"]))
+
+
+def detail(world: World, kind: str, resource_id: str, key: str, value: str) -> None:
+    """Set a detail of an offering; `kind` is DiskOffering or ServiceOffering."""
+    world.cloud.call(
+        "addResourceDetail",
+        **{"resourcetype": kind, "resourceid": resource_id, "details[0].key": key, "details[0].value": value},
+    )
+
+
+def compute_offering(world: World, **parameters: str | int | bool) -> Json:
+    """Create a small compute offering whose ROOT disks go to the first pool."""
+    name = world.name("compute-offering")
+    chosen: dict[str, str | int | bool] = {
+        "name": name,
+        "displaytext": name,
+        "cpunumber": 1,
+        "cpuspeed": 500,
+        "memory": 128,
+        "tags": world.environment.pools[0].tag,
+    }
+    return one(world.cloud.call("createServiceOffering", **{**chosen, **parameters}), "serviceoffering")
 
 
 def attach(world: World, volume: Json, vm: Json) -> Json:

@@ -101,6 +101,10 @@ class StorageAdaptor:
         self._attach(path, deadline, shared=True)
         return self._wait_for_device(path, size, deadline)
 
+    def await_size(self, path: str, size: int, timeout: float) -> None:
+        """Wait until the device, which is attached, has this size; raises `Unavailable` when it does not in time."""
+        self._wait_for_device(path, size, Deadline(self._runtime, timeout))
+
     def disconnect(self, path: str, *, timeout: float | None = None) -> None:
         """Detach the object from this host; what is detached or gone already is done.
 

@@ -15,7 +15,17 @@ from harness.agent.attachments import ClientAttachments
 from harness.agent.command_order import CommandOrder
 from harness.agent.config import AgentConfig
 from harness.agent.deadline import Deadline
-from harness.agent.handlers import attach, backup_snapshot, dettach, download_template, modify_pool, ping, start, stop
+from harness.agent.handlers import (
+    attach,
+    backup_snapshot,
+    dettach,
+    download_template,
+    modify_pool,
+    ping,
+    resize,
+    start,
+    stop,
+)
 from harness.agent.operations import Operations
 from harness.agent.recovery import Recovery
 from harness.agent.storpool_conf import read_host_configuration
@@ -33,6 +43,7 @@ from harness.spi.commands import (
     StorPoolBackupSnapshotCommand,
     StorPoolDownloadTemplateCommand,
     StorPoolModifyStoragePoolCommand,
+    StorPoolResizeVolumeCommand,
 )
 from harness.spi.errors import Error, ErrorClass, MisuseError
 from harness.spi.locks import KeyedLocks
@@ -113,6 +124,8 @@ class Agent:
                 return attach.handle(self._tools, command)
             case DettachCommand():
                 return dettach.handle(self._tools, command)
+            case StorPoolResizeVolumeCommand():
+                return resize.handle(self._tools, command)
             case StorPoolModifyStoragePoolCommand():
                 return modify_pool.handle(self._tools, command)
             case StorPoolDownloadTemplateCommand():
@@ -136,6 +149,8 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return command.vm_name, command.volumes_to_disconnect
         case AttachCommand() | DettachCommand():
             return command.vm_name, (command.disk.path,)
+        case StorPoolResizeVolumeCommand():
+            return command.vm_name, (command.path,)
         case StorPoolModifyStoragePoolCommand():
             return None, (command.volume_path,)
         case StorPoolDownloadTemplateCommand():

@@ -35,6 +35,7 @@ _CONFIG_UNSUPPORTED = 67
 _TIMED_OUT = 68
 _DEVICE_MISSING = 99
 _AFFECT_LIVE = 1
+_SIZE_IN_BYTES = 1
 _UNDEFINE_ALL = 1 | 2 | 4 | 16
 """With managed save, snapshots' metadata, NVRAM, checkpoints' metadata: nothing of the domain stays."""
 
@@ -64,6 +65,8 @@ class Domain(Protocol):
     def undefineFlags(self, flags: int = 0) -> int: ...
     def attachDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
     def detachDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
+    def blockInfo(self, path: str, flags: int = 0) -> Sequence[int]: ...
+    def blockResize(self, disk: str, size: int, flags: int = 0) -> int: ...
 
 
 class Connection(Protocol):
@@ -170,6 +173,17 @@ class LibvirtHypervisor:
                 raise
 
         self._on(name, f"detach {_device(xml)} from", detach, ignored=(_DEVICE_MISSING,))
+
+    def disk_size(self, name: str, target: str) -> int:
+        def read(connection: Connection) -> int:
+            return connection.lookupByName(name).blockInfo(target)[0]
+
+        return self._call(f"read the size of {target} of domain {name}", read)
+
+    def resize_disk(self, name: str, target: str, size: int) -> None:
+        self._on(
+            name, f"resize {target} to {size} bytes of", lambda domain: domain.blockResize(target, size, _SIZE_IN_BYTES)
+        )
 
     def _on(self, name: str, verb: str, action: Callable[[Domain], int], ignored: Sequence[int] = ()) -> None:
         def act(connection: Connection) -> None:

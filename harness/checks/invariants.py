@@ -5,6 +5,7 @@ Each invariant is a function of one `Picture` that yields what is wrong and wher
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ class Invariant:
     find: Callable[[Picture], Found]
 
 
+STORPOOL_TAG = re.compile(r"[A-Za-z0-9_\-.:]{0,199}")
+"""What StorPool takes as the value of a tag."""
 STEADY_VOLUME_STATES = {"Allocated", "Ready", "Destroy", "Expunged"}
 STEADY_SNAPSHOT_STATES = {"BackedUp", "Error"}
 STEADY_VM_STATES = {"Running", "Stopped", "Destroyed", "Error"}
@@ -192,7 +195,7 @@ def _disks_of(picture: Picture, host: HostPicture, vm: Json) -> Found:
 
 
 def tags_follow_records(picture: Picture) -> Found:
-    """Tags `uuid`, `cs`, `cvm` and `disk` of a StorPool volume say what CloudStack's record says."""
+    """Tags `uuid`, `cs`, `cvm`, `disk` and `vc-policy` of a StorPool volume say what CloudStack's records say."""
     for gid, record in picture.records_by_path().items():
         volume = picture.volumes.get(gid)
         if volume is None:
@@ -202,11 +205,19 @@ def tags_follow_records(picture: Picture) -> Found:
             "uuid": str(record["id"]),
             "cvm": str(record.get("virtualmachineid", "")),
             "disk": str(record["deviceid"]) if "virtualmachineid" in record else "",
+            "vc-policy": _policy(picture, record),
         }
         tags = tags_of(volume)
         for key, value in wanted.items():
             if tags.get(key, "") != value:
                 yield f"StorPool volume ~{gid}", f"tag {key} is {tags.get(key, '')!r}, expected {value!r}"
+
+
+def _policy(picture: Picture, record: Json) -> str:
+    """Of the volume's VM, unless a StorPool tag cannot hold it."""
+    vm = picture.vm_records.get(str(record.get("virtualmachineid", "")), {})
+    values = [str(tag["value"]) for tag in vm.get("tags", []) if tag["key"] == "vc-policy"]
+    return values[0] if values and STORPOOL_TAG.fullmatch(values[0]) else ""
 
 
 def one_check_volume_a_pool(picture: Picture) -> Found:

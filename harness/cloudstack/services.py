@@ -11,6 +11,7 @@ from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.hosts import HostManager
 from harness.cloudstack.orchestration.recovery import Recovery
+from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
 from harness.cloudstack.orchestration.template import TemplateManager
@@ -33,6 +34,7 @@ class Services:
     snapshots: SnapshotManager
     backups: BackupManager
     reverts: RevertManager
+    resizes: ResizeManager
     hosts: HostManager
     recovery: Recovery
     pool_locks: KeyedLocks
@@ -56,6 +58,7 @@ def assemble(config: CloudConfig, context: Context) -> Services:
     backups = BackupManager(context)
     reverts = RevertManager(context)
     snapshots = SnapshotManager(context, backups)
+    resizes = ResizeManager(context)
     return Services(
         config=config,
         context=context,
@@ -67,7 +70,8 @@ def assemble(config: CloudConfig, context: Context) -> Services:
         snapshots=snapshots,
         backups=backups,
         reverts=reverts,
+        resizes=resizes,
         hosts=HostManager(context, vms, config.ping_interval * config.ping_timeout),
-        recovery=Recovery(context, volumes, attachments, vms, templates, snapshots, backups, reverts),
+        recovery=Recovery(context, volumes, attachments, vms, templates, snapshots, backups, reverts, resizes),
         pool_locks=KeyedLocks(runtime, "pool"),
     )

@@ -15,6 +15,7 @@ from harness.driver.operations import Operation, Operations, log
 from harness.driver.orphans import Orphans
 from harness.driver.pools import Pools
 from harness.driver.reconciler import Reconciler
+from harness.driver.resizing import Resizing
 from harness.driver.restoring import SnapshotRestoring
 from harness.driver.retention import Retention
 from harness.driver.reverting import SnapshotReverting
@@ -22,7 +23,7 @@ from harness.driver.seeding import TemplateSeeding
 from harness.driver.settling import Settler
 from harness.driver.snapshots import SnapshotTaking
 from harness.driver.volumes import VolumeCreation
-from harness.spi.driver import DriverRecords, HostEndpoints
+from harness.spi.driver import DriverRecords, HostEndpoints, ResizePayload
 from harness.spi.errors import Error, MisuseError, NotFound, Unavailable, Unknown
 from harness.spi.inventory import Finding
 from harness.spi.objects import DataObject, SnapshotObject, VolumeObject
@@ -57,6 +58,7 @@ class StorPoolDriver:
         self._deletion = Deletion(operations, pools, records, discards)
         self._reverting = SnapshotReverting(operations, pools, records, self._volumes)
         self._tags = tags.TagUpdates(operations, pools, records)
+        self._resizing = Resizing(operations, pools, records, endpoints, self._tags)
         orphans = Orphans(operations, pools, records)
         leaks = Leaks(operations, records)
         self._reconciler = Reconciler(operations, pools, records, self._tags, orphans, leaks)
@@ -73,6 +75,7 @@ class StorPoolDriver:
             backup,
             self._reverting,
             self._tags,
+            self._resizing,
             check_volumes,
             orphans,
             leaks,
@@ -114,6 +117,9 @@ class StorPoolDriver:
             self._tags.update(volume, dict(tags.DETACHED))
         except NotFound as gone:
             log.info("%s: nothing to revoke", gone)
+
+    def resize(self, volume: VolumeObject, payload: ResizePayload) -> VolumeObject:
+        return self._resizing.resize(volume, payload)
 
     def reconcile_volumes(self) -> list[Finding]:
         return self._reconciler.volumes()

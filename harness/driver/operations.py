@@ -89,12 +89,16 @@ class Operations:
         self._locks = KeyedLocks(runtime, "storpool")
         self.settle_time = settle_time
         self.answer_time = answer_time
-        self._incarnation = runtime.uuid()
+        self.incarnation = runtime.uuid()
+        """Of this process."""
         self.started = runtime.now()
         """When this process began to use these records, which nobody replaces while it lives."""
 
     def now(self) -> float:
         return self._runtime.now()
+
+    def sleep(self, seconds: float) -> None:
+        self._runtime.sleep(seconds)
 
     def lock(self, name: str) -> Lock:
         """A new lock of this process."""
@@ -127,11 +131,11 @@ class Operations:
 
     def answer(self, operation: Operation) -> None:
         """The answer is about to be given by this process."""
-        operation.advance(ANSWERED, {"answered": str(self._runtime.now()), "process": self._incarnation})
+        operation.advance(ANSWERED, {"answered": str(self._runtime.now()), "process": self.incarnation})
 
     def answered_here(self, operation: Operation) -> bool:
         """Whether the answer was given by this process, and not by one that died since."""
-        return operation.data.get("process") == self._incarnation
+        return operation.data.get("process") == self.incarnation
 
     def surely_recorded(self, operation: Operation) -> bool:
         return self.passed(operation, "answered", 0.0, self.answer_time)

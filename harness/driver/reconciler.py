@@ -17,6 +17,7 @@ from harness.driver.leaks import Leaks
 from harness.driver.operations import Operations
 from harness.driver.orphans import Orphans
 from harness.driver.pools import Pool, Pools, StorPoolCluster
+from harness.driver.tiers import placement
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, InvalidParameter
 from harness.spi.inventory import Finding, FindingKind, HostRecord, Inventory, VmRecord, VolumeRecord
@@ -253,13 +254,13 @@ class Reconciler:
     ) -> tuple[dict[str, str], int | None]:
         """Tags, and the limit, that the volume should have and has not.
 
-        The limit of a volume with a tier, or on a template with the name of one, is storpool_qos's; without one in the
-        records, the StorPool template's.
+        The limit of a volume with a tier, or on a template with the name of one, is storpool_qos's; that of one whose
+        offering names a template, or without one in the records, the StorPool template's.
         """
         wanted = tags.recorded(self._records, record)
         wrong = {key: value for key, value in wanted.items() if found.tags.get(key, "") != value}
-        of_a_tier = wanted.get("qc") or found.template_name in tiers
-        iops = record.max_iops if record.max_iops and not of_a_tier else None
+        of_a_tier = found.template_name in tiers
+        iops = None if of_a_tier else placement(self._records, record.disk_offering_id).limit(record.max_iops)
         return wrong, None if iops == found.iops else iops
 
     def _attachments(

@@ -225,7 +225,7 @@ class TagUpdates:
         for left in reversed(range(SENDINGS)):
             try:
                 client.volume_update(name, desc)
-                self._remember(operation.subject)
+                self.remember(operation.subject)
                 return lost
             except ObjectDoesNotExist:
                 raise NotFound(f"{operation.subject}: StorPool has no volume {name}") from None
@@ -242,7 +242,8 @@ class TagUpdates:
         with self._guard:
             return self._recent.get(subject, 0.0)
 
-    def _remember(self, subject: str) -> None:
+    def remember(self, subject: str) -> None:
+        """An update of the volume was answered; a copy of it may still arrive."""
         now = self._operations.now()
         with self._guard:
             self._recent[subject] = now

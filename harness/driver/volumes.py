@@ -176,11 +176,12 @@ class VolumeCreation:
         return Fate.ABANDONED if record.removed or record.steady else Fate.AWAITED
 
     def _request(self, pool: Pool, volume: VolumeObject, parent: str | None, size: int) -> VolumeCreateDesc:
+        place = placement(self._records, volume.disk_offering_id)
         return VolumeCreateDesc(
             size=size,
             parent=msgspec.UNSET if parent is None else parent,
-            template=placement(self._records, volume.disk_offering_id).template or pool.template,
-            iops=volume.max_iops or msgspec.UNSET,
+            template=place.template or pool.template,
+            iops=place.limit(volume.max_iops) or msgspec.UNSET,
             tags=tags.new_volume(self._records, volume),
         )
 

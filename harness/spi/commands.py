@@ -71,6 +71,19 @@ class DettachCommand(Command, frozen=True, kw_only=True, tag="DettachCommand"):
     disk: Disk
 
 
+class StorPoolResizeVolumeCommand(Command, frozen=True, kw_only=True, tag="StorPoolResizeVolumeCommand"):
+    """Have the running guest see `size` bytes on the disk at `path`, once the device here has `device_size` bytes.
+
+    A domain that does not run here is success: nobody has to be told. After an error that is not `Unknown` the guest
+    sees what it saw before.
+    """
+
+    vm_name: str
+    path: str
+    size: int
+    device_size: int
+
+
 class StorPoolModifyStoragePoolCommand(Command, frozen=True, kw_only=True, tag="StorPoolModifyStoragePoolCommand"):
     """Make the pool known on this host and prove that the host reaches StorPool by attaching the check volume."""
 
@@ -122,6 +135,7 @@ AnyCommand = (
     | StopCommand
     | AttachCommand
     | DettachCommand
+    | StorPoolResizeVolumeCommand
     | StorPoolModifyStoragePoolCommand
     | StorPoolDownloadTemplateCommand
     | StorPoolBackupSnapshotCommand
@@ -153,6 +167,11 @@ class AttachAnswer(Answer, frozen=True, kw_only=True, tag="AttachAnswer"):
     disk: Disk | None = None
 
 
+class ResizeVolumeAnswer(Answer, frozen=True, kw_only=True, tag="ResizeVolumeAnswer"):
+    size: int | None = None
+    """Bytes that the guest sees; None when no guest had to be told."""
+
+
 class CopyCmdAnswer(Answer, frozen=True, kw_only=True, tag="CopyCmdAnswer"):
     path: str | None = None
     size: int | None = None
@@ -174,4 +193,12 @@ class StorPoolModifyStoragePoolAnswer(Answer, frozen=True, kw_only=True, tag="St
     """SP_CLUSTER_ID of the host."""
 
 
-AnyAnswer = Answer | PingAnswer | AttachAnswer | CopyCmdAnswer | DownloadAnswer | StorPoolModifyStoragePoolAnswer
+AnyAnswer = (
+    Answer
+    | PingAnswer
+    | AttachAnswer
+    | ResizeVolumeAnswer
+    | CopyCmdAnswer
+    | DownloadAnswer
+    | StorPoolModifyStoragePoolAnswer
+)

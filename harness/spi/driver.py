@@ -11,9 +11,28 @@ from typing import Protocol
 
 import msgspec
 
+from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.inventory import CacheRecord, Finding, Inventory, SnapshotRecord, VmRecord, VolumeRecord
 from harness.spi.objects import DataObject, DataStore, Host, SnapshotObject, VolumeObject
 from harness.spi.ports import Endpoint
+
+
+class ResizePayload(msgspec.Struct, frozen=True, kw_only=True):
+    """What a volume is to become."""
+
+    size: int
+    """Bytes, of the guest's disk."""
+    shrink_ok: bool = False
+    disk_offering_id: int | None = None
+    """The new offering; without one only the size changes."""
+    max_iops: int | None = None
+    """The new limit, of a new offering that has neither tier nor StorPool template; None is the template's, or none."""
+    moves: bool = False
+    """Whether the volume goes to the StorPool template of the new offering, or back to the pool's."""
+    vm_name: str = ""
+    """Domain of the VM that has the volume."""
+    host_id: int | None = None
+    """Where that runs; None when no guest has to be told."""
 
 
 class PrimaryDataStoreDriver(Protocol):
@@ -63,6 +82,14 @@ class PrimaryDataStoreDriver(Protocol):
 
     def revoke_access(self, volume: VolumeObject) -> None:
         """After a detach: clears `cvm`, `disk` and `vc-policy`, keeps `uuid` and `qc`."""
+        ...
+
+    def resize(self, volume: VolumeObject, payload: ResizePayload) -> VolumeObject:
+        """Change size, tier, template and limits of a volume, all of it or nothing; the answer has the new size.
+
+        While it is asked for the records must not call the volume steady. After `Unknown` it is done in part, or may
+        be: call again with the same payload until it succeeds or ends with another error. Then nothing was changed.
+        """
         ...
 
     def recover(self) -> list[str]:
@@ -214,6 +241,10 @@ class DriverRecords(Protocol):
 
     def disk_offering_details(self, disk_offering_id: int) -> dict[str, str]: ...
 
+    def compute_offering_details(self, disk_offering_id: int) -> dict[str, str]:
+        """Of the compute offering that the disk offering belongs to; empty when it is no such."""
+        ...
+
     def vm_tag(self, vm_uuid: str, key: str) -> str | None: ...
 
     def cached_template(self, template_id: int, pool_id: int) -> CachedTemplate | None: ...
@@ -253,3 +284,10 @@ class HostEndpoints(Protocol):
         ...
 
     def host(self, host_id: int) -> Endpoint: ...
+
+    def tell(self, host_id: int, command: AnyCommand) -> AnyAnswer:
+        """Send a command for a VM, with its place among all that are sent for it; the answer's result is true.
+
+        Raises the error that another answer stands for.
+        """
+        ...

@@ -27,7 +27,7 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
     disk_offering_id: int | None
     max_iops: int | None
     plugging: bool
-    """A host was asked to attach or detach it, and has not confirmed."""
+    """A host was asked to attach or detach it, and has not confirmed; or its size or offering is being changed."""
     changed_at: float
     """Unix seconds of the last change that the row tells."""
 

@@ -115,6 +115,17 @@ class Hypervisor(Protocol):
         """Ask a running domain to let a device go. No error when it has no such device."""
         ...
 
+    def disk_size(self, name: str, target: str) -> int:
+        """Bytes of the disk with this target (`vda`), as QEMU has it: what the guest of a running domain sees."""
+        ...
+
+    def resize_disk(self, name: str, target: str, size: int) -> None:
+        """Have QEMU look at the disk again and tell the guest that it has `size` bytes; the device must have as many.
+
+        After `Unknown` it may be done later.
+        """
+        ...
+
 
 class Secondary(Protocol):
     """How a KVM host reaches files of an image store: QEMU's own NFS client, or a kernel mount."""

@@ -170,6 +170,8 @@ class Template(Answered, frozen=True, kw_only=True):
     place_head: str = ""
     replication: Limit = "-"
     size: Limit = "-"
+    iops: Limit = "-"
+    bw: Limit = "-"
 
 
 class Stored(Answered, frozen=True, kw_only=True):

@@ -150,6 +150,8 @@ class Rig:
     strike: tuple[int, BaseException, bool] | None = None
     """The number of the step that fails (from 0, counted from the last `steps.clear()`), how, and whether late."""
     steps: list[str] = field(default_factory=list)
+    guest_sizes: dict[tuple[str, str], int] = field(default_factory=dict)
+    """What guests see, by domain and target."""
     mounts: int = 0
     unmounts: int = 0
     appears: dict[str, float] = field(default_factory=dict)
@@ -418,6 +420,14 @@ class FakeHypervisor:
                 if shown is not None and shown.attrib["dev"] == target.attrib["dev"]:
                     devices.remove(disk)
             self._rig.domains[name] = ET.tostring(domain, encoding="unicode")
+
+    def disk_size(self, name: str, target: str) -> int:
+        with self._rig.step("disk_size"):
+            return self._rig.guest_sizes[name, target]
+
+    def resize_disk(self, name: str, target: str, size: int) -> None:
+        with self._rig.step("resize_disk"):
+            self._rig.guest_sizes[name, target] = size
 
 
 class FakeSecondary:

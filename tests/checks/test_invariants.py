@@ -336,6 +336,15 @@ def wrong_uuid(c: FakeWorld) -> None:
     c.sp_volumes[0]["tags"]["uuid"] = "~a.b.1"
 
 
+def policy_not_told(c: FakeWorld) -> None:
+    c.records["virtualmachine"][0]["tags"] = [{"key": "vc-policy", "value": "daily"}]
+
+
+def policy_left(c: FakeWorld) -> None:
+    c.records["virtualmachine"][0]["tags"] = [{"key": "vc-policy", "value": "no StorPool tag"}]
+    c.sp_volumes[0]["tags"]["vc-policy"] = "daily"
+
+
 def two_check_volumes(c: FakeWorld) -> None:
     c.sp_volumes.append(sp_volume("a.b.10", 512, cs="check-volume-is-on-host"))
 
@@ -407,6 +416,8 @@ STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS
         (probed_format, {DISKS}),
         (stale_cvm, {TAGS}),
         (wrong_uuid, {TAGS}),
+        (policy_not_told, {TAGS}),
+        (policy_left, {TAGS}),
         (two_check_volumes, {CHECKS}),
         (check_volume_left_on_a_host, {ATTACHED}),
     ],

@@ -29,7 +29,7 @@ from harness.spi.commands import (
     StartCommand,
     StopCommand,
 )
-from harness.spi.driver import DriverRecords, HostEndpoints, PoolDescription, PoolRequest
+from harness.spi.driver import DriverRecords, HostEndpoints, PoolDescription, PoolRequest, ResizePayload
 from harness.spi.errors import Conflict, Error, ErrorClass, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.inventory import Finding
 from harness.spi.objects import (
@@ -102,6 +102,7 @@ class FakeStorPool(Scripted):
         """Tag uuid by path, of volume snapshots and cached templates."""
         self.tags: dict[str, dict[str, str]] = {}
         self.attached: dict[str, set[str]] = {}
+        self.resizes: list[ResizePayload] = []
         self.records: DriverRecords | None = None
         self.left_open: set[str] = set()
         """What was made by a call that has not answered well: for `recover`, as the driver's operation records are."""
@@ -171,6 +172,14 @@ class FakeStorPool(Scripted):
         self.step("revoke_access")
         assert volume.path is not None
         self.tags.setdefault(volume.path, {})["cvm"] = ""
+
+    def resize(self, volume: VolumeObject, payload: ResizePayload) -> VolumeObject:
+        self.step("resize")
+        assert volume.path is not None and volume.path in self.volumes
+        self.resizes.append(payload)
+        made = self.volumes[volume.path] = msgspec.structs.replace(self.volumes[volume.path], size=payload.size)
+        self.struck("resize", after=True)
+        return msgspec.structs.replace(volume, size=made.size)
 
     def recover(self) -> list[str]:
         """What failed after its effect is undone, unless it was asked for again since."""

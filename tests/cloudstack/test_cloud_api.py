@@ -182,6 +182,28 @@ def test_a_setting_has_a_value_per_scope_and_refuses_other_scopes(rig: Rig) -> N
     assert refused(rig, "updateConfiguration", name=key, value="1", zoneid=zone)[0] == 431
 
 
+@pytest.mark.parametrize(("command", "expected"), [("createTags", "gold"), ("deleteTags", "")])
+def test_a_policy_changed_while_a_volume_is_being_made_is_told_when_it_is_made(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, command: str, expected: str
+) -> None:
+    """Until then it has no path that could be told of it."""
+    vm = rig.deploy(*rig.ready(), startvm="false")
+    tag = [{"key": "vc-policy", "value": "gold"}]
+    if command == "deleteTags":
+        rig.call("createTags", resourcetype="UserVm", resourceids=vm["id"], tags=tag)
+    step, asked = rig.storpool.step, [command]
+
+    def clone(call: str) -> None:
+        while call == "clone" and asked:
+            rig.call(asked.pop(), resourcetype="UserVm", resourceids=vm["id"], tags=tag)
+        step(call)
+
+    monkeypatch.setattr(rig.storpool, "step", clone)
+    rig.call("startVirtualMachine", id=vm["id"])
+    root = rig.call("listVolumes", virtualmachineid=vm["id"])["volume"][0]
+    assert rig.storpool.tags[root["path"]].get("vc-policy") == expected
+
+
 def test_tags_and_details_are_set_listed_and_removed(rig: Rig) -> None:
     vm = rig.deploy(*rig.ready())
     root = rig.call("listVolumes", virtualmachineid=vm["id"])["volume"][0]

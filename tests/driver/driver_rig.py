@@ -16,8 +16,10 @@ from harness.spi.commands import (
     AnyAnswer,
     AnyCommand,
     CopyCmdAnswer,
+    ResizeVolumeAnswer,
     StorPoolDownloadTemplateCommand,
     StorPoolModifyStoragePoolAnswer,
+    StorPoolResizeVolumeCommand,
 )
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Conflict, Dead, Unavailable, Unknown
@@ -122,6 +124,8 @@ class FakeRecords:
             1: {"SP_API_HTTP_HOST": "sp:81", "SP_AUTH_TOKEN": TOKEN, "SP_TEMPLATE": "hdd"}
         }
         self.offerings: dict[int, dict[str, str]] = {}
+        self.compute_offerings: dict[int, dict[str, str]] = {}
+        """Details of the compute offering behind a disk offering."""
         self.vm_tags: dict[tuple[str, str], str] = {}
         self.templates: dict[tuple[int, int], CachedTemplate] = {}
         """Without a path while they are being seeded."""
@@ -188,6 +192,9 @@ class FakeRecords:
 
     def disk_offering_details(self, disk_offering_id: int) -> dict[str, str]:
         return self.offerings[disk_offering_id]
+
+    def compute_offering_details(self, disk_offering_id: int) -> dict[str, str]:
+        return self.compute_offerings.get(disk_offering_id, {})
 
     def vm_tag(self, vm_uuid: str, key: str) -> str | None:
         return self.vm_tags.get((vm_uuid, key))
@@ -355,6 +362,13 @@ class Agent:
         del host_id
         return self
 
+    def tell(self, host_id: int, command: AnyCommand) -> AnyAnswer:
+        assert isinstance(command, StorPoolResizeVolumeCommand) and host_id > 0
+        answer = self.send(command, timeout=command.wait + 1.0)
+        if not answer.result:
+            raise Unavailable(answer.details)
+        return answer
+
     def send(self, command: AnyCommand, *, timeout: float) -> AnyAnswer:
         assert timeout > command.wait
         self.commands.append(command)
@@ -373,6 +387,8 @@ class Agent:
             assert command.destination.path is not None and command.source.store.role is StoreRole.IMAGE
             self.rig.write(command.destination.path, command.source.name.encode())
             return CopyCmdAnswer(result=True, path=command.destination.path, size=command.source.size)
+        if isinstance(command, StorPoolResizeVolumeCommand):
+            return ResizeVolumeAnswer(result=True, size=command.size)
         return StorPoolModifyStoragePoolAnswer(result=True, client_node_id=7, cluster_id="splab.b")
 
 

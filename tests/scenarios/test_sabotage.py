@@ -19,6 +19,7 @@ from harness.worlds.memory.world import MemoryWorld
 from scenarios.registry import load
 
 CASES = {case.id: case for case in load()}
+ON_EVERY_DISK = "StorPool: vc-policy 'daily' on every disk of the VM"
 Sabotage = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -80,6 +81,9 @@ def failed_check(case_id: str) -> str:
         (without(StorPoolDriver, "revoke_access"), "5.from-stopped", "tags cvm, disk cleared, uuid kept"),
         (without(StorPoolDriver, "provide_vm_info"), "4.hot", "tags cs, uuid, cvm, disk"),
         (without(StorPoolDriver, "provide_vm_tags"), "4.vc-policy", "tag vc-policy on the ROOT disk"),
+        (without(StorPoolDriver, "provide_vm_tags"), "22.running", ON_EVERY_DISK),
+        (without(StorPoolDriver, "provide_vm_tags"), "23.other-tags", ON_EVERY_DISK),
+        (without(StorPoolDriver, "provide_vm_info"), "22.attached-later", ON_EVERY_DISK),
         (without(StorPoolDriver, "delete"), "7.running", "StorPool volume gone"),
         (without(StorPoolDriver, "delete"), "8.detached", "StorPool volume gone"),
         (without_disconnect, "5.stop", "no attachment on StorPool"),

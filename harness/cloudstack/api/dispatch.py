@@ -12,6 +12,7 @@ from harness.cloudstack.api import (
     async_jobs,
     infrastructure,
     offerings,
+    resize,
     resources,
     signature,
     snapshots,
@@ -82,7 +83,7 @@ class ApiReply:
 
 
 def _table() -> dict[str, Command]:
-    modules = (async_jobs, infrastructure, offerings, resources, snapshots, storage, templates, vms, volumes)
+    modules = (async_jobs, infrastructure, offerings, resize, resources, snapshots, storage, templates, vms, volumes)
     commands = [command for module in modules for command in module.COMMANDS]
     commands.append(list_apis(lambda: COMMANDS))
     return {command.name.lower(): command for command in commands}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from harness.cloudstack import settings
 from harness.cloudstack.api.command import Command, Json, job, listing, sync
 from harness.cloudstack.api.errors import PARAMETER, ApiError
@@ -26,11 +24,6 @@ from harness.cloudstack.records.rows import (
 )
 from harness.cloudstack.services import Services
 from harness.cloudstack.settings import SETTINGS, Setting
-from harness.spi.errors import Error
-
-_log = logging.getLogger("harness.cloudstack.tags")
-
-POLICY_TAG = "vc-policy"
 
 _KINDS: dict[str, tuple[type[Row], str]] = {
     "uservm": (Vm, "user_vm_details"),
@@ -184,20 +177,13 @@ def _resource(tx: Transaction, request: Request, uuid: str) -> tuple[str, Row]:
 
 def _tell_volumes(services: Services, kind: str, uuids: list[str], keys: set[str]) -> None:
     """A VM's vc-policy goes to its volumes; as in CloudStack the tag stands when that fails."""
-    if kind != "UserVm" or POLICY_TAG not in keys:
+    if kind != "UserVm" or objects.POLICY_TAG not in keys:
         return
     with services.records.read() as tx:
-        told = [
-            (vm.uuid, objects.volume_object(tx, row))
-            for vm in (by_uuid(tx, Vm, uuid, "resourceid") for uuid in uuids)
-            for row in objects.volumes_of(tx, vm.id)
-            if row.path is not None
-        ]
-    for vm_uuid, volume in told:
-        try:
-            services.context.driver.provide_vm_tags(vm_uuid, volume, POLICY_TAG)
-        except Error as error:
-            _log.warning("volume %s does not carry the %s of its VM: %s", volume.uuid, POLICY_TAG, error)
+        vms = [by_uuid(tx, Vm, uuid, "resourceid") for uuid in uuids]
+        rows = [row for vm in vms for row in objects.volumes_of(tx, vm.id)]
+    for row in rows:
+        services.volumes.tell_policy(row)
 
 
 def _scope(tx: Transaction, request: Request, setting: Setting, strict: bool = True) -> tuple[str | None, int | None]:

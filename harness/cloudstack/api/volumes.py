@@ -215,14 +215,14 @@ def _show(services: Services, volume_id: int) -> Json:
         return volume(tx, tx.get(Volume, volume_id), owner(tx))
 
 
-_FIELDS = (
+VOLUME_FIELDS = (
     "id:string name:string type:string state:string size:long virtualsize:long path:string deviceid:long zoneid:string"
     " zonename:string virtualmachineid:string vmname:string vmdisplayname:string vmstate:string storageid:string"
     " storage:string diskofferingid:string diskofferingname:string templateid:string templatename:string"
     " snapshotid:string hypervisor:string storagetype:string provisioningtype:string miniops:long maxiops:long"
     " created:date attached:date destroyed:boolean account:string domain:string domainid:string tags:set"
 )
-_job = functools.partial(object_job, noun="volume", fields=_FIELDS)
+_job = functools.partial(object_job, noun="volume", fields=VOLUME_FIELDS)
 
 COMMANDS: tuple[Command, ...] = (
     _job(
@@ -251,7 +251,7 @@ COMMANDS: tuple[Command, ...] = (
         "volume",
         f"{OWNED} id:uuid ids:list name:string type:string virtualmachineid:uuid zoneid:uuid storageid:string"
         " diskofferingid:uuid state:string",
-        _FIELDS,
+        VOLUME_FIELDS,
         list_volumes,
     ),
 )

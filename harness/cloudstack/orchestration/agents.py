@@ -67,6 +67,9 @@ class Agents:
         endpoint = self.host(host_id)
         return ask(endpoint, msgspec.structs.replace(command, sequence=self._next_sequence()))
 
+    def tell(self, host_id: int, command: AnyCommand) -> AnyAnswer:
+        return self.send(host_id, command)
+
     def _next_sequence(self) -> int:
         """Later than every number that this server, or one before it, has given."""
         with self._guard:

@@ -13,7 +13,7 @@ from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import ATTACHING, DETACHING, Vm, Volume
+from harness.cloudstack.records.rows import ATTACHING, CHANGING, DETACHING, Vm, Volume
 from harness.spi.commands import AttachCommand, DettachCommand
 from harness.spi.errors import Error, InvalidParameter, Unknown
 from harness.spi.objects import VolumeType
@@ -216,6 +216,8 @@ def check_attachable(tx: Transaction, vm: Vm, row: Volume, device_id: int | None
         raise InvalidParameter(
             f"Volume state must be in Allocated, Ready or in Uploaded state; {row.name} is {row.state.value}"
         )
+    if CHANGING in tx.details("volume_details", row.id):
+        raise InvalidParameter(f"Volume {row.name} is being changed; attach it when that is over")
     if row.instance_id is not None:
         raise InvalidParameter(f"Please specify a volume that is not attached to any VM; {row.name} has one")
     if vm.removed is not None or vm.state not in (VmState.RUNNING, VmState.STOPPED):

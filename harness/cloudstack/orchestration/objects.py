@@ -6,6 +6,7 @@ from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import (
     ImageStore,
     Nic,
+    ResourceTag,
     ServiceOffering,
     Snapshot,
     SnapshotStore,
@@ -22,6 +23,8 @@ from harness.spi.objects import DataStore, Disk, ImageFormat, SnapshotObject, St
 from harness.spi.states import StoreRefState
 
 MIB = 1 << 20
+POLICY_TAG = "vc-policy"
+"""Tag of a VM that is on its volumes on StorPool too."""
 
 
 def pool_store(tx: Transaction, pool_id: int) -> DataStore:
@@ -127,6 +130,15 @@ def disk(row: Volume) -> Disk:
 def volumes_of(tx: Transaction, vm_id: int) -> list[Volume]:
     """Volumes of a VM that are not removed, by device id."""
     return tx.select(Volume, "instance_id = ? AND removed IS NULL ORDER BY device_id, id", (vm_id,))
+
+
+def policy_of(tx: Transaction, row: Volume) -> str | None:
+    """Tag vc-policy of the VM that has the volume."""
+    if row.instance_id is None:
+        return None
+    vm = tx.get(Vm, row.instance_id)
+    tag = tx.find(ResourceTag, resource_type="UserVm", resource_uuid=vm.uuid, key=POLICY_TAG)
+    return tag.value if tag else None
 
 
 def virtual_machine(tx: Transaction, row: Vm) -> objects.VirtualMachine:

@@ -33,6 +33,19 @@ def pool_for(tx: Transaction, volume: Volume, host_id: int | None = None) -> Sto
     raise InsufficientCapacity(f"no storage pool for volume {volume.name} of {volume.size} bytes ({tried})")
 
 
+def check_change(tx: Transaction, volume: Volume, disk_offering_id: int, size: int) -> None:
+    """Refuses an offering whose storage tags the volume's pool lacks, and a size that it has no room for."""
+    if volume.pool_id is None:
+        return
+    pool = tx.get(StoragePool, volume.pool_id)
+    wanted = _words(tx.get(DiskOffering, disk_offering_id).tags)
+    reason = _unfit(tx, pool, wanted, max(0, size - volume.size), None)
+    if reason is not None:
+        raise InsufficientCapacity(
+            f"volume {volume.name} would have to be migrated, which is not asked for: pool {pool.name} {reason}"
+        )
+
+
 def allocated_bytes(tx: Transaction, pool_id: int) -> int:
     """Virtual sizes of all volumes and cached templates that are, or are being put, on the pool."""
     volumes = tx.integer(

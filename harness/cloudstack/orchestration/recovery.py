@@ -10,13 +10,23 @@ from harness.cloudstack import settings
 from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import DETACHING, HaWork, Snapshot, TemplatePool, TemplateStore, Vm, Volume
+from harness.cloudstack.records.rows import (
+    CHANGING,
+    DETACHING,
+    HaWork,
+    Snapshot,
+    TemplatePool,
+    TemplateStore,
+    Vm,
+    Volume,
+)
 from harness.spi.errors import Conflict, Error, Unavailable, Unknown
 from harness.spi.states import SnapshotState, StoreRefEvent, StoreRefState, VmState, VolumeState
 
@@ -33,6 +43,7 @@ class Recovery:
     snapshots: SnapshotManager
     backups: BackupManager
     reverts: RevertManager
+    resizes: ResizeManager
     unfinished: list[tuple[str, Callable[[int], object], int]] = field(default_factory=list)
     """What the server before left and this one could not finish yet; only the background task works on it."""
 
@@ -74,8 +85,8 @@ class Recovery:
         self.settle()
 
     def settle(self) -> None:
-        """Now and then: what is left of the start, then stops, attaches and detaches that no host has confirmed, and
-        expunges that failed."""
+        """Now and then: what is left of the start, then stops, attaches and detaches that no host has confirmed,
+        changes of volumes whose outcome is not known, and expunges that failed."""
         self.unfinished[:] = [work for work in self.unfinished if not _try(*work)]
         with self.context.records.read() as tx:
             waiting = {work.instance_id for work in tx.all(HaWork)}
@@ -86,11 +97,16 @@ class Recovery:
                 (DETACHING,),
             )
             reverting = tx.all(Volume, state=VolumeState.REVERT_SNAPSHOTTING, removed=None)
+            changing = tx.select(
+                Volume, "id IN (SELECT resource_id FROM volume_details WHERE name = ?) ORDER BY id", (CHANGING,)
+            )
             expunging = tx.select(Vm, "removed IS NULL AND state = 'Expunging' ORDER BY id")
         for row in rows:
             _try(f"attachment of volume {row.uuid}", self.attachments.settle, row.id)
         for row in reverting:
             _try(f"revert of volume {row.uuid}", self.reverts.finish, row.id)
+        for row in changing:
+            _try(f"change of volume {row.uuid}", self.resizes.finish, row.id)
         for vm in expunging:
             _try(f"expunge of VM {vm.instance_name}", self.vms.expunge_again, vm.id)
         for vm_id in sorted(waiting):

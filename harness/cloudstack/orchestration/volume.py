@@ -44,7 +44,7 @@ class VolumeManager:
                 if row.state is not VolumeState.CREATING:
                     return
                 row = tx.transition(row, VolumeEvent.OPERATION_RETRY)
-                item = objects.volume_object(tx, row)
+                item, policy = objects.volume_object(tx, row), objects.policy_of(tx, row)
             try:
                 made = self._make(row)
             except (Unavailable, Unknown):
@@ -53,7 +53,7 @@ class VolumeManager:
                 self._context.driver.delete(item)
                 self._not_created(row)
                 raise
-            self._created(row, made)
+            self._created(row, made, policy)
 
     def destroy(self, volume_id: int) -> None:
         """To state Destroy; what is on the pool stays until it is expunged."""
@@ -108,6 +108,17 @@ class VolumeManager:
         except Error as error:
             _log.warning("volume %s is attached to VM %s but its tags are not set: %s", row.uuid, vm_uuid, error)
 
+    def tell_policy(self, row: Volume) -> None:
+        """Tag vc-policy as the volume's VM has it now; an error is logged, as above."""
+        with self._context.records.read() as tx:
+            item = objects.volume_object(tx, tx.get(Volume, row.id))
+        if item.path is None or item.vm_uuid is None:
+            return
+        try:
+            self._context.driver.provide_vm_tags(item.vm_uuid, item, objects.POLICY_TAG)
+        except Error as error:
+            _log.warning("volume %s does not carry the %s of its VM: %s", row.uuid, objects.POLICY_TAG, error)
+
     def tell_detached(self, row: Volume) -> None:
         """Clears the VM's tags; an error is logged, as above."""
         if row.path is None:
@@ -128,17 +139,24 @@ class VolumeManager:
             return tx.transition(row, VolumeEvent.CREATE_REQUESTED, pool_id=pool.id)
 
     def _create(self, row: Volume) -> Volume:
+        with self._context.records.read() as tx:
+            policy = objects.policy_of(tx, row)
         try:
             made = self._make(row)
         except Error:
             self._not_created(row)
             raise
-        return self._created(row, made)
+        return self._created(row, made, policy)
 
-    def _created(self, row: Volume, made: VolumeObject) -> Volume:
+    def _created(self, row: Volume, made: VolumeObject, policy: str | None) -> Volume:
+        """`policy` is the VM's before the volume was made: whoever changed it since saw no path to tell it to."""
         with self._context.records.transaction("volume created") as tx:
             size = max(row.size, made.size)
-            return tx.transition(row, VolumeEvent.OPERATION_SUCCEEDED, path=made.path, size=size, updated=tx.now)
+            row = tx.transition(row, VolumeEvent.OPERATION_SUCCEEDED, path=made.path, size=size, updated=tx.now)
+            changed = objects.policy_of(tx, row) != policy
+        if changed:
+            self.tell_policy(row)
+        return row
 
     def _not_created(self, row: Volume) -> None:
         with self._context.records.transaction("volume not created") as tx:

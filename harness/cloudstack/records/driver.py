@@ -11,6 +11,7 @@ from harness.cloudstack.records import inventory
 from harness.cloudstack.records.rows import (
     Operation,
     ResourceTag,
+    ServiceOffering,
     Snapshot,
     StoragePool,
     Template,
@@ -109,6 +110,11 @@ class RecordsOfDriver:
     def disk_offering_details(self, disk_offering_id: int) -> dict[str, str]:
         with self._records.read() as tx:
             return tx.details("disk_offering_details", disk_offering_id)
+
+    def compute_offering_details(self, disk_offering_id: int) -> dict[str, str]:
+        with self._records.read() as tx:
+            found = tx.find(ServiceOffering, disk_offering_id=disk_offering_id)
+            return {} if found is None else tx.details("service_offering_details", found.id)
 
     def vm_tag(self, vm_uuid: str, key: str) -> str | None:
         with self._records.read() as tx:

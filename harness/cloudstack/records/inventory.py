@@ -8,6 +8,7 @@ import msgspec
 
 from harness.cloudstack.records.rows import (
     ATTACHING,
+    CHANGING,
     DETACHING,
     DETAIL_TABLES,
     HaWork,
@@ -35,6 +36,10 @@ _PATHS = " UNION ALL ".join(
     )
 )
 """One column `path`: whatever may name a StorPool object, among other texts."""
+_OFFERING_TEMPLATES = " UNION ".join(
+    f"SELECT value FROM {table} WHERE name = 'SP_TEMPLATE'"
+    for table in ("disk_offering_details", "service_offering_details")
+)
 _PREFIXES = (PATH_PREFIX, NAME_PREFIX)
 
 
@@ -47,7 +52,7 @@ def inventory(tx: Transaction) -> Inventory:
         vms=tuple(vm(tx, row) for row in tx.all(Vm, removed=None)),
         hosts=tuple(_host(row) for row in tx.all(HostRow)),
         paths=frozenset(path for path in tx.texts(_PATHS) if path.startswith(_PREFIXES)),
-        offering_templates=frozenset(tx.texts("SELECT value FROM disk_offering_details WHERE name = 'SP_TEMPLATE'")),
+        offering_templates=frozenset(tx.texts(_OFFERING_TEMPLATES)),
         tiers=frozenset(tx.texts("SELECT value FROM disk_offering_details WHERE name = 'SP_QOSCLASS'")),
         busy=_busy(tx),
     )
@@ -72,7 +77,7 @@ def volume(tx: Transaction, row: Volume) -> VolumeRecord:
         device_id=row.device_id,
         disk_offering_id=row.disk_offering_id,
         max_iops=row.max_iops,
-        plugging=ATTACHING in details or DETACHING in details,
+        plugging=any(name in details for name in (ATTACHING, DETACHING, CHANGING)),
         changed_at=max(row.created, row.updated or 0.0, row.attached or 0.0),
     )
 

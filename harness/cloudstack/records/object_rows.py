@@ -115,6 +115,9 @@ ATTACHING = "attach.intent"
 DETACHING = "detach.intent"
 """Volume details while an attach or detach through an agent is under way: `<vm row id>:<host row id>:<device id>`."""
 
+CHANGING = "change.intent"
+"""Volume detail while its size or offering is being changed: `harness.cloudstack.orchestration.resize.Change`."""
+
 
 class Volume(Row, frozen=True, kw_only=True):
     """`template_id` and `snapshot_id` are what the volume is made from at its first use."""

@@ -31,6 +31,7 @@ from harness.cloudstack.records.cloud_rows import (
 )
 from harness.cloudstack.records.object_rows import (
     ATTACHING,
+    CHANGING,
     DETACHING,
     Nic,
     Snapshot,
@@ -89,6 +90,7 @@ DETAIL_TABLES = (
 
 __all__ = [
     "ATTACHING",
+    "CHANGING",
     "DETACHING",
     "DETAIL_TABLES",
     "ROWS",

@@ -255,6 +255,19 @@ class Machine:
         domain.disks.append(disk)
         domain.xml = None
 
+    def disk(self, domain: ModelDomain, target: str) -> ModelDisk:
+        found = _by_target(domain, target)
+        if found is None:
+            raise InvalidParameter(f"invalid argument: disk '{target}' was not found in the domain config")
+        return found
+
+    def resize(self, domain: ModelDomain, target: str, size: int) -> None:
+        """QEMU looks at the device again and tells the guest."""
+        disk = self.disk(domain, target)
+        if size > (self.device_size(disk.source) or 0):
+            raise Error("internal error: unable to execute QEMU command 'block_resize': Cannot grow device files")
+        disk.size = size
+
     def unplug(self, domain: ModelDomain, target: str) -> bool:
         """Ask the guest to let a disk go; whether libvirt shows it no more.
 

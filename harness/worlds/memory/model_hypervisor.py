@@ -84,6 +84,15 @@ class ModelHypervisor:
         self._runtime.sleep(UNPLUG_SECONDS if gone else UNPLUG_TIMEOUT)
         self._end("detach-device", name)
 
+    def disk_size(self, name: str, target: str) -> int:
+        self._reach(f"read the size of {target} of domain {name}")
+        return self._machine.disk(self._running(name), target).size
+
+    def resize_disk(self, name: str, target: str, size: int) -> None:
+        self._begin("resize-disk", name)
+        self._machine.resize(self._running(name), target, size)
+        self._end("resize-disk", name)
+
     def _running(self, name: str) -> ModelDomain:
         domain = self._machine.find(name)
         if domain.state not in _ON:
