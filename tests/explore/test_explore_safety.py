@@ -117,11 +117,21 @@ def test_a_device_made_read_only_under_a_guest(rig: Rig) -> None:
     assert rig.rule() == "what is open is attached there, read-write"
 
 
-def test_a_size_that_changes_under_a_guest(rig: Rig) -> None:
-    rig.run_vm(1)
+def test_a_volume_that_is_cut_under_a_guest(rig: Rig) -> None:
+    domain = rig.run_vm(1)
     assert rig.safety.violated() is None
     rig.blocks.resize(1, 2 * MIB)
-    assert rig.rule() == "nothing that is open changes its size"
+    assert rig.safety.violated() is None
+    rig.machines[0].resize(domain, "vda", 2 * MIB)
+    rig.blocks.resize(1, MIB)
+    assert rig.rule() == "no guest sees more than there is"
+
+
+def test_a_size_that_changes_under_a_program(rig: Rig) -> None:
+    rig.blocks.open(1, 1)
+    assert rig.safety.violated() is None
+    rig.blocks.resize(1, 2 * MIB)
+    assert rig.rule() == "nothing that a program writes changes its size"
 
 
 def test_a_volume_deleted_under_a_guest(rig: Rig) -> None:

@@ -48,8 +48,11 @@ class Safety:
                 return "nothing that is open is deleted", f"object {key} is gone, and a running domain has it open"
             return None
         size = self._open[key] = blocks.size(key)
-        if before is not None and before != size:
-            return "nothing that is open changes its size", f"object {key} had {before} bytes, and has {size}"
+        seen = [disk.size for machine in self._machines for disk in machine.open_disks() if disk.key == key]
+        if not seen and before is not None and before != size:
+            return "nothing that a program writes changes its size", f"object {key} had {before} bytes, and has {size}"
+        if max(seen, default=0) > size:
+            return "no guest sees more than there is", f"object {key} has {size} bytes, a guest sees {max(seen)}"
         if len(openers) > 1:
             hosts = " and ".join(self._name(client) for client in openers)
             return "no object is open for writing on two hosts", f"object {key} is open on {hosts}"
