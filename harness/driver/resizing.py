@@ -247,8 +247,8 @@ class Resizing:
                 return
             except Unknown as error:
                 lost = error
-            except Unavailable as error:
-                # Not reached this time says nothing about a time before.
+            except (Unavailable, Conflict) as error:
+                # Not reached this time, or one before is still at work: that says nothing about that one.
                 if lost is None and not operation.resumed:
                     raise
                 lost = Unknown(str(error))

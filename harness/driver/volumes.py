@@ -181,7 +181,7 @@ class VolumeCreation:
             size=size,
             parent=msgspec.UNSET if parent is None else parent,
             template=place.template or pool.template,
-            iops=place.limit(volume.max_iops) or msgspec.UNSET,
+            iops=volume.max_iops or msgspec.UNSET,
             tags=tags.new_volume(self._records, volume),
         )
 

@@ -118,7 +118,17 @@ def _looked_at(world: World, vm: Json, volume: Json) -> Json:
 
 
 OFFERINGS: tuple[Operation, ...] = (
+    Operation("15.grow", "grow a volume of a running VM", _small, _grow, _is_large, _is_small),
+    Operation(
+        "15.offering",
+        "grow a volume of a running VM with the limits of a new offering",
+        _small_with_offering,
+        _grow_with_limits,
+        _is_large_and_limited,
+        _is_small,
+    ),
     Operation("15.stopped", "grow a volume of a stopped VM", _small_and_stopped, _grow, _is_large, _is_small),
+    Operation("15.shrink", "shrink a volume of a running VM", _large, _shrink, _is_small, _is_large),
     Operation(
         "22.set", "set the policy of a VM with two disks", _vm_with_data, _set_policy, _policy_set, _policy_deleted
     ),
@@ -131,17 +141,3 @@ OFFERINGS: tuple[Operation, ...] = (
         _policy_set,
     ),
 )
-
-RESIZES_UNDER_GUESTS: tuple[Operation, ...] = (
-    Operation("15.grow", "grow a volume of a running VM", _small, _grow, _is_large, _is_small),
-    Operation(
-        "15.offering",
-        "grow a volume of a running VM with the limits of a new offering",
-        _small_with_offering,
-        _grow_with_limits,
-        _is_large_and_limited,
-        _is_small,
-    ),
-    Operation("15.shrink", "shrink a volume of a running VM", _large, _shrink, _is_small, _is_large),
-)
-"""Not in the matrix yet: 4 of their 388 cases are not held, all of an agent that hangs while the guest is told."""

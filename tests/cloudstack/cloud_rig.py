@@ -158,6 +158,14 @@ class FakeStorPool(Scripted):
         self._end(path, "snapshot")
         return msgspec.structs.replace(snapshot, path=path, size=snapshot.volume.size)
 
+    def revert_snapshot(self, snapshot: SnapshotObject) -> int:
+        """Contents are not modelled here."""
+        self.step("revert_snapshot")
+        path = snapshot.volume.path
+        assert path is not None and path in self.volumes
+        self.struck("revert_snapshot", after=True)
+        return self.volumes[path].size
+
     def provide_vm_info(self, vm_uuid: str, volume: VolumeObject) -> None:
         self.step("provide_vm_info")
         assert volume.path is not None

@@ -9,8 +9,13 @@ from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import read_disks
 from harness.agent.tools import Tools
 from harness.spi.commands import ResizeVolumeAnswer, StorPoolResizeVolumeCommand
-from harness.spi.errors import Error, NotFound, Unavailable, Unknown
+from harness.spi.errors import Error, NotFound, Unknown
 from harness.spi.ports import DomainState
+
+
+class GuestNotTold(Error):
+    """The guest sees what it saw before, and nothing is under way that would change it."""
+
 
 ON = (DomainState.RUNNING, DomainState.PAUSED)
 
@@ -49,7 +54,7 @@ def _tell(tools: Tools, command: StorPoolResizeVolumeCommand) -> None:
         f"the guest of domain {name} on host {tools.config.host_name} was not told that {command.path} has "
         f"{command.size} bytes, it sees {seen}: {problem or 'libvirt gave no reason'}"
     )
-    raise Unknown(text) if isinstance(problem, Unknown) or seen != before else Unavailable(text)
+    raise Unknown(text) if isinstance(problem, Unknown) or seen != before else GuestNotTold(text)
 
 
 def _target(tools: Tools, name: str, path: str) -> str:
