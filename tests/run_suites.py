@@ -96,8 +96,8 @@ def pytest(name: str, expression: str, limit: float) -> Count:
 
 
 LOCAL_ROWS = ("2", "3", "4", "5", "7", "8")
-"""Of the local world, unless with full counts: of rows 9, 10, 14 to 16, 22, 23 and `bypass` not all cases have been seen
-to pass on real hosts yet."""
+"""Of the local world, unless with full counts: of rows 9, 10, 14 to 16, 22, 23 and `bypass` not all cases have been
+seen to pass on real hosts yet."""
 
 
 def scenarios(name: str, world: str, limit: float, chosen: Sequence[str] = ()) -> Count:
