@@ -31,6 +31,7 @@ from harness.worlds.local.steps.wire import (
     call_name,
     command_name,
     is_background,
+    objects_named,
     read_message,
 )
 from scenarios.table import RowId
@@ -106,6 +107,24 @@ def test_the_wanted_step_alone_is_held_and_only_inside_of_an_operation() -> None
         assert held.result(20)
         assert not gate.passing(step("VolumeDelete"), PARTIES)
     assert [passing.step.half for passing in seen] == ["request", "answer", "request"]
+
+
+def test_a_message_about_what_was_gone_before_the_operation_is_none_of_its_steps() -> None:
+    gate = Gate()
+    gate.passing(step("VolumeUpdate"), PARTIES, frozenset({"l.c.1"}))
+    gate.passing(step("VolumeUpdate"), PARTIES, frozenset({"l.c.2"}))
+    seen: list[Passing] = []
+    with gate.counting(look=seen.append, there={"l.c.2"}):
+        for named in ({"l.c.1"}, {"l.c.2"}, {"l.c.3"}, {"l.c.1", "l.c.2"}, set[str]()):
+            gate.passing(step("VolumeUpdate"), PARTIES, frozenset(named))
+    assert [passing.step.number for passing in seen] == [1, 2, 3, 4]
+
+
+def test_the_objects_of_a_call_are_found_in_its_path_and_in_its_body() -> None:
+    body = b'{"reassign": [{"volume": "~l.c.2", "rw": [1]}, {"volume": "named"}]}'
+    head = b"POST /ctrl/1.0/MultiCluster/VolumeUpdate/~l.c.1 HTTP/1.1\r\n\r\n"
+    assert objects_named(HttpMessage(head, body)) == {"l.c.1", "l.c.2"}
+    assert objects_named(HttpMessage(b"GET /ctrl/1.0/VolumesList HTTP/1.1\r\n\r\n", b"")) == set()
 
 
 def test_a_step_that_does_not_come_is_not_waited_for_for_ever() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -47,18 +47,28 @@ class Gate:
         self._counts: Counter[Step] | None = None
         self._look: Callable[[Passing], None] | None = None
         self._wanted: Step | None = None
+        self._known: set[str] = set()
+        self._gone: frozenset[str] = frozenset()
         self._caught: Passing | None = None
         self._held = threading.Event()
         self._released = threading.Event()
         self._gone_on = threading.Event()
 
     @contextmanager
-    def counting(self, wanted: Step | None = None, look: Callable[[Passing], None] | None = None) -> Iterator[None]:
+    def counting(
+        self,
+        wanted: Step | None = None,
+        look: Callable[[Passing], None] | None = None,
+        there: Collection[str] | None = None,
+    ) -> Iterator[None]:
         """Inside, steps are counted from the beginning.
 
-        `wanted` is held until `release`; `look` is told each step while its message waits.
+        `wanted` is held until `release`; `look` is told each step while its message waits. `there` are the ids of all
+        objects that exist now: a message that names only objects of which there are none any more is of something
+        earlier, such as tags that are sent once more when a copy of them can no longer be under way.
         """
         with self._lock:
+            self._gone = frozenset() if there is None else frozenset(self._known - set(there))
             self._counts, self._look, self._wanted, self._caught = Counter(), look, wanted, None
             self._held.clear()
             self._released.clear()
@@ -81,10 +91,14 @@ class Gate:
         self._released.set()
         return self._gone_on.wait(seconds)
 
-    def passing(self, step: Step, parties: tuple[str, str]) -> bool:
-        """A message of one of the parties is about to go on (the step's number does not count). Whether it was held."""
+    def passing(self, step: Step, parties: tuple[str, str], objects: frozenset[str] = frozenset()) -> bool:
+        """A message of one of the parties is about to go on (the step's number does not count). Whether it was held.
+
+        `objects` are the ids that it names.
+        """
         with self._lock:
-            if self._counts is None:
+            self._known |= objects
+            if self._counts is None or (objects and objects <= self._gone):
                 return False
             self._counts[step] += 1
             found = Passing(Step(step.sender, step.receiver, step.name, step.half, self._counts[step]), parties)

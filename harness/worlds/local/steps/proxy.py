@@ -24,6 +24,7 @@ from harness.worlds.local.steps.wire import (
     call_name,
     command_name,
     is_background,
+    objects_named,
     read_message,
 )
 from lab.file import Lab
@@ -130,9 +131,9 @@ class Relay:
         with _server_side(accepted, way.server_tls) as near:
             _check_client(near)
             request = read_message(near.makefile("rb"))
-            name = way.name_of(request)
+            name, objects = way.name_of(request), objects_named(request)
             self._watch(way, name)
-            held = self._pass(name, REQUEST)
+            held = self._pass(name, REQUEST, objects)
             try:
                 far = self._deliver(request)
             finally:
@@ -140,7 +141,7 @@ class Relay:
                     self._gate.gone_on()
             with far:
                 answer = read_message(far.makefile("rb"), until_end=True)
-            held = self._pass(name, ANSWER)
+            held = self._pass(name, ANSWER, objects)
             try:
                 near.sendall(answer.raw)
             finally:
@@ -160,11 +161,12 @@ class Relay:
             raise
         return far
 
-    def _pass(self, name: str, half: str) -> bool:
+    def _pass(self, name: str, half: str, objects: frozenset[str]) -> bool:
         if is_background(name):
             return False
         sender, receiver = _role(self._way.sender), _role(self._way.receiver)
-        return self._gate.passing(Step(sender, receiver, name, half, 0), (self._way.sender, self._way.receiver))
+        step = Step(sender, receiver, name, half, 0)
+        return self._gate.passing(step, (self._way.sender, self._way.receiver), objects)
 
 
 class Proxy:

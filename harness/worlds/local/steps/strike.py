@@ -61,7 +61,7 @@ def find_steps(rig: Rig, operation: Operation, world: World) -> list[Found]:
     def look(passing: Passing) -> None:
         found.append(Found(passing.step, attempt.vm_name() is not None))
 
-    with rig.gate.counting(look=look):
+    with rig.gate.counting(look=look, there=existing(world)):
         attempt.ask(rig.caller)
     assert attempt.done(), f"{operation.title}: it is not done although nobody was killed"
     attempt.check()
@@ -77,7 +77,7 @@ def strike_at(rig: Rig, kill: Kill, operation: Operation, world: World, strike: 
         quiet(rig)
     asking = Asking(attempt, rig.caller)
     try:
-        with rig.gate.counting(kill.step):
+        with rig.gate.counting(kill.step, there=existing(world)):
             asking.start()
             with world.check("the step comes, and its message is held"):
                 passing = rig.gate.wait_held(STEP_SECONDS)
@@ -119,6 +119,12 @@ def target_of(rig: Rig, passing: Passing, attempt: Attempt) -> Target:
     hosts = rig.victims.hosts
     host = next((party for party in passing.parties if party in hosts), rig.stage.host.name)
     return Target(host, attempt.vm_name())
+
+
+def existing(world: World) -> set[str]:
+    """Ids by which the volumes and snapshots there are can be found; one that was reverted has its first as a name."""
+    found = [*world.storpool.volumes(), *world.storpool.snapshots()]
+    return {str(one[key]).removeprefix("~") for one in found for key in ("globalId", "name")}
 
 
 def quiet(rig: Rig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any
@@ -16,6 +17,7 @@ _PREFIX = "MultiCluster"
 _BY_CONTENT = ("VolumeUpdate", "SnapshotUpdate")
 _REASSIGN = "VolumesReassign"
 _LOOKS = ("Volume ", "Snapshot ")
+_OBJECT = re.compile(rb"~([a-z0-9]+\.[a-z0-9]+\.[a-z0-9]+)")
 _WHAT = frozenset({"volume", "snapshot", "force"})
 """Members of a reassignment that do not say whether it attaches or detaches."""
 
@@ -88,6 +90,11 @@ def call_name(request: HttpMessage) -> str:
         items = [item for item in body.get("reassign", ()) if isinstance(item, dict)]
         words.append(f"({', '.join(sorted({key for item in items for key in item} - _WHAT))})")
     return " ".join(words)
+
+
+def objects_named(request: HttpMessage) -> frozenset[str]:
+    """Global ids of the volumes and snapshots that a StorPool call is about, as far as it names them by id."""
+    return frozenset(found.decode() for found in _OBJECT.findall(request.target.encode() + b" " + request.body))
 
 
 def command_name(request: HttpMessage) -> str:
