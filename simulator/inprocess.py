@@ -129,13 +129,12 @@ class InProcess:
         return self.ask("POST", path, b"" if json is None else msgspec.json.encode(json)).data
 
 
-def connected(*clusters: KnownCluster, settings: Settings | None = None) -> list[InProcess]:
+def connected(*clusters: KnownCluster, exchange: Exchange | None = None) -> list[InProcess]:
     """Clusters that are registered with each other, with bridges; each has a clock of its own."""
-    exchange = Exchange()
-    made = []
-    for one in clusters:
-        own = msgspec.structs.replace(
-            settings or Settings(), cluster_id=one.cluster_id, cluster_name=one.name, known_clusters=clusters
+    exchange = exchange or Exchange()
+    return [
+        InProcess(
+            Settings(cluster_id=one.cluster_id, cluster_name=one.name, known_clusters=clusters), exchange=exchange
         )
-        made.append(InProcess(own, exchange=exchange))
-    return made
+        for one in clusters
+    ]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import cast
 
 from simulator.api import control, wire
 from simulator.api.errors import STATUS, Refused
@@ -25,7 +24,7 @@ from simulator.cluster.records import JournalRecord
 from simulator.cluster.state import State
 from simulator.effects import Effects, Inline, carry_out
 from simulator.loading import empty, load, not_imported
-from simulator.multicluster import addressing, attaching, contents_calls, moving
+from simulator.multicluster import addressing, contents_calls, dispatch, moving
 from simulator.multicluster.flow import Flow, Flows, Here
 from simulator.ports import Blocks, BlocksError, Bridges, Journal, NoBridges, Reply, Request, Withdraw
 from simulator.promises import Later, Promise, Promises
@@ -75,7 +74,7 @@ class Service:
         self._bridges = bridges or NoBridges()
         self._promises = Promises(journal, later, self._carry_on, self._break)
         self._flows = Flows(self._ask_here, self._bridges, self._reply, token, self._promises.keep)
-        self._under_way: set[str] = set()
+        self._under_way: dict[str, int] = {}
         self._doubts_due: float | None = None
         self._clearing_doubts = False
         self._deferred: list[tuple[int, Request, Callable[[Reply], None]]] = []
@@ -142,10 +141,12 @@ class Service:
             return
         self._callers[number] = caller
         self._catch_up()
-        flow = self._flow_for(found, body, request)
-        if flow is not None:
-            self._flow(number, flow)
-            return
+        if dispatch.may_be_flow(found, reaches_others=bool(self._bridges.clusters())):
+            here = self._here(self._call(found.args, multicluster=found.multicluster))
+            flow = dispatch.flow_of(here, found, body, request)
+            if flow is not None:
+                self._flow(number, flow)
+                return
         assert operation.handler is not None, "what has no flow has a handler"
         try:
             call = self._call(found.args, operation, multicluster=found.multicluster)
@@ -159,27 +160,6 @@ class Service:
 
     def _here(self, call: Call) -> Here:
         return Here(call, frozenset(self._bridges.clusters()), self._under_way, self._now, self._bridges.shares_devices)
-
-    def _flow_for(self, found: Route, body: object, request: Request) -> Flow | None:
-        """What the call consists of, unless it is one change or query here."""
-        operation = found.operation
-        if operation.flow is None and not found.all_clusters and (found.alone or not self._bridges.clusters()):
-            return None
-        here = self._here(self._call(found.args, multicluster=found.multicluster))
-        if found.all_clusters:
-            return addressing.all_clusters(here, found, request)
-        if operation.call in ("VolumesReassign", "VolumesReassignWait"):
-            items = cast(attaching.Body, body)
-            if not attaching.concerns_others(here, items, multicluster=found.multicluster):
-                return None
-            return attaching.reassign(here, items, operation.call, multicluster=found.multicluster)
-        if found.multicluster and not found.alone and operation.call != "VolumeAcquire":
-            flow = addressing.multicluster(here, found, body, request)
-            if flow is not None:
-                return flow
-        if operation.flow is None:
-            return None
-        return cast(Flow, operation.flow(here) if operation.request is None else operation.flow(here, body))
 
     def _flow(self, number: int, flow: Flow) -> None:
         self._flows.start(number, flow)

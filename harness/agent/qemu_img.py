@@ -91,7 +91,7 @@ def is_missing(host: Host, file: str, image_format: ImageFormat, timeout: float)
     except NotFound:
         return True
     except InvalidParameter:
-        return False
+        pass
     return False
 
 

@@ -5,7 +5,8 @@ spec/cloudstack-plugin.md 4.1, 4.2, 4.10.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -99,7 +100,8 @@ class VolumeCreation:
                 global_id = self._make(operation, creation, pool, desc)
             made = msgspec.structs.replace(volume, path=device_path(global_id), size=size)
             if copy is not None and operation.step == "made":
-                self._fill(operation, made, copy)
+                with self._undone_by_errors(operation):
+                    copy(operation, made)
             self._operations.answer(operation)
         self._settler.wake()
         return made
@@ -213,21 +215,16 @@ class VolumeCreation:
             return pool.client.volume_create(msgspec.structs.replace(desc, name=name)).global_id
 
         try:
-            return creation.make(send, "made")
-        except Unknown:
-            raise
-        except Error as error:
-            try:
-                self._undo(operation)
-            except Error as cleanup:
-                report_also(error, cleanup, operation)
-            if isinstance(error, ObjectDoesNotExist):
-                raise _missing(pool, desc) from error
-            raise
+            with self._undone_by_errors(operation):
+                return creation.make(send, "made")
+        except ObjectDoesNotExist as error:
+            raise _missing(pool, desc) from error
 
-    def _fill(self, operation: Operation, empty: VolumeObject, copy: Callable[[Operation, VolumeObject], None]) -> None:
+    @contextmanager
+    def _undone_by_errors(self, operation: Operation) -> Iterator[None]:
+        """But not by `Unknown`, after which it goes on when it is asked for again."""
         try:
-            copy(operation, empty)
+            yield
         except Unknown:
             raise
         except Error as error:

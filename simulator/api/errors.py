@@ -45,5 +45,10 @@ def busy(descr: str) -> Refused:
     return Refused("busy", descr)
 
 
+def unavailable(descr: str) -> Refused:
+    """It may be otherwise soon."""
+    return Refused("unavailable", descr, transient=True)
+
+
 def scarce(descr: str) -> Refused:
     return Refused("insufficientResources", descr)

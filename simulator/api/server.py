@@ -23,9 +23,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from simulator.api import body, control, wire
+from simulator.api import body, control, errors, wire
 from simulator.api.calls import Calls, disconnected
-from simulator.api.errors import STATUS, Refused
+from simulator.api.errors import Refused
 from simulator.api.faults import Fault, Faults
 from simulator.api.log import Log, Served
 from simulator.api.suffering import Lost, suffer
@@ -112,7 +112,7 @@ class Application:
     def stop(self) -> None:
         """Answer everyone who waits, and whoever still calls, that the simulator stops."""
         self._stopping = True
-        self._calls.end(_refusal(_unavailable("The simulator stops")))
+        self._calls.end(wire.refusal(errors.unavailable("The simulator stops")))
         if self.log is not None:
             self.log.close()
 
@@ -181,21 +181,23 @@ class Application:
     async def _answer(self, http: HttpRequest, served: Served) -> Reply:
         ours = self.desk is not None and self.desk.serves(served.path)
         if http.method not in ("GET", "POST") and not ours:
-            return _refusal(Refused("unknownCall", f"Calls are GET or POST, not {http.method}"), 405)
+            return wire.refusal(Refused("unknownCall", f"Calls are GET or POST, not {http.method}"), 405)
         if self._stopping or self._under_way + len(self._twins) > self._limits.waiting:
-            return _refusal(_unavailable("The simulator stops" if self._stopping else "Too many calls are under way"))
+            return wire.refusal(
+                errors.unavailable("The simulator stops" if self._stopping else "Too many calls are under way")
+            )
         query: bytes = http.scope["query_string"]
         try:
             content = await body.read(http, self._limits.body, self._limits.body_seconds) if body.comes(http) else b""
             if http.method == "GET":
                 content = _json_argument(query)
         except body.TooLarge as error:
-            return _refusal(Refused("invalidParam", str(error)), 413)
+            return wire.refusal(Refused("invalidParam", str(error)), 413)
         except TimeoutError:
             descr = f"The body did not come in {self._limits.body_seconds:g} s"
-            return _refusal(Refused("invalidParam", descr, transient=True), 408)
+            return wire.refusal(Refused("invalidParam", descr, transient=True), 408)
         except ValueError as error:
-            return _refusal(Refused("invalidParam", str(error)))
+            return wire.refusal(Refused("invalidParam", str(error)))
         served.keep(content)
         request = Request(http.method, served.path, content, _token(http))
         if self.desk is not None and ours:
@@ -220,12 +222,12 @@ class Application:
             return await suffer(fault, self.faults.statuses, _Struck(self, request, http, served))
         except TimeoutError:
             seconds = self._limits.call_seconds
-            return _refusal(Refused("timeout", f"Not done after {seconds:g} s; what was begun goes on"))
+            return wire.refusal(Refused("timeout", f"Not done after {seconds:g} s; what was begun goes on"))
         except (ClientDisconnect, asyncio.CancelledError, Lost):
             raise
         except Exception as error:  # a defect of ours is still answered in JSON
             _log.exception("call failed", verb=request.verb, path=request.path)
-            return _refusal(Refused("internalError", f"The simulator failed: {type(error).__name__}; see its log"))
+            return wire.refusal(Refused("internalError", f"The simulator failed: {type(error).__name__}; see its log"))
 
     def _aside(self, work: Coroutine[None, None, None]) -> None:
         twin = asyncio.create_task(work)
@@ -292,14 +294,6 @@ def _token(http: HttpRequest) -> str | None:
     if header.startswith("Storpool v1:"):  # as clients send it
         return header[len(_SCHEME) :].strip() or None
     return header[len(_SCHEME) :].strip() or None if header.lower().startswith(_SCHEME) else None
-
-
-def _unavailable(descr: str) -> Refused:
-    return Refused("unavailable", descr, transient=True)
-
-
-def _refusal(refused: Refused, status: int | None = None) -> Reply:
-    return Reply(status or STATUS[refused.name], wire.failure(refused))
 
 
 class Connection(HttpToolsProtocol):

@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from simulator.api.errors import Refused, invalid
+from simulator.api.errors import STATUS, Refused, invalid
 from simulator.api.operation import Operation
 from simulator.api.operations import BRIDGE, OPERATIONS
 from simulator.api.schema.requests import Nothing
+from simulator.ports import Reply
 
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     operation.method: msgspec.json.Decoder(Nothing if operation.request is None else operation.request, strict=False)
@@ -111,6 +112,11 @@ def error_name(body: bytes) -> str:
     """Of an answer that `failure` made; `unknown` of any other."""
     found = _ERROR_NAME.search(body[:200])
     return found[1].decode() if found else "unknown"
+
+
+def refusal(refused: Refused, status: int | None = None) -> Reply:
+    """With the status of the error's name, unless another is given."""
+    return Reply(status or STATUS.get(refused.name, 500), failure(refused))
 
 
 def _error(refused: Refused) -> _ErrorEnvelope:

@@ -12,7 +12,7 @@ import msgspec
 from simulator.api import errors
 from simulator.api.schema.answers import Ok
 from simulator.api.schema.requests import GroupSnapshotSpec, GroupSnapshotsSpec, Policy
-from simulator.api.schema.transfers import Answered, FetchDesc, Locate, VolumesGroupBackupDesc
+from simulator.api.schema.transfers import Answered, FetchDesc, ReconcileDesc, VolumesGroupBackupDesc
 from simulator.cluster import policy
 from simulator.cluster.effects import Fetch
 from simulator.cluster.plan import Call, Plan
@@ -108,20 +108,12 @@ def backup_begin(call: Call, body: VolumesGroupBackupDesc) -> Plan:
     return plan
 
 
-def reconcile(call: Call, body: Locate) -> Plan:
-    """The copy of a remote snapshot becomes its owner, as nobody else in this location is."""
-    return _reconciled(call, body.object, OWNER)
-
-
-def reconcile_as_copy(call: Call, body: Locate) -> Plan:
-    """Another cluster of this location owns it."""
-    return _reconciled(call, body.object, COPY)
-
-
-def _reconciled(call: Call, name: str, state: str) -> Plan:
-    found = call.state.snapshot(name)
+def reconcile(call: Call, body: ReconcileDesc) -> Plan:
+    """The copy of a remote snapshot becomes its owner, or one of the copies of whom owns it in this location."""
+    found = call.state.snapshot(body.snapshot)
     if call.now < found.recovering_until:
         raise errors.busy(f"Snapshot '{found.shown_name}' is still recovering from remote")
+    state = OWNER if body.owner else COPY
     if found.state in (OWNER, state):
         return Plan(Ok(), touches=(found.id,))
     return Plan(Ok(), [Put(msgspec.structs.replace(found, state=state))], touches=(found.id,))

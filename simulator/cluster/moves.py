@@ -227,7 +227,7 @@ def settled(call: Call, body: Moved) -> Plan:
 
 def arrived(call: Call, body: Moved) -> Answered:
     """`yes`: they came here from the asking cluster. `until` is not 0 while that is not decided."""
-    if str(body.move) in call.under_way:
+    if body.move in call.under_way.values():
         return Answered(until=call.now + call.settings.transfer_check_seconds)
     found = call.state.table(Arrival).get(body.move)
     return Answered(yes=found is not None and found.source == body.cluster and bool(found.global_ids))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from simulator.api.errors import Refused
@@ -28,8 +28,8 @@ class Call:
     """(all, free) bytes of the pool; only for operations that ask for it."""
     stored: Mapping[int, int] = field(default_factory=dict)
     """Bytes held by each object; only for operations that ask for it."""
-    under_way: Set[str] = frozenset()
-    """Global ids that are being taken over from other clusters."""
+    under_way: Mapping[str, int] = field(default_factory=dict)
+    """Numbers of the moves here that are not decided, by global id of what moves."""
     started: float = 0.0
     """Unix seconds at which the services started."""
 

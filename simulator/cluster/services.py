@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from simulator.api import errors
-from simulator.api.errors import Refused
 from simulator.api.schema.answers import (
     ClientConfigStatus,
     ClusterStatus,
@@ -40,7 +39,7 @@ def services_list(call: Call) -> ClusterStatus:
 def servers_list(call: Call) -> ClusterStatus:
     """An error when the cluster is not operational."""
     if not health.operational(call.state):
-        raise Refused("unavailable", "The cluster is not operational: too few servers run", transient=True)
+        raise errors.unavailable("The cluster is not operational: too few servers run")
     return servers_list_blocked(call)
 
 

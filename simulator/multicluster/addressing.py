@@ -28,7 +28,7 @@ def reached(here: Here, reference: str) -> Neighbour:
     if not found.bridged:
         raise errors.invalid(f"No bridge to cluster '{found.name}' is registered; use RemoteBridgeAdd")
     if found.cluster_id not in here.reached:
-        raise Refused("unavailable", f"Cluster '{found.name}' cannot be reached", transient=True)
+        raise errors.unavailable(f"Cluster '{found.name}' cannot be reached")
     return found
 
 
@@ -42,9 +42,9 @@ def remote_command(here: Here, reference: str, rest: str, request: Request) -> F
 def multicluster(here: Here, route: Route, body: object, request: Request) -> Flow | None:
     """How a MultiCluster call is answered that this cluster alone cannot answer; None when it can."""
     others = here.neighbours(own_location=True)
-    if not others:
-        return None
     call = route.operation.call
+    if not others or call == "VolumeAcquire":  # which brings the volume here, wherever it is
+        return None
     if call in _LISTS or call in _MAPS or call == _MIXED:
         return _everybody(route, request, others)
     if call == "SnapshotDelete":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -38,7 +37,7 @@ def clusters_at(here: Here, location: str) -> list[Neighbour]:
     found = here.neighbours(location=location)
     if not found:
         text = f"No cluster of location '{location}' can be reached: register it with a bridge, or see whether it runs"
-        raise Refused("unavailable", text, transient=True)
+        raise errors.unavailable(text)
     return found
 
 
@@ -131,10 +130,12 @@ def snapshots_remote_unexport(here: Here, body: SnapshotsRemoteUnexportDesc) -> 
         offers = yield from _offers(here, clusters, globalId=item.globalSnapshotId)
         if not offers:
             raise errors.missing(f"Snapshot exported by location '{item.location}':", "~" + item.globalSnapshotId)
-        done: dict[str, Any] = {"cluster": here.cluster_id, "globalId": item.globalSnapshotId}
-        for name, value in (("targetDeleteDate", item.targetDeleteDate), ("deleteAfter", item.deleteAfter)):
-            if value is not None:
-                done[name] = value
+        done = {
+            "cluster": here.cluster_id,
+            "globalId": item.globalSnapshotId,
+            "targetDeleteDate": item.targetDeleteDate,
+            "deleteAfter": item.deleteAfter,
+        }
         yield bridge(offers[0][0].cluster_id, "Done", done)
     return Ok(generation=here.call.state.generation)
 
@@ -147,7 +148,7 @@ def snapshot_reconcile(here: Here) -> Flow:
     for other in here.neighbours(own_location=True):
         got = yield bridge(other.cluster_id, "Locate", {"object": "~" + found.global_id})
         owned = owned or bool(got.data.get("owner"))
-    got = yield bridge("", "ReconcileAsCopy" if owned else "ReconcileAsOwner", {"object": name})
+    got = yield bridge("", "Reconcile", {"snapshot": name, "owner": not owned})
     return got.data
 
 

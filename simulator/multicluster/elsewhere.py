@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from simulator.api import errors, wire
 from simulator.api.paths import BRIDGE_BASE
 from simulator.ports import BlocksError, Contents, Reply, Request, Withdraw, nothing_waits
 
@@ -48,17 +49,16 @@ def call(endpoint: Endpoint, request: Request) -> Reply:
         response = connection.getresponse()
         answer = response.read(LARGEST + 1)
     except (OSError, http.client.HTTPException) as error:
-        return _unavailable(f"{endpoint.url} does not answer: {type(error).__name__}")
+        return _no_answer(f"{endpoint.url} does not answer: {type(error).__name__}")
     finally:
         connection.close()
     if len(answer) > LARGEST:
-        return _unavailable(f"{endpoint.url} answers with more than {LARGEST} bytes")
+        return _no_answer(f"{endpoint.url} answers with more than {LARGEST} bytes")
     return Reply(response.status, answer)
 
 
-def _unavailable(descr: str) -> Reply:
-    error = {"error": {"name": "unavailable", "descr": descr, "transient": True}}
-    return Reply(503, msgspec.json.encode(error))
+def _no_answer(descr: str) -> Reply:
+    return wire.refusal(errors.unavailable(descr))
 
 
 class Elsewhere:

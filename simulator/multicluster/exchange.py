@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from simulator.api import errors, wire
 from simulator.ports import (
     Blocks,
     BlocksError,
@@ -95,7 +96,7 @@ class Exchange:
         if joined is None and cluster in self._elsewhere.clusters():
             return self._elsewhere.submit(cluster, request, reply)
         if joined is None:
-            reply(Reply(503, _GONE))
+            reply(wire.refusal(errors.unavailable(f"Cluster {cluster} cannot be reached")))
             return nothing_waits
         number = joined.service.submit(Request(request.verb, request.path, request.body, joined.token), reply)
         return partial(joined.service.withdraw, number)
@@ -108,9 +109,6 @@ class Exchange:
         if joined is None or key is None:
             raise BlocksError(f"cluster {cluster} has no object {global_id}, or cannot be reached")
         return _BlockContents(joined.blocks, key)
-
-
-_GONE = b'{"error":{"name":"unavailable","descr":"The other cluster cannot be reached","transient":true}}'
 
 
 @dataclass(frozen=True, slots=True)

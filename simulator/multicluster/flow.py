@@ -56,8 +56,8 @@ class Here:
     """Its state is the current one, also after a question."""
     reached: frozenset[str]
     """Ids of the clusters that answer."""
-    under_way: set[str]
-    """Global ids that are being taken over from elsewhere."""
+    under_way: dict[str, int]
+    """Numbers of the moves here that are not decided, by global id of what moves."""
     now: Callable[[], float]
     """Unix seconds."""
     shares_devices: Callable[[str], bool]
@@ -131,6 +131,7 @@ class Flows:
             flow.close()
 
     def __len__(self) -> int:
+        """Flows that are not over."""
         return len(self._running)
 
     def _step(self, number: int, flow: Flow, answer: Got | Refused | None) -> None:

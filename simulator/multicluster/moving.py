@@ -49,9 +49,7 @@ def _move(here: Here, global_id: str, body: MoveToRemoteDesc) -> Generator[Ask, 
     if here.cluster_id == body.clusterId or here.call.settings.cluster_name == body.cluster:
         return Ok(generation=here.call.state.generation)
     target = reached(here, f"~{chosen_cluster(here.call.state, body).cluster_id}")
-    wanted = {"object": "~" + global_id, "source": here.cluster_id}
-    if body.onAttached is not None:
-        wanted["onAttached"] = body.onAttached
+    wanted = {"object": "~" + global_id, "source": here.cluster_id, "onAttached": body.onAttached}
     yield bridge(target.cluster_id, "Acquire", wanted)
     return Ok(generation=here.call.state.generation)
 
@@ -73,14 +71,10 @@ def take_over(
         if global_id in arrival.global_ids:
             yield from _settle(here, source, arrival.id)
             return
-    here.under_way.add(global_id)
-    move = 0
+    here.under_way[global_id] = 0
     try:
-        move = (yield bridge("", "Begin", {"source": source})).data["move"]
-        here.under_way.add(str(move))
-        depart = {"object": "~" + global_id, "to": here.cluster_id, "move": move}
-        if on_attached is not None:
-            depart["onAttached"] = on_attached
+        move = here.under_way[global_id] = (yield bridge("", "Begin", {"source": source})).data["move"]
+        depart = {"object": "~" + global_id, "to": here.cluster_id, "move": move, "onAttached": on_attached}
         try:
             departure = (yield bridge(source, "Depart", depart)).data
             yield bridge("", "Arrive", {"source": source, "move": move, "members": departure["members"]})
@@ -89,7 +83,7 @@ def take_over(
             raise
         yield from _settle(here, source, move)
     finally:
-        here.under_way.difference_update((global_id, str(move)))
+        here.under_way.pop(global_id, None)
 
 
 def _arrivals(here: Here) -> list[Arrival]:
@@ -125,7 +119,7 @@ def clear_doubts(here: Here) -> Flow:
     """Finish or undo the moves that were cut short; those of clusters that do not answer are left for the next time."""
     state = here.call.state
     for arrival in _arrivals(here):
-        if arrival.source not in here.reached or str(arrival.id) in here.under_way:
+        if arrival.source not in here.reached or arrival.id in here.under_way.values():
             continue
         if arrival.global_ids:
             yield from _settle(here, arrival.source, arrival.id)

@@ -14,6 +14,7 @@ from storpool import spapi
 
 from simulator.inprocess import TOKEN, ApiError, InProcess
 from simulator.ports import Request
+from simulator.settings import KnownCluster
 
 _driver = ""
 
@@ -37,6 +38,13 @@ def driver() -> str:
 def judge(method: str, raw: Any) -> None:
     """Hold `data` of an answer to the type that the bindings declare for the method."""
     getattr(spapi.Api, method).__globals__["returns"](raw)
+
+
+TWO_CLUSTERS = (
+    KnownCluster(cluster_id="aa.b", name="alpha", location="sofia"),
+    KnownCluster(cluster_id="aa.c", name="beta", location="sofia"),
+)
+"""Of one location."""
 
 
 class FakeResponse:

@@ -6,21 +6,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
+from core_rig import TWO_CLUSTERS
 
+from simulator.api import errors, wire
 from simulator.effects import Done as DoneCallback
 from simulator.effects import Work
-from simulator.inprocess import ApiError, InProcess
+from simulator.inprocess import ApiError, InProcess, connected
 from simulator.journal.memory import MemoryJournal
 from simulator.multicluster.exchange import Exchange
 from simulator.ports import Reply, Request, Withdraw, nothing_waits
-from simulator.settings import KnownCluster, Settings
 
 GIB = 1 << 30
-KNOWN = (
-    KnownCluster(cluster_id="aa.b", name="alpha", location="sofia"),
-    KnownCluster(cluster_id="aa.c", name="beta", location="sofia"),
-)
-DEAD = b'{"error":{"name":"unavailable","descr":"It died","transient":true}}'
+DEAD = wire.refusal(errors.unavailable("It died"))
 
 
 class Killed(BaseException):
@@ -54,18 +51,13 @@ class Apart(Exchange):
             return super()._deliver(cluster, request, reply)
         except Killed:
             self.leave(cluster)
-            reply(Reply(503, DEAD))
+            reply(DEAD)
             return nothing_waits
 
 
 class Pair:
     def __init__(self, exchange: Exchange) -> None:
-        self.here, self.there = (
-            InProcess(
-                Settings(cluster_id=one.cluster_id, cluster_name=one.name, known_clusters=KNOWN), exchange=exchange
-            )
-            for one in KNOWN
-        )
+        self.here, self.there = connected(*TWO_CLUSTERS, exchange=exchange)
         self.exchange = exchange
         self.both = (self.here, self.there)
         made = self.here.post("VolumeCreate", {"name": "v", "size": GIB})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from core_rig import Bindings
+from core_rig import TWO_CLUSTERS, Bindings
 
 from simulator.api.operations import NEWER, transfers
 from simulator.api.paths import BRIDGE_BASE
@@ -41,8 +41,7 @@ class Site:
 def site() -> Site:
     return Site(
         *connected(
-            KnownCluster(cluster_id="aa.b", name="alpha", location="sofia"),
-            KnownCluster(cluster_id="aa.c", name="beta", location="sofia"),
+            *TWO_CLUSTERS,
             KnownCluster(cluster_id="zz.b", name="gamma", location="varna"),
         )
     )

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import hypothesis.strategies as st
+from core_rig import TWO_CLUSTERS
 from hypothesis import given, settings
 
-from simulator.inprocess import ApiError, InProcess
+from simulator.api import errors, wire
+from simulator.inprocess import ApiError, InProcess, connected
 from simulator.multicluster.exchange import Exchange
 from simulator.ports import Reply, Request, Withdraw, nothing_waits
-from simulator.settings import KnownCluster, Settings
 
 GIB = 1 << 30
-KNOWN = (
-    KnownCluster(cluster_id="aa.b", name="alpha", location="sofia"),
-    KnownCluster(cluster_id="aa.c", name="beta", location="sofia"),
-)
-LOST = Reply(503, b'{"error":{"name":"unavailable","descr":"No answer","transient":true}}')
+LOST = wire.refusal(errors.unavailable("No answer"))
 MOVES = ("Depart", "Departed", "Stay", "Arrived", "Acquire")
 FATES = ("arrives", "arrives", "arrives", "request lost", "answer lost", "late", "twice")
 
@@ -54,13 +51,7 @@ class Unreliable(Exchange):
 class Clouds:
     def __init__(self, fates: list[str]) -> None:
         self.exchange = Unreliable(iter(fates))
-        self.both = [
-            InProcess(
-                Settings(cluster_id=one.cluster_id, cluster_name=one.name, known_clusters=KNOWN),
-                exchange=self.exchange,
-            )
-            for one in KNOWN
-        ]
+        self.both = connected(*TWO_CLUSTERS, exchange=self.exchange)
         self.volume = str(self.both[0].post("VolumeCreate", {"name": "v", "size": GIB})["globalId"])
         self.both[0].post("VolumeSnapshot/v", {"name": "s"})
         self.acknowledged = 0

@@ -16,18 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from simulator.blocks import loop, pool, throttle
+from simulator.inprocess import ApiError
 
 HERE = Path(__file__).parent
 TOKEN = "1234567890123456789"
 SECONDS = 30.0
-
-
-class ApiError(Exception):
-    def __init__(self, status: int, name: str, descr: str) -> None:
-        super().__init__(f"{status} {name}: {descr}")
-        self.status = status
-        self.name = name
-        self.descr = descr
 
 
 class Connection:

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from simulator_processes import ApiError, Running, eventually, zygote
+from simulator_processes import Running, eventually, zygote
 
 from simulator.blocks import loop
 from simulator.blocks.destroy import destroy
+from simulator.inprocess import ApiError
 
 pytestmark = pytest.mark.local
 MB = 1 << 20

@@ -20,12 +20,13 @@ from random import Random
 import msgspec
 import pytest
 from crash_clients import MARK_BYTES, Client, Known, Order, World, attach, delete, group, settle
-from simulator_processes import ApiError, Connection, Running, Zygote, eventually, pool_devices, rules, zygote
+from simulator_processes import Connection, Running, Zygote, eventually, pool_devices, rules, zygote
 
 from simulator.blocks import loop, pool, throttle
 from simulator.blocks.destroy import destroy
 from simulator.blocks.links import all_links
 from simulator.cluster.records import Aborted, Committed, JournalRecord, Prepared
+from simulator.inprocess import ApiError
 from simulator.journal.file import FileJournal
 
 pytestmark = [pytest.mark.local, pytest.mark.timeout(1800)]

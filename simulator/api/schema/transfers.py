@@ -223,6 +223,12 @@ class FetchDesc(Body, frozen=True, kw_only=True):
     backup: bool = False
 
 
+class ReconcileDesc(Body, frozen=True, kw_only=True):
+    snapshot: SnapshotRef
+    owner: bool
+    """Whether nobody else in this location owns it."""
+
+
 class Recovering(Body, frozen=True, kw_only=True):
     globalId: GlobalId
 
