@@ -1,7 +1,7 @@
 """Changing size, tier, StorPool template and limits of a volume (spec/cloudstack-plugin.md 4.15 and 4.26).
 
-All that changes on StorPool goes in one update, which StorPool carries out or refuses as a whole. A guest must never
-see more than the device has: it is told of a larger size last, and of a smaller one first.
+All that changes on StorPool goes in one update, which StorPool carries out or refuses as a whole. The guest is told
+after it, of a smaller size too: QEMU shows what the device has, and lets nobody show less.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ SECTOR = 512
 
 
 class Resizing:
-    """Resizes one volume. Steps: guest (told of a smaller size), update, tell, undo, settle.
+    """Resizes one volume. Steps: update, tell, undo, settle.
 
-    Undone is only what no guest has seen: a larger size that it was not told of, a smaller one that StorPool does not
-    have. While an update that was not answered may still arrive the operation stays open, and no other change is begun
+    Undone is only a larger size that no guest was told of; what was cut off is gone, so a smaller one is gone on with.
+    While an update that was not answered may still arrive the operation stays open, and no other change is begun
     that it would undo: a late shrink would cut off what was written since.
     """
 
@@ -117,8 +117,7 @@ class Resizing:
         }
         if kept is not None:
             data["settles"] = self._let_go(kept, data, payload)
-        step = "guest" if shrinks and payload.host_id is not None else "update"
-        return self._operations.begin(self.kind, subject, step, data)
+        return self._operations.begin(self.kind, subject, "update", data)
 
     def _let_go(self, kept: Operation, data: dict[str, str], payload: ResizePayload) -> str:
         """End an earlier change that is over, unless it may arrive again and do harm; until when it may."""
@@ -158,15 +157,6 @@ class Resizing:
         if operation.step == "undo":
             self._undo(operation, pool, payload)
             raise Error(operation.data["why"])
-        if operation.step == "guest":
-            try:
-                self._tell(operation, payload, payload.size, _from(operation))
-            except Unknown:
-                raise
-            except Error:
-                operation.undone()
-                raise
-            operation.advance("update")
         if operation.step == "update":
             try:
                 self._update(operation, pool, operation.data["new"])
@@ -177,7 +167,7 @@ class Resizing:
                 raise
             operation.advance("tell")
         try:
-            self._tell(operation, payload, payload.size, payload.size)
+            self._tell(operation, payload)
         except Unknown:
             raise
         except Error as error:
@@ -201,14 +191,11 @@ class Resizing:
             raise Unknown(str(error)) from cleanup
 
     def _undo(self, operation: Operation, pool: Pool, payload: ResizePayload) -> None:
-        """Everything as it was: on StorPool when that took the update, for the guest when it was told before."""
-        old = _from(operation)
+        """Everything as it was on StorPool, when that took the update."""
         if operation.data["undone"] == "tell":
             operation.note({"shrinks": "1"})
             if self._found_size(operation, pool) == payload.size:
                 self._update(operation, pool, operation.data["old"])
-        elif payload.size < old:
-            self._tell(operation, payload, old, old)
         if self._lost(operation):
             raise Unknown(f"{operation}: undone; an earlier update may still arrive")
         operation.undone()
@@ -229,15 +216,14 @@ class Resizing:
                     raise
                 raise Unknown(f"{error}; an earlier sending may still arrive") from error
 
-    def _tell(self, operation: Operation, payload: ResizePayload, size: int, device_size: int) -> None:
-        """Have the guest see `size`; after an error that is not `Unknown` it sees what it saw before."""
+    def _tell(self, operation: Operation, payload: ResizePayload) -> None:
+        """Have the guest see the new size; after an error that is not `Unknown` it sees what it saw before."""
         if payload.host_id is None:
             return
         command = StorPoolResizeVolumeCommand(
             vm_name=payload.vm_name,
             path=operation.data["path"],
-            size=size,
-            device_size=device_size,
+            size=payload.size,
             wait=TELL_WAIT,
         )
         lost: Unknown | None = None

@@ -72,7 +72,7 @@ class DettachCommand(Command, frozen=True, kw_only=True, tag="DettachCommand"):
 
 
 class StorPoolResizeVolumeCommand(Command, frozen=True, kw_only=True, tag="StorPoolResizeVolumeCommand"):
-    """Have the running guest see `size` bytes on the disk at `path`, once the device here has `device_size` bytes.
+    """Have the running guest see `size` bytes on the disk at `path`, once the device here has as many.
 
     A domain that does not run here is success: nobody has to be told. After an error that is not `Unknown` the guest
     sees what it saw before.
@@ -81,7 +81,6 @@ class StorPoolResizeVolumeCommand(Command, frozen=True, kw_only=True, tag="StorP
     vm_name: str
     path: str
     size: int
-    device_size: int
 
 
 class StorPoolModifyStoragePoolCommand(Command, frozen=True, kw_only=True, tag="StorPoolModifyStoragePoolCommand"):

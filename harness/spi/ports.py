@@ -120,7 +120,7 @@ class Hypervisor(Protocol):
         ...
 
     def resize_disk(self, name: str, target: str, size: int) -> None:
-        """Have QEMU look at the disk again and tell the guest that it has `size` bytes; the device must have as many.
+        """Have QEMU look at the disk again and tell the guest what the device has: `size` bytes, or refused.
 
         After `Unknown` it may be done later.
         """

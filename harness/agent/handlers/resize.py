@@ -27,7 +27,7 @@ def handle(tools: Tools, command: StorPoolResizeVolumeCommand) -> ResizeVolumeAn
         with tools.volumes([command.path], deadline.remaining):
             if tools.hypervisor.domains().get(command.vm_name) not in ON:
                 return ResizeVolumeAnswer(result=True, details=f"domain {command.vm_name} does not run here")
-            tools.adaptor.await_size(command.path, command.device_size, deadline.remaining)
+            tools.adaptor.await_size(command.path, command.size, deadline.remaining)
             _tell(tools, command)
     return ResizeVolumeAnswer(result=True, size=command.size)
 

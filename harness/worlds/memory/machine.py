@@ -262,11 +262,12 @@ class Machine:
         return found
 
     def resize(self, domain: ModelDomain, target: str, size: int) -> None:
-        """QEMU looks at the device again and tells the guest."""
+        """QEMU looks at the device again and tells the guest what that has, also when it is asked for less."""
         disk = self.disk(domain, target)
-        if size > (self.device_size(disk.source) or 0):
+        there = self.device_size(disk.source) or 0
+        if size > there:
             raise Error("internal error: unable to execute QEMU command 'block_resize': Cannot grow device files")
-        disk.size = size
+        disk.size = there
 
     def unplug(self, domain: ModelDomain, target: str) -> bool:
         """Ask the guest to let a disk go; whether libvirt shows it no more.

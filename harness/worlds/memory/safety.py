@@ -21,6 +21,8 @@ class Safety:
         self._names = {machine.client_id: machine.name for machine in machines}
         self._open: dict[int, int] = {}
         """Size of every object that somebody has open."""
+        self._least: dict[int, int] = {}
+        """The smallest that each was since it is open."""
         self.looks = 0
         """How often something was looked at."""
 
@@ -41,18 +43,21 @@ class Safety:
     def _object(self, key: int) -> tuple[str, str] | None:
         blocks = self._blocks
         openers = blocks.openers(key)
-        before = self._open.pop(key, None)
+        before, least = self._open.pop(key, None), self._least.pop(key, None)
         if not openers:
             # An object that is gone has no openers either; who had it open still looks at it.
             if before is not None and any(disk.key == key for m in self._machines for disk in m.open_disks()):
                 return "nothing that is open is deleted", f"object {key} is gone, and a running domain has it open"
             return None
         size = self._open[key] = blocks.size(key)
+        self._least[key] = size if least is None else min(size, least)
         seen = [disk.size for machine in self._machines for disk in machine.open_disks() if disk.key == key]
         if not seen and before is not None and before != size:
             return "nothing that a program writes changes its size", f"object {key} had {before} bytes, and has {size}"
-        if max(seen, default=0) > size:
-            return "no guest sees more than there is", f"object {key} has {size} bytes, a guest sees {max(seen)}"
+        if before is not None and least is not None and least <= size < min(before, max(seen, default=0)):
+            # To be cut smaller than it ever was is something that was asked for; this is a growth that is undone.
+            where = f"object {key} has {size} bytes again, and a guest was told of {max(seen)}"
+            return "no growth is taken back that a guest was told of", where
         if all(self._reads(client, key) for client in openers):
             return None
         if len(openers) > 1:
