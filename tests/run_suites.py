@@ -122,12 +122,22 @@ def local(limit: float) -> Count:
     if os.geteuid() != 0:
         print("  local: left out, it needs root")
         return NONE
+    take_abandoned_lab_down()
     tests = pytest("local", "local", limit)
     if tests.skipped:
         # Root on Linux can run all of it; what was skipped was not tested.
         tests = Count(tests.passed, tests.failed + tests.skipped)
     chosen = () if os.environ.get("SPLAB_COUNTS") == "full" else LOCAL_ROWS
     return tests + scenarios("local-rows", "local", limit, chosen)
+
+
+def take_abandoned_lab_down() -> None:
+    """One that a killed session left on this disk, with nothing of it alive, would keep every test's own lab out."""
+    from lab.local import abandoned, down
+
+    if (state := abandoned()) is not None:
+        print(f"  local: the lab of {state} has no process left; taking it down")
+        down(state)
 
 
 def faults(limit: float) -> Count:

@@ -59,6 +59,13 @@ def take_down(state: State, progress: Progress = silent) -> None:
         state.root.rmdir()
 
 
+def abandoned() -> Path | None:
+    """State directory of a lab that the machine remembers and of which nothing runs: everything of it was killed, or
+    the machine's disk outlived its processes. Its guests and agents are gone; its volumes are as they were."""
+    state = machine_lock.owner()
+    return state if state is not None and not cgroup.processes(folder_of("")) else None
+
+
 def _by_prefix(state: State) -> list[Entry]:
     """What carries the lab's names although the ledger may have been lost with the state directory."""
     found = [Entry(Kind.NETNS, name) for name in network.namespaces()]

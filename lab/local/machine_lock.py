@@ -11,7 +11,8 @@ from lab.errors import LabError
 
 LOCK = Path("/run/lock/splab.lock")
 OWNER = Path("/run/splab.owner")
-"""Holds the state directory of the lab that is up; gone after a reboot, as everything it speaks of."""
+"""Holds the state directory of the lab that is up. After a reboot gone with everything it speaks of, where /run is in
+memory; where it is on disk, `abandoned` tells."""
 
 LEDGER_COPY = Path("/run/splab.ledger")
 """A copy of that lab's ledger, for the case that its state directory is deleted under it."""
