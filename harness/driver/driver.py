@@ -9,6 +9,7 @@ from harness.driver.backup import SnapshotBackup
 from harness.driver.check_volume import CheckVolumes
 from harness.driver.deletion import Deletion
 from harness.driver.discard import Discards
+from harness.driver.exporting import VolumeExport
 from harness.driver.leaks import Leaks
 from harness.driver.motion import Motion
 from harness.driver.operations import Operation, Operations, log
@@ -22,6 +23,7 @@ from harness.driver.reverting import SnapshotReverting
 from harness.driver.seeding import TemplateSeeding
 from harness.driver.settling import Settler
 from harness.driver.snapshots import SnapshotTaking
+from harness.driver.templating import TemplateMaking
 from harness.driver.volumes import VolumeCreation
 from harness.spi.driver import DriverRecords, HostEndpoints, ResizePayload
 from harness.spi.errors import Error, MisuseError, NotFound, Unavailable, Unknown
@@ -63,12 +65,16 @@ class StorPoolDriver:
         leaks = Leaks(operations, records)
         self._reconciler = Reconciler(operations, pools, records, self._tags, orphans, leaks)
         seeding = TemplateSeeding(operations, pools, records, endpoints, discards, settler)
-        settler.add(self._volumes, self._snapshots, seeding)
+        templating = TemplateMaking(operations, pools, records, endpoints, discards, settler)
+        exporting = VolumeExport(operations, pools, records, endpoints, discards)
+        settler.add(self._volumes, self._snapshots, seeding, templating)
         backup = SnapshotBackup(operations, pools, records, endpoints)
         restoring = SnapshotRestoring(self._volumes, records, endpoints)
-        self._motion = Motion(pools, records, seeding, self._volumes, backup, restoring)
+        self._motion = Motion(pools, records, seeding, self._volumes, backup, restoring, templating, exporting)
         works: tuple[_Work, ...] = (
             seeding,
+            templating,
+            exporting,
             self._volumes,
             self._snapshots,
             self._deletion,

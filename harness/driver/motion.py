@@ -5,9 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from harness.driver.backup import SnapshotBackup
+from harness.driver.exporting import VolumeExport
 from harness.driver.pools import Pools, is_ours
 from harness.driver.restoring import SnapshotRestoring
 from harness.driver.seeding import TemplateSeeding
+from harness.driver.templating import TemplateMaking
 from harness.driver.volumes import VolumeCreation
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import InvalidParameter, NotFound
@@ -34,6 +36,8 @@ class Motion:
         volumes: VolumeCreation,
         backup: SnapshotBackup,
         restoring: SnapshotRestoring,
+        templating: TemplateMaking,
+        exporting: VolumeExport,
     ) -> None:
         self._pools = pools
         self._records = records
@@ -41,10 +45,15 @@ class Motion:
         self._volumes = volumes
         self._backup = backup
         self._restoring = restoring
+        self._templating = templating
+        self._exporting = exporting
 
     def can_copy(self, source: DataObject, destination: DataObject) -> bool:
         if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
             return is_ours(source.store) and destination.store.role is StoreRole.IMAGE
+        if is_ours(source.store) and destination.store is not None and destination.store.role is StoreRole.IMAGE:
+            to_volume = isinstance(source, VolumeObject) and isinstance(destination, VolumeObject)
+            return to_volume or (not isinstance(source, TemplateObject) and isinstance(destination, TemplateObject))
         if not is_ours(destination.store) or source.store is None:
             return False
         if isinstance(source, SnapshotObject) and source.store.role is StoreRole.IMAGE:
@@ -64,7 +73,13 @@ class Motion:
             return self._seeding.seed(source, destination)
         if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
             return self._backup.back_up(source, destination)
-        assert isinstance(destination, VolumeObject) and isinstance(source, TemplateObject | SnapshotObject)
+        if isinstance(destination, TemplateObject):
+            assert not isinstance(source, TemplateObject)
+            return self._templating.make(source, destination)
+        if isinstance(source, VolumeObject):
+            assert isinstance(destination, VolumeObject)
+            return self._exporting.export(source, destination)
+        assert isinstance(destination, VolumeObject)
         if isinstance(source, SnapshotObject) and source.store.role is StoreRole.IMAGE:
             return self._restoring.restore(source, destination)
         return self._clone(source, destination)

@@ -25,7 +25,7 @@ from harness.storpool import ObjectDoesNotExist, SnapshotSummary, VolumeSummary
 GRACE = "storpool.orphans.grace"
 _KINDS = {
     "volume": ("volume", "template", "check-volume-is-on-host"),
-    "snapshot": ("snapshot", "template", "delayDelete"),
+    "snapshot": ("snapshot", "template", "delayDelete", "temporary"),
 }
 """Values of the tag `cs` that this driver gives volumes and snapshots."""
 _NAME = re.compile(r"cs-(.+)-(?:volume|snapshot)")
@@ -205,7 +205,7 @@ def _subjects(cluster: StorPoolCluster, found: VolumeSummary) -> list[str]:
     """Subjects under which operations of this driver work on such an object."""
     uuid = found.tags.get("uuid", "")
     if found.tags.get("cs") == "template":
-        return [f"template:{uuid}@pool:{pool.id}" for pool in cluster.pools]
+        return [f"template:{uuid}", *(f"template:{uuid}@pool:{pool.id}" for pool in cluster.pools)]
     return [f"{found.tags.get('cs')}:{uuid}"] if uuid else []
 
 

@@ -12,7 +12,15 @@ from typing import Protocol
 import msgspec
 
 from harness.spi.commands import AnyAnswer, AnyCommand
-from harness.spi.inventory import CacheRecord, Finding, Inventory, SnapshotRecord, VmRecord, VolumeRecord
+from harness.spi.inventory import (
+    CacheRecord,
+    Finding,
+    Inventory,
+    MirrorRecord,
+    SnapshotRecord,
+    VmRecord,
+    VolumeRecord,
+)
 from harness.spi.objects import DataObject, DataStore, Host, SnapshotObject, VolumeObject
 from harness.spi.ports import Endpoint
 
@@ -53,6 +61,8 @@ class PrimaryDataStoreDriver(Protocol):
         Pool snapshot to image store writes its backup to the new file `destination.path`, and leaves it on the pool.
         After an error part of the file may be there, and after `Unknown` it may still be written to.
         Image store snapshot to volume copies the backup onto a new volume.
+        Volume, or pool snapshot, to template makes a StorPool snapshot of the template's (the answer's `mirror`), and
+        copies that to the new file `destination.path`; volume to volume on an image store copies to that file, too.
         """
         ...
 
@@ -265,6 +275,10 @@ class DriverRecords(Protocol):
 
     def template_known(self, uuid: str) -> bool:
         """Whether there is, or was, such a template."""
+        ...
+
+    def template_mirror(self, uuid: str) -> MirrorRecord | None:
+        """The template on its image store; None when these records never had it."""
         ...
 
     def template_cache(self, template_id: int, pool_id: int) -> CacheRecord | None:

@@ -23,7 +23,15 @@ from harness.spi.commands import (
 )
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Conflict, Dead, Unavailable, Unknown
-from harness.spi.inventory import CacheRecord, HostRecord, Inventory, SnapshotRecord, VmRecord, VolumeRecord
+from harness.spi.inventory import (
+    CacheRecord,
+    HostRecord,
+    Inventory,
+    MirrorRecord,
+    SnapshotRecord,
+    VmRecord,
+    VolumeRecord,
+)
 from harness.spi.objects import (
     DataStore,
     ImageFormat,
@@ -133,6 +141,7 @@ class FakeRecords:
         """By uuid, as `snapshots` and `vms`; those that are removed too."""
         self.snapshots: dict[str, SnapshotRecord] = {}
         self.known_templates: set[str] = set()
+        self.mirrors: dict[str, MirrorRecord] = {}
         self.vms: dict[str, VmRecord] = {}
         self.hosts: list[HostRecord] = []
         self.after_inventory: Callable[[], object] = lambda: None
@@ -243,6 +252,9 @@ class FakeRecords:
 
     def template_known(self, uuid: str) -> bool:
         return uuid in self.known_templates
+
+    def template_mirror(self, uuid: str) -> MirrorRecord | None:
+        return self.mirrors.get(uuid)
 
     def template_cache(self, template_id: int, pool_id: int) -> CacheRecord | None:
         found = [entry for entry in self._caches() if (entry.template_id, entry.pool_id) == (template_id, pool_id)]

@@ -10,6 +10,7 @@ import msgspec
 
 from harness.cloudstack.api import (
     async_jobs,
+    extraction,
     infrastructure,
     offerings,
     resize,
@@ -17,6 +18,7 @@ from harness.cloudstack.api import (
     signature,
     snapshots,
     storage,
+    template_creation,
     templates,
     vms,
     volumes,
@@ -84,7 +86,7 @@ class ApiReply:
 
 def _table() -> dict[str, Command]:
     modules = (async_jobs, infrastructure, offerings, resize, resources, snapshots, storage, templates, vms, volumes)
-    commands = [command for module in modules for command in module.COMMANDS]
+    commands = [command for module in (*modules, extraction, template_creation) for command in module.COMMANDS]
     commands.append(list_apis(lambda: COMMANDS))
     return {command.name.lower(): command for command in commands}
 

@@ -18,11 +18,20 @@ from harness.cloudstack.records.rows import (
     SnapshotStore,
     Template,
     TemplatePool,
+    TemplateStore,
     Vm,
     Volume,
 )
 from harness.cloudstack.records.store import Transaction
-from harness.spi.inventory import CacheRecord, HostRecord, Inventory, SnapshotRecord, VmRecord, VolumeRecord
+from harness.spi.inventory import (
+    CacheRecord,
+    HostRecord,
+    Inventory,
+    MirrorRecord,
+    SnapshotRecord,
+    VmRecord,
+    VolumeRecord,
+)
 from harness.spi.objects import NAME_PREFIX, PATH_PREFIX, StoreRole
 
 _PATHS = " UNION ALL ".join(
@@ -32,6 +41,7 @@ _PATHS = " UNION ALL ".join(
         "SELECT local_path FROM template_spool_ref",
         "SELECT install_path FROM template_spool_ref",
         "SELECT install_path FROM template_store_ref",
+        "SELECT local_path FROM template_store_ref",
         *(f"SELECT value FROM {table}" for table in DETAIL_TABLES),
     )
 )
@@ -100,6 +110,16 @@ def cache(tx: Transaction, row: TemplatePool) -> CacheRecord:
         pool_id=row.pool_id,
         state=row.state,
         path=row.local_path or row.install_path,
+    )
+
+
+def mirror(tx: Transaction, row: Template) -> MirrorRecord:
+    ref = tx.find(TemplateStore, template_id=row.id)
+    return MirrorRecord(
+        uuid=row.uuid,
+        removed=row.removed is not None,
+        state=None if ref is None else ref.state,
+        path=None if ref is None else ref.local_path,
     )
 
 

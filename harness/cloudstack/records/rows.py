@@ -41,6 +41,7 @@ from harness.cloudstack.records.object_rows import (
     TemplateStore,
     Vm,
     Volume,
+    VolumeStore,
 )
 from harness.cloudstack.records.row import Row
 
@@ -63,6 +64,7 @@ ROWS: tuple[type[Row], ...] = (
     Vm,
     Nic,
     Volume,
+    VolumeStore,
     Snapshot,
     SnapshotStore,
     AsyncJob,
@@ -123,5 +125,6 @@ __all__ = [
     "User",
     "Vm",
     "Volume",
+    "VolumeStore",
     "Zone",
 ]
