@@ -30,7 +30,7 @@ DOWNLOAD_WAIT = "primary.storage.download.wait"
 class TemplateSeeding:
     """Copies an image onto a volume, snapshots it, and deletes the volume.
 
-    A template that StorPool has the bytes of, because it was made there, is taken from its mirror, and nothing is copied.
+    A template that was made on StorPool is taken from its mirror, and nothing is copied.
 
     Steps: create, made, copy (the agent was asked), copied, snapped, answered; undo. A copy whose end is unknown is
     never trusted or repeated on the same volume: qemu-img may still be writing there. The volume is discarded once

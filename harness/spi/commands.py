@@ -112,7 +112,7 @@ class StorPoolBackupSnapshotCommand(Command, frozen=True, kw_only=True, tag="Sto
 class StorPoolBackupTemplateFromSnapshotCommand(
     Command, frozen=True, kw_only=True, tag="StorPoolBackupTemplateFromSnapshotCommand"
 ):
-    """As `StorPoolBackupSnapshotCommand`, into the qcow2 of a template. `source.path` is that of a StorPool snapshot."""
+    """As `StorPoolBackupSnapshotCommand`, for a template. `source.path` is that of a StorPool snapshot."""
 
     source: VolumeObject | SnapshotObject
     destination: TemplateObject

@@ -67,7 +67,7 @@ class CacheRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MirrorRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of `template_store_ref`, or a template without one; `path` is that of the StorPool snapshot with its bytes."""
+    """A row of `template_store_ref`, or a template without one; `path` is that of the StorPool snapshot."""
 
     uuid: str
     removed: bool

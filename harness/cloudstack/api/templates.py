@@ -156,7 +156,8 @@ def _url(url: str) -> str:
 FIELDS = (
     "id:string name:string displaytext:string format:string hypervisor:string ispublic:boolean isfeatured:boolean"
     " isextractable:boolean isready:boolean status:string templatetype:string crossZones:boolean size:long"
-    " physicalsize:long checksum:string ostypeid:string ostypename:string zoneid:string zonename:string created:date removed:date sourcetemplateid:string"
+    " physicalsize:long checksum:string ostypeid:string ostypename:string zoneid:string zonename:string created:date"
+    " removed:date sourcetemplateid:string directdownload:boolean"
     " account:string domain:string domainid:string tags:set"
 )
 

@@ -114,16 +114,12 @@ class ExtractionManager:
     def _copied(self, volume: Volume, ref: VolumeStore, made: VolumeObject) -> VolumeStore:
         with self._context.records.transaction("volume copied") as tx:
             tx.transition(volume, VolumeEvent.OPERATION_SUCCEEDED)
-            return tx.transition(
-                ref, StoreRefEvent.OPERATION_SUCCEEDED, download_state="DOWNLOADED", size=made.size
-            )
+            return tx.transition(ref, StoreRefEvent.OPERATION_SUCCEEDED, download_state="DOWNLOADED", size=made.size)
 
     def _publish(self, ref: VolumeStore) -> str:
         with self._context.records.read() as tx:
             store = objects.image_store(tx, ref.store_id)
-        command = CreateEntityDownloadURLCommand(
-            store=store, path=ref.install_path, token=ref.token, wait=PUBLISH_WAIT
-        )
+        command = CreateEntityDownloadURLCommand(store=store, path=ref.install_path, token=ref.token, wait=PUBLISH_WAIT)
         answer = ask(self._context.secondary, command)
         if not isinstance(answer, CreateEntityDownloadURLAnswer):
             raise Error(f"{self._context.secondary.name} did not say where the volume can be downloaded")

@@ -105,7 +105,7 @@ class _Server(ThreadingHTTPServer):
             with self._guard:
                 self._open -= 1
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's signature
         _log.info("download of %s ended early", client_address[0])
 
 

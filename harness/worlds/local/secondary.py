@@ -19,7 +19,7 @@ _READ = (
 """qemu-img counts from the beginning of the disk, not from what it skips."""
 _NOTHING = 22
 _DOWNLOAD = (
-    "image=$(mktemp) && file=$(mktemp) && trap 'rm -f \"$image\" \"$file\"' EXIT && "
+    'image=$(mktemp) && file=$(mktemp) && trap \'rm -f "$image" "$file"\' EXIT && '
     'curl --silent --show-error --fail --output "$image" "$0" && '
     'qemu-img dd -f qcow2 -O raw "bs=$1" "skip=$2" "count=$3" "if=$image" "of=$file" && cat "$file"'
 )

@@ -22,7 +22,6 @@ from harness.spi.errors import Error, InvalidParameter, NotFound, Unavailable
 from harness.spi.runtime import Runtime
 from harness.worlds.memory.image import ImageError, read_image
 
-
 DIRECTORIES = ("snapshots", "template/tmpl/2", "volumes")
 """Those that are always there: QEMU's NFS client makes none."""
 WEB = "http://secondary"
