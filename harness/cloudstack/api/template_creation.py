@@ -90,8 +90,8 @@ COMMANDS: tuple[Command, ...] = (
         "template",
         "name:string* ostypeid:uuid* volumeid:uuid snapshotid:uuid virtualmachineid:uuid displaytext:string"
         " bits:integer isfeatured:boolean ispublic:boolean isextractable:boolean requireshvm:boolean"
-        " passwordenabled:boolean sshkeyenabled:boolean isdynamicallyscalable:boolean url:string templatetag:string arch:string details:map"
-        " zoneid:uuid account:string domainid:uuid projectid:uuid",
+        " passwordenabled:boolean sshkeyenabled:boolean isdynamicallyscalable:boolean url:string"
+        " templatetag:string arch:string details:map zoneid:uuid account:string domainid:uuid projectid:uuid",
         templates.FIELDS,
         fill,
         create,
