@@ -82,6 +82,7 @@ def _serves(world: World, made: Json) -> None:
     """A volume made from it has its bytes."""
     vm = steps.deploy(world, str(made["id"]))
     _marked(world, looks.global_id(steps.root_volume(world, str(vm["id"]))))
+    steps.expunge(world, vm)
 
 
 def _on_both(world: World, subject: Subject) -> None:
@@ -187,6 +188,8 @@ def _unused(world: World) -> Subject:
     made = steps.template(world)
     steps.expunge(world, steps.deploy(world, str(made["id"])))
     subject.template_id = str(made["id"])
+    (cached,) = looks.template_snapshots(world, subject.template_id)
+    subject.names = (str(cached["globalId"]),)
     return subject
 
 
@@ -194,10 +197,11 @@ def _collect(world: World, subject: Subject) -> None:
     """Raises when the setting could not be changed."""
     world.cloud.call("updateConfiguration", name=templates.INTERVAL, value="1")
     try:
-        assert isinstance(world, MemoryWorld), "there a look too many would be one more point to strike"
+        # A look through the API would be one more point to strike.
+        assert isinstance(world, MemoryWorld), "only there can be looked without asking"
         for _ in range(int(COLLECT_SECONDS / ROUNDS_SECONDS)):
             world.simulation.main.sleep(ROUNDS_SECONDS)
-            if not _cached(world, {"id": subject.template_id}):
+            if subject.names[0] not in world.processes.storpool().object_keys():
                 break
     finally:
         world.wait_until("the setting is put back", lambda: _put_back(world), COLLECT_SECONDS)

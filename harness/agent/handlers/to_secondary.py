@@ -47,7 +47,7 @@ def handle(tools: Tools, command: ToSecondary) -> CopyCmdAnswer:
 
 def _check(image: qemu_img.ImageInfo, file: str, size: int) -> None:
     if image.virtual_size != size:
-        raise Unavailable(f"{file} became a disk of {image.virtual_size} bytes, but {size} were to be copied")
+        raise Unavailable(f"{file} became a disk of {image.virtual_size} bytes, but the snapshot has {size}")
 
 
 def _detach(tools: Tools, path: str, operation: Operation) -> str:
