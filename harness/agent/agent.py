@@ -18,6 +18,7 @@ from harness.agent.deadline import Deadline
 from harness.agent.handlers import (
     attach,
     dettach,
+    direct_download,
     download_template,
     modify_pool,
     ping,
@@ -36,7 +37,9 @@ from harness.spi.commands import (
     AnyAnswer,
     AnyCommand,
     AttachCommand,
+    CheckUrlCommand,
     DettachCommand,
+    DirectDownloadCommand,
     PingCommand,
     StartCommand,
     StopCommand,
@@ -130,6 +133,10 @@ class Agent:
                 return resize.handle(self._tools, command)
             case StorPoolModifyStoragePoolCommand():
                 return modify_pool.handle(self._tools, command)
+            case CheckUrlCommand():
+                return direct_download.check(self._tools, command)
+            case DirectDownloadCommand():
+                return direct_download.handle(self._tools, command)
             case StorPoolDownloadTemplateCommand():
                 return download_template.handle(self._tools, command)
             case (
@@ -159,7 +166,7 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return command.vm_name, (command.path,)
         case StorPoolModifyStoragePoolCommand():
             return None, (command.volume_path,)
-        case StorPoolDownloadTemplateCommand():
+        case StorPoolDownloadTemplateCommand() | DirectDownloadCommand():
             return None, (command.destination.path,) if command.destination.path is not None else ()
         case (
             StorPoolBackupSnapshotCommand()

@@ -41,13 +41,15 @@ class Kind(enum.StrEnum):
     DOWNLOAD = "download"
     BACKUP = "backup"
     """Of a snapshot: a program reads from the device, and writes to a file of the image store."""
+    DIRECT_DOWNLOAD = "direct-download"
+    """Programs fetch an image to a file of this host, and write it to the device."""
     CHECK = "check"
     """Of the pool, with its check volume."""
     LATE_ATTACH = "late-attach"
     """No command: an attachment that StorPool may make later, because the answer was lost."""
 
 
-COPIES = (Kind.DOWNLOAD, Kind.BACKUP)
+COPIES = (Kind.DOWNLOAD, Kind.BACKUP, Kind.DIRECT_DOWNLOAD)
 """A program does the work, and goes on when the agent dies; it is found by the record's own id."""
 FORWARD_ONLY = (Kind.STOP, Kind.DETTACH)
 """Never undone: what of it is left, the same command does when it is sent again."""

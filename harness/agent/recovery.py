@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from harness.agent.adaptor import is_storpool_path
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import read_disks
+from harness.agent.fetching import file_of
 from harness.agent.operations import COPIES, Kind, Record, Step
 from harness.agent.tools import Tools
 from harness.spi.errors import Conflict, Error, MisuseError, NotFound, Unavailable
@@ -144,6 +145,8 @@ class Recovery:
                 return
             if record.kind in COPIES:
                 tools.host.end_programs(record.id, timeout=min(PROGRAM_SECONDS, deadline.remaining))
+            if record.kind is Kind.DIRECT_DOWNLOAD:
+                tools.host.remove(file_of(tools, record.id))
             released = self._release(record, list(paths), deadline)
             if off and released and record.vm is not None:
                 tools.hypervisor.undefine(record.vm)

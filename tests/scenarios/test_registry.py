@@ -13,7 +13,7 @@ from harness.run import select
 from scenarios.registry import load, scenario
 from scenarios.table import ROWS
 
-BUILT = {2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 22, 23, "bypass", "cache"}
+BUILT = {2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 22, 23, "bypass", "cache", "direct-download"}
 
 
 def test_the_table_has_23_rows_and_11_extras() -> None:

@@ -20,6 +20,7 @@ _STATUS = {
     "DOWNLOADED": "Download Complete",
     "DOWNLOAD_IN_PROGRESS": "Downloading",
     "NOT_DOWNLOADED": "Not downloaded",
+    "BYPASSED": "Bypassed Secondary Storage",
 }
 
 
@@ -30,7 +31,8 @@ def register_template(services: Services, request: Request) -> list[Json]:
         raise ApiError(PARAMETER, f"Unsupported format {request.need('format')[:64]}: KVM templates here are QCOW2")
     if request.need("hypervisor").upper() != "KVM":
         raise ApiError(PARAMETER, f"Unsupported hypervisor {request.need('hypervisor')[:64]}: KVM only")
-    uuid = services.runtime.uuid()
+    uuid, direct = services.runtime.uuid(), request.flag("directdownload")
+    size = services.templates.direct_size(_direct_url(url)) if direct else 0
     with services.records.transaction("template registered") as tx:
         place = optional(tx, Zone, request, "zoneid") or zone(tx)
         os_type = optional(tx, GuestOs, request, "ostypeid") or tx.get(GuestOs, 1)
@@ -45,30 +47,32 @@ def register_template(services: Services, request: Request) -> list[Json]:
                 format=ImageFormat.QCOW2,
                 url=url,
                 checksum=request.text("checksum"),
-                size=0,
+                size=size,
                 guest_os_id=os_type.id,
                 public=request.flag("ispublic"),
                 featured=request.flag("isfeatured"),
                 extractable=request.flag("isextractable"),
                 state="Active",
                 created=tx.now,
+                direct_download=direct,
             )
         )
         tx.insert(
             TemplateStore(
                 store_id=store.id,
                 template_id=row.id,
-                state=StoreRefState.ALLOCATED,
-                download_state="NOT_DOWNLOADED",
+                state=StoreRefState.READY if direct else StoreRefState.ALLOCATED,
+                download_state="BYPASSED" if direct else "NOT_DOWNLOADED",
                 download_pct=0,
                 error_str=None,
-                install_path=f"template/tmpl/2/{row.id}/{uuid}.qcow2",
-                size=0,
+                install_path="" if direct else f"template/tmpl/2/{row.id}/{uuid}.qcow2",
+                size=size,
                 physical_size=0,
             )
         )
         shown = template(tx, row, owner(tx))
-    services.jobs.background(f"download of template {row.id}", lambda: services.templates.fetch(row.id))
+    if not direct:
+        services.jobs.background(f"download of template {row.id}", lambda: services.templates.fetch(row.id))
     return [shown]
 
 
@@ -124,6 +128,7 @@ def template(tx: Transaction, row: Template, common: Json) -> Json:
         zonename=place.name,
         created=time(row.created),
         removed=time(row.removed),
+        directdownload=row.direct_download,
         sourcetemplateid=_source_template(tx, row),
         tags=tags_of(tx, "Template", row.uuid),
     )
@@ -144,6 +149,15 @@ def _deletable(services: Services, request: Request) -> int:
             PARAMETER, f"Unable to delete template with id: {row.uuid} as VM instances: [{names}] are using it"
         )
     return row.id
+
+
+def _direct_url(url: str) -> str:
+    """Hosts have no directories that a file URL could name."""
+    if urlsplit(url).scheme.lower() == "file":
+        raise ApiError(
+            PARAMETER, "Unsupported scheme for url of a direct download: http://host/path, https://host/path"
+        )
+    return url
 
 
 def _url(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,8 +29,13 @@ class Files(Protocol):
         """Raises `Unavailable`. Unless it is `new`, the file must be there: whoever deletes it ends the writing."""
         ...
 
+    def page(self, url: str) -> bytes | None:
+        """What a web server has at the URL."""
+        ...
+
 
 COPY_SECONDS = 12.0
+SUMS = ("md5sum", "sha1sum", "sha224sum", "sha256sum", "sha384sum", "sha512sum")
 END_POLL_SECONDS = 0.05
 
 _INFO_OPTIONS = {"-f": True, "--output=json": False}
@@ -67,6 +73,7 @@ class ModelHost:
         what = f"{self._machine.name}: remove from {posixpath.dirname(path)}"
         self._runtime.point("commit", what)
         self._machine.files.pop(path, None)
+        self._machine.images.pop(path, None)
         self._runtime.point("commit", f"{what}, done")
 
     def list_directory(self, path: str) -> tuple[str, ...]:
@@ -88,15 +95,17 @@ class ModelHost:
         self,
         argv: Sequence[str],
         *,
-        stdin: bytes = b"",  # noqa: ARG002 - the port's signature
+        stdin: bytes = b"",
         timeout: float,
         operation: str | None = None,
     ) -> CommandResult:
-        """qemu-img info and convert. Any other program is refused, as is a format that is not given.
+        """qemu-img info and convert, curl and sums. Any other program is refused, as is a format that is not given.
 
         A copy takes `COPY_SECONDS` and goes on when the agent dies, as any program does.
         """
         arguments = tuple(argv)
+        if arguments[0] in ("curl", "sh", *SUMS):
+            return self._fetching(arguments, stdin, operation, timeout)
         if arguments[:2] not in (("qemu-img", "info"), ("qemu-img", "convert")):
             raise Unavailable(f"the model host {self._machine.name} has no program for {' '.join(arguments[:2])}")
         self._runtime.point("effect-begin", f"{self._machine.name}: {' '.join(arguments[:2])}")
@@ -110,6 +119,40 @@ class ModelHost:
             return CommandResult(arguments, 1, b"", f"qemu-img: {error}\n".encode())
         self._runtime.point("effect-end", f"{self._machine.name}: {' '.join(arguments[:2])}")
         return CommandResult(arguments, 0, output, b"")
+
+    def _fetching(
+        self, arguments: tuple[str, ...], stdin: bytes, operation: str | None, timeout: float
+    ) -> CommandResult:
+        self._runtime.point("effect-begin", f"{self._machine.name}: {arguments[0]}")
+        try:
+            output = self._fetched(arguments, stdin, operation, timeout)
+        except _Failed as error:
+            return CommandResult(arguments, 22, b"", f"curl: (22) {error}\n".encode())
+        self._runtime.point("effect-end", f"{self._machine.name}: {arguments[0]}")
+        return CommandResult(arguments, 0, output, b"")
+
+    def _fetched(self, arguments: tuple[str, ...], stdin: bytes, operation: str | None, timeout: float) -> bytes:
+        images = self._machine.images
+        if arguments[0] in SUMS:
+            method = arguments[0].removesuffix("sum")
+            digest = hashlib.new(method, images[arguments[1]], usedforsecurity=False).hexdigest()
+            return f"{digest}  {arguments[1]}\n".encode()
+        if any("://" in argument for argument in arguments):
+            raise _Failed("refused: a URL may hold a secret, which everybody sees in the arguments of a program")
+        content = self._files.page(stdin.decode().removeprefix('url = "').rstrip('"\n'))
+        if content is None:
+            raise _Failed("The requested URL returned error: 404")
+        if arguments[0] == "sh":
+            return content[: int(arguments[3])]
+        file = arguments[arguments.index("--output") + 1]
+
+        def download(program: ModelProgram) -> None:
+            images[file] = content[: len(content) // 2]
+            if not program.killed.wait(COPY_SECONDS / 2):
+                images[file] = content
+
+        self._run_copy(download, operation, timeout)
+        return b""
 
     def _info(self, call: _Call) -> bytes:
         file = call.operand(0, 1)
@@ -203,6 +246,8 @@ class ModelHost:
             raise _Failed(f"Could not open '{file}': {error}") from error
 
     def _content(self, file: str) -> bytes:
+        if file in self._machine.images:
+            return self._machine.images[file]
         key = self._machine.key(file)
         if key is None:
             return self._files.read(file)
