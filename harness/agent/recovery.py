@@ -146,7 +146,7 @@ class Recovery:
             if record.kind in COPIES:
                 tools.host.end_programs(record.id, timeout=min(PROGRAM_SECONDS, deadline.remaining))
             if record.kind is Kind.DIRECT_DOWNLOAD:
-                tools.host.remove(file_of(tools, record.id))
+                tools.host.remove(file_of(tools.config, record.id))
             released = self._release(record, list(paths), deadline)
             if off and released and record.vm is not None:
                 tools.hypervisor.undefine(record.vm)

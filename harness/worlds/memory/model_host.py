@@ -105,7 +105,7 @@ class ModelHost:
         A copy takes `COPY_SECONDS` and goes on when the agent dies, as any program does.
         """
         arguments = tuple(argv)
-        if arguments[0] in ("curl", *SUMS) or arguments[:3] == ("sh", "-c", HEAD_SCRIPT):
+        if (arguments and arguments[0] in ("curl", *SUMS)) or arguments[:3] == ("sh", "-c", HEAD_SCRIPT):
             return self._fetching(arguments, stdin, operation, timeout)
         if arguments[:2] not in (("qemu-img", "info"), ("qemu-img", "convert")):
             raise Unavailable(f"the model host {self._machine.name} has no program for {' '.join(arguments[:2])}")
