@@ -4,8 +4,8 @@ A mutant is a file NAME.patch in tests/mutants: lines `key: value`, then a unifi
 
     title     what the code does wrong with it
     weakness  number in spec/cloudstack-plugin.md section 10, or the rule that it breaks
-    kills     where it shows: operations and faults of `splab faults` (4.hot, 4.hot:answer-lost, 4.hot:answer-lost@2), so
-              many first seeds of `splab explore` (explore:200), scenarios in memory (run:15.shrink) or tests
+    kills     where it shows: operations and faults of `splab faults` (4.hot, 4.hot:answer-lost, 4.hot:answer-lost@2),
+              so many first seeds of `splab explore` (explore:200), scenarios in memory (run:15.shrink) or tests
               (pytest:tests/FILE.py::NAME)
     because   regular expression that is found in why a case did not hold
 

@@ -25,6 +25,7 @@ from harness.explore.run import run
 from harness.faults import matrix
 from harness.faults.matrix import Case
 from harness.recording import Recorder
+from harness.report.stream import Event
 from harness.run import Verdict
 from harness.run import judge as judge_scenario
 from harness.worlds.memory.world import MemoryWorld
@@ -40,7 +41,8 @@ def cases(word: str) -> Iterator[tuple[str, Callable[[], str]]]:
     """What each is called, and what tells why it did not hold, or "".
 
     A word is an operation, one kind of fault at it (`4.hot:answer-lost`), one case (`4.hot:answer-lost@2`), a number
-    of seeds (`explore:200`), a scenario (`run:15.shrink`) or a test (`pytest:tests/FILE.py::NAME`). A kind is better than one case: a message more or less, and `@2` is another point.
+    of seeds (`explore:200`), a scenario (`run:15.shrink`) or a test (`pytest:tests/FILE.py::NAME`). A kind is better
+    than one case: a message more or less, and `@2` is another point.
     """
     operation, colon, fault = word.partition(":")
     if operation == EXPLORE:
@@ -74,11 +76,15 @@ def played(case_id: str) -> str:
     case = next((case for case in load() if case.id == case_id), None)
     assert case is not None, f"{case_id}: there is no such scenario"
     world, verdict = MemoryWorld(SEED), Verdict()
-    recorder = Recorder("memory", case.id, lambda event: None, lambda: 0.0)
+    recorder = Recorder("memory", case.id, _forget, lambda: 0.0)
     world.run(lambda inner: judge_scenario(case, inner, recorder, verdict))
     if verdict.error is not None:
         return f"{type(verdict.error).__name__}: {verdict.error}"
     return "; ".join([*verdict.violated, *verdict.left]) or ("" if verdict.finished else "did not finish")
+
+
+def _forget(event: Event) -> None:
+    del event
 
 
 class Failures:
