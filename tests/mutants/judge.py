@@ -28,6 +28,7 @@ from harness.recording import Recorder
 from harness.report.stream import Event
 from harness.run import Verdict
 from harness.run import judge as judge_scenario
+from harness.runtime.errors import SimulationError
 from harness.worlds.memory.world import MemoryWorld
 from scenarios.registry import load
 
@@ -77,7 +78,10 @@ def played(case_id: str) -> str:
     assert case is not None, f"{case_id}: there is no such scenario"
     world, verdict = MemoryWorld(SEED), Verdict()
     recorder = Recorder("memory", case.id, _forget, lambda: 0.0)
-    world.run(lambda inner: judge_scenario(case, inner, recorder, verdict))
+    try:
+        world.run(lambda inner: judge_scenario(case, inner, recorder, verdict))
+    except SimulationError as error:
+        return f"{type(error).__name__}: {error}"
     if verdict.error is not None:
         return f"{type(verdict.error).__name__}: {verdict.error}"
     return "; ".join([*verdict.violated, *verdict.left]) or ("" if verdict.finished else "did not finish")
