@@ -12,7 +12,7 @@ from msgspec import UNSET
 from harness.driver import tags
 from harness.driver.operations import Operation, Operations, report_also
 from harness.driver.pools import Pool, Pools
-from harness.driver.tiers import placement
+from harness.driver.tiers import limits, placement
 from harness.spi.commands import StorPoolResizeVolumeCommand
 from harness.spi.driver import DriverRecords, HostEndpoints, ResizePayload
 from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable, Unknown
@@ -140,18 +140,15 @@ class Resizing:
             return desc
         place = placement(self._records, payload.disk_offering_id)
         template = place.template or pool.template
-        desc = msgspec.structs.replace(desc, tags={"qc": place.tier or ""})
+        desc = msgspec.structs.replace(desc, tags=tags.of_tier(place.tier))
         if not payload.moves:
             template = found.template_name or template
         elif template != found.template_name:
             desc = msgspec.structs.replace(desc, template=template)
         if place.tier is not None:
             return desc
-        try:
-            given = pool.client.volume_template_describe(template)
-        except ObjectDoesNotExist:
-            raise InvalidParameter(f"StorPool has no template {template}; check SP_TEMPLATE of the offering") from None
-        return msgspec.structs.replace(desc, iops=place.limit(payload.max_iops) or given.iops, bw=given.bw)
+        iops, bw = limits(pool.client, template, place.limit(payload.max_iops))
+        return msgspec.structs.replace(desc, iops=iops, bw=bw)
 
     def _carry_out(self, operation: Operation, pool: Pool, payload: ResizePayload) -> None:
         if operation.step == "undo":

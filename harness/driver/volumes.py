@@ -17,7 +17,7 @@ from harness.driver.operations import ANSWERED, Operation, Operations, report_al
 from harness.driver.pools import Pool, Pools
 from harness.driver.removal import remover
 from harness.driver.settling import Fate, Settler
-from harness.driver.tiers import placement
+from harness.driver.tiers import limits, placement
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import VolumeObject, device_path
@@ -53,12 +53,15 @@ class VolumeCreation:
         self._records = records
         self._discards = discards
 
-    def create(self, volume: VolumeObject, parent: str | None = None, least_size: int = 0) -> VolumeObject:
-        """Make the volume on its pool; the answer has path and real size. `parent` is a snapshot, as StorPool knows it.
+    def create(
+        self, volume: VolumeObject, parent: str | None = None, least_size: int = 0, *, limited: bool = False
+    ) -> VolumeObject:
+        """Make the volume on its pool; the answer has path and real size. `parent` is a snapshot, as StorPool knows it,
+        and `limited` when it has limits.
 
         Raises `NotFound` when the parent is gone.
         """
-        return self._create(volume, parent, least_size, {})
+        return self._create(volume, parent, least_size, {}, limited=limited)
 
     def create_filled(
         self, volume: VolumeObject, fill: Fill, source: str, least_size: int, wait: float
@@ -85,10 +88,12 @@ class VolumeCreation:
         least_size: int,
         more: dict[str, str],
         copy: Callable[[Operation, VolumeObject], None] | None = None,
+        *,
+        limited: bool = False,
     ) -> VolumeObject:
         pool = self._pools.of(volume)
         size = max(_whole_sectors(volume), least_size)
-        desc = self._request(pool, volume, parent, size)
+        desc = self._request(pool, volume, parent, size, limited=limited)
         request = msgspec.json.encode(desc).decode()
         subject = f"volume:{volume.uuid}"
         with self._operations.exclusive(subject):
@@ -177,15 +182,23 @@ class VolumeCreation:
             return Fate.RECORDED
         return Fate.ABANDONED if record.removed or record.steady else Fate.AWAITED
 
-    def _request(self, pool: Pool, volume: VolumeObject, parent: str | None, size: int) -> VolumeCreateDesc:
+    def _request(
+        self, pool: Pool, volume: VolumeObject, parent: str | None, size: int, *, limited: bool
+    ) -> VolumeCreateDesc:
         place = placement(self._records, volume.disk_offering_id)
-        return VolumeCreateDesc(
+        limit, template = place.limit(volume.max_iops), place.template or pool.template
+        desc = VolumeCreateDesc(
             size=size,
             parent=msgspec.UNSET if parent is None else parent,
-            template=place.template or pool.template,
-            iops=volume.max_iops or msgspec.UNSET,
+            template=template,
+            iops=limit or msgspec.UNSET,
             tags=tags.new_volume(self._records, volume),
         )
+        if limited:
+            # They are of the volume that the snapshot was taken of, and StorPool would hand them on.
+            iops, bw = limits(pool.client, template, limit)
+            desc = msgspec.structs.replace(desc, iops=iops, bw=bw)
+        return desc
 
     def _begin(self, subject: str, data: dict[str, str]) -> Operation:
         """A new operation, or the open one where this call can go on."""
