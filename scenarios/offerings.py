@@ -18,7 +18,7 @@ MINUTE = 75
 
 @contextmanager
 def tiers(world: World, **limits: int) -> Iterator[dict[str, str]]:
-    """For the block storpool_qos has these tiers, of so many IOPS each; the names that they have there, of this case."""
+    """For the block storpool_qos has these tiers, of so many IOPS each; gives the names that they have there."""
     names = {stem: world.name(stem) for stem in limits}
     with configured(world, {names[stem]: limit for stem, limit in limits.items()}):
         yield names
