@@ -28,7 +28,7 @@ SECTOR = 512
 
 
 class Resizing:
-    """Resizes one volume. Steps: update, tell, undo, settle.
+    """Resizes one volume, or changes its tier, template or limits only. Steps: update, tell, undo, settle.
 
     Undone is only a larger size that no guest was told of; what was cut off is gone, so a smaller one is gone on with.
     While an update that was not answered may still arrive the operation stays open, and no other change is begun
@@ -112,6 +112,8 @@ class Resizing:
             "new": _text(new),
             "old": _text(_before(found, new)),
             "shrinks": "1" if shrinks else "",
+            # CloudStack has recorded the size, so the guest was told of it.
+            "told": "1" if volume.size == payload.size == found.size else "",
             "settles": "",
             "process": self._operations.incarnation,
         }
@@ -215,7 +217,7 @@ class Resizing:
 
     def _tell(self, operation: Operation, payload: ResizePayload) -> None:
         """Have the guest see the new size; after an error that is not `Unknown` it sees what it saw before."""
-        if payload.host_id is None:
+        if payload.host_id is None or operation.data.get("told"):
             return
         command = StorPoolResizeVolumeCommand(
             vm_name=payload.vm_name,
