@@ -1,4 +1,4 @@
-"""Changing size, tier, StorPool template and limits of a volume: what is sent, what is undone, and what may come late."""
+"""Changing size, tier, StorPool template and limits of a volume: what is sent, undone, and may come late."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def disk(rig: Rig) -> VolumeObject:
     return volume(path=path, size=SIZE, disk_offering_id=3)
 
 
-def payload(size: int = LARGER, **more: object) -> ResizePayload:
+def payload(size: object = LARGER, **more: object) -> ResizePayload:
     return msgspec.convert({"size": size, **more}, ResizePayload)
 
 
