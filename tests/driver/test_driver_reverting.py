@@ -9,10 +9,11 @@ import pytest
 from driver_rig import MIB, Fault, Rig, snapshot_of, volume
 from reconciler_rig import attach, gid, hold_open, prepared, record
 
+from harness.runtime.threads import ThreadRuntime
 from harness.spi.errors import Conflict, Dead, Error, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import SnapshotObject, VolumeObject
 from harness.spi.states import VolumeState
-from harness.storpool import VolumeUpdateDesc
+from harness.storpool import AnswerLost, Reply, Request, VolumeUpdateDesc
 
 SIZE = 4 * MIB
 THEN, NOW, LATER = b"then...", b"now....", b"later.."
@@ -211,6 +212,35 @@ def test_a_volume_that_was_just_made_keeps_its_path(taken: Taken) -> None:
     record(rig, made)
     rig.driver.revert_snapshot(snapshot)
     assert rig.look.volume(gid(made.path)).name == gid(made.path)
+
+
+def test_a_volume_whose_making_may_still_arrive_waits(taken: Taken) -> None:
+    rig = taken.rig
+    rig.cluster.strike(Fault.REQUEST_LATE)
+    rig.cluster.lateness = [100]
+    made = rig.driver.create(volume(2))
+    snapshot = rig.driver.take_snapshot(snapshot_of(made, 11))
+    record(rig, made)
+    with pytest.raises(Conflict, match="may still be under way"):
+        rig.driver.revert_snapshot(snapshot)
+    rig.settle()
+    rig.driver.revert_snapshot(snapshot)
+    assert rig.unfinished() == []
+
+
+def test_a_revert_whose_effect_is_seen_is_not_sent_again(taken: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = taken.rig.cluster.exchange
+
+    def exchange(request: Request, runtime: ThreadRuntime) -> Reply:
+        reply = real(request, runtime)
+        if "VolumeRevert/" in request.path:
+            raise AnswerLost("lost")
+        return reply
+
+    monkeypatch.setattr(taken.rig.cluster, "exchange", exchange)
+    taken.rig.driver.revert_snapshot(taken.snapshot)
+    assert sum("VolumeRevert/" in call for call in taken.rig.cluster.calls) == 1
+    assert taken.bytes() == THEN
 
 
 def test_an_error_that_is_none_of_the_wires_is_told_and_undone(taken: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
