@@ -21,7 +21,7 @@ from harness.driver.tiers import limits, placement
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import VolumeObject, device_path
-from harness.storpool import ObjectDoesNotExist, VolumeCreateDesc, VolumeUpdateDesc
+from harness.storpool import ObjectDoesNotExist, StorPoolClient, VolumeCreateDesc, VolumeUpdateDesc
 
 SECTOR = 512
 COPY = "copy"
@@ -120,19 +120,14 @@ class VolumeCreation:
                 self._undo(operation)
 
     def give_name_away(self, subject: str) -> None:
-        """Take its name from a volume that was just made. The caller holds the subject. `Conflict` while it cannot be.
-
-        By that name, so that a copy of the request that comes late finds nothing.
-        """
+        """Take its name from a volume that was just made. The caller holds the subject. `Conflict` while it cannot be."""
         operation = self._operations.find(self.kind, subject)
         if operation is None:
             return
         creation = self._creation(operation)
         if operation.step != ANSWERED or self._fate(operation) is not Fate.RECORDED or not creation.settled:
             raise Conflict(f"{operation}: a request for the volume may still be under way; try again in some minutes")
-        client = self._pools.get(int(operation.data["pool"])).client
-        if client.volume(f"~{creation.global_id}").name == creation.name:
-            client.volume_update(creation.name, VolumeUpdateDesc(rename=""))
+        self._take_name(self._pools.get(int(operation.data["pool"])).client, creation)
         self._discards.look_out(creation, int(operation.data["pool"]))
         operation.done()
 
@@ -164,7 +159,7 @@ class VolumeCreation:
         if not (told and creation.settled):
             return False
         try:
-            client.volume_update(f"~{creation.global_id}", VolumeUpdateDesc(rename=""))
+            self._take_name(client, creation)
         except ObjectDoesNotExist:
             # Deleted since, so its name did not turn a late create away.
             late = creation.find()
@@ -173,6 +168,14 @@ class VolumeCreation:
         self._discards.look_out(creation, int(operation.data["pool"]))
         operation.done()
         return True
+
+    @staticmethod
+    def _take_name(client: StorPoolClient, creation: Creation) -> None:
+        """By that name, so that a request which comes late finds nothing: a volume that was reverted meanwhile has its
+        old id for a name, and by nothing else does its path lead to it.
+        """
+        if client.volume(f"~{creation.global_id}").name == creation.name:
+            client.volume_update(creation.name, VolumeUpdateDesc(rename=""))
 
     def _fate(self, operation: Operation) -> Fate:
         record = self._records.volume(operation.subject.removeprefix("volume:"))

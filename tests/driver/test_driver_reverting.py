@@ -228,6 +228,21 @@ def test_a_volume_whose_making_may_still_arrive_waits(taken: Taken) -> None:
     assert rig.unfinished() == []
 
 
+def test_a_taking_of_the_name_that_comes_late_leaves_the_reverted_volume_its_path(taken: Taken) -> None:
+    rig = taken.rig
+    made = rig.driver.create(volume(2))
+    record(rig, made)
+    rig.time[0] += 61
+    rig.cluster.strike(Fault.REQUEST_LATE, after=1)
+    rig.cluster.lateness = [100]
+    rig.driver.recover()
+    rig.driver.recover()
+    assert "VolumeUpdate" in rig.cluster.late[0][1].path
+    rig.driver.revert_snapshot(rig.driver.take_snapshot(snapshot_of(made, 11)))
+    rig.settle()
+    assert rig.look.volume(gid(made.path)).name == gid(made.path)
+
+
 def test_a_revert_whose_effect_is_seen_is_not_sent_again(taken: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
     real = taken.rig.cluster.exchange
 
