@@ -59,6 +59,18 @@ class StorPool(Protocol):
         """Delete the snapshot behind the cloud's back."""
         ...
 
+    def update_volume(self, name: str, **changes: object) -> None:
+        """VolumeUpdate behind the cloud's back; the keys are StorPool's."""
+        ...
+
+    def kept(self, bucket: str, key: str) -> str:
+        """From StorPool's key-value store; empty when there is no such bucket or key."""
+        ...
+
+    def keep(self, bucket: str, key: str, value: str) -> None:
+        """Into StorPool's key-value store; a missing bucket is made, an empty value deletes the key."""
+        ...
+
     def calls(self) -> Mapping[str, int]:
         """Requests the StorPool API has served so far, by call name; empty when the cluster does not tell."""
         ...
@@ -98,6 +110,10 @@ class Host(Protocol):
         ...
 
     def read_device(self, path: str, offset: int, length: int) -> bytes: ...
+
+    def reads_a_second(self, path: str, seconds: int) -> float:
+        """4 KiB reads a second that fio gets from the device in so many seconds. Of real hosts only."""
+        ...
 
     def domains(self) -> Mapping[str, str]:
         """State of every libvirt domain of this host by name, in virsh's words."""

@@ -150,6 +150,11 @@ class RecordingHost:
     def domain_xml(self, name: str) -> str:
         return self._inner.domain_xml(name)
 
+    def reads_a_second(self, path: str, seconds: int) -> float:
+        rate = self._inner.reads_a_second(path, seconds)
+        self._note(f"fio reads {path} {rate:.0f} times a second")
+        return rate
+
     def kill_qemu(self, name: str) -> None:
         self._note(f"kill -9 the QEMU of {name}")
         self._inner.kill_qemu(name)

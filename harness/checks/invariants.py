@@ -54,8 +54,10 @@ def nothing_in_between(picture: Picture) -> Found:
 
 
 def records_have_volumes(picture: Picture) -> Found:
-    """Every volume record with a path has its StorPool volume, of the same size, on its pool's StorPool template."""
-    templates = {pool.id: pool.storpool_template for pool in picture.pools}
+    """Every volume record with a path has its StorPool volume, of the same size, on its pool's StorPool template.
+
+    Or on one that an offering names: a volume keeps it when its offering changes by a resize.
+    """
     for gid, record in picture.records_by_path().items():
         where = f"volume {record['id']} ({record['path']})"
         found = picture.volumes.get(gid)
@@ -64,9 +66,9 @@ def records_have_volumes(picture: Picture) -> Found:
             continue
         if found["size"] != record["size"]:
             yield where, f"CloudStack says {record['size']} bytes, StorPool {found['size']}"
-        wanted = templates.get(str(record.get("storageid")))
-        if wanted is not None and found.get("templateName") != wanted:
-            yield where, f"is on StorPool template {found.get('templateName')}, its pool is on {wanted}"
+    for gid, template in picture.off_pool().items():
+        if template not in picture.offering_templates:
+            yield f"StorPool volume ~{gid}", f"is on template {template}, which neither its pool nor an offering names"
     for record in picture.volume_records.values():
         # On no pool: it was never made. CloudStack calls it Ready when its VM was destroyed and recovered.
         if record["state"] == "Ready" and "storageid" in record and "path" not in record:

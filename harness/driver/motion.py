@@ -74,12 +74,13 @@ class Motion:
         parent = storpool_id(self._path(source))
         client = self._pools.of(volume).client
         try:
-            least = client.snapshot(parent).size
+            found = client.snapshot(parent)
         except ObjectDoesNotExist as error:
             raise NotFound(
                 f"{_shown(source)} is gone from StorPool ({error}); it must be copied there again"
             ) from error
-        return self._volumes.create(volume, parent, least)
+        limited = (found.iops, found.bw) != ("-", "-")
+        return self._volumes.create(volume, parent, found.size, limited=limited)
 
     def _path(self, source: TemplateObject | SnapshotObject) -> str:
         path = source.path

@@ -122,8 +122,10 @@ class SnapshotReverting:
         """Nobody has it, and it is known by its id alone: a revert of a volume with a name would change its path."""
         if path.startswith(PATH_PREFIX):
             self._volumes.give_name_away(operation.subject)
-            if not client.volume(operation.data["object"]).name.startswith("~"):
-                client.volume_update(operation.data["object"], VolumeUpdateDesc(rename=""))
+            name = client.volume(operation.data["object"]).name
+            if not name.startswith("~"):
+                # By its name: by its id a copy that comes late would take the reverted volume's own name from it.
+                client.volume_update(name, VolumeUpdateDesc(rename=""))
         release_volume(client, operation.data["object"])
 
     def _back_out(self, operation: Operation, client: StorPoolClient, error: Error) -> None:

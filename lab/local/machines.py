@@ -160,6 +160,8 @@ def simulator_argv(state: State) -> list[str]:
         *SIMULATOR,
         *["--listen", f"{MANAGEMENT.ip}:{STORPOOL_PORT}", "--state", str(state.storpool), "--blocks", "loop"],
         *["--token-file", str(state.token), "--control", "--control-anywhere"],
+        # Cases wait for it to look, and a minute each would be most of their time.
+        *["--qos-seconds", "5"],
     ]
 
 

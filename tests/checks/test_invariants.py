@@ -43,6 +43,9 @@ class FakeHost:
     def domain_xml(self, name: str) -> str:
         raise NotImplementedError
 
+    def reads_a_second(self, path: str, seconds: int) -> float:
+        raise NotImplementedError
+
     def kill_qemu(self, name: str) -> None:
         raise NotImplementedError
 
@@ -139,6 +142,15 @@ class FakeWorld:
     def attachments(self) -> list[Json]:
         return self.sp_attachments
 
+    def update_volume(self, name: str, **changes: object) -> None:
+        raise NotImplementedError
+
+    def kept(self, bucket: str, key: str) -> str:
+        raise NotImplementedError
+
+    def keep(self, bucket: str, key: str, value: str) -> None:
+        raise NotImplementedError
+
     def calls(self) -> Mapping[str, int]:
         return {}
 
@@ -222,6 +234,14 @@ def broken(world: World) -> dict[str, list[str]]:
 
 
 def test_a_cloud_that_is_well_violates_nothing(cloud: FakeWorld) -> None:
+    assert broken(cloud) == {}
+
+
+def test_a_volume_may_be_on_the_storpool_template_of_an_offering(cloud: FakeWorld) -> None:
+    other_pool(cloud)
+    assert [*broken(cloud)] == [HAVE]
+    cloud.records["diskoffering"] = [{"id": "offering"}]
+    cloud.records["resourcedetail"] = [{"key": "SP_TEMPLATE", "value": "t-two"}]
     assert broken(cloud) == {}
 
 

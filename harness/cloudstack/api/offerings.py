@@ -129,12 +129,23 @@ def service_offering(tx: Transaction, row: ServiceOffering) -> Json:
     )
 
 
-def _insert_disk_offering(
-    tx: Transaction, request: Request, uuid: str, name: str, size: int, *, compute_only: bool
-) -> DiskOffering:
+def asked_iops(request: Request) -> tuple[int | None, int | None]:
+    """`miniops` and `maxiops`."""
     low, high = request.natural("miniops", 0), request.natural("maxiops", 0)
     if low is not None and high is not None and low > high:
         raise ApiError(PARAMETER, f"miniops {low} is more than maxiops {high}")
+    return low, high
+
+
+def iops_of(offering: DiskOffering, request: Request) -> tuple[int | None, int | None]:
+    """Minimum and maximum of a volume: the offering's, or for one with customised IOPS those that are asked for."""
+    return asked_iops(request) if offering.customized_iops else (offering.min_iops, offering.max_iops)
+
+
+def _insert_disk_offering(
+    tx: Transaction, request: Request, uuid: str, name: str, size: int, *, compute_only: bool
+) -> DiskOffering:
+    low, high = asked_iops(request)
     if request.text("storagetype") not in (None, "shared"):
         raise ApiError(PARAMETER, f"Invalid storagetype {request.text('storagetype')}: only shared storage is here")
     if request.flag("encrypt") or request.flag("encryptroot"):

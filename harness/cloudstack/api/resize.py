@@ -6,7 +6,7 @@ from harness.cloudstack import settings
 from harness.cloudstack.api.command import Command, Json, object_job
 from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import entity, optional, owner
-from harness.cloudstack.api.offerings import GIB
+from harness.cloudstack.api.offerings import GIB, iops_of
 from harness.cloudstack.api.parameters import Request
 from harness.cloudstack.api.vm_view import FIELDS, virtual_machine
 from harness.cloudstack.api.volumes import VOLUME_FIELDS, volume
@@ -98,9 +98,7 @@ def _wanted(tx: Transaction, row: Volume, offering: DiskOffering | None, request
     else:
         _check_kind(row, offering)
         size = _size(row, offering, asked)
-        limits = (offering.min_iops, offering.max_iops)
-        if offering.customized_iops:
-            limits = (request.natural("miniops", 0), request.natural("maxiops", 0))
+        limits = iops_of(offering, request)
     largest = int(settings.value(tx, "storage.max.volume.size") or 0)
     if size > largest * GIB and size > row.size:
         raise ApiError(PARAMETER, f"Volume size can't exceed {largest} GB (storage.max.volume.size)")

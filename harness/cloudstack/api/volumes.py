@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 
+import msgspec
+
 from harness.cloudstack import settings
 from harness.cloudstack.api.command import Command, Created, Json, deleting, listing, object_job
 from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import clean, entity, matching, named, optional, owner, tags_of, time, zone
-from harness.cloudstack.api.offerings import GIB
+from harness.cloudstack.api.offerings import GIB, iops_of
 from harness.cloudstack.api.parameters import OWNED, Request
 from harness.cloudstack.orchestration.attachment import check_attachable, check_detachable
 from harness.cloudstack.orchestration.volume import check_unattached
@@ -36,7 +38,9 @@ def create_volume(services: Services, request: Request) -> Created:
         size = volume_size(tx, offering, request.natural("size", 1))
         if snapshot is not None:
             size = max(size, snapshot.size)
-        row = tx.insert(data_volume(tx, uuid, name, offering, size, snapshot))
+        row = data_volume(tx, uuid, name, offering, size, snapshot)
+        low, high = iops_of(offering, request)
+        row = tx.insert(msgspec.structs.replace(row, min_iops=low, max_iops=high))
     return Created(row.id, row.uuid, "Volume")
 
 

@@ -137,11 +137,12 @@ def check_changeable(tx: Transaction, row: Volume) -> None:
 
 
 def _written_down(tx: Transaction, row: Volume, change: Change) -> None:
-    tx.update(
-        row,
-        size=change.size,
-        disk_offering_id=change.disk_offering_id,
-        min_iops=change.min_iops,
-        max_iops=change.max_iops,
-        updated=tx.now,
-    )
+    row = tx.update(row, size=change.size, updated=tx.now)
+    if change.new_offering:
+        # Without one, another change may have brought a new one since this was asked for.
+        tx.update(
+            row,
+            disk_offering_id=change.disk_offering_id,
+            min_iops=change.min_iops,
+            max_iops=change.max_iops,
+        )

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from harness.bench.fio_parser import FioError, parse
 from harness.observers import DomainDisk
 from lab.file import KvmHost
 from lab.ssh import SshHost
@@ -59,6 +60,15 @@ class SshKvmHost:
         if len(data) != length:
             raise OSError(f"{self.name}: {path} gave {len(data)} bytes at {offset}, {length} were asked for")
         return data
+
+    def reads_a_second(self, path: str, seconds: int) -> float:
+        job = ["--name=rate", f"--filename={path}", "--readonly", "--rw=randread", f"--bs={BLOCK}", "--direct=1"]
+        load = ["--ioengine=libaio", "--iodepth=16", "--time_based", f"--runtime={seconds}"]
+        done = self._ssh.run(["fio", *job, *load, "--output-format=json"], timeout=seconds + 120)
+        result = parse(done.text)
+        if result.failed:
+            raise FioError(f"fio on {path} at {self.name}: {', '.join(result.failed)}")
+        return sum(job.read.iops for job in result.jobs)
 
     def domains(self) -> Mapping[str, str]:
         lines = self._ssh.run(["sh", "-c", _STATES]).text.splitlines()

@@ -44,6 +44,23 @@ class VendorStorPool:
     def lose_snapshot(self, name: str) -> None:
         self._api.snapshotDelete(name)
 
+    def update_volume(self, name: str, **changes: object) -> None:
+        self._api.volumeUpdate(name, changes)
+
+    def kept(self, bucket: str, key: str) -> str:
+        try:
+            found = self._api.kvsGet(bucket, key, returnRawAPIData=True)
+        except spapi.ApiError as error:
+            if error.name == "objectDoesNotExist":
+                return ""
+            raise
+        return str(found.get("pairs", {}).get(key, ""))
+
+    def keep(self, bucket: str, key: str, value: str) -> None:
+        if bucket not in self._api.kvsBuckets(returnRawAPIData=True)["buckets"]:
+            self._api.kvsCreate(bucket)
+        self._api.kvsUpdate(bucket, {"set": {key: value}})
+
     def calls(self) -> Mapping[str, int]:
         if self._control is None:
             return {}

@@ -41,9 +41,19 @@ class MemoryStorPool:
         return self._list("AttachmentsList")
 
     def lose_snapshot(self, name: str) -> None:
-        reply = self._transport.call(Request("POST", f"SnapshotDelete/{name}", b"{}", CALL_TIMEOUT))
-        if reply.status != 200:
-            raise AssertionError(f"StorPool SnapshotDelete/{name}: HTTP {reply.status}: {reply.body[:500]!r}")
+        self._post(f"SnapshotDelete/{name}", {})
+
+    def update_volume(self, name: str, **changes: object) -> None:
+        self._post(f"VolumeUpdate/{name}", changes)
+
+    def kept(self, bucket: str, key: str) -> str:
+        found = self._one(f"KV/Get/{bucket}/{key}")
+        return "" if found is None else str(found.get("pairs", {}).get(key, ""))
+
+    def keep(self, bucket: str, key: str, value: str) -> None:
+        if self._one(f"KV/List/{bucket}") is None:
+            self._post(f"KV/Create/{bucket}", {})
+        self._post(f"KV/Set/{bucket}", {"set": {key: value}})
 
     def calls(self) -> Mapping[str, int]:
         return self._calls()
@@ -61,8 +71,16 @@ class MemoryStorPool:
             if answer.get("error", {}).get("name") == "objectDoesNotExist":
                 return None
             raise AssertionError(f"StorPool {path}: HTTP {reply.status}: {answer}")
-        (found,) = _data(reply)
-        return found
+        found = msgspec.json.decode(reply.body)["data"]
+        if isinstance(found, list):
+            (found,) = found
+        shown: Json = found
+        return shown
+
+    def _post(self, path: str, body: object) -> None:
+        reply = self._transport.call(Request("POST", path, msgspec.json.encode(body), CALL_TIMEOUT))
+        if reply.status != 200:
+            raise AssertionError(f"StorPool {path}: HTTP {reply.status}: {reply.body[:500]!r}")
 
     def _get(self, path: str) -> Reply:
         return self._transport.call(Request("GET", path, None, CALL_TIMEOUT))
@@ -132,6 +150,9 @@ class MemoryHost:
         if key is None:
             raise FileNotFoundError(f"host {self.name} has no device {path}")
         return self._machine.blocks.read(key, offset, length)
+
+    def reads_a_second(self, path: str, seconds: int) -> float:
+        raise NotImplementedError(f"model host {self.name} has no devices whose speed means anything ({path})")
 
     def domains(self) -> Mapping[str, str]:
         return {name: domain.state.value for name, domain in sorted(self._machine.domains.items())}
