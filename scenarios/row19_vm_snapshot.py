@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from harness.observers import Json, World
 from scenarios import looks, snapshots
 from scenarios.looks import fails, fully_attached, refused
@@ -175,7 +177,7 @@ def guards(world: World) -> None:
     is_whole(world, vm, take(world, vm), now)
 
 
-def _refused_with(world: World, text: str, work) -> None:  # type: ignore[no-untyped-def]
+def _refused_with(world: World, text: str, work: Callable[[], object]) -> None:
     with refused(world, text, 431):
         work()
     with world.check(f"the reason: {text}"):
@@ -191,12 +193,12 @@ def _refused_with(world: World, text: str, work) -> None:  # type: ignore[no-unt
 def refusals(world: World) -> None:
     vm = booted_vm(world)
 
-    def taking(**parameters: str | int | bool):  # type: ignore[no-untyped-def]
+    def taking(**parameters: str | int | bool) -> Callable[[], object]:
         return lambda: take(world, vm, **parameters)
 
     _refused_with(world, "StorPool snapshots disks only, not the memory of a VM", taking(snapshotmemory=True))
     _refused_with(world, "can't handle quiescevm equal true", taking(quiescevm=True))
-    _refused_with(world, "should not exceed 255", taking(name="n" * 256))
+    _refused_with(world, "Value greater than max allowed length 255", taking(name="n" * 256))
     with refused(world, "a VM that does not exist", 431):
         world.cloud.call("createVMSnapshot", virtualmachineid=MISSING)
     with world.check("nothing of what was refused is listed"):

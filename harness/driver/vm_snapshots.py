@@ -186,7 +186,9 @@ def _lost(client: StorPoolClient, snapshot: VmSnapshotObject) -> NotFound:
         try:
             client.volume(storpool_id(volume.path or ""))
         except ObjectDoesNotExist as error:
-            return NotFound(f"StorPool has lost volume {volume.name} ({volume.uuid}), so no snapshot was taken ({error})")
+            return NotFound(
+                f"StorPool has lost volume {volume.name} ({volume.uuid}), so no snapshot was taken ({error})"
+            )
         except Error:
             break
     return NotFound(f"StorPool has lost a volume of VM {snapshot.vm_uuid}, so no snapshot was taken")

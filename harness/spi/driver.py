@@ -12,7 +12,15 @@ from typing import Protocol
 import msgspec
 
 from harness.spi.commands import AnyAnswer, AnyCommand
-from harness.spi.inventory import CacheRecord, Finding, Inventory, SnapshotRecord, VmRecord, VmSnapshotRecord, VolumeRecord
+from harness.spi.inventory import (
+    CacheRecord,
+    Finding,
+    Inventory,
+    SnapshotRecord,
+    VmRecord,
+    VmSnapshotRecord,
+    VolumeRecord,
+)
 from harness.spi.objects import DataObject, DataStore, Host, SnapshotObject, VolumeObject
 from harness.spi.ports import Endpoint
 from harness.spi.vm_snapshots import VmSnapshotStrategy

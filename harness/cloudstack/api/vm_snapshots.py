@@ -21,8 +21,6 @@ from harness.cloudstack.records.rows import Vm, VmSnapshot
 from harness.cloudstack.services import Services
 from harness.spi.states import VmSnapshotState, VmState
 
-LONGEST = 255
-
 
 def create_vm_snapshot(services: Services, request: Request) -> Created:
     uuid = services.runtime.uuid()
@@ -34,13 +32,6 @@ def create_vm_snapshot(services: Services, request: Request) -> Created:
         vm = entity(tx, Vm, request, "virtualmachineid")
         name = f"{vm.instance_name}_VS_{datetime.fromtimestamp(tx.now, UTC):%Y%m%d%H%M%S}"
         display_name = named(request) if request.text("name") else name
-        description = request.text("description")
-        for what, text in (("vsDisplayName", display_name), ("vsDescription", description or "")):
-            if len(text) > LONGEST:
-                raise ApiError(
-                    PARAMETER,
-                    f"Creating VM snapshot failed due to length of VM snapshot {what} should not exceed {LONGEST}",
-                )
         check_room(tx, vm, display_name)
         check_takeable(tx, vm)
         row = tx.insert(
@@ -48,7 +39,7 @@ def create_vm_snapshot(services: Services, request: Request) -> Created:
                 uuid=uuid,
                 name=name,
                 display_name=display_name,
-                description=description,
+                description=request.text("description"),
                 vm_id=vm.id,
                 state=VmSnapshotState.ALLOCATED,
                 created=tx.now,

@@ -47,7 +47,9 @@ class VmSnapshotManager:
                     row = tx.get(VmSnapshot, snapshot_id)
                     check_takeable(tx, tx.get(Vm, row.vm_id), but=row.id)
                     current = tx.find(VmSnapshot, vm_id=row.vm_id, current=True, removed=None)
-                    row = tx.transition(row, VmSnapshotEvent.CREATE_REQUESTED, parent=None if current is None else current.id)
+                    row = tx.transition(
+                        row, VmSnapshotEvent.CREATE_REQUESTED, parent=None if current is None else current.id
+                    )
                     item = _object(tx, row)
             except Error as error:
                 self.fail_unbegun(snapshot_id)
