@@ -200,6 +200,13 @@ class RecordingGuest:
         self._recorder.timeline(self._source, f"reads {length} bytes of disk {serial} at {offset}")
         return self._inner.read(serial, offset, length)
 
+    @contextmanager
+    def counting(self, serials: Sequence[str], offset: int) -> Iterator[None]:
+        self._recorder.timeline(self._source, f"counts at {offset} of the disks {', '.join(serials)}")
+        with self._inner.counting(serials, offset):
+            yield
+        self._recorder.timeline(self._source, "counts no more")
+
     def poweroff(self) -> None:
         self._recorder.timeline(self._source, "shuts itself down")
         self._inner.poweroff()

@@ -37,6 +37,7 @@ STORPOOL_TAG = re.compile(r"[A-Za-z0-9_\-.:]{0,199}")
 """What StorPool takes as the value of a tag."""
 STEADY_VOLUME_STATES = {"Allocated", "Ready", "Destroy", "Expunged"}
 STEADY_SNAPSHOT_STATES = {"BackedUp", "Error"}
+STEADY_VM_SNAPSHOT_STATES = {"Ready", "Error"}
 STEADY_VM_STATES = {"Running", "Stopped", "Destroyed", "Error"}
 
 
@@ -48,6 +49,9 @@ def nothing_in_between(picture: Picture) -> Found:
     for snapshot in picture.snapshot_records.values():
         if snapshot["state"] not in STEADY_SNAPSHOT_STATES:
             yield f"snapshot {snapshot['id']}", f"is {snapshot['state']}"
+    for group in picture.vm_snapshot_records.values():
+        if group["state"] not in STEADY_VM_SNAPSHOT_STATES:
+            yield f"VM snapshot {group['id']}", f"is {group['state']}"
     for vm in picture.vm_records.values():
         if vm["state"] not in STEADY_VM_STATES:
             yield f"VM {vm['id']}", f"is {vm['state']}"
@@ -95,11 +99,37 @@ def snapshots_are_known(picture: Picture) -> Found:
             known = uuid in picture.template_ids
         elif kind == "delayDelete":
             known = bool(snapshot.get("targetDeleteDate"))
+        elif kind == "group":
+            # One in Error may be one whose deletion failed: it has what is left, until it is deleted again.
+            known = uuid in picture.vm_snapshot_records
         else:
             record = picture.snapshot_records.get(uuid or "")
             known = record is not None and record["state"] != "Error"
         if not known:
             yield f"StorPool snapshot ~{gid}", f"belongs to nothing (cs={kind}, uuid={uuid})"
+
+
+def vm_snapshots_are_whole(picture: Picture) -> Found:
+    """A Ready VM snapshot has one StorPool snapshot of each disk that its VM has, all of one moment, on the VM's tag.
+
+    While there is one CloudStack neither attaches nor detaches disks of the VM.
+    """
+    groups: dict[str, list[Json]] = {}
+    for snapshot in picture.snapshots.values():
+        tags = tags_of(snapshot)
+        if tags.get("cs") == "group" and not snapshot.get("deleted"):
+            groups.setdefault(tags.get("uuid", ""), []).append(snapshot)
+    for uuid, record in picture.vm_snapshot_records.items():
+        if record["state"] != "Ready":
+            continue
+        found, vm_id = groups.get(uuid, []), str(record["virtualmachineid"])
+        disks = [v for v in picture.volume_records.values() if v.get("virtualmachineid") == vm_id]
+        if len(found) != len(disks):
+            yield f"VM snapshot {uuid}", f"has {len(found)} StorPool snapshots, its VM has {len(disks)} disks"
+        if any(tags_of(snapshot).get("cvm") != vm_id for snapshot in found):
+            yield f"VM snapshot {uuid}", f"has StorPool snapshots without the tag cvm={vm_id}"
+        if len({snapshot.get("creationTimestamp") for snapshot in found}) > 1:
+            yield f"VM snapshot {uuid}", "has StorPool snapshots of different times"
 
 
 def backups_are_known(picture: Picture) -> Found:
@@ -239,6 +269,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant("every volume record has its StorPool volume", records_have_volumes),
     Invariant("every StorPool volume has its record", volumes_have_records),
     Invariant("every StorPool snapshot is known", snapshots_are_known),
+    Invariant("a VM snapshot has a snapshot of every disk", vm_snapshots_are_whole),
     Invariant("backups on secondary storage are known", backups_are_known),
     Invariant("a template is seeded once a pool", templates_seeded_once),
     Invariant("attachments follow running VMs", attachments_follow_running_vms),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.observers import Cloud, DomainDisk, Json, Pool, World
 
@@ -43,6 +43,7 @@ class Picture:
     snapshots: Mapping[str, Json]
     attachments: tuple[Json, ...]
     hosts: tuple[HostPicture, ...]
+    vm_snapshot_records: Mapping[str, Json] = field(default_factory=dict)
 
     def records_by_path(self) -> dict[str, Json]:
         """Volume records that have a path, by the global id in it."""
@@ -107,6 +108,7 @@ def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
         snapshots=_by_id(snapshots, ignored),
         attachments=tuple(a for a in world.storpool.attachments() if object_id(a) not in ignored),
         hosts=tuple(_host(world, index, ignored | aliases) for index in range(len(world.hosts))),
+        vm_snapshot_records=listed("listVMSnapshot", "vmSnapshot"),
     )
 
 

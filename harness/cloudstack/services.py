@@ -16,6 +16,7 @@ from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.vm import VmManager
+from harness.cloudstack.orchestration.vm_snapshot import VmSnapshotManager
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Records
 from harness.spi.locks import KeyedLocks
@@ -35,6 +36,7 @@ class Services:
     backups: BackupManager
     reverts: RevertManager
     resizes: ResizeManager
+    vm_snapshots: VmSnapshotManager
     hosts: HostManager
     recovery: Recovery
     pool_locks: KeyedLocks
@@ -54,7 +56,8 @@ def assemble(config: CloudConfig, context: Context) -> Services:
     templates = TemplateManager(context)
     volumes = VolumeManager(context, templates)
     attachments = AttachmentManager(context, volumes)
-    vms = VmManager(context, volumes, attachments)
+    vm_snapshots = VmSnapshotManager(context)
+    vms = VmManager(context, volumes, attachments, vm_snapshots)
     backups = BackupManager(context)
     reverts = RevertManager(context)
     snapshots = SnapshotManager(context, backups)
@@ -71,7 +74,10 @@ def assemble(config: CloudConfig, context: Context) -> Services:
         backups=backups,
         reverts=reverts,
         resizes=resizes,
+        vm_snapshots=vm_snapshots,
         hosts=HostManager(context, vms, config.ping_interval * config.ping_timeout),
-        recovery=Recovery(context, volumes, attachments, vms, templates, snapshots, backups, reverts, resizes),
+        recovery=Recovery(
+            context, volumes, attachments, vms, templates, snapshots, backups, reverts, resizes, vm_snapshots
+        ),
         pool_locks=KeyedLocks(runtime, "pool"),
     )

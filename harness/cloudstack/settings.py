@@ -66,6 +66,7 @@ _ALL = (
     Setting("ping.interval", "60", "Seconds between pings of an agent", dynamic=False, category="Advanced"),
     Setting("ping.timeout", "2.5", "Ping intervals without an answer before a host is investigated", "Zone"),
     Setting("wait", "1800", "Seconds to wait for control commands to return", category="Advanced"),
+    Setting("vmsnapshot.max", "10", "Most snapshots that a VM may have", category="Advanced"),
     Setting("vm.destroy.forcestop", "false", "Power VMs off instead of asking them when destroyed", kind="Boolean"),
 )
 SETTINGS = {setting.name: setting for setting in _ALL}

@@ -22,6 +22,9 @@ from harness.driver.reverting import SnapshotReverting
 from harness.driver.seeding import TemplateSeeding
 from harness.driver.settling import Settler
 from harness.driver.snapshots import SnapshotTaking
+from harness.driver.vm_reverting import VmReverting
+from harness.driver.vm_snapshots import VmSnapshotDeletion, VmSnapshotTaking
+from harness.driver.vm_strategy import StorPoolVmSnapshots
 from harness.driver.volumes import VolumeCreation
 from harness.spi.driver import DriverRecords, HostEndpoints, ResizePayload
 from harness.spi.errors import Error, MisuseError, NotFound, Unavailable, Unknown
@@ -63,7 +66,11 @@ class StorPoolDriver:
         leaks = Leaks(operations, records)
         self._reconciler = Reconciler(operations, pools, records, self._tags, orphans, leaks)
         seeding = TemplateSeeding(operations, pools, records, endpoints, discards, settler)
-        settler.add(self._volumes, self._snapshots, seeding)
+        vm_taking = VmSnapshotTaking(operations, pools, records, discards, settler)
+        vm_deletion = VmSnapshotDeletion(operations, pools, vm_taking)
+        vm_reverting = VmReverting(operations, pools, records, self._volumes, discards)
+        self.vm_snapshots = StorPoolVmSnapshots(pools, vm_taking, vm_reverting, vm_deletion)
+        settler.add(self._volumes, self._snapshots, seeding, vm_taking)
         backup = SnapshotBackup(operations, pools, records, endpoints)
         restoring = SnapshotRestoring(self._volumes, records, endpoints)
         self._motion = Motion(pools, records, seeding, self._volumes, backup, restoring)
@@ -80,6 +87,9 @@ class StorPoolDriver:
             orphans,
             leaks,
             discards,
+            vm_taking,
+            vm_deletion,
+            vm_reverting,
         )
         self._retention = Retention(operations, records)
         self._works = {work.kind: work for work in works}

@@ -17,7 +17,7 @@ from harness.driver.removal import remove_snapshot, remove_volume
 from harness.driver.settings import seconds
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, Unknown
-from harness.spi.inventory import Finding, FindingKind, Inventory, SnapshotRecord, VolumeRecord
+from harness.spi.inventory import Finding, FindingKind, Inventory, SnapshotRecord, VmSnapshotRecord, VolumeRecord
 from harness.spi.objects import NAME_PREFIX, device_path, storpool_id
 from harness.spi.states import VolumeState
 from harness.storpool import ObjectDoesNotExist, SnapshotSummary, VolumeSummary
@@ -25,10 +25,10 @@ from harness.storpool import ObjectDoesNotExist, SnapshotSummary, VolumeSummary
 GRACE = "storpool.orphans.grace"
 _KINDS = {
     "volume": ("volume", "template", "check-volume-is-on-host"),
-    "snapshot": ("snapshot", "template", "delayDelete"),
+    "snapshot": ("snapshot", "template", "delayDelete", "group", "temporary"),
 }
 """Values of the tag `cs` that this driver gives volumes and snapshots."""
-_NAME = re.compile(r"cs-(.+)-(?:volume|snapshot)")
+_NAME = re.compile(r"cs-(.+?)(?:-disk\d+)?-(?:volume|snapshot)")
 
 
 class Orphans:
@@ -122,6 +122,10 @@ class Orphans:
             if volume.path is None:
                 return volume.state is VolumeState.READY
             return not _exists(cluster.client.volume, volume.path)
+        if found.tags["cs"] == "group":
+            of_vm = self._records.vm_snapshot(uuid)
+            paths = () if of_vm is None or of_vm.removed else of_vm.paths
+            return any(not _exists(cluster.client.snapshot, path) for path in paths)
         snapshot = self._records.snapshot(uuid) if found.tags["cs"] == "snapshot" else None
         if snapshot is None or snapshot.removed or snapshot.path is None:
             return False
@@ -132,10 +136,13 @@ class Orphans:
 
     def _record_removed(self, kind: str, uuid: str) -> bool:
         """A removed record never comes back, whatever was done since the records were copied."""
+        record: VolumeRecord | SnapshotRecord | VmSnapshotRecord | None = None
         if kind == "volume":
-            record: VolumeRecord | SnapshotRecord | None = self._records.volume(uuid)
-        else:
-            record = self._records.snapshot(uuid) if kind == "snapshot" else None
+            record = self._records.volume(uuid)
+        elif kind == "snapshot":
+            record = self._records.snapshot(uuid)
+        elif kind == "group":
+            record = self._records.vm_snapshot(uuid)
         return record is not None and record.removed
 
     def _remove(self, cluster: StorPoolCluster, found: VolumeSummary, *, detach_unused: bool) -> Iterator[Finding]:
@@ -206,6 +213,8 @@ def _subjects(cluster: StorPoolCluster, found: VolumeSummary) -> list[str]:
     uuid = found.tags.get("uuid", "")
     if found.tags.get("cs") == "template":
         return [f"template:{uuid}@pool:{pool.id}" for pool in cluster.pools]
+    if found.tags.get("cs") in ("group", "temporary"):
+        return [f"vmsnapshot:{uuid}"] if uuid else []
     return [f"{found.tags.get('cs')}:{uuid}"] if uuid else []
 
 

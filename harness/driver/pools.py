@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from harness.spi.driver import DriverRecords
@@ -59,6 +59,11 @@ class Pools:
         if client is None:
             client = self._clients[connection] = self._connect(connection)
         return Pool(pool_id, connection.template, client)
+
+    def apart(self, pool_ids: Collection[int]) -> bool:
+        """Whether it is sure that these pools are not all in one StorPool cluster."""
+        first, *others = [self._connection(pool_id) for pool_id in pool_ids]
+        return any(other.token != first.token and not set(other.endpoints) & set(first.endpoints) for other in others)
 
     def clusters(self) -> tuple[list[StorPoolCluster], dict[int, str]]:
         """Pools by the API they are on, which those with the same endpoints and token share; why others are left out.

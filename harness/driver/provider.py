@@ -9,6 +9,7 @@ from harness.driver.listener import StorPoolHostListener
 from harness.driver.operations import ANSWER_TIME, SETTLE_TIME, Operations
 from harness.driver.pools import PROVIDER, Connect, Pools
 from harness.driver.settling import Settler
+from harness.driver.vm_strategy import StorPoolVmSnapshots
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.runtime import Runtime
 
@@ -53,3 +54,7 @@ class StorPoolProvider:
     @property
     def host_listener(self) -> StorPoolHostListener:
         return self._host_listener
+
+    @property
+    def vm_snapshots(self) -> StorPoolVmSnapshots:
+        return self._driver.vm_snapshots

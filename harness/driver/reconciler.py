@@ -22,7 +22,7 @@ from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, InvalidParameter
 from harness.spi.inventory import Finding, FindingKind, HostRecord, Inventory, VmRecord, VolumeRecord
 from harness.spi.objects import storpool_id
-from harness.spi.states import VmState
+from harness.spi.states import VmSnapshotState, VmState
 from harness.storpool import Attachment, ObjectDoesNotExist, VolumeSummary
 from harness.storpool.types import Limit
 
@@ -145,6 +145,13 @@ class Reconciler:
             if pool is not None and path is not None and record.steady and look.at(path) is None:
                 where = f"snapshot {record.uuid} ({path})"
                 yield from self._missing(where, pool.client.snapshot, path, partial(self._snapshot, record.uuid))
+        for group in look.seen.vm_snapshots:
+            pool = look.pools.get(group.pool_id)
+            for path in group.paths if pool is not None and group.state is VmSnapshotState.READY else ():
+                if pool is not None and look.at(path) is None:
+                    where = f"VM snapshot {group.uuid} ({path})"
+                    recorded = partial(self._in_group, group.uuid, path)
+                    yield from self._missing(where, pool.client.snapshot, path, recorded)
         for entry in look.seen.templates:
             pool, path = look.pools.get(entry.pool_id), entry.path
             if pool is not None and path is not None and entry.steady and look.at(path) is None:
@@ -205,6 +212,11 @@ class Reconciler:
     def _snapshot(self, uuid: str) -> str | None:
         record = self._records.snapshot(uuid)
         return record.path if record is not None and record.steady and not record.removed else None
+
+    def _in_group(self, uuid: str, path: str) -> str | None:
+        record = self._records.vm_snapshot(uuid)
+        ready = record is not None and not record.removed and record.state is VmSnapshotState.READY
+        return path if ready and record is not None and path in record.paths else None
 
     def _cached(self, template_id: int, pool_id: int) -> str | None:
         entry = self._records.template_cache(template_id, pool_id)

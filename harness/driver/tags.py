@@ -64,6 +64,16 @@ def new_snapshot(snapshot: SnapshotObject) -> dict[str, str]:
     return tags
 
 
+def new_group(vm_snapshot_uuid: str, vm_uuid: str) -> dict[str, str]:
+    """Tags of each snapshot of a VM snapshot."""
+    return {"uuid": vm_snapshot_uuid, "cvm": vm_uuid, "cs": "group"}
+
+
+def kept_disks(vm_snapshot_uuid: str) -> dict[str, str]:
+    """Tags of what a VM's disks are put back to, if not all of them can be reverted to this VM snapshot."""
+    return {"uuid": vm_snapshot_uuid, "cs": "temporary"}
+
+
 def attached(records: DriverRecords, vm_uuid: str, volume: VolumeObject) -> dict[str, str]:
     """Tags that an attach changes."""
     tags = {"cvm": vm_uuid, VC_POLICY: _policy(records, vm_uuid)}

@@ -31,14 +31,23 @@ _CHANGES = (
     "VolumeDelete",
     "VolumeRevert",
     "VolumeSnapshot",
+    "VolumesGroupSnapshot",
     "SnapshotUpdate",
     "SnapshotDelete",
     "VolumesReassignWait",
 )
 _BUSY = ("VolumeDelete", "VolumeRevert", "SnapshotDelete", "VolumesReassignWait")
-_EFFECTS = ("VolumeCreate", "VolumeDelete", "VolumeRevert", "VolumeSnapshot", "SnapshotDelete", "VolumesReassignWait")
+_EFFECTS = (
+    "VolumeCreate",
+    "VolumeDelete",
+    "VolumeRevert",
+    "VolumeSnapshot",
+    "VolumesGroupSnapshot",
+    "SnapshotDelete",
+    "VolumesReassignWait",
+)
 """Calls that change blocks or devices."""
-_FILLS = ("VolumeCreate", "VolumeRevert", "VolumeSnapshot")
+_FILLS = ("VolumeCreate", "VolumeRevert", "VolumeSnapshot", "VolumesGroupSnapshot")
 _PING = "PingCommand "
 _LIBVIRT = ("create", "shutdown", "destroy", "undefine", "attach-device", "detach-device")
 

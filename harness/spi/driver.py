@@ -12,9 +12,18 @@ from typing import Protocol
 import msgspec
 
 from harness.spi.commands import AnyAnswer, AnyCommand
-from harness.spi.inventory import CacheRecord, Finding, Inventory, SnapshotRecord, VmRecord, VolumeRecord
+from harness.spi.inventory import (
+    CacheRecord,
+    Finding,
+    Inventory,
+    SnapshotRecord,
+    VmRecord,
+    VmSnapshotRecord,
+    VolumeRecord,
+)
 from harness.spi.objects import DataObject, DataStore, Host, SnapshotObject, VolumeObject
 from harness.spi.ports import Endpoint
+from harness.spi.vm_snapshots import VmSnapshotStrategy
 
 
 class ResizePayload(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +178,9 @@ class DataStoreProvider(Protocol):
     @property
     def host_listener(self) -> HostListener: ...
 
+    @property
+    def vm_snapshots(self) -> VmSnapshotStrategy: ...
+
 
 class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One mutating operation of the driver, durable before its first effect (design section 4)."""
@@ -259,6 +271,10 @@ class DriverRecords(Protocol):
 
     def snapshot(self, uuid: str) -> SnapshotRecord | None:
         """The snapshot, removed or not; None when these records never had it."""
+        ...
+
+    def vm_snapshot(self, uuid: str) -> VmSnapshotRecord | None:
+        """The VM snapshot, removed or not; None when these records never had it."""
         ...
 
     def vm(self, uuid: str) -> VmRecord | None: ...

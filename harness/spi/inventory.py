@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-from harness.spi.states import SnapshotState, StoreRefState, VmState, VolumeState
+from harness.spi.states import SnapshotState, StoreRefState, VmSnapshotState, VmState, VolumeState
 
 _STEADY = {VolumeState.ALLOCATED, VolumeState.READY, VolumeState.DESTROY, VolumeState.EXPUNGED}
 _STEADY_SNAPSHOTS = {SnapshotState.BACKED_UP, SnapshotState.DESTROYED, SnapshotState.ERROR}
@@ -50,6 +50,18 @@ class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
     def steady(self) -> bool:
         """Whether no operation of CloudStack is under way on it."""
         return self.state in _STEADY_SNAPSHOTS
+
+
+class VmSnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `vm_snapshots`."""
+
+    uuid: str
+    state: VmSnapshotState
+    removed: bool
+    pool_id: int | None
+    """A pool by whose API its snapshots are reached; None before they are taken."""
+    paths: tuple[str, ...]
+    """Of the snapshot of each disk; none before they are taken."""
 
 
 class CacheRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +120,8 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """Tiers of storpool_qos that offerings name."""
     busy: frozenset[str]
     """Subjects of open operations, and every text in their data: names, global ids and paths among them."""
+    vm_snapshots: tuple[VmSnapshotRecord, ...] = ()
+    """Those that are not removed."""
 
 
 class FindingKind(enum.StrEnum):

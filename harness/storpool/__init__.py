@@ -30,6 +30,8 @@ from harness.storpool.transport import HttpTransport, Reply, Request, Transport
 from harness.storpool.types import (
     Attachment,
     ClusterStatus,
+    GroupSnapshotDesc,
+    GroupSnapshotsDesc,
     SnapshotReassignDesc,
     SnapshotSummary,
     SnapshotUpdateDesc,
@@ -57,6 +59,8 @@ __all__ = [
     "ClientNotRegistered",
     "ClusterStatus",
     "Connection",
+    "GroupSnapshotDesc",
+    "GroupSnapshotsDesc",
     "HostConfiguration",
     "HttpTransport",
     "InsufficientResources",

@@ -58,6 +58,7 @@ _ELEMENTS = _Shape(list[msgspec.Raw])
 _VOLUME = _Shape(types.VolumeSummary)
 _SNAPSHOT = _Shape(types.SnapshotSummary)
 _ATTACHMENT = _Shape(types.Attachment)
+_GROUP_SNAPSHOTS = _Shape(types.GroupSnapshots)
 _TEMPLATE = _Shape(types.Template)
 _TEMPLATES_STATUS = _Shape(list[types.TemplateStatus])
 _CLUSTER = _Shape(types.ClusterStatus)
@@ -102,6 +103,10 @@ class StorPoolClient:
 
     def snapshot_create(self, volume: str, desc: types.VolumeSnapshotDesc) -> types.SnapshotCreated:
         return self._post(f"MultiCluster/VolumeSnapshot/{_object(volume)}", desc, _SNAPSHOT_CREATED)
+
+    def snapshot_create_group(self, desc: types.GroupSnapshotsDesc) -> types.GroupSnapshots:
+        """Snapshots of all these volumes at one point in time; after an error none was made."""
+        return self._post("MultiCluster/VolumesGroupSnapshot", desc, _GROUP_SNAPSHOTS)
 
     def snapshot_update(self, name: str, desc: types.SnapshotUpdateDesc) -> None:
         self._post(f"MultiCluster/SnapshotUpdate/{_object(name)}", desc, _DONE)

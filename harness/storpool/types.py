@@ -66,6 +66,19 @@ class VolumeSnapshotDesc(Sent, frozen=True, kw_only=True):
     tags: dict[str, str] | UnsetType = UNSET
 
 
+class GroupSnapshotDesc(Sent, frozen=True, kw_only=True):
+    """One volume of a group."""
+
+    volume: str
+    name: str | UnsetType = UNSET
+
+
+class GroupSnapshotsDesc(Sent, frozen=True, kw_only=True):
+    volumes: tuple[GroupSnapshotDesc, ...]
+    tags: dict[str, str] | UnsetType = UNSET
+    """Of each snapshot."""
+
+
 class SnapshotUpdateDesc(Sent, frozen=True, kw_only=True):
     rename: str | UnsetType = UNSET
     delete_after: int | UnsetType = UNSET
@@ -120,6 +133,16 @@ class VolumeCreated(Done, frozen=True, kw_only=True):
 
 class SnapshotCreated(Done, frozen=True, kw_only=True):
     snapshot_global_id: GlobalId
+
+
+class GroupSnapshot(Answered, frozen=True, kw_only=True):
+    snapshot_global_id: GlobalId
+    snapshot: str | None = None
+    """Its name."""
+
+
+class GroupSnapshots(Answered, frozen=True, kw_only=True):
+    snapshots: list[GroupSnapshot]
 
 
 class VolumeSummary(Answered, frozen=True, kw_only=True):

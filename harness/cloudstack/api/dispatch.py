@@ -18,6 +18,7 @@ from harness.cloudstack.api import (
     snapshots,
     storage,
     templates,
+    vm_snapshots,
     vms,
     volumes,
 )
@@ -83,7 +84,19 @@ class ApiReply:
 
 
 def _table() -> dict[str, Command]:
-    modules = (async_jobs, infrastructure, offerings, resize, resources, snapshots, storage, templates, vms, volumes)
+    modules = (
+        async_jobs,
+        infrastructure,
+        offerings,
+        resize,
+        resources,
+        snapshots,
+        storage,
+        templates,
+        vm_snapshots,
+        vms,
+        volumes,
+    )
     commands = [command for module in modules for command in module.COMMANDS]
     commands.append(list_apis(lambda: COMMANDS))
     return {command.name.lower(): command for command in commands}

@@ -11,7 +11,7 @@ from harness.cloudstack.api.parameters import Request
 from harness.cloudstack.api.vm_view import FIELDS, virtual_machine
 from harness.cloudstack.api.volumes import VOLUME_FIELDS, volume
 from harness.cloudstack.orchestration import objects
-from harness.cloudstack.orchestration.resize import Change, check_changeable
+from harness.cloudstack.orchestration.resize import Change, check_changeable, check_size_changeable
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import DiskOffering, ServiceOffering, Vm, Volume
 from harness.cloudstack.services import Services
@@ -108,6 +108,7 @@ def _wanted(tx: Transaction, row: Volume, offering: DiskOffering | None, request
             f"Going from existing size of {row.size} to size of {size} would shrink the volume. "
             "Need to sign off by supplying the shrinkok parameter with value of true.",
         )
+    check_size_changeable(tx, row, size)
     return Change(
         size=size,
         disk_offering_id=(offering or current).id,

@@ -9,6 +9,7 @@ from harness.cloudstack.api.lookup import clean, entity, matching, named, owner,
 from harness.cloudstack.api.parameters import OWNED, Request
 from harness.cloudstack.orchestration.backup import PRIMARY, SECONDARY, on_image_store, on_primary
 from harness.cloudstack.orchestration.revert import check_revertable
+from harness.cloudstack.orchestration.vm_snapshot_rules import check_idle
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import ImageStore, Snapshot, SnapshotStore, StoragePool, Vm, Volume
 from harness.cloudstack.services import Services
@@ -25,6 +26,7 @@ def create_snapshot(services: Services, request: Request) -> Created:
                 PARAMETER,
                 f"VolumeId: {volume.uuid} is not in Ready state but {volume.state.value}. Cannot take snapshot.",
             )
+        check_idle(tx, volume.instance_id)
         if request.text("locationtype"):
             raise ApiError(PARAMETER, f"VolumeId: {volume.uuid} LocationType is supported only for managed storage")
         vm = None if volume.instance_id is None else tx.find(Vm, id=volume.instance_id)

@@ -15,6 +15,7 @@ from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.vm import VmManager
+from harness.cloudstack.orchestration.vm_snapshot import VmSnapshotManager
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import (
@@ -25,10 +26,11 @@ from harness.cloudstack.records.rows import (
     TemplatePool,
     TemplateStore,
     Vm,
+    VmSnapshot,
     Volume,
 )
 from harness.spi.errors import Conflict, Error, Unavailable, Unknown
-from harness.spi.states import SnapshotState, StoreRefEvent, StoreRefState, VmState, VolumeState
+from harness.spi.states import SnapshotState, StoreRefEvent, StoreRefState, VmSnapshotState, VmState, VolumeState
 
 _log = logging.getLogger("harness.cloudstack.recovery")
 
@@ -44,6 +46,7 @@ class Recovery:
     backups: BackupManager
     reverts: RevertManager
     resizes: ResizeManager
+    vm_snapshots: VmSnapshotManager
     unfinished: list[tuple[str, Callable[[int], object], int]] = field(default_factory=list)
     """What the server before left and this one could not finish yet; only the background task works on it."""
 
@@ -66,11 +69,19 @@ class Recovery:
             snapshots = tx.select(
                 Snapshot, "removed IS NULL AND state IN ('Allocated', 'Creating', 'Destroying') ORDER BY id"
             )
+            groups = tx.select(
+                VmSnapshot, "removed IS NULL AND state IN ('Allocated', 'Creating', 'Expunging') ORDER BY id"
+            )
             refs = tx.select(TemplateStore, "state IN ('Allocated', 'Creating') ORDER BY id")
         take_up = {
             SnapshotState.ALLOCATED: self.snapshots.fail_unbegun,
             SnapshotState.CREATING: self.snapshots.finish_take,
             SnapshotState.DESTROYING: self.snapshots.delete,
+        }
+        take_up_group = {
+            VmSnapshotState.ALLOCATED: self.vm_snapshots.fail_unbegun,
+            VmSnapshotState.CREATING: self.vm_snapshots.finish_take,
+            VmSnapshotState.EXPUNGING: self.vm_snapshots.delete,
         }
         for volume in volumes:
             finish = self.volumes.finish_create if volume.state is VolumeState.CREATING else self.volumes.expunge
@@ -80,6 +91,8 @@ class Recovery:
             self.unfinished.append((f"VM {vm.instance_name}", repair, vm.id))
         for snapshot in snapshots:
             self.unfinished.append((f"snapshot {snapshot.uuid}", take_up[snapshot.state], snapshot.id))
+        for group in groups:
+            self.unfinished.append((f"VM snapshot {group.uuid}", take_up_group[group.state], group.id))
         for ref in refs:
             self.unfinished.append((f"template {ref.template_id}", self.templates.fetch, ref.template_id))
         self.settle()
@@ -97,6 +110,7 @@ class Recovery:
                 (DETACHING,),
             )
             reverting = tx.all(Volume, state=VolumeState.REVERT_SNAPSHOTTING, removed=None)
+            reverting_vms = tx.all(VmSnapshot, state=VmSnapshotState.REVERTING, removed=None)
             changing = tx.select(
                 Volume, "id IN (SELECT resource_id FROM volume_details WHERE name = ?) ORDER BY id", (CHANGING,)
             )
@@ -105,6 +119,8 @@ class Recovery:
             _try(f"attachment of volume {row.uuid}", self.attachments.settle, row.id)
         for row in reverting:
             _try(f"revert of volume {row.uuid}", self.reverts.finish, row.id)
+        for group in reverting_vms:
+            _try(f"revert to VM snapshot {group.uuid}", self.vm_snapshots.finish_revert, group.id)
         for row in changing:
             _try(f"change of volume {row.uuid}", self.resizes.finish, row.id)
         for vm in expunging:

@@ -17,12 +17,13 @@ from harness.cloudstack.records.rows import (
     Template,
     TemplatePool,
     Vm,
+    VmSnapshot,
     Volume,
 )
 from harness.cloudstack.records.store import Records, Transaction
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Conflict, NotFound
-from harness.spi.inventory import CacheRecord, Inventory, SnapshotRecord, VmRecord, VolumeRecord
+from harness.spi.inventory import CacheRecord, Inventory, SnapshotRecord, VmRecord, VmSnapshotRecord, VolumeRecord
 from harness.spi.states import StoreRefState
 
 
@@ -140,6 +141,11 @@ class RecordsOfDriver:
         with self._records.read() as tx:
             row = tx.find(Snapshot, uuid=uuid)
             return None if row is None else inventory.snapshot(tx, row)
+
+    def vm_snapshot(self, uuid: str) -> VmSnapshotRecord | None:
+        with self._records.read() as tx:
+            row = tx.find(VmSnapshot, uuid=uuid)
+            return None if row is None else inventory.vm_snapshot(tx, row)
 
     def vm(self, uuid: str) -> VmRecord | None:
         with self._records.read() as tx:

@@ -19,10 +19,19 @@ from harness.cloudstack.records.rows import (
     Template,
     TemplatePool,
     Vm,
+    VmSnapshot,
     Volume,
 )
 from harness.cloudstack.records.store import Transaction
-from harness.spi.inventory import CacheRecord, HostRecord, Inventory, SnapshotRecord, VmRecord, VolumeRecord
+from harness.spi.inventory import (
+    CacheRecord,
+    HostRecord,
+    Inventory,
+    SnapshotRecord,
+    VmRecord,
+    VmSnapshotRecord,
+    VolumeRecord,
+)
 from harness.spi.objects import NAME_PREFIX, PATH_PREFIX, StoreRole
 
 _PATHS = " UNION ALL ".join(
@@ -41,6 +50,8 @@ _OFFERING_TEMPLATES = " UNION ".join(
     for table in ("disk_offering_details", "service_offering_details")
 )
 _PREFIXES = (PATH_PREFIX, NAME_PREFIX)
+POOL_DETAIL = "spStoragePoolId"
+"""Detail of snapshots and VM snapshots: row id of a pool by whose API they are reached."""
 
 
 def inventory(tx: Transaction) -> Inventory:
@@ -55,6 +66,7 @@ def inventory(tx: Transaction) -> Inventory:
         offering_templates=frozenset(tx.texts(_OFFERING_TEMPLATES)),
         tiers=frozenset(tx.texts("SELECT value FROM disk_offering_details WHERE name = 'SP_QOSCLASS'")),
         busy=_busy(tx),
+        vm_snapshots=tuple(vm_snapshot(tx, row) for row in tx.all(VmSnapshot, removed=None)),
     )
 
 
@@ -90,6 +102,18 @@ def snapshot(tx: Transaction, row: Snapshot) -> SnapshotRecord:
         removed=row.removed is not None,
         pool_id=None if ref is None else ref.store_id,
         path=None if ref is None else ref.install_path,
+    )
+
+
+def vm_snapshot(tx: Transaction, row: VmSnapshot) -> VmSnapshotRecord:
+    details = tx.details("vm_snapshot_details", row.id)
+    pool_id = details.pop(POOL_DETAIL, None)
+    return VmSnapshotRecord(
+        uuid=row.uuid,
+        state=row.state,
+        removed=row.removed is not None,
+        pool_id=None if pool_id is None else int(pool_id),
+        paths=tuple(details.values()),
     )
 
 

@@ -40,6 +40,7 @@ from harness.cloudstack.records.object_rows import (
     TemplatePool,
     TemplateStore,
     Vm,
+    VmSnapshot,
     Volume,
 )
 from harness.cloudstack.records.row import Row
@@ -65,6 +66,7 @@ ROWS: tuple[type[Row], ...] = (
     Volume,
     Snapshot,
     SnapshotStore,
+    VmSnapshot,
     AsyncJob,
     ResourceTag,
     Domain,
@@ -85,6 +87,7 @@ DETAIL_TABLES = (
     "user_vm_details",
     "volume_details",
     "snapshot_details",
+    "vm_snapshot_details",
 )
 """Key and value pairs of a resource; in those of zone, cluster and pool also the settings of that scope."""
 
@@ -122,6 +125,7 @@ __all__ = [
     "TemplateStore",
     "User",
     "Vm",
+    "VmSnapshot",
     "Volume",
     "Zone",
 ]

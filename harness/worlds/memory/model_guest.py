@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from harness.spi.runtime import Runtime
 from harness.worlds.memory.machine import Machine, ModelDisk, ModelDomain
 
 BOOT_TIMEOUT = 120.0
 POLL_SECONDS = 0.5
+COUNTED = 4096
+WRITE_SECONDS = 0.003
+"""What a write and its flush take."""
 
 
 class ModelGuest:
@@ -33,6 +37,25 @@ class ModelGuest:
     def read(self, serial: str, offset: int, length: int) -> bytes:
         machine, key = self._disk(serial, offset + length)
         return machine.blocks.read(key, offset, length)
+
+    @contextmanager
+    def counting(self, serials: Sequence[str], offset: int) -> Iterator[None]:
+        over = self._runtime.event("counted enough")
+
+        def count() -> None:
+            number = 0
+            while not over.is_set():
+                number += 1
+                for serial in serials:
+                    self.write(serial, offset, str(number).encode().ljust(COUNTED))
+                    self._runtime.sleep(WRITE_SECONDS)
+
+        task = self._runtime.spawn("guest counts", count)
+        try:
+            yield
+        finally:
+            over.set()
+            task.join()
 
     def poweroff(self) -> None:
         machine, domain = self._up()
