@@ -23,6 +23,7 @@ WORLDS = ("memory", "local", "all")
 
 LAZY = {
     "bench": ("harness.bench.command", "bench"),
+    "calls": ("harness.faults.calls", "calls"),
     "explore": ("harness.explore.command", "explore"),
     "faults": ("harness.faults.command", "faults"),
     "lab": ("lab.commands", "lab"),
