@@ -44,7 +44,7 @@ class Counter:
 
     def strike(self, process: str, kind: str, detail: str) -> MessageFault | None:
         if self.on and kind == "send" and process != OBSERVER and detail.startswith(CALL):
-            name = detail.removeprefix(CALL)
+            name = detail.removeprefix(CALL).partition(" at ")[0]
             self.counts[name] = self.counts.get(name, 0) + 1
         return None
 
@@ -61,7 +61,7 @@ def of_operation(operation: Operation, seed: int = matrix.SEED) -> Counts:
         _rest(world)
         counter.on = False
 
-    MemoryWorld(seed, strike=counter.strike).run(run)
+    MemoryWorld(seed, strike=counter.strike, site=operation.site).run(run)
     return dict(sorted(counter.counts.items()))
 
 
@@ -76,7 +76,7 @@ def of_case(case: Case, seed: int = matrix.SEED) -> Counts:
     counter, verdict = Counter(), Verdict()
     counter.on = True
     recorder = Recorder("memory", case.id, lambda _event: None, lambda: 0.0)
-    world = MemoryWorld(seed, strike=counter.strike)
+    world = MemoryWorld(seed, strike=counter.strike, site=case.site)
     world.run(lambda inner: judge(case, inner, recorder, verdict))
     if verdict.error is not None or recorder.failed:
         raise RuntimeError(f"{case.id} does not pass, so its calls say nothing: {verdict.error or verdict.violated}")

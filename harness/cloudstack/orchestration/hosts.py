@@ -66,7 +66,13 @@ class HostManager:
     def _connect_pools(self, host_id: int) -> None:
         with self._context.records.read() as tx:
             connected = {ref.pool_id for ref in tx.all(StoragePoolHost, host_id=host_id)}
-            pools = tx.all(StoragePool, removed=None, status="Up", storage_provider_name=self._context.provider.name)
+            pools = tx.all(
+                StoragePool,
+                removed=None,
+                status="Up",
+                storage_provider_name=self._context.provider.name,
+                data_center_id=tx.get(HostRow, host_id).data_center_id,
+            )
         for pool in pools:
             if pool.id in connected:
                 continue
