@@ -30,6 +30,7 @@ from harness.storpool.transport import HttpTransport, Reply, Request, Transport
 from harness.storpool.types import (
     Attachment,
     ClusterStatus,
+    SnapshotFromRemoteDesc,
     SnapshotReassignDesc,
     SnapshotSummary,
     SnapshotUpdateDesc,
@@ -70,6 +71,7 @@ __all__ = [
     "RequestRefused",
     "RetryPolicy",
     "Secret",
+    "SnapshotFromRemoteDesc",
     "SnapshotReassignDesc",
     "SnapshotSummary",
     "SnapshotUpdateDesc",

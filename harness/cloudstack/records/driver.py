@@ -9,6 +9,7 @@ import msgspec
 from harness.cloudstack import settings
 from harness.cloudstack.records import inventory
 from harness.cloudstack.records.rows import (
+    Cluster,
     Operation,
     ResourceTag,
     ServiceOffering,
@@ -22,7 +23,7 @@ from harness.cloudstack.records.rows import (
 from harness.cloudstack.records.store import Records, Transaction
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Conflict, NotFound
-from harness.spi.inventory import CacheRecord, Inventory, SnapshotRecord, VmRecord, VolumeRecord
+from harness.spi.inventory import CacheRecord, Inventory, SnapshotCopy, SnapshotRecord, VmRecord, VolumeRecord
 from harness.spi.states import StoreRefState
 
 
@@ -140,6 +141,20 @@ class RecordsOfDriver:
         with self._records.read() as tx:
             row = tx.find(Snapshot, uuid=uuid)
             return None if row is None else inventory.snapshot(tx, row)
+
+    def snapshot_copy(self, uuid: str, pool_id: int) -> SnapshotCopy | None:
+        with self._records.read() as tx:
+            row = tx.find(Snapshot, uuid=uuid)
+            return None if row is None else inventory.snapshot_copy(tx, row, pool_id)
+
+    def cluster_of(self, storpool_cluster_id: str) -> int | None:
+        with self._records.read() as tx:
+            found = (
+                row.id
+                for row in tx.all(Cluster)
+                if tx.details("cluster_details", row.id).get(inventory.CLUSTER_ID) == storpool_cluster_id
+            )
+            return next(found, None)
 
     def vm(self, uuid: str) -> VmRecord | None:
         with self._records.read() as tx:
