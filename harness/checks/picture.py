@@ -15,6 +15,8 @@ CHECK_VOLUME = "check-volume-is-on-host"
 class HostPicture:
     name: str
     client_id: int
+    cluster_id: str
+    """Of its StorPool cluster, where there are several; else empty."""
     devices: Mapping[str, int | None]
     """Size of the device of every global id under /dev/storpool-byid."""
     domains: Mapping[str, str]
@@ -37,6 +39,8 @@ class Picture:
     template_ids: frozenset[str]
     host_names: Mapping[str, str]
     """CloudStack host id -> name."""
+    clusters: int
+    """How many CloudStack clusters have hosts."""
     volumes: Mapping[str, Json]
     snapshots: Mapping[str, Json]
     attachments: tuple[Json, ...]
@@ -45,6 +49,11 @@ class Picture:
     def records_by_path(self) -> dict[str, Json]:
         """Volume records that have a path, by the global id in it."""
         return {path_id(v): v for v in self.volume_records.values() if "path" in v}
+
+    def holder(self, attachment: Json) -> tuple[int, str]:
+        """The client of an attachment, and its cluster where there are several: each has its own numbers."""
+        several = any(host.cluster_id for host in self.hosts)
+        return int(attachment["client"]), str(attachment.get("clusterId", "")) if several else ""
 
     def host_of(self, vm: Json) -> HostPicture | None:
         """The host that a VM record names."""
@@ -95,6 +104,7 @@ def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
         backups=tuple(world.secondary.backups()),
         template_ids=frozenset(listed("listTemplates", "template", templatefilter="all")),
         host_names={host_id: str(host["name"]) for host_id, host in hosts.items()},
+        clusters=len({str(host.get("clusterid")) for host in hosts.values()}),
         volumes=_by_id(volumes, ignored),
         snapshots=_by_id(snapshots, ignored),
         attachments=tuple(a for a in world.storpool.attachments() if object_id(a) not in ignored),
@@ -118,6 +128,7 @@ def _host(world: World, index: int, ignored: frozenset[str]) -> HostPicture:
     return HostPicture(
         name=host.name,
         client_id=host.client_id,
+        cluster_id=host.cluster_id,
         devices={gid: host.device_size(PATH_PREFIX + gid) for gid in host.devices() if gid not in ignored},
         domains=domains,
         disks={name: tuple(host.domain_disks(name)) for name, state in domains.items() if state != "shut off"},

@@ -11,6 +11,7 @@ from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.hosts import HostManager
 from harness.cloudstack.orchestration.recovery import Recovery
+from harness.cloudstack.orchestration.replication import ReplicationManager
 from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
@@ -34,6 +35,7 @@ class Services:
     snapshots: SnapshotManager
     backups: BackupManager
     reverts: RevertManager
+    replications: ReplicationManager
     resizes: ResizeManager
     hosts: HostManager
     recovery: Recovery
@@ -59,6 +61,7 @@ def assemble(config: CloudConfig, context: Context) -> Services:
     reverts = RevertManager(context)
     snapshots = SnapshotManager(context, backups)
     resizes = ResizeManager(context)
+    replications = ReplicationManager(context)
     return Services(
         config=config,
         context=context,
@@ -70,8 +73,11 @@ def assemble(config: CloudConfig, context: Context) -> Services:
         snapshots=snapshots,
         backups=backups,
         reverts=reverts,
+        replications=replications,
         resizes=resizes,
         hosts=HostManager(context, vms, config.ping_interval * config.ping_timeout),
-        recovery=Recovery(context, volumes, attachments, vms, templates, snapshots, backups, reverts, resizes),
+        recovery=Recovery(
+            context, volumes, attachments, vms, templates, snapshots, backups, reverts, resizes, replications
+        ),
         pool_locks=KeyedLocks(runtime, "pool"),
     )

@@ -246,6 +246,8 @@ def zone_id_of(tx: Transaction, ref: SnapshotStore) -> int:
 def forget_primary(tx: Transaction, row: Snapshot, ref: SnapshotStore) -> None:
     """It is gone from its pool."""
     tx.delete(tx.transition(ref, StoreRefEvent.OPERATION_SUCCEEDED))
+    if zone_id_of(tx, ref) != row.data_center_id:
+        return
     for name in (row.uuid, "spStoragePoolId"):
         tx.set_detail("snapshot_details", row.id, name, None)
 
