@@ -42,6 +42,11 @@ class MemoryStorPool:
     def attachments(self) -> list[Json]:
         return self._list("MultiCluster/AttachmentsList" if self._several else "AttachmentsList")
 
+    def exports(self) -> list[Json]:
+        """Snapshots that other locations may read."""
+        found: list[Json] = msgspec.json.decode(self._get("ExportsList").body)["data"]["exports"]
+        return found
+
     def lose_snapshot(self, name: str) -> None:
         reply = self._transport.call(Request("POST", f"SnapshotDelete/{name}", b"{}", CALL_TIMEOUT))
         if reply.status != 200:

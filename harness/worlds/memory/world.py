@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from harness import checks
-from harness.observers import Cloud, Environment, Guest, Host, Secondary, StorPool
+from harness.observers import Cloud, Environment, Guest, Host, Json, Secondary, StorPool
 from harness.runtime.simulated import Simulation, Strike
 from harness.worlds.memory.bootstrap import IMAGE_URL, bootstrap, make_templates
 from harness.worlds.memory.cloud import MemoryCloud
@@ -78,7 +78,7 @@ class MemoryWorld:
         main = self.simulation.main
         machines = tuple(self.processes.machines.values())
         self._transports = [self.processes.transport(main, index) for index in range(len(self.processes.clusters))]
-        observers = [
+        observers = self._observers = [
             MemoryStorPool(transport, lambda: dict(self.processes.storpool().calls), several=len(self._transports) > 1)
             for transport in self._transports
         ]
@@ -165,10 +165,17 @@ class MemoryWorld:
             self.simulation.main, tuple(self.processes.machines.values()), lambda: self._instance_name(vm_id)
         )
 
-    def stored(self, global_id: str, offset: int, length: int) -> bytes:
-        """What StorPool has stored of a volume or snapshot, attached or not; `KeyError` when there is none."""
-        key = self.processes.storpool().object_keys()[global_id]
-        return self.processes.blocks.read(key, offset, length)
+    def stored(self, global_id: str, offset: int, length: int, cluster: int = 0) -> bytes:
+        """What StorPool has stored of a volume or snapshot, attached or not; `KeyError` when there is none.
+
+        `cluster` is the index of its StorPool cluster in the site.
+        """
+        key = self.processes.storpool(cluster).object_keys()[global_id]
+        return self.processes.pools[cluster].read(key, offset, length)
+
+    def exports(self) -> list[Json]:
+        """Snapshots that StorPool clusters export."""
+        return [export for cluster in self._observers for export in cluster.exports()]
 
     def name(self, stem: str) -> str:
         self._names += 1
