@@ -101,6 +101,11 @@ class Host(Protocol):
         """The host's StorPool client id (SP_OURID)."""
         ...
 
+    @property
+    def cluster_id(self) -> str:
+        """The host's StorPool cluster (SP_CLUSTER_ID) in a world with several; else empty."""
+        ...
+
     def devices(self) -> Sequence[str]:
         """Global ids under /dev/storpool-byid, sorted."""
         ...
@@ -198,6 +203,17 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherZone:
+    """A second zone, with pools, hosts and a StorPool location of its own."""
+
+    zone_id: str
+    pools: tuple[Pool, ...]
+    """With the tags of the first zone's."""
+    location: str
+    """What StorPool calls where it is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     """What exists before a scenario starts. Ids are CloudStack's."""
 
@@ -213,6 +229,9 @@ class Environment:
     service_offering_id: str
     """A small compute offering whose ROOT disks go to the first pool."""
     os_type_id: str
+    location: str = ""
+    """What StorPool calls where the zone is, in a world with several StorPool clusters."""
+    other_zone: OtherZone | None = None
 
 
 class World(Protocol):
@@ -222,7 +241,14 @@ class World(Protocol):
     def cloud(self) -> Cloud: ...
 
     @property
-    def storpool(self) -> StorPool: ...
+    def storpool(self) -> StorPool:
+        """All StorPool clusters of the world as one; what several have is found in the first of them."""
+        ...
+
+    @property
+    def storpools(self) -> Sequence[StorPool]:
+        """Each StorPool cluster by itself; one, but in the worlds of cases that ask for more."""
+        ...
 
     @property
     def secondary(self) -> Secondary: ...

@@ -123,6 +123,10 @@ class RecordingHost:
     def client_id(self) -> int:
         return self._inner.client_id
 
+    @property
+    def cluster_id(self) -> str:
+        return self._inner.cluster_id
+
     def devices(self) -> Sequence[str]:
         seen = self._inner.devices()
         self._note(f"/dev/storpool-byid: {' '.join(seen) or 'empty'}")
@@ -228,6 +232,10 @@ class RecordingWorld:
     @property
     def storpool(self) -> StorPool:
         return self._inner.storpool
+
+    @property
+    def storpools(self) -> Sequence[StorPool]:
+        return self._inner.storpools
 
     @property
     def secondary(self) -> Secondary:

@@ -158,30 +158,37 @@ def templates_seeded_once(picture: Picture) -> Found:
 
 def attachments_follow_running_vms(picture: Picture) -> Found:
     """A volume is attached, read-write, exactly where its VM runs; nothing else is attached."""
-    wanted: set[tuple[str, int]] = set()
+    wanted: set[tuple[str, tuple[int, str]]] = set()
     for vm in picture.running():
         host = picture.host_of(vm)
         if host is None:
             yield f"VM {vm['id']}", f"is Running on unknown host {vm.get('hostid')}"
             continue
-        wanted |= {(path_id(v), host.client_id) for v in picture.volumes_of(vm) if "path" in v}
-    seen: set[tuple[str, int]] = set()
+        own = (host.client_id, host.cluster_id)
+        wanted |= {(path_id(v), own) for v in picture.volumes_of(vm) if "path" in v}
+    seen: set[tuple[str, tuple[int, str]]] = set()
     for attachment in picture.attachments:
-        gid, client = object_id(attachment), int(attachment["client"])
+        gid, client = object_id(attachment), picture.holder(attachment)
         seen.add((gid, client))
         if (gid, client) in wanted and attachment["rights"] != "rw":
-            yield f"~{gid} at client {client}", f"is attached {attachment['rights']}"
+            yield _where(gid, client), f"is attached {attachment['rights']}"
     for gid, client in sorted(seen - wanted):
-        yield f"~{gid} at client {client}", "is attached, but no VM that runs there has it"
+        yield _where(gid, client), "is attached, but no VM that runs there has it"
     for gid, client in sorted(wanted - seen):
-        yield f"~{gid} at client {client}", "is not attached, but a VM that runs there has it"
+        yield _where(gid, client), "is not attached, but a VM that runs there has it"
+
+
+def _where(gid: str, client: tuple[int, str]) -> str:
+    number, cluster = client
+    return f"~{gid} at client {number}" + (f" of cluster {cluster}" if cluster else "")
 
 
 def devices_follow_attachments(picture: Picture) -> Found:
     """Every host has a device for each of its attachments, of the right size, and no other."""
     sizes = {gid: item["size"] for gid, item in {**picture.snapshots, **picture.volumes}.items()}
     for host in picture.hosts:
-        wanted = {object_id(a) for a in picture.attachments if int(a["client"]) == host.client_id}
+        own = (host.client_id, host.cluster_id)
+        wanted = {object_id(a) for a in picture.attachments if picture.holder(a) == own}
         for gid in sorted(host.devices.keys() - wanted):
             yield f"device {gid} on {host.name}", "is there without an attachment"
         for gid in sorted(wanted - host.devices.keys()):
@@ -253,14 +260,14 @@ def _policy(picture: Picture, record: Json) -> str:
 
 
 def one_check_volume_a_pool(picture: Picture) -> Found:
-    """At most one check volume a pool; that it is attached nowhere follows from the attachments."""
+    """At most one check volume a pool and CloudStack cluster, attached nowhere, as follows from the attachments."""
     kinds = Counter(
         str(volume.get("templateName"))
         for volume in picture.volumes.values()
         if tags_of(volume).get("cs") == CHECK_VOLUME
     )
     for template, count in kinds.items():
-        if count > 1:
+        if count > picture.clusters:
             yield f"StorPool template {template}", f"has {count} check volumes"
 
 

@@ -15,6 +15,8 @@ CHECK_VOLUME = "check-volume-is-on-host"
 class HostPicture:
     name: str
     client_id: int
+    cluster_id: str
+    """Of its StorPool cluster, where there are several; else empty."""
     devices: Mapping[str, int | None]
     """Size of the device of every global id under /dev/storpool-byid."""
     domains: Mapping[str, str]
@@ -39,6 +41,8 @@ class Picture:
     """CloudStack host id -> name."""
     offering_templates: frozenset[str]
     """StorPool templates that offerings name; not asked for while every volume is on its pool's."""
+    clusters: int
+    """How many CloudStack clusters have hosts."""
     volumes: Mapping[str, Json]
     snapshots: Mapping[str, Json]
     attachments: tuple[Json, ...]
@@ -48,6 +52,11 @@ class Picture:
     def records_by_path(self) -> dict[str, Json]:
         """Volume records that have a path, by the global id in it."""
         return {path_id(v): v for v in self.volume_records.values() if "path" in v}
+
+    def holder(self, attachment: Json) -> tuple[int, str]:
+        """The client of an attachment, and its cluster where there are several: each has its own numbers."""
+        several = any(host.cluster_id for host in self.hosts)
+        return int(attachment["client"]), str(attachment.get("clusterId", "")) if several else ""
 
     def host_of(self, vm: Json) -> HostPicture | None:
         """The host that a VM record names."""
@@ -105,6 +114,7 @@ def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
         host_names={host_id: str(host["name"]) for host_id, host in hosts.items()},
         offering_templates=_offering_templates(cloud) if _off_pool(pools, records, by_id) else frozenset(),
         volumes=by_id,
+        clusters=len({str(host.get("clusterid")) for host in hosts.values()}),
         snapshots=_by_id(snapshots, ignored),
         attachments=tuple(a for a in world.storpool.attachments() if object_id(a) not in ignored),
         hosts=tuple(_host(world, index, ignored | aliases) for index in range(len(world.hosts))),
@@ -151,6 +161,7 @@ def _host(world: World, index: int, ignored: frozenset[str]) -> HostPicture:
     return HostPicture(
         name=host.name,
         client_id=host.client_id,
+        cluster_id=host.cluster_id,
         devices={gid: host.device_size(PATH_PREFIX + gid) for gid in host.devices() if gid not in ignored},
         domains=domains,
         disks={name: tuple(host.domain_disks(name)) for name, state in domains.items() if state != "shut off"},

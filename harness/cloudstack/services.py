@@ -11,6 +11,7 @@ from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.hosts import HostManager
 from harness.cloudstack.orchestration.recovery import Recovery
+from harness.cloudstack.orchestration.replication import ReplicationManager
 from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
@@ -35,6 +36,7 @@ class Services:
     snapshots: SnapshotManager
     backups: BackupManager
     reverts: RevertManager
+    replications: ReplicationManager
     resizes: ResizeManager
     vm_snapshots: VmSnapshotManager
     hosts: HostManager
@@ -62,6 +64,7 @@ def assemble(config: CloudConfig, context: Context) -> Services:
     reverts = RevertManager(context)
     snapshots = SnapshotManager(context, backups)
     resizes = ResizeManager(context)
+    replications = ReplicationManager(context)
     return Services(
         config=config,
         context=context,
@@ -73,11 +76,22 @@ def assemble(config: CloudConfig, context: Context) -> Services:
         snapshots=snapshots,
         backups=backups,
         reverts=reverts,
+        replications=replications,
         resizes=resizes,
         vm_snapshots=vm_snapshots,
         hosts=HostManager(context, vms, config.ping_interval * config.ping_timeout),
         recovery=Recovery(
-            context, volumes, attachments, vms, templates, snapshots, backups, reverts, resizes, vm_snapshots
+            context=context,
+            volumes=volumes,
+            attachments=attachments,
+            vms=vms,
+            templates=templates,
+            snapshots=snapshots,
+            backups=backups,
+            reverts=reverts,
+            resizes=resizes,
+            vm_snapshots=vm_snapshots,
+            replications=replications,
         ),
         pool_locks=KeyedLocks(runtime, "pool"),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.cloudstack.records.inventory import CLUSTER_ID, NOT_SET
 from harness.cloudstack.records.rows import Configuration
 from harness.cloudstack.records.store import Transaction
 from harness.spi.errors import NotFound
@@ -30,7 +31,7 @@ class Setting:
 _ALL = (
     Setting(BYPASS, "false", "Keep snapshots on primary storage only", kind="Boolean"),
     Setting(BACKUP, "true", "Back snapshots up to secondary storage", kind="Boolean", category="Snapshots"),
-    Setting("sp.cluster.id", "n/a", "StorPool cluster id of the hosts of this cluster", "Cluster"),
+    Setting(CLUSTER_ID, NOT_SET, "StorPool cluster id of the hosts of this cluster", "Cluster"),
     Setting("sp.enable.alternative.endpoint", "false", "Use sp.alternative.endpoint", "StoragePool", kind="Boolean"),
     Setting("sp.alternative.endpoint", "", "Endpoint for disaster recovery", "StoragePool"),
     Setting("sp.cluster.location", None, "StorPool location name of the pool", "StoragePool"),

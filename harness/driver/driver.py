@@ -13,8 +13,9 @@ from harness.driver.leaks import Leaks
 from harness.driver.motion import Motion
 from harness.driver.operations import Operation, Operations, log
 from harness.driver.orphans import Orphans
-from harness.driver.pools import Pools
+from harness.driver.pools import Connect, Pools
 from harness.driver.reconciler import Reconciler
+from harness.driver.replicating import SnapshotReplication
 from harness.driver.resizing import Resizing
 from harness.driver.restoring import SnapshotRestoring
 from harness.driver.retention import Retention
@@ -52,6 +53,7 @@ class StorPoolDriver:
         endpoints: HostEndpoints,
         check_volumes: CheckVolumes,
         settler: Settler,
+        connect: Connect,
     ) -> None:
         self._operations = operations
         self._records = records
@@ -70,16 +72,18 @@ class StorPoolDriver:
         vm_deletion = VmSnapshotDeletion(operations, pools, vm_taking)
         vm_reverting = VmReverting(operations, pools, records, self._volumes, discards)
         self.vm_snapshots = StorPoolVmSnapshots(pools, vm_taking, vm_reverting, vm_deletion)
-        settler.add(self._volumes, self._snapshots, seeding, vm_taking)
+        replication = SnapshotReplication(operations, pools, records, connect, settler)
+        settler.add(self._volumes, self._snapshots, seeding, vm_taking, replication)
         backup = SnapshotBackup(operations, pools, records, endpoints)
         restoring = SnapshotRestoring(self._volumes, records, endpoints)
-        self._motion = Motion(pools, records, seeding, self._volumes, backup, restoring)
+        self._motion = Motion(pools, records, seeding, self._volumes, backup, restoring, replication)
         works: tuple[_Work, ...] = (
             seeding,
             self._volumes,
             self._snapshots,
             self._deletion,
             backup,
+            replication,
             self._reverting,
             self._tags,
             self._resizing,

@@ -6,6 +6,7 @@ import msgspec
 
 from harness.driver.backup import SnapshotBackup
 from harness.driver.pools import Pools, is_ours
+from harness.driver.replicating import SnapshotReplication
 from harness.driver.restoring import SnapshotRestoring
 from harness.driver.seeding import TemplateSeeding
 from harness.driver.volumes import VolumeCreation
@@ -34,6 +35,7 @@ class Motion:
         volumes: VolumeCreation,
         backup: SnapshotBackup,
         restoring: SnapshotRestoring,
+        replication: SnapshotReplication,
     ) -> None:
         self._pools = pools
         self._records = records
@@ -41,9 +43,12 @@ class Motion:
         self._volumes = volumes
         self._backup = backup
         self._restoring = restoring
+        self._replication = replication
 
     def can_copy(self, source: DataObject, destination: DataObject) -> bool:
         if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
+            if is_ours(source.store) and is_ours(destination.store):
+                return not _same(source.store, destination.store)
             return is_ours(source.store) and destination.store.role is StoreRole.IMAGE
         if not is_ours(destination.store) or source.store is None:
             return False
@@ -63,6 +68,8 @@ class Motion:
         if isinstance(source, TemplateObject) and isinstance(destination, TemplateObject):
             return self._seeding.seed(source, destination)
         if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
+            if is_ours(destination.store):
+                return self._replication.copy(source, destination)
             return self._backup.back_up(source, destination)
         assert isinstance(destination, VolumeObject) and isinstance(source, TemplateObject | SnapshotObject)
         if isinstance(source, SnapshotObject) and source.store.role is StoreRole.IMAGE:

@@ -17,7 +17,15 @@ from harness.driver.removal import remove_snapshot, remove_volume
 from harness.driver.settings import seconds
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, Unknown
-from harness.spi.inventory import Finding, FindingKind, Inventory, SnapshotRecord, VmSnapshotRecord, VolumeRecord
+from harness.spi.inventory import (
+    Client,
+    Finding,
+    FindingKind,
+    Inventory,
+    SnapshotRecord,
+    VmSnapshotRecord,
+    VolumeRecord,
+)
 from harness.spi.objects import NAME_PREFIX, device_path, storpool_id
 from harness.spi.states import VolumeState
 from harness.storpool import ObjectDoesNotExist, SnapshotSummary, VolumeSummary
@@ -42,7 +50,7 @@ class Orphans:
         self._records = records
 
     def find(
-        self, cluster: StorPoolCluster, found: VolumeSummary, seen: Inventory, holders: frozenset[int]
+        self, cluster: StorPoolCluster, found: VolumeSummary, seen: Inventory, holders: frozenset[Client]
     ) -> Iterator[Finding]:
         """What is to be told of an object in StorPool's list, which is older than `seen`; orphans are removed.
 
@@ -54,11 +62,11 @@ class Orphans:
         if doubt is not None:
             yield _finding(found, FindingKind.UNATTRIBUTED, f"{doubt}; it is never removed, look at it yourself")
             return
-        others = holders - {host.storpool_client_id for host in seen.hosts if host.up}
+        others = [client for client in holders if not any(host.up and host.is_client(client) for host in seen.hosts)]
         if not seconds(self._records, GRACE):
             yield _finding(found, FindingKind.ORPHAN, f"nothing knows it; not removed, because {GRACE} is 0")
         elif others:
-            clients = ", ".join(map(str, sorted(others)))
+            clients = ", ".join(sorted(map(str, others)))
             text = f"nothing knows it; not removed, because StorPool client {clients}, no host that is Up, has it"
             yield _finding(found, FindingKind.ORPHAN, text)
         else:

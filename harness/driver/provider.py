@@ -34,10 +34,10 @@ class StorPoolProvider:
         pools = Pools(records, connect)
         check_volumes = CheckVolumes(operations, pools, records)
         self._driver = StorPoolDriver(
-            operations, pools, records, endpoints, check_volumes, Settler(runtime, operations)
+            operations, pools, records, endpoints, check_volumes, Settler(runtime, operations), connect
         )
         self._life_cycle = StorPoolLifeCycle(runtime, records, connect)
-        self._host_listener = StorPoolHostListener(endpoints, check_volumes)
+        self._host_listener = StorPoolHostListener(endpoints, check_volumes, records)
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ any other is done or undone, and an undone one must succeed when it is made agai
 
 from __future__ import annotations
 
+from harness.faults.clusters import CLUSTERS
 from harness.faults.deploys import DEPLOYS
 from harness.faults.disks import DISKS
 from harness.faults.offerings import OFFERINGS
@@ -13,5 +14,5 @@ from harness.faults.operation import Operation
 from harness.faults.snapshots import SNAPSHOTS
 from harness.faults.tiers import TIERS
 
-OPERATIONS: tuple[Operation, ...] = (*DEPLOYS, *DISKS, *SNAPSHOTS, *OFFERINGS, *TIERS)
+OPERATIONS: tuple[Operation, ...] = (*DEPLOYS, *DISKS, *SNAPSHOTS, *OFFERINGS, *TIERS, *CLUSTERS)
 BY_ID = {operation.id: operation for operation in OPERATIONS}

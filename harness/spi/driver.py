@@ -16,6 +16,7 @@ from harness.spi.inventory import (
     CacheRecord,
     Finding,
     Inventory,
+    SnapshotCopy,
     SnapshotRecord,
     VmRecord,
     VmSnapshotRecord,
@@ -62,6 +63,7 @@ class PrimaryDataStoreDriver(Protocol):
         Pool snapshot to image store writes its backup to the new file `destination.path`, and leaves it on the pool.
         After an error part of the file may be there, and after `Unknown` it may still be written to.
         Image store snapshot to volume copies the backup onto a new volume.
+        Pool snapshot to a pool in another location makes a copy there, which may still be recovering when this returns.
         """
         ...
 
@@ -275,6 +277,13 @@ class DriverRecords(Protocol):
 
     def vm_snapshot(self, uuid: str) -> VmSnapshotRecord | None:
         """The VM snapshot, removed or not; None when these records never had it."""
+
+    def snapshot_copy(self, uuid: str, pool_id: int) -> SnapshotCopy | None:
+        """What the pool has of a snapshot, in whatever state; None when it has no row."""
+        ...
+
+    def cluster_of(self, storpool_cluster_id: str) -> int | None:
+        """Row id of the CloudStack cluster whose `sp.cluster.id` is exactly this."""
         ...
 
     def vm(self, uuid: str) -> VmRecord | None: ...
@@ -295,8 +304,12 @@ class DriverRecords(Protocol):
 class HostEndpoints(Protocol):
     """Agents, chosen as the framework's endpoint selector does: Up and Enabled hosts only."""
 
-    def select(self, pool: DataStore) -> Endpoint:
-        """An agent whose host has the pool connected; `InsufficientCapacity` when there is none."""
+    def select(self, pool: DataStore, storpool_cluster_id: str | None = None) -> Endpoint:
+        """An agent whose host has the pool connected; `InsufficientCapacity` when there is none.
+
+        One in a CloudStack cluster with exactly this `sp.cluster.id`, if there is one: what is in another StorPool
+        cluster can be attached there too, but its data has a longer way.
+        """
         ...
 
     def host(self, host_id: int) -> Endpoint: ...

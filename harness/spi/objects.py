@@ -157,6 +157,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: int
     storpool_client_id: int | None = None
     """SP_OURID as the host's agent reported it."""
+    storpool_cluster_id: str | None = None
+    """SP_CLUSTER_ID as the host's agent reported it."""
 
 
 class VmPower(enum.StrEnum):

@@ -86,6 +86,25 @@ class SnapshotUpdateDesc(Sent, frozen=True, kw_only=True):
     tags: dict[str, str] | UnsetType = UNSET
 
 
+class SnapshotExportDesc(Sent, frozen=True, kw_only=True):
+    snapshot: str
+    location: str
+
+
+class SnapshotUnexportDesc(Sent, frozen=True, kw_only=True):
+    snapshot: str
+    location: str | UnsetType = UNSET
+    all: bool | UnsetType = UNSET
+    force: bool | UnsetType = UNSET
+
+
+class SnapshotFromRemoteDesc(Sent, frozen=True, kw_only=True):
+    remote_location: str
+    remote_id: GlobalId
+    template: str | UnsetType = UNSET
+    tags: dict[str, str] | UnsetType = UNSET
+
+
 class VolumeReassignDesc(Sent, frozen=True, kw_only=True):
     """Attach or detach one volume."""
 
@@ -178,6 +197,8 @@ class Attachment(Answered, frozen=True, kw_only=True):
     rights: Literal["rw", "ro"]
     pos: int
     global_id: str | None = None
+    cluster_id: str | None = None
+    """Of the client, where several clusters were asked."""
 
     def is_of(self, name: str) -> bool:
         """Whether it is of the object addressed as `name` (name or `~globalId`)."""
@@ -195,6 +216,16 @@ class Template(Answered, frozen=True, kw_only=True):
     size: Limit = "-"
     iops: Limit = "-"
     bw: Limit = "-"
+
+
+class Location(Answered, frozen=True, kw_only=True):
+    id: str
+    """The first part of the ids of its clusters."""
+    name: str
+
+
+class Locations(Answered, frozen=True, kw_only=True):
+    locations: list[Location]
 
 
 class Stored(Answered, frozen=True, kw_only=True):

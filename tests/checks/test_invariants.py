@@ -24,6 +24,7 @@ class FakeHost:
     sizes: dict[str, int] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     disks: dict[str, list[DomainDisk]] = field(default_factory=dict)
+    cluster_id: str = ""
 
     def devices(self) -> Sequence[str]:
         return sorted(self.sizes)

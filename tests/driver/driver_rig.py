@@ -23,7 +23,15 @@ from harness.spi.commands import (
 )
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Conflict, Dead, Unavailable, Unknown
-from harness.spi.inventory import CacheRecord, HostRecord, Inventory, SnapshotRecord, VmRecord, VolumeRecord
+from harness.spi.inventory import (
+    CacheRecord,
+    HostRecord,
+    Inventory,
+    SnapshotCopy,
+    SnapshotRecord,
+    VmRecord,
+    VolumeRecord,
+)
 from harness.spi.objects import (
     DataStore,
     ImageFormat,
@@ -238,6 +246,16 @@ class FakeRecords:
     def snapshot(self, uuid: str) -> SnapshotRecord | None:
         return self.snapshots.get(uuid)
 
+    def snapshot_copy(self, uuid: str, pool_id: int) -> SnapshotCopy | None:
+        record = self.snapshots.get(uuid)
+        if record is None or record.pool_id != pool_id:
+            return None
+        return SnapshotCopy(snapshot_uuid=uuid, pool_id=pool_id, state=StoreRefState.READY, path=record.path)
+
+    def cluster_of(self, storpool_cluster_id: str) -> int | None:
+        del storpool_cluster_id
+        return None
+
     def vm(self, uuid: str) -> VmRecord | None:
         return self.vms.get(uuid)
 
@@ -354,8 +372,8 @@ class Agent:
     """Of the next commands."""
     name: str = "kvm-1"
 
-    def select(self, pool: DataStore) -> Agent:
-        del pool
+    def select(self, pool: DataStore, storpool_cluster_id: str | None = None) -> Agent:
+        del pool, storpool_cluster_id
         return self
 
     def host(self, host_id: int) -> Agent:

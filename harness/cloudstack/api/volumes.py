@@ -9,13 +9,14 @@ import msgspec
 from harness.cloudstack import settings
 from harness.cloudstack.api.command import Command, Created, Json, deleting, listing, object_job
 from harness.cloudstack.api.errors import PARAMETER, ApiError
-from harness.cloudstack.api.lookup import clean, entity, matching, named, optional, owner, tags_of, time, zone
+from harness.cloudstack.api.lookup import clean, entity, matching, named, optional, owner, tags_of, time, zone, zone_of
 from harness.cloudstack.api.offerings import GIB, iops_of
 from harness.cloudstack.api.parameters import OWNED, Request
 from harness.cloudstack.orchestration.attachment import check_attachable, check_detachable
+from harness.cloudstack.orchestration.backup import on_image_store, on_primary
 from harness.cloudstack.orchestration.volume import check_unattached
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import DiskOffering, Snapshot, StoragePool, Template, Vm, Volume
+from harness.cloudstack.records.rows import DiskOffering, Snapshot, StoragePool, Template, Vm, Volume, Zone
 from harness.cloudstack.services import Services
 from harness.spi.objects import VolumeType
 from harness.spi.states import SnapshotState, VolumeState
@@ -38,7 +39,11 @@ def create_volume(services: Services, request: Request) -> Created:
         size = volume_size(tx, offering, request.natural("size", 1))
         if snapshot is not None:
             size = max(size, snapshot.size)
-        row = data_volume(tx, uuid, name, offering, size, snapshot)
+        place = optional(tx, Zone, request, "zoneid")
+        if snapshot is not None:
+            place = place or zone_of(tx, snapshot.data_center_id)
+            check_in_zone(tx, snapshot, place)
+        row = data_volume(tx, uuid, name, offering, size, snapshot, place)
         low, high = iops_of(offering, request)
         row = tx.insert(msgspec.structs.replace(row, min_iops=low, max_iops=high))
     return Created(row.id, row.uuid, "Volume")
@@ -133,7 +138,7 @@ def volume(tx: Transaction, row: Volume, common: Json) -> Json:
     offering = tx.get(DiskOffering, row.disk_offering_id)
     template = None if row.template_id is None else tx.find(Template, id=row.template_id)
     snapshot = None if row.snapshot_id is None else tx.find(Snapshot, id=row.snapshot_id)
-    place = zone(tx)
+    place = zone_of(tx, row.data_center_id)
     return common | clean(
         id=row.uuid,
         name=row.name,
@@ -181,16 +186,22 @@ def volume_size(tx: Transaction, offering: DiskOffering, size_gib: int | None) -
 
 
 def data_volume(
-    tx: Transaction, uuid: str, name: str, offering: DiskOffering, size: int, snapshot: Snapshot | None = None
+    tx: Transaction,
+    uuid: str,
+    name: str,
+    offering: DiskOffering,
+    size: int,
+    snapshot: Snapshot | None = None,
+    place: Zone | None = None,
 ) -> Volume:
-    """A new DATA volume's row, to be inserted."""
+    """A new DATA volume's row, to be inserted; in the first zone unless `place` is another."""
     return Volume(
         uuid=uuid,
         name=name,
         volume_type=VolumeType.DATADISK,
         state=VolumeState.ALLOCATED,
         size=size,
-        data_center_id=zone(tx).id,
+        data_center_id=(place or zone(tx)).id,
         disk_offering_id=offering.id,
         created=tx.now,
         snapshot_id=snapshot.id if snapshot else None,
@@ -204,6 +215,15 @@ def check_snapshot_usable(snapshot: Snapshot) -> None:
         raise ApiError(
             PARAMETER,
             f"Snapshot {snapshot.name} is not in BackedUp state yet but {snapshot.state.value}, and can't be used",
+        )
+
+
+def check_in_zone(tx: Transaction, snapshot: Snapshot, place: Zone) -> None:
+    """Refuses a snapshot that nothing in the zone has: the volume would be empty, or in another zone."""
+    if on_primary(tx, snapshot.id, place.id) is None and on_image_store(tx, snapshot.id, place.id) is None:
+        raise ApiError(
+            PARAMETER,
+            f"Snapshot {snapshot.name} is not in zone {place.name}; copy it there first, with copySnapshot",
         )
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from harness.cloudstack.orchestration.errors import checked
 from harness.cloudstack.records import Records
+from harness.cloudstack.records.inventory import CLUSTER_ID
 from harness.cloudstack.records.rows import HostRow, Sequence
 from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.errors import InsufficientCapacity, NotFound, Unavailable
@@ -34,14 +35,20 @@ class Agents:
         self._guard = runtime.lock("command sequence")
         self._last_sequence = 0
 
-    def select(self, pool: DataStore) -> Endpoint:
-        """An agent of any usable host that has the pool connected, as CloudStack in no fixed order."""
+    def select(self, pool: DataStore, storpool_cluster_id: str | None = None) -> Endpoint:
+        """An agent of any usable host that has the pool connected, as CloudStack in no fixed order.
+
+        Of the CloudStack cluster with exactly this `sp.cluster.id`, if one of its hosts will do.
+        """
         with self._records.read() as tx:
             hosts = tx.select(
                 HostRow,
                 f"{USABLE} AND id IN (SELECT host_id FROM storage_pool_host_ref WHERE pool_id = ?) ORDER BY id",
                 (pool.id,),
             )
+            clusters = {host.cluster_id: tx.details("cluster_details", host.cluster_id) for host in hosts}
+        near = [host for host in hosts if clusters[host.cluster_id].get(CLUSTER_ID) == storpool_cluster_id]
+        hosts = near or hosts
         if not hosts:
             raise InsufficientCapacity(
                 f"no host that is Up and Enabled has storage pool {pool.name} connected; see listHosts and the agents"

@@ -8,6 +8,7 @@ from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.agents import ask
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.vm import VmManager
+from harness.cloudstack.records.inventory import CLUSTER_ID, NOT_SET
 from harness.cloudstack.records.rows import HostRow, StoragePool, StoragePoolHost
 from harness.spi.commands import PingAnswer, PingCommand
 from harness.spi.errors import Error
@@ -57,6 +58,9 @@ class HostManager:
         connected = self._context.provider.host_listener.host_connected(_host(row), pool)
         with self._context.records.transaction("pool connected") as tx:
             client = connected.storpool_client_id
+            details = tx.details("cluster_details", row.cluster_id)
+            if connected.storpool_cluster_id is not None and details.get(CLUSTER_ID) in (None, "", NOT_SET):
+                tx.set_detail("cluster_details", row.cluster_id, CLUSTER_ID, connected.storpool_cluster_id)
             tx.update(tx.get(HostRow, host_id), parent=None if client is None else str(client))
             if tx.find(StoragePoolHost, pool_id=pool_id, host_id=host_id) is None:
                 tx.insert(
@@ -66,7 +70,13 @@ class HostManager:
     def _connect_pools(self, host_id: int) -> None:
         with self._context.records.read() as tx:
             connected = {ref.pool_id for ref in tx.all(StoragePoolHost, host_id=host_id)}
-            pools = tx.all(StoragePool, removed=None, status="Up", storage_provider_name=self._context.provider.name)
+            pools = tx.all(
+                StoragePool,
+                removed=None,
+                status="Up",
+                storage_provider_name=self._context.provider.name,
+                data_center_id=tx.get(HostRow, host_id).data_center_id,
+            )
         for pool in pools:
             if pool.id in connected:
                 continue

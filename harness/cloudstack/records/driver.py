@@ -9,6 +9,7 @@ import msgspec
 from harness.cloudstack import settings
 from harness.cloudstack.records import inventory
 from harness.cloudstack.records.rows import (
+    Cluster,
     Operation,
     ResourceTag,
     ServiceOffering,
@@ -23,7 +24,15 @@ from harness.cloudstack.records.rows import (
 from harness.cloudstack.records.store import Records, Transaction
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Conflict, NotFound
-from harness.spi.inventory import CacheRecord, Inventory, SnapshotRecord, VmRecord, VmSnapshotRecord, VolumeRecord
+from harness.spi.inventory import (
+    CacheRecord,
+    Inventory,
+    SnapshotCopy,
+    SnapshotRecord,
+    VmRecord,
+    VmSnapshotRecord,
+    VolumeRecord,
+)
 from harness.spi.states import StoreRefState
 
 
@@ -146,6 +155,20 @@ class RecordsOfDriver:
         with self._records.read() as tx:
             row = tx.find(VmSnapshot, uuid=uuid)
             return None if row is None else inventory.vm_snapshot(tx, row)
+
+    def snapshot_copy(self, uuid: str, pool_id: int) -> SnapshotCopy | None:
+        with self._records.read() as tx:
+            row = tx.find(Snapshot, uuid=uuid)
+            return None if row is None else inventory.snapshot_copy(tx, row, pool_id)
+
+    def cluster_of(self, storpool_cluster_id: str) -> int | None:
+        with self._records.read() as tx:
+            found = (
+                row.id
+                for row in tx.all(Cluster)
+                if tx.details("cluster_details", row.id).get(inventory.CLUSTER_ID) == storpool_cluster_id
+            )
+            return next(found, None)
 
     def vm(self, uuid: str) -> VmRecord | None:
         with self._records.read() as tx:

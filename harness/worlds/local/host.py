@@ -29,8 +29,12 @@ exit 2"""
 
 
 class SshKvmHost:
-    def __init__(self, host: KvmHost, storpool_endpoints: Sequence[str]) -> None:
-        """`storpool_endpoints` are the addresses (`ip:port`) that a cut takes away from this host."""
+    def __init__(self, host: KvmHost, storpool_endpoints: Sequence[str], cluster_id: str = "") -> None:
+        """`storpool_endpoints` are the addresses (`ip:port`) that a cut takes away from this host.
+
+        `cluster_id` is for a world with several StorPool clusters.
+        """
+        self._cluster_id = cluster_id
         self._host = host
         self._ssh = SshHost(host.ssh)
         self._endpoints = tuple(endpoint.rpartition(":")[::2] for endpoint in storpool_endpoints)
@@ -42,6 +46,10 @@ class SshKvmHost:
     @property
     def client_id(self) -> int:
         return self._host.client_id
+
+    @property
+    def cluster_id(self) -> str:
+        return self._cluster_id
 
     def devices(self) -> Sequence[str]:
         return sorted(self._ssh.run(["ls", "-1", BY_ID]).text.split())

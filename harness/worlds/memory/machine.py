@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -17,7 +17,6 @@ from harness.spi.errors import Error, InvalidParameter, NotFound
 from harness.spi.objects import PATH_PREFIX
 from harness.spi.ports import DomainState
 from harness.worlds.memory.image import BOOT_MAGIC
-from simulator.ports import Blocks
 
 BY_NAME = "/dev/storpool/"
 BOOT_SECONDS = (2.0, 6.0)
@@ -32,10 +31,18 @@ EJECT_SECONDS = 0.05
 """How long QEMU takes to close a device that the guest let go; meanwhile it says that it has no such device."""
 
 
-class Devices(Blocks, Protocol):
-    """Blocks whose devices and links a model can look at, open and close."""
+class Devices(Protocol):
+    """Blocks whose devices and links a model can look at, open, read and write, and close."""
 
     def size(self, key: int) -> int: ...
+
+    def stored(self, key: int) -> int: ...
+
+    def read(self, key: int, offset: int, length: int) -> bytes: ...
+
+    def extents(self, key: int) -> Iterable[tuple[int, int]]: ...
+
+    def write(self, key: int, offset: int, data: bytes) -> None: ...
 
     def links(self, client: int) -> dict[str, int]: ...
 
@@ -111,11 +118,23 @@ class Machine:
     """One host. `runtime` is its hardware's: a process that no test kills by accident."""
 
     def __init__(
-        self, runtime: SimulatedRuntime, name: str, client_id: int, blocks: Devices, files: Mapping[str, str]
+        self,
+        runtime: SimulatedRuntime,
+        name: str,
+        client_id: int,
+        blocks: Devices,
+        files: Mapping[str, str],
+        *,
+        cluster_id: str = "",
+        place: int | None = None,
     ) -> None:
+        """`place` is its number among all hosts; its client id, unless hosts of several StorPool clusters are there."""
         self.runtime = runtime
         self.name = name
         self.client_id = client_id
+        self.cluster_id = cluster_id
+        """Of its StorPool cluster, where there are several."""
+        self.place = client_id if place is None else place
         self.blocks = blocks
         self.files = dict(files)
         """Small text files by path."""

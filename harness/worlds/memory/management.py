@@ -15,6 +15,7 @@ from harness.spi.driver import OperationRecord
 from harness.spi.ports import Endpoint
 from harness.worlds.memory.cloud import Query
 from harness.worlds.memory.processes import BRIDGE, EXPORT, HOSTS, MANAGEMENT, SECONDARY, Processes
+from harness.worlds.memory.site import Site
 from harness.worlds.memory.transports import MemoryEndpoint, NoAnswer, exchange
 
 API_KEY = "memory-api-key"
@@ -125,20 +126,21 @@ class Management:
             ),
             {name: self._endpoint(runtime, name) for name in HOSTS},
             self._endpoint(runtime, SECONDARY),
-            configuration(),
+            configuration(self._processes.site),
         )
 
     def _endpoint(self, runtime: SimulatedRuntime, name: str) -> Endpoint:
         return MemoryEndpoint(runtime, self._processes.listeners[name])
 
 
-def configuration() -> CloudConfig:
-    """One zone with the two hosts, and addresses for `GUESTS` guests."""
+def configuration(site: Site) -> CloudConfig:
+    """The zones, clusters and hosts of the site, and addresses for `GUESTS` guests."""
     addresses = tuple(
         GuestAddress(mac=f"02:00:00:00:00:{number:02x}", ip=f"10.77.0.{number}") for number in range(1, GUESTS + 1)
     )
     return CloudConfig(
-        hosts=HOSTS,
+        hosts=site.cloud_hosts,
+        further_clusters=site.further,
         image_store_url=EXPORT,
         guest_addresses=addresses,
         bridge=BRIDGE,

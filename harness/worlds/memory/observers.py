@@ -21,8 +21,10 @@ CALL_TIMEOUT = 60.0
 class MemoryStorPool:
     """`harness.observers.StorPool` over the same transport that the driver uses, decoding nothing but JSON."""
 
-    def __init__(self, transport: Transport, calls: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, transport: Transport, calls: Callable[[], Mapping[str, int]], *, several: bool = False) -> None:
+        """With `several` attachments are those of all clusters of the location, with the id of the client's cluster."""
         self._transport = transport
+        self._several = several
         self._calls = calls
 
     def volumes(self) -> list[Json]:
@@ -38,7 +40,12 @@ class MemoryStorPool:
         return self._one(f"Snapshot/{name}")
 
     def attachments(self) -> list[Json]:
-        return self._list("AttachmentsList")
+        return self._list("MultiCluster/AttachmentsList" if self._several else "AttachmentsList")
+
+    def exports(self) -> list[Json]:
+        """Snapshots that other locations may read."""
+        found: list[Json] = msgspec.json.decode(self._get("ExportsList").body)["data"]["exports"]
+        return found
 
     def lose_snapshot(self, name: str) -> None:
         self._post(f"SnapshotDelete/{name}", {})
@@ -137,6 +144,10 @@ class MemoryHost:
     @property
     def client_id(self) -> int:
         return self._machine.client_id
+
+    @property
+    def cluster_id(self) -> str:
+        return self._machine.cluster_id
 
     def devices(self) -> Sequence[str]:
         return sorted(self._machine.blocks.links_by_id(self._machine.client_id))
