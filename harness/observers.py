@@ -99,6 +99,22 @@ class Host(Protocol):
 
     def read_device(self, path: str, offset: int, length: int) -> bytes: ...
 
+    def unlocks(self, path: str, passphrase: bytes) -> bool:
+        """Whether the device has a LUKS header that this passphrase opens."""
+        ...
+
+    def secrets(self) -> Sequence[str]:
+        """Devices whose passphrases this host's libvirt knows, sorted."""
+        ...
+
+    def traces(self, text: bytes) -> Sequence[str]:
+        """Where on this host the text stands: StorPool devices, files of libvirt and of the agent, and command lines."""
+        ...
+
+    def without_encryption(self) -> AbstractContextManager[None]:
+        """While inside, this host has no cryptsetup."""
+        ...
+
     def domains(self) -> Mapping[str, str]:
         """State of every libvirt domain of this host by name, in virsh's words."""
         ...

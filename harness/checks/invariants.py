@@ -33,6 +33,8 @@ class Invariant:
     find: Callable[[Picture], Found]
 
 
+LUKS_HEADER = 2 << 20
+"""Bytes that an encrypted volume has on StorPool beside those that its guest sees."""
 STORPOOL_TAG = re.compile(r"[A-Za-z0-9_\-.:]{0,199}")
 """What StorPool takes as the value of a tag."""
 STEADY_VOLUME_STATES = {"Allocated", "Ready", "Destroy", "Expunged"}
@@ -62,8 +64,9 @@ def records_have_volumes(picture: Picture) -> Found:
         if found is None:
             yield where, "StorPool has no such volume"
             continue
-        if found["size"] != record["size"]:
-            yield where, f"CloudStack says {record['size']} bytes, StorPool {found['size']}"
+        wanted_size = record["size"] + (LUKS_HEADER if "encryptformat" in record else 0)
+        if found["size"] != wanted_size:
+            yield where, f"CloudStack says {record['size']} bytes, StorPool {found['size']} and not {wanted_size}"
         wanted = templates.get(str(record.get("storageid")))
         if wanted is not None and found.get("templateName") != wanted:
             yield where, f"is on StorPool template {found.get('templateName')}, its pool is on {wanted}"
@@ -159,6 +162,13 @@ def devices_follow_attachments(picture: Picture) -> Found:
                 yield f"device {gid} on {host.name}", f"has {host.devices[gid]} bytes, StorPool says {sizes.get(gid)}"
 
 
+def no_secret_is_left(picture: Picture) -> Found:
+    """libvirt is lent the passphrase of a volume while a disk is opened, and at rest it knows none."""
+    for host in picture.hosts:
+        for device in host.secrets:
+            yield f"libvirt on {host.name}", f"still knows the passphrase of {device}"
+
+
 def domains_follow_vms(picture: Picture) -> Found:
     """A Running VM has a running domain on its host, no other, and no host runs a domain that no record knows."""
     wanted = {(h.name, str(vm["instancename"])) for vm in picture.running() if (h := picture.host_of(vm))}
@@ -241,6 +251,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant("a template is seeded once a pool", templates_seeded_once),
     Invariant("attachments follow running VMs", attachments_follow_running_vms),
     Invariant("host devices follow attachments", devices_follow_attachments),
+    Invariant("no passphrase is left with libvirt", no_secret_is_left),
     Invariant("domains follow VMs", domains_follow_vms),
     Invariant("domain disks follow records", disks_follow_records),
     Invariant("StorPool tags follow records", tags_follow_records),

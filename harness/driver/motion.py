@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from harness.driver.backup import SnapshotBackup
+from harness.driver.encryption import VolumeEncryption
 from harness.driver.pools import Pools, is_ours
 from harness.driver.restoring import SnapshotRestoring
 from harness.driver.seeding import TemplateSeeding
@@ -34,6 +35,7 @@ class Motion:
         volumes: VolumeCreation,
         backup: SnapshotBackup,
         restoring: SnapshotRestoring,
+        encryption: VolumeEncryption,
     ) -> None:
         self._pools = pools
         self._records = records
@@ -41,6 +43,7 @@ class Motion:
         self._volumes = volumes
         self._backup = backup
         self._restoring = restoring
+        self._encryption = encryption
 
     def can_copy(self, source: DataObject, destination: DataObject) -> bool:
         if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
@@ -63,23 +66,34 @@ class Motion:
         if isinstance(source, TemplateObject) and isinstance(destination, TemplateObject):
             return self._seeding.seed(source, destination)
         if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
+            if source.volume.encrypted:
+                raise InvalidParameter(f"{_shown(source)} is of an encrypted volume, and these are not backed up")
             return self._backup.back_up(source, destination)
         assert isinstance(destination, VolumeObject) and isinstance(source, TemplateObject | SnapshotObject)
+        if isinstance(source, SnapshotObject) and source.volume.encrypted is not destination.encrypted:
+            raise InvalidParameter(
+                f"{_shown(source)} and {_shown(destination)} must both be encrypted, or neither: it would be no copy else"
+            )
         if isinstance(source, SnapshotObject) and source.store.role is StoreRole.IMAGE:
             return self._restoring.restore(source, destination)
         return self._clone(source, destination)
 
     def _clone(self, source: TemplateObject | SnapshotObject, volume: VolumeObject) -> VolumeObject:
-        """A volume on top of the snapshot; no data is copied. Never smaller than the snapshot."""
+        """A volume on top of the snapshot; no data is copied. Never smaller than the snapshot.
+
+        An encrypted one of a template is none: the template is not encrypted, so it is copied.
+        """
         parent = storpool_id(self._path(source))
         client = self._pools.of(volume).client
         try:
-            least = client.snapshot(parent).size
+            found = client.snapshot(parent)
         except ObjectDoesNotExist as error:
             raise NotFound(
                 f"{_shown(source)} is gone from StorPool ({error}); it must be copied there again"
             ) from error
-        return self._volumes.create(volume, parent, least)
+        if volume.encrypted and isinstance(source, TemplateObject):
+            return self._encryption.create_from(found, volume)
+        return self._volumes.create(volume, parent, found.size)
 
     def _path(self, source: TemplateObject | SnapshotObject) -> str:
         path = source.path

@@ -56,7 +56,7 @@ class VolumeCreation:
     def create(self, volume: VolumeObject, parent: str | None = None, least_size: int = 0) -> VolumeObject:
         """Make the volume on its pool; the answer has path and real size. `parent` is a snapshot, as StorPool knows it.
 
-        Raises `NotFound` when the parent is gone.
+        `least_size` is StorPool's, with the overhead of an encrypted one. Raises `NotFound` when the parent is gone.
         """
         return self._create(volume, parent, least_size, {})
 
@@ -87,7 +87,7 @@ class VolumeCreation:
         copy: Callable[[Operation, VolumeObject], None] | None = None,
     ) -> VolumeObject:
         pool = self._pools.of(volume)
-        size = max(_whole_sectors(volume), least_size)
+        size = max(_whole_sectors(volume) + volume.overhead, least_size)
         desc = self._request(pool, volume, parent, size)
         request = msgspec.json.encode(desc).decode()
         subject = f"volume:{volume.uuid}"
@@ -98,7 +98,7 @@ class VolumeCreation:
                 global_id = creation.global_id
             else:
                 global_id = self._make(operation, creation, pool, desc)
-            made = msgspec.structs.replace(volume, path=device_path(global_id), size=size)
+            made = msgspec.structs.replace(volume, path=device_path(global_id), size=size - volume.overhead)
             if copy is not None and operation.step == "made":
                 with self._undone_by_errors(operation):
                     copy(operation, made)

@@ -8,6 +8,7 @@ from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import clean, entity, matching, named, owner, tags_of, time, zone
 from harness.cloudstack.api.parameters import OWNED, Request
 from harness.cloudstack.orchestration.backup import PRIMARY, SECONDARY, on_image_store, on_primary
+from harness.cloudstack.orchestration.encryption import check_plain, check_snapshot
 from harness.cloudstack.orchestration.revert import check_revertable
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import ImageStore, Snapshot, SnapshotStore, StoragePool, Vm, Volume
@@ -27,6 +28,7 @@ def create_snapshot(services: Services, request: Request) -> Created:
             )
         if request.text("locationtype"):
             raise ApiError(PARAMETER, f"VolumeId: {volume.uuid} LocationType is supported only for managed storage")
+        check_snapshot(tx, volume)
         vm = None if volume.instance_id is None else tx.find(Vm, id=volume.instance_id)
         name = (
             named(request) if request.text("name") else f"{vm.name if vm else 'detached'}_{volume.name}_{uuids[0][:8]}"
@@ -162,6 +164,7 @@ def _archivable(services: Services, request: Request) -> int:
                 "Can only archive snapshots present on primary storage. Cannot find snapshot"
                 f" {row.name} on primary storage",
             )
+        check_plain(tx.get(Volume, row.volume_id), "archiving a snapshot")
     return row.id
 
 
