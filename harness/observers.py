@@ -108,7 +108,7 @@ class Host(Protocol):
         ...
 
     def traces(self, text: bytes) -> Sequence[str]:
-        """Where on this host the text stands: StorPool devices, files of libvirt and of the agent, and command lines."""
+        """Where on this host the text stands: StorPool devices, files of libvirt and the agent, command lines."""
         ...
 
     def without_encryption(self) -> AbstractContextManager[None]:

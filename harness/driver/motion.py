@@ -72,7 +72,7 @@ class Motion:
         assert isinstance(destination, VolumeObject) and isinstance(source, TemplateObject | SnapshotObject)
         if isinstance(source, SnapshotObject) and source.volume.encrypted is not destination.encrypted:
             raise InvalidParameter(
-                f"{_shown(source)} and {_shown(destination)} must both be encrypted, or neither: it would be no copy else"
+                f"{_shown(source)} and {_shown(destination)} must both be encrypted, or neither: else it is no copy"
             )
         if isinstance(source, SnapshotObject) and source.store.role is StoreRole.IMAGE:
             return self._restoring.restore(source, destination)

@@ -45,7 +45,8 @@ class Agents:
         with self._records.read() as tx:
             hosts = tx.select(
                 HostRow,
-                f"{USABLE}{capable} AND id IN (SELECT host_id FROM storage_pool_host_ref WHERE pool_id = ?) ORDER BY id",
+                f"{USABLE} AND id IN (SELECT host_id FROM storage_pool_host_ref WHERE pool_id = ?){capable}"
+                " ORDER BY id",
                 (pool.id,),
             )
         if not hosts and encrypting:
