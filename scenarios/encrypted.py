@@ -85,10 +85,13 @@ def is_luks(world: World, vm: Json, volume: Json) -> None:
 
 def nowhere_plain(world: World, *words: str) -> None:
     """What guests wrote stands on no host: on no device, in no file or log, in no command line."""
-    for word in words:
-        needle = pattern(word, 0)[:48]
+    nowhere_plain_bytes(world, *(pattern(word, 0)[:48] for word in words))
+
+
+def nowhere_plain_bytes(world: World, *needles: bytes) -> None:
+    for needle in needles:
         for host in world.hosts:
-            with world.check(f"what the guest wrote ({word}) is nowhere readable on {host.name}"):
+            with world.check(f"what the guest wrote is nowhere readable on {host.name}"):
                 found = list(host.traces(needle))
                 assert found == [], f"{needle!r} stands in {found} on {host.name}"
 

@@ -20,10 +20,9 @@ _FORMAT = tuple(
     "cryptsetup luksFormat --batch-mode --type luks1 --cipher aes-xts-plain64 --key-size 512 --hash sha256"
     f" --offset {LUKS_HEADER // SECTOR} --pbkdf-force-iterations 10000 --key-file -".split()
 )
-_OPEN = tuple("cryptsetup open --test-passphrase --type luks1 --key-file -".split())
-_WRITE = tuple(
-    "qemu-img convert -n -f raw -T none -t none --object secret,id=volume,file=/dev/stdin --target-image-opts".split()
-)
+_OPEN = ("cryptsetup", "open", "--test-passphrase", "--type", "luks1", "--key-file", "-")
+_OPTIONS = ("-n", "-f", "raw", "-T", "none", "-t", "none", "--object", "secret,id=volume,file=/dev/stdin")
+_WRITE = ("qemu-img", "convert", *_OPTIONS, "--target-image-opts")
 
 
 def available(host: Host) -> bool:

@@ -54,7 +54,8 @@ class PrimaryDataStoreDriver(Protocol):
         Image store template to pool template seeds the cache: the answer's path is the cached snapshot's.
         Pool template, or pool snapshot, to volume clones without copying data; a template to an encrypted volume is
         copied, and the volume of an encrypted one's snapshot is opened by the same passphrase.
-        Raises `NotFound` when the source is gone from StorPool: the cache entry must be seeded again, the snapshot brought back from its backup.
+        Raises `NotFound` when the source is gone from StorPool: the cache entry must be seeded again, the snapshot
+        brought back from its backup.
         Pool snapshot to image store writes its backup to the new file `destination.path`, and leaves it on the pool.
         After an error part of the file may be there, and after `Unknown` it may still be written to.
         Image store snapshot to volume copies the backup onto a new volume.

@@ -46,8 +46,8 @@ def disks_with(change: Callable[[ET.Element], None]) -> Sabotage:
     """Domains get their disks with something changed."""
     right = domain_xml.disk_element
 
-    def wrong(source: str, target: str, serial: str) -> ET.Element:
-        disk = right(source, target, serial)
+    def wrong(source: str, target: str, serial: str, *, encrypted: bool = False) -> ET.Element:
+        disk = right(source, target, serial, encrypted=encrypted)
         change(disk)
         return disk
 
