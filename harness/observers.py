@@ -74,6 +74,8 @@ class DomainDisk:
     driver_type: str
     discard: str | None
     cache: str | None
+    encryption: str | None = None
+    """`luks`, of one that QEMU decrypts."""
 
 
 class Host(Protocol):

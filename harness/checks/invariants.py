@@ -189,7 +189,9 @@ def disks_follow_records(picture: Picture) -> Found:
 
 def _disks_of(picture: Picture, host: HostPicture, vm: Json) -> Found:
     name = str(vm["instancename"])
-    wanted = {str(v["path"]): str(v["id"]).replace("-", "")[:20] for v in picture.volumes_of(vm) if "path" in v}
+    records = [v for v in picture.volumes_of(vm) if "path" in v]
+    wanted = {str(v["path"]): str(v["id"]).replace("-", "")[:20] for v in records}
+    encryption = {str(v["path"]): "luks" if "encryptformat" in v else None for v in records}
     seen = {disk.source: disk for disk in host.disks[name]}
     where = f"domain {name} on {host.name}"
     for path in sorted(wanted.keys() - seen.keys()):
@@ -200,6 +202,8 @@ def _disks_of(picture: Picture, host: HostPicture, vm: Json) -> Found:
         disk = seen[path]
         if disk.serial != wanted[path]:
             yield where, f"disk {path} has serial {disk.serial}, expected {wanted[path]}"
+        if disk.encryption != encryption[path]:
+            yield where, f"disk {path} is given as {disk.encryption or 'not encrypted'}, not {encryption[path] or 'so'}"
         if disk.driver_type != "raw":
             yield where, f"disk {path} is read as {disk.driver_type}, never to be probed or anything but raw"
 
@@ -251,11 +255,11 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant("a template is seeded once a pool", templates_seeded_once),
     Invariant("attachments follow running VMs", attachments_follow_running_vms),
     Invariant("host devices follow attachments", devices_follow_attachments),
-    Invariant("no passphrase is left with libvirt", no_secret_is_left),
     Invariant("domains follow VMs", domains_follow_vms),
     Invariant("domain disks follow records", disks_follow_records),
     Invariant("StorPool tags follow records", tags_follow_records),
     Invariant("a pool has one check volume", one_check_volume_a_pool),
+    Invariant("no passphrase is left with libvirt", no_secret_is_left),
 )
 
 

@@ -141,6 +141,7 @@ def _disk(disk: ET.Element) -> DomainDisk:
         driver_type=driver.get("type", ""),
         discard=driver.get("discard"),
         cache=driver.get("cache"),
+        encryption=_attributes(disk, "source/encryption").get("format"),
     )
 
 

@@ -213,4 +213,5 @@ def _shown(disk: ModelDisk) -> DomainDisk:
         driver_type=attributes.get("type", ""),
         discard=attributes.get("discard"),
         cache=attributes.get("cache"),
+        encryption=None if disk.secret is None else "luks",
     )
