@@ -109,7 +109,7 @@ class ModelHost:
         arguments = tuple(argv)
         machine, verb = self._machine, arguments[:2]
         machine.command_lines.append(" ".join(arguments))
-        if arguments[0] == "cryptsetup" and machine.no_cryptsetup:
+        if arguments[:1] == ("cryptsetup",) and machine.no_cryptsetup:
             raise Unavailable(f"cryptsetup cannot be started on host {machine.name}: it is not there")
         if arguments == ("cryptsetup", "--version"):
             # As quick as a look, and asked for with every ping.
