@@ -86,6 +86,8 @@ class DomainDisk:
     driver_type: str
     discard: str | None
     cache: str | None
+    encryption: str | None = None
+    """`luks`, of one that QEMU decrypts."""
 
 
 class Host(Protocol):
@@ -118,6 +120,21 @@ class Host(Protocol):
 
     def reads_a_second(self, path: str, seconds: int) -> float:
         """4 KiB reads a second that fio gets from the device in so many seconds. Of real hosts only."""
+
+    def unlocks(self, path: str, passphrase: bytes) -> bool:
+        """Whether the device has a LUKS header that this passphrase opens."""
+        ...
+
+    def secrets(self) -> Sequence[str]:
+        """Devices whose passphrases this host's libvirt knows, sorted."""
+        ...
+
+    def traces(self, text: bytes) -> Sequence[str]:
+        """Where on this host the text stands: StorPool devices, files of libvirt and the agent, command lines."""
+        ...
+
+    def without_encryption(self) -> AbstractContextManager[None]:
+        """While inside, this host has no cryptsetup."""
         ...
 
     def domains(self) -> Mapping[str, str]:

@@ -141,6 +141,28 @@ class RecordingHost:
         self._note(f"read {length} bytes of {path} at {offset}")
         return self._inner.read_device(path, offset, length)
 
+    def unlocks(self, path: str, passphrase: bytes) -> bool:
+        seen = self._inner.unlocks(path, passphrase)
+        self._note(f"a passphrase {'opens' if seen else 'does not open'} {path}")
+        return seen
+
+    def secrets(self) -> Sequence[str]:
+        seen = self._inner.secrets()
+        self._note(f"libvirt knows passphrases of {', '.join(seen) or 'nothing'}")
+        return seen
+
+    def traces(self, text: bytes) -> Sequence[str]:
+        seen = self._inner.traces(text)
+        self._note(f"{len(text)} bytes that are looked for stand in {', '.join(seen) or 'no place'}")
+        return seen
+
+    @contextmanager
+    def without_encryption(self) -> Iterator[None]:
+        with self._inner.without_encryption():
+            self._note("it has no cryptsetup")
+            yield
+        self._note("it has cryptsetup again")
+
     def domains(self) -> Mapping[str, str]:
         seen = self._inner.domains()
         self._note(f"domains: {', '.join(f'{name} {state}' for name, state in seen.items()) or 'none'}")

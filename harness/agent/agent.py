@@ -23,6 +23,7 @@ from harness.agent.handlers import (
     modify_pool,
     ping,
     resize,
+    set_encryption,
     start,
     stop,
 )
@@ -44,6 +45,7 @@ from harness.spi.commands import (
     StorPoolDownloadTemplateCommand,
     StorPoolModifyStoragePoolCommand,
     StorPoolResizeVolumeCommand,
+    StorPoolSetVolumeEncryptionCommand,
 )
 from harness.spi.errors import Error, ErrorClass, MisuseError
 from harness.spi.locks import KeyedLocks
@@ -132,6 +134,8 @@ class Agent:
                 return download_template.handle(self._tools, command)
             case StorPoolBackupSnapshotCommand():
                 return backup_snapshot.handle(self._tools, command)
+            case StorPoolSetVolumeEncryptionCommand():
+                return set_encryption.handle(self._tools, command)
             case _:
                 return Answer(
                     result=False,
@@ -157,6 +161,8 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return None, (command.destination.path,) if command.destination.path is not None else ()
         case StorPoolBackupSnapshotCommand():
             return None, (command.source.path,) if command.source.path is not None else ()
+        case StorPoolSetVolumeEncryptionCommand():
+            return None, (command.path,) if command.source is None else (command.path, command.source)
         case _:
             return None, ()
 

@@ -36,11 +36,17 @@ def target_name(device_id: int) -> str:
     return "vd" + letters
 
 
-def disk_element(source: str, target: str, serial: str) -> ET.Element:
-    """A raw block device on virtio, past the host's page cache, whose discards reach StorPool."""
+def disk_element(source: str, target: str, serial: str, *, encrypted: bool = False) -> ET.Element:
+    """A raw block device on virtio, past the host's page cache, whose discards reach StorPool.
+
+    With `encrypted` it is what LUKS has on that device; libvirt finds the passphrase by the device's path.
+    """
     disk = ET.Element("disk", type="block", device="disk")
     ET.SubElement(disk, "driver", name="qemu", type="raw", cache="none", io="native", discard="unmap")
-    ET.SubElement(disk, "source", dev=source)
+    storage = ET.SubElement(disk, "source", dev=source)
+    if encrypted:
+        encryption = ET.SubElement(storage, "encryption", format="luks")
+        ET.SubElement(encryption, "secret", type="passphrase", usage=source)
     ET.SubElement(disk, "target", dev=target, bus="virtio")
     ET.SubElement(disk, "serial").text = serial
     return disk
@@ -48,7 +54,7 @@ def disk_element(source: str, target: str, serial: str) -> ET.Element:
 
 def disk_xml(disk: Disk) -> str:
     """XML to hot-plug this disk."""
-    return _text(disk_element(disk.path, target_name(disk.device_id), disk.serial))
+    return _text(_element(disk))
 
 
 def attached_disk_xml(disk: AttachedDisk) -> str:
@@ -107,7 +113,7 @@ def _devices(vm: VirtualMachine, config: AgentConfig) -> ET.Element:
         ET.SubElement(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
     ET.SubElement(devices, "controller", type="usb", index="0", model="none")
     for disk in sorted(vm.disks, key=lambda disk: disk.device_id):
-        devices.append(disk_element(disk.path, target_name(disk.device_id), disk.serial))
+        devices.append(_element(disk))
     for nic in vm.nics:
         devices.append(_interface(nic, config))
     devices.extend(_console(vm.name, config))
@@ -115,6 +121,10 @@ def _devices(vm: VirtualMachine, config: AgentConfig) -> ET.Element:
     rng = ET.SubElement(devices, "rng", model="virtio")
     ET.SubElement(rng, "backend", model="random").text = "/dev/urandom"
     return devices
+
+
+def _element(disk: Disk) -> ET.Element:
+    return disk_element(disk.path, target_name(disk.device_id), disk.serial, encrypted=disk.encrypted)
 
 
 def _interface(nic: Nic, config: AgentConfig) -> ET.Element:

@@ -33,6 +33,8 @@ class Invariant:
     find: Callable[[Picture], Found]
 
 
+LUKS_HEADER = 2 << 20
+"""Bytes that an encrypted volume has on StorPool beside those that its guest sees."""
 STORPOOL_TAG = re.compile(r"[A-Za-z0-9_\-.:]{0,199}")
 """What StorPool takes as the value of a tag."""
 STEADY_VOLUME_STATES = {"Allocated", "Ready", "Destroy", "Expunged"}
@@ -68,8 +70,9 @@ def records_have_volumes(picture: Picture) -> Found:
         if found is None:
             yield where, "StorPool has no such volume"
             continue
-        if found["size"] != record["size"]:
-            yield where, f"CloudStack says {record['size']} bytes, StorPool {found['size']}"
+        wanted_size = record["size"] + (LUKS_HEADER if "encryptformat" in record else 0)
+        if found["size"] != wanted_size:
+            yield where, f"CloudStack says {record['size']} bytes, StorPool {found['size']} and not {wanted_size}"
     for gid, template in picture.off_pool().items():
         if template not in picture.offering_templates:
             yield f"StorPool volume ~{gid}", f"is on template {template}, which neither its pool nor an offering names"
@@ -198,6 +201,13 @@ def devices_follow_attachments(picture: Picture) -> Found:
                 yield f"device {gid} on {host.name}", f"has {host.devices[gid]} bytes, StorPool says {sizes.get(gid)}"
 
 
+def no_secret_is_left(picture: Picture) -> Found:
+    """libvirt is lent the passphrase of a volume while a disk is opened, and at rest it knows none."""
+    for host in picture.hosts:
+        for device in host.secrets:
+            yield f"libvirt on {host.name}", f"still knows the passphrase of {device}"
+
+
 def domains_follow_vms(picture: Picture) -> Found:
     """A Running VM has a running domain on its host, no other, and no host runs a domain that no record knows."""
     wanted = {(h.name, str(vm["instancename"])) for vm in picture.running() if (h := picture.host_of(vm))}
@@ -218,7 +228,9 @@ def disks_follow_records(picture: Picture) -> Found:
 
 def _disks_of(picture: Picture, host: HostPicture, vm: Json) -> Found:
     name = str(vm["instancename"])
-    wanted = {str(v["path"]): str(v["id"]).replace("-", "")[:20] for v in picture.volumes_of(vm) if "path" in v}
+    records = [v for v in picture.volumes_of(vm) if "path" in v]
+    wanted = {str(v["path"]): str(v["id"]).replace("-", "")[:20] for v in records}
+    encryption = {str(v["path"]): "luks" if "encryptformat" in v else None for v in records}
     seen = {disk.source: disk for disk in host.disks[name]}
     where = f"domain {name} on {host.name}"
     for path in sorted(wanted.keys() - seen.keys()):
@@ -229,6 +241,8 @@ def _disks_of(picture: Picture, host: HostPicture, vm: Json) -> Found:
         disk = seen[path]
         if disk.serial != wanted[path]:
             yield where, f"disk {path} has serial {disk.serial}, expected {wanted[path]}"
+        if disk.encryption != encryption[path]:
+            yield where, f"disk {path} is given as {disk.encryption or 'not encrypted'}, not {encryption[path] or 'so'}"
         if disk.driver_type != "raw":
             yield where, f"disk {path} is read as {disk.driver_type}, never to be probed or anything but raw"
 
@@ -285,6 +299,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant("domain disks follow records", disks_follow_records),
     Invariant("StorPool tags follow records", tags_follow_records),
     Invariant("a pool has one check volume", one_check_volume_a_pool),
+    Invariant("no passphrase is left with libvirt", no_secret_is_left),
 )
 
 

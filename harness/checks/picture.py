@@ -19,6 +19,8 @@ class HostPicture:
     """Of its StorPool cluster, where there are several; else empty."""
     devices: Mapping[str, int | None]
     """Size of the device of every global id under /dev/storpool-byid."""
+    secrets: tuple[str, ...]
+    """Devices whose passphrases libvirt knows."""
     domains: Mapping[str, str]
     disks: Mapping[str, Sequence[DomainDisk]]
     """Disks of every domain that is not shut off."""
@@ -163,6 +165,7 @@ def _host(world: World, index: int, ignored: frozenset[str]) -> HostPicture:
         client_id=host.client_id,
         cluster_id=host.cluster_id,
         devices={gid: host.device_size(PATH_PREFIX + gid) for gid in host.devices() if gid not in ignored},
+        secrets=tuple(host.secrets()),
         domains=domains,
         disks={name: tuple(host.domain_disks(name)) for name, state in domains.items() if state != "shut off"},
     )

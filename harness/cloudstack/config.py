@@ -56,6 +56,9 @@ class CloudConfig(Strict, frozen=True, kw_only=True):
     cleanup_interval: Seconds = 86400.0
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16
     """Jobs that run at a time."""
+    database_key: Annotated[str, msgspec.Meta(min_length=16)] | None = None
+    """Secret that passphrases are encrypted with in the records, which must stay the same; without one there are no
+    encrypted volumes. CloudStack's `db.cloud.encrypt.secret`."""
     settings: dict[str, str] = {}
     """Global settings that differ from CloudStack's defaults."""
 

@@ -12,8 +12,10 @@ from harness.cloudstack.config import CloudConfig
 from harness.cloudstack.orchestration.agents import Agents
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.records import Records, RecordsOfDriver
+from harness.cloudstack.records.passphrases import Passphrases
 from harness.cloudstack.services import Services, assemble
 from harness.cloudstack.settings import SNAPSHOT_CHECKUP, VOLUME_CHECKUP
+from harness.cloudstack.vault import Vault
 from harness.spi.driver import DataStoreProvider, DriverRecords, HostEndpoints
 from harness.spi.errors import Error, MisuseError
 from harness.spi.inventory import Finding
@@ -42,11 +44,13 @@ class ManagementServer:
         secondary: Endpoint,
         config: CloudConfig,
     ) -> None:
-        agents = Agents(runtime, records, endpoints)
+        passphrases = Passphrases(runtime, Vault(runtime, config.database_key))
+        agents = Agents(runtime, records, endpoints, passphrases)
         context = Context(
             runtime=runtime,
             records=records,
-            provider=provider_factory(RecordsOfDriver(records), agents),
+            passphrases=passphrases,
+            provider=provider_factory(RecordsOfDriver(records, passphrases), agents),
             agents=agents,
             secondary=secondary,
             vm_locks=KeyedLocks(runtime, "vm"),

@@ -9,6 +9,7 @@ from harness.driver.backup import SnapshotBackup
 from harness.driver.check_volume import CheckVolumes
 from harness.driver.deletion import Deletion
 from harness.driver.discard import Discards
+from harness.driver.encryption import VolumeEncryption
 from harness.driver.leaks import Leaks
 from harness.driver.motion import Motion
 from harness.driver.operations import Operation, Operations, log
@@ -76,7 +77,8 @@ class StorPoolDriver:
         settler.add(self._volumes, self._snapshots, seeding, vm_taking, replication)
         backup = SnapshotBackup(operations, pools, records, endpoints)
         restoring = SnapshotRestoring(self._volumes, records, endpoints)
-        self._motion = Motion(pools, records, seeding, self._volumes, backup, restoring, replication)
+        self._encryption = VolumeEncryption(self._volumes, records, endpoints)
+        self._motion = Motion(pools, records, seeding, self._volumes, backup, restoring, replication, self._encryption)
         works: tuple[_Work, ...] = (
             seeding,
             self._volumes,
@@ -102,7 +104,7 @@ class StorPoolDriver:
         return self._motion.can_copy(source, destination)
 
     def create(self, volume: VolumeObject) -> VolumeObject:
-        return self._volumes.create(volume)
+        return self._encryption.create(volume) if volume.encrypted else self._volumes.create(volume)
 
     def copy(self, source: DataObject, destination: DataObject) -> DataObject:
         return self._motion.copy(source, destination)
@@ -117,7 +119,7 @@ class StorPoolDriver:
         return self._snapshots.take(snapshot)
 
     def revert_snapshot(self, snapshot: SnapshotObject) -> int:
-        return self._reverting.revert(snapshot)
+        return self._reverting.revert(snapshot) - snapshot.volume.overhead
 
     def provide_vm_info(self, vm_uuid: str, volume: VolumeObject) -> None:
         self._tags.update(volume, tags.attached(self._records, vm_uuid, volume))

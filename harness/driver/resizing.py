@@ -58,9 +58,11 @@ class Resizing:
             raise InvalidParameter(f"volume {volume.name} ({volume.uuid}) is on no pool, so there is nothing to resize")
         if payload.size <= 0 or payload.size % SECTOR:
             raise InvalidParameter(f"volume {volume.name}: {payload.size} bytes are not whole sectors of {SECTOR}")
+        # From here on sizes are those of StorPool.
+        whole = msgspec.structs.replace(payload, size=payload.size + volume.overhead)
         with self._operations.exclusive(f"volume:{volume.uuid}"):
-            operation = self._begin(volume, volume.path, payload, pool)
-            self._carry_out(operation, pool, payload)
+            operation = self._begin(volume, volume.path, whole, pool)
+            self._carry_out(operation, pool, whole)
         return msgspec.structs.replace(volume, size=payload.size)
 
     def recover(self, operation: Operation) -> str:
@@ -114,6 +116,7 @@ class Resizing:
             "shrinks": "1" if shrinks else "",
             # CloudStack has recorded the size, so the guest was told of it.
             "told": "1" if volume.size == payload.size == found.size else "",
+            "overhead": str(volume.overhead),
             "settles": "",
             "process": self._operations.incarnation,
         }
@@ -223,6 +226,7 @@ class Resizing:
             vm_name=payload.vm_name,
             path=operation.data["path"],
             size=payload.size,
+            overhead=int(operation.data.get("overhead") or 0),
             wait=TELL_WAIT,
         )
         lost: Unknown | None = None

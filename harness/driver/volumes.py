@@ -59,7 +59,7 @@ class VolumeCreation:
         """Make the volume on its pool; the answer has path and real size. `parent` is a snapshot, as StorPool knows it,
         and `limited` when it has limits.
 
-        Raises `NotFound` when the parent is gone.
+        `least_size` is StorPool's, with the overhead of an encrypted one. Raises `NotFound` when the parent is gone.
         """
         return self._create(volume, parent, least_size, {}, limited=limited)
 
@@ -92,7 +92,7 @@ class VolumeCreation:
         limited: bool = False,
     ) -> VolumeObject:
         pool = self._pools.of(volume)
-        size = max(_whole_sectors(volume), least_size)
+        size = max(_whole_sectors(volume) + volume.overhead, least_size)
         desc = self._request(pool, volume, parent, size, limited=limited)
         request = msgspec.json.encode(desc).decode()
         subject = f"volume:{volume.uuid}"
@@ -103,7 +103,7 @@ class VolumeCreation:
                 global_id = creation.global_id
             else:
                 global_id = self._make(operation, creation, pool, desc)
-            made = msgspec.structs.replace(volume, path=device_path(global_id), size=size)
+            made = msgspec.structs.replace(volume, path=device_path(global_id), size=size - volume.overhead)
             if copy is not None and operation.step == "made":
                 with self._undone_by_errors(operation):
                     copy(operation, made)

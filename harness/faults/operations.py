@@ -9,10 +9,11 @@ from __future__ import annotations
 from harness.faults.clusters import CLUSTERS
 from harness.faults.deploys import DEPLOYS
 from harness.faults.disks import DISKS
+from harness.faults.encrypted import ENCRYPTED
 from harness.faults.offerings import OFFERINGS
 from harness.faults.operation import Operation
 from harness.faults.snapshots import SNAPSHOTS
 from harness.faults.tiers import TIERS
 
-OPERATIONS: tuple[Operation, ...] = (*DEPLOYS, *DISKS, *SNAPSHOTS, *OFFERINGS, *TIERS, *CLUSTERS)
+OPERATIONS: tuple[Operation, ...] = (*DEPLOYS, *DISKS, *SNAPSHOTS, *OFFERINGS, *TIERS, *CLUSTERS, *ENCRYPTED)
 BY_ID = {operation.id: operation for operation in OPERATIONS}

@@ -23,6 +23,7 @@ from harness.spi.inventory import (
     VolumeRecord,
 )
 from harness.spi.objects import DataObject, DataStore, Host, SnapshotObject, VolumeObject
+from harness.spi.passphrase import Passphrase
 from harness.spi.ports import Endpoint
 from harness.spi.vm_snapshots import VmSnapshotStrategy
 
@@ -51,15 +52,20 @@ class PrimaryDataStoreDriver(Protocol):
     def can_copy(self, source: DataObject, destination: DataObject) -> bool: ...
 
     def create(self, volume: VolumeObject) -> VolumeObject:
-        """Create an empty volume on `volume.store`; the answer has `path` and the real `size`."""
+        """Create an empty volume on `volume.store`; the answer has `path` and the real `size`.
+
+        An encrypted one has a LUKS header then, in space of its own.
+        """
         ...
 
     def copy(self, source: DataObject, destination: DataObject) -> DataObject:
         """Copy between stores or within one; the answer is `destination` with `path` and `size`.
 
         Image store template to pool template seeds the cache: the answer's path is the cached snapshot's.
-        Pool template, or pool snapshot, to volume clones without copying data. Raises `NotFound` when the source is
-        gone from StorPool: the cache entry must be seeded again, the snapshot brought back from its backup.
+        Pool template, or pool snapshot, to volume clones without copying data; a template to an encrypted volume is
+        copied, and the volume of an encrypted one's snapshot is opened by the same passphrase.
+        Raises `NotFound` when the source is gone from StorPool: the cache entry must be seeded again, the snapshot
+        brought back from its backup.
         Pool snapshot to image store writes its backup to the new file `destination.path`, and leaves it on the pool.
         After an error part of the file may be there, and after `Unknown` it may still be written to.
         Image store snapshot to volume copies the backup onto a new volume.
@@ -267,6 +273,10 @@ class DriverRecords(Protocol):
         """Everything on StorPool pools; for the reconciler only, because it grows with the cloud."""
         ...
 
+    def passphrase(self, volume_uuid: str) -> Passphrase:
+        """Of an encrypted volume; raises `NotFound` when the records have none."""
+        ...
+
     def volume(self, uuid: str) -> VolumeRecord | None:
         """The volume, removed or not; None when these records never had it."""
         ...
@@ -304,8 +314,9 @@ class DriverRecords(Protocol):
 class HostEndpoints(Protocol):
     """Agents, chosen as the framework's endpoint selector does: Up and Enabled hosts only."""
 
-    def select(self, pool: DataStore, storpool_cluster_id: str | None = None) -> Endpoint:
-        """An agent whose host has the pool connected; `InsufficientCapacity` when there is none.
+    def select(self, pool: DataStore, storpool_cluster_id: str | None = None, *, encrypting: bool = False) -> Endpoint:
+        """An agent whose host has the pool connected, and can encrypt volumes when that is asked for;
+        `InsufficientCapacity` when there is none.
 
         One in a CloudStack cluster with exactly this `sp.cluster.id`, if there is one: what is in another StorPool
         cluster can be attached there too, but its data has a longer way.

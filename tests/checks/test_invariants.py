@@ -25,6 +25,21 @@ class FakeHost:
     states: dict[str, str] = field(default_factory=dict)
     disks: dict[str, list[DomainDisk]] = field(default_factory=dict)
     cluster_id: str = ""
+    known: list[str] = field(default_factory=list)
+    """Devices whose passphrases libvirt knows."""
+
+    def unlocks(self, path: str, passphrase: bytes) -> bool:
+        raise NotImplementedError
+
+    def secrets(self) -> Sequence[str]:
+        return self.known
+
+    def traces(self, text: bytes) -> Sequence[str]:
+        raise NotImplementedError
+
+    @contextmanager
+    def without_encryption(self) -> Iterator[None]:
+        yield
 
     def devices(self) -> Sequence[str]:
         return sorted(self.sizes)
@@ -99,6 +114,10 @@ class FakeWorld:
     @property
     def storpool(self) -> StorPool:
         return self
+
+    @property
+    def storpools(self) -> Sequence[StorPool]:
+        return (self,)
 
     @property
     def secondary(self) -> Secondary:
@@ -398,7 +417,16 @@ def lost_backup(c: FakeWorld) -> None:
     c.records["snapshot"] = [{"id": "s-1", "state": "BackedUp", "datastoretype": "Image"}]
 
 
-STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, CHECKS = (
+def given_in_the_clear(c: FakeWorld) -> None:
+    """An encrypted volume without room for its header, whose device a guest has as it is."""
+    next(v for v in c.records["volume"] if "virtualmachineid" in v)["encryptformat"] = "LUKS"
+
+
+def passphrase_left(c: FakeWorld) -> None:
+    c.machines[0].known.append("/dev/storpool-byid/a.b.1")
+
+
+STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, CHECKS, SECRETS = (
     i.name for i in INVARIANTS
 )
 
@@ -439,6 +467,8 @@ STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS
         (wrong_uuid, {TAGS}),
         (policy_not_told, {TAGS}),
         (policy_left, {TAGS}),
+        (given_in_the_clear, {HAVE, DISKS}),
+        (passphrase_left, {SECRETS}),
         (two_check_volumes, {CHECKS}),
         (check_volume_left_on_a_host, {ATTACHED}),
     ],

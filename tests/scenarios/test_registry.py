@@ -35,6 +35,7 @@ BUILT = {
     "offering-template",
     "iops",
     "multicluster",
+    "encryption",
 }
 
 

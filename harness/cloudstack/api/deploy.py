@@ -12,6 +12,7 @@ from harness.cloudstack.api.offerings import GIB
 from harness.cloudstack.api.parameters import Request
 from harness.cloudstack.api.vm_view import virtual_machine
 from harness.cloudstack.api.volumes import check_in_zone, check_snapshot_usable, data_volume, volume_size
+from harness.cloudstack.orchestration.encryption import check_source
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import (
     DiskOffering,
@@ -176,6 +177,7 @@ def _insert_root(
     if snapshot is not None:
         check_snapshot_usable(snapshot)
         check_in_zone(tx, snapshot, tx.get(Zone, vm.data_center_id))
+        check_source(tx, snapshot, disk)
     least = template.size if template else snapshot.size if snapshot else 0
     asked = _root_size(tx, request, disk, override)
     if asked is not None and asked < least:

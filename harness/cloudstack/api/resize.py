@@ -11,6 +11,7 @@ from harness.cloudstack.api.parameters import Request
 from harness.cloudstack.api.vm_view import FIELDS, virtual_machine
 from harness.cloudstack.api.volumes import VOLUME_FIELDS, volume
 from harness.cloudstack.orchestration import objects
+from harness.cloudstack.orchestration.encryption import check_offerings
 from harness.cloudstack.orchestration.resize import Change, check_changeable, check_size_changeable
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import DiskOffering, ServiceOffering, Vm, Volume
@@ -97,6 +98,7 @@ def _wanted(tx: Transaction, row: Volume, offering: DiskOffering | None, request
         limits = (row.min_iops, row.max_iops)
     else:
         _check_kind(row, offering)
+        check_offerings(current, offering)
         size = _size(row, offering, asked)
         limits = iops_of(offering, request)
     largest = int(settings.value(tx, "storage.max.volume.size") or 0)

@@ -15,6 +15,7 @@ from harness.cloudstack.orchestration.backup import (
     on_primary,
     zone_id_of,
 )
+from harness.cloudstack.orchestration.encryption import check_plain, check_snapshot
 from harness.cloudstack.orchestration.replication import check_copyable, check_destinations
 from harness.cloudstack.orchestration.revert import check_revertable
 from harness.cloudstack.orchestration.vm_snapshot_rules import check_idle
@@ -39,6 +40,7 @@ def create_snapshot(services: Services, request: Request) -> Created:
         check_destinations(tx, zones)
         if request.text("locationtype"):
             raise ApiError(PARAMETER, f"VolumeId: {volume.uuid} LocationType is supported only for managed storage")
+        check_snapshot(tx, volume)
         vm = None if volume.instance_id is None else tx.find(Vm, id=volume.instance_id)
         name = (
             named(request) if request.text("name") else f"{vm.name if vm else 'detached'}_{volume.name}_{uuids[0][:8]}"
@@ -219,6 +221,7 @@ def _archivable(services: Services, request: Request) -> int:
                 "Can only archive snapshots present on primary storage. Cannot find snapshot"
                 f" {row.name} on primary storage",
             )
+        check_plain(tx.get(Volume, row.volume_id), "archiving a snapshot")
     return row.id
 
 

@@ -14,6 +14,7 @@ from harness.cloudstack.api.offerings import GIB, iops_of
 from harness.cloudstack.api.parameters import OWNED, Request
 from harness.cloudstack.orchestration.attachment import check_attachable, check_detachable
 from harness.cloudstack.orchestration.backup import on_image_store, on_primary
+from harness.cloudstack.orchestration.encryption import check_source
 from harness.cloudstack.orchestration.volume import check_unattached
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import DiskOffering, Snapshot, StoragePool, Template, Vm, Volume, Zone
@@ -36,6 +37,8 @@ def create_volume(services: Services, request: Request) -> Created:
             offering = offering or tx.get(DiskOffering, snapshot.disk_offering_id)
         if offering is None or (offering.compute_only and snapshot is None):
             raise ApiError(PARAMETER, "Please specify a valid disk offering: this one is of a compute offering")
+        if snapshot is not None:
+            check_source(tx, snapshot, offering)
         size = volume_size(tx, offering, request.natural("size", 1))
         if snapshot is not None:
             size = max(size, snapshot.size)
@@ -123,6 +126,8 @@ def list_volumes(services: Services, request: Request) -> list[Json]:
         values.append(request.need("virtualmachineid"))
     with services.records.read() as tx:
         common = owner(tx)
+        if request.text("isencrypted") is not None:
+            conditions.append(f"encrypt_format IS {'NOT NULL' if request.flag('isencrypted') else 'NULL'}")
         rows = tx.select(Volume, f"{' AND '.join(conditions)} ORDER BY id", values)
         shown = [volume(tx, row, common) for row in rows]
     ids = request.items("ids")
@@ -166,6 +171,7 @@ def volume(tx: Transaction, row: Volume, common: Json) -> Json:
         provisioningtype="thin",
         miniops=row.min_iops,
         maxiops=row.max_iops,
+        encryptformat=row.encrypt_format,
         created=time(row.created),
         attached=time(row.attached),
         destroyed=row.state in (VolumeState.DESTROY, VolumeState.EXPUNGING),
@@ -244,7 +250,8 @@ VOLUME_FIELDS = (
     " zonename:string virtualmachineid:string vmname:string vmdisplayname:string vmstate:string storageid:string"
     " storage:string diskofferingid:string diskofferingname:string templateid:string templatename:string"
     " snapshotid:string hypervisor:string storagetype:string provisioningtype:string miniops:long maxiops:long"
-    " created:date attached:date destroyed:boolean account:string domain:string domainid:string tags:set"
+    " encryptformat:string created:date attached:date destroyed:boolean account:string domain:string domainid:string"
+    " tags:set"
 )
 _job = functools.partial(object_job, noun="volume", fields=VOLUME_FIELDS)
 
@@ -274,7 +281,7 @@ COMMANDS: tuple[Command, ...] = (
         "listVolumes",
         "volume",
         f"{OWNED} id:uuid ids:list name:string type:string virtualmachineid:uuid zoneid:uuid storageid:string"
-        " diskofferingid:uuid state:string",
+        " diskofferingid:uuid state:string isencrypted:boolean",
         VOLUME_FIELDS,
         list_volumes,
     ),

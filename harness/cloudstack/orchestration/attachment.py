@@ -10,11 +10,12 @@ import msgspec
 from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.confirmation import confirm_stopped
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
+from harness.cloudstack.orchestration.encryption import why_not_on_host
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.orchestration.vm_snapshot_rules import refuse_with_vm_snapshots
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import ATTACHING, CHANGING, DETACHING, Vm, Volume
+from harness.cloudstack.records.rows import ATTACHING, CHANGING, DETACHING, HostRow, Vm, Volume
 from harness.spi.commands import AttachCommand, DettachCommand
 from harness.spi.errors import Error, InvalidParameter, Unknown
 from harness.spi.objects import VolumeType
@@ -234,6 +235,11 @@ def check_attachable(tx: Transaction, vm: Vm, row: Volume, device_id: int | None
     if len(data) >= MAX_DATA_VOLUMES:
         raise InvalidParameter(f"The specified VM already has the maximum number of data disks ({MAX_DATA_VOLUMES})")
     _device_id(tx, vm, row, device_id)
+    if vm.state is VmState.RUNNING and vm.host_id is not None:
+        host = tx.get(HostRow, vm.host_id)
+        reason = why_not_on_host(tx, row, host)
+        if reason is not None:
+            raise InvalidParameter(f"Volume {row.name} cannot be attached on host {host.name}: {reason}")
 
 
 def check_detachable(tx: Transaction, row: Volume) -> Vm:

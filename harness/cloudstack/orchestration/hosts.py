@@ -7,6 +7,7 @@ import logging
 from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.agents import ask
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.encryption import set_host_encrypts
 from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.records.inventory import CLUSTER_ID, NOT_SET
 from harness.cloudstack.records.rows import HostRow, StoragePool, StoragePoolHost
@@ -92,6 +93,7 @@ class HostManager:
                 # What a host that was away still has connected is not known: its listener runs again.
                 tx.execute("DELETE FROM storage_pool_host_ref WHERE host_id = ?", (host.id,))
             tx.update(row, status="Up", last_ping=tx.now, agent_uuid=answer.host_uuid)
+            set_host_encrypts(tx, row.id, answer.volume_encryption)
 
     def _silent(self, host: HostRow, error: Error) -> None:
         with self._context.records.transaction("host silent") as tx:

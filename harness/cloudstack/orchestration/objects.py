@@ -69,6 +69,7 @@ def volume_object(tx: Transaction, row: Volume) -> VolumeObject:
         max_iops=row.max_iops,
         disk_offering_id=row.disk_offering_id,
         template_id=row.template_id,
+        encrypted=row.passphrase_id is not None,
     )
 
 
@@ -118,12 +119,14 @@ def disk(row: Volume) -> Disk:
     """The disk as the agent must present it; the volume must be on a pool and have a device id."""
     if row.path is None or row.device_id is None:
         raise NotFound(f"volume {row.name} is not on primary storage yet")
+    encrypted = row.passphrase_id is not None
     return Disk(
         path=row.path,
         serial=objects.disk_serial(row.uuid),
         device_id=row.device_id,
-        size=row.size,
+        size=row.size + (objects.LUKS_HEADER if encrypted else 0),
         type=row.volume_type,
+        encrypted=encrypted,
     )
 
 

@@ -15,6 +15,7 @@ from harness.cloudstack.orchestration.backup import (
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.records import Transaction
+from harness.cloudstack.records.passphrases import drop_unused
 from harness.cloudstack.records.rows import Snapshot, SnapshotStore, Volume
 from harness.spi.errors import Conflict, Error
 from harness.spi.objects import SnapshotObject
@@ -88,6 +89,7 @@ class SnapshotManager:
                 return None
             if row.state is SnapshotState.ERROR:
                 tx.update(row, removed=tx.now)
+                drop_unused(tx, tx.get(Volume, row.volume_id).passphrase_id)
                 if ref is not None:
                     tx.delete(ref)
                 return None
@@ -109,6 +111,7 @@ class SnapshotManager:
             tx.transition(row, SnapshotEvent.OPERATION_SUCCEEDED, removed=tx.now)
             if ref is not None:
                 forget_primary(tx, row, ref)
+            drop_unused(tx, tx.get(Volume, row.volume_id).passphrase_id)
             backup = on_image_store(tx, snapshot_id)
             if backup is not None:
                 backup = tx.transition(backup, StoreRefEvent.DESTROY_REQUESTED)

@@ -8,6 +8,7 @@ import msgspec
 
 from harness.cloudstack import settings
 from harness.cloudstack.records import inventory
+from harness.cloudstack.records.passphrases import Passphrases
 from harness.cloudstack.records.rows import (
     Cluster,
     Operation,
@@ -33,14 +34,17 @@ from harness.spi.inventory import (
     VmSnapshotRecord,
     VolumeRecord,
 )
+from harness.spi.passphrase import Passphrase
 from harness.spi.states import StoreRefState
 
 
 class RecordsOfDriver:
     """Every call is one transaction."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, passphrases: Passphrases | None = None) -> None:
+        """Without `passphrases` none can be read."""
         self._records = records
+        self._passphrases = passphrases
 
     def begin_operation(self, operation: OperationRecord) -> OperationRecord:
         with self._records.transaction(f"begin {operation.kind}") as tx:
@@ -140,6 +144,13 @@ class RecordsOfDriver:
     def inventory(self) -> Inventory:
         with self._records.read() as tx:
             return inventory.inventory(tx)
+
+    def passphrase(self, volume_uuid: str) -> Passphrase:
+        with self._records.read() as tx:
+            row = tx.find(Volume, uuid=volume_uuid)
+            if row is None or self._passphrases is None:
+                raise NotFound(f"the records have no passphrase of volume {volume_uuid}")
+            return self._passphrases.of_volume(tx, row)
 
     def volume(self, uuid: str) -> VolumeRecord | None:
         with self._records.read() as tx:

@@ -147,9 +147,22 @@ class Volume(Row, frozen=True, kw_only=True):
     snapshot_id: int | None = None
     min_iops: int | None = None
     max_iops: int | None = None
+    passphrase_id: int | None = None
+    """Of an encrypted volume, from before it is created."""
+    encrypt_format: str | None = None
+    """LUKS, once it is created."""
     attached: float | None = None
     updated: float | None = None
     removed: float | None = None
+
+
+class PassphraseRow(Row, frozen=True, kw_only=True):
+    """What opens encrypted volumes; `passphrase` is encrypted itself (`harness.cloudstack.vault`)."""
+
+    TABLE = "passphrase"
+
+    uuid: str
+    passphrase: str
 
 
 class Snapshot(Row, frozen=True, kw_only=True):

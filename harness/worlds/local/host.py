@@ -14,6 +14,9 @@ from lab.ssh import SshHost
 
 BY_ID = "/dev/storpool-byid"
 BLOCK = 4096
+LIBVIRT_FOLDERS = ("/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt")
+WRONG_KEY, NOT_LUKS = 2, 1
+"""Exit statuses of cryptsetup."""
 VIRSH = ("virsh", "--connect", "qemu:///system")
 _STATES = """for name in $(virsh --connect qemu:///system list --all --name); do
 printf '%s\\t%s\\n' "$name" "$(virsh --connect qemu:///system domstate "$name")"
@@ -37,6 +40,7 @@ class SshKvmHost:
         self._cluster_id = cluster_id
         self._host = host
         self._ssh = SshHost(host.ssh)
+        self._folders = (str(host.agent_directory), *LIBVIRT_FOLDERS)
         self._endpoints = tuple(endpoint.rpartition(":")[::2] for endpoint in storpool_endpoints)
 
     @property
@@ -77,6 +81,33 @@ class SshKvmHost:
         if result.failed:
             raise FioError(f"fio on {path} at {self.name}: {', '.join(result.failed)}")
         return sum(job.read.iops for job in result.jobs)
+
+    def unlocks(self, path: str, passphrase: bytes) -> bool:
+        argv = ["cryptsetup", "open", "--test-passphrase", "--type", "luks1", "--key-file", "-", path]
+        done = self._ssh.run(argv, stdin=passphrase, check=False, timeout=120)
+        if done.returncode not in (0, WRONG_KEY, NOT_LUKS):
+            raise OSError(f"{self.name}: cryptsetup ended with {done.returncode}")
+        return done.returncode == 0
+
+    def secrets(self) -> Sequence[str]:
+        lines = self._ssh.run([*VIRSH, "secret-list"]).text.splitlines()
+        return sorted(words[2] for line in lines if (words := line.split())[1:2] == ["volume"])
+
+    def traces(self, text: bytes) -> Sequence[str]:
+        """The text goes to grep on its standard input: as an argument it would be found in grep's own."""
+        script = f'exec grep -rlasF -f - "$@" {BY_ID}/* /proc/[0-9]*/cmdline'
+        done = self._ssh.run(["sh", "-c", script, "traces", *self._folders], stdin=text, check=False, timeout=300)
+        return sorted(done.text.splitlines())
+
+    @contextmanager
+    def without_encryption(self) -> Iterator[None]:
+        """In the host's own view of the file system only."""
+        place = self._ssh.run(["sh", "-c", "command -v cryptsetup"]).text.strip()
+        try:
+            self._ssh.run(["mount", "--bind", "/dev/null", place])
+            yield
+        finally:
+            self._ssh.run(["umount", place])
 
     def domains(self) -> Mapping[str, str]:
         lines = self._ssh.run(["sh", "-c", _STATES]).text.splitlines()
@@ -128,6 +159,7 @@ def _disk(disk: ET.Element) -> DomainDisk:
         driver_type=driver.get("type", ""),
         discard=driver.get("discard"),
         cache=driver.get("cache"),
+        encryption=_attributes(disk, "source/encryption").get("format"),
     )
 
 

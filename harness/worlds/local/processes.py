@@ -141,6 +141,14 @@ class ManagementProcess:
         api_key, secret_key = json.loads(path.read_text())
         return str(api_key), str(secret_key)
 
+    def _database_key(self) -> str:
+        """What passphrases are encrypted with in the records; made once, then kept beside them."""
+        path = self._directory / "database.key"
+        if not path.exists():
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._private(path, secrets.token_urlsafe(32))
+        return path.read_text()
+
     def start(self) -> None:
         """Start it; returns once it serves. Raises `LabError` with the end of its log."""
         config = self._directory / "management.json"
@@ -236,6 +244,7 @@ class ManagementProcess:
                 "bridge": lab.hosts[0].bridge,
                 "api_key": api_key,
                 "secret_key": secret_key,
+                "database_key": self._database_key(),
                 "settings": dict(pace.settings),
                 **_given(ping_interval=pace.ping_interval, cleanup_interval=pace.cleanup_interval),
             },

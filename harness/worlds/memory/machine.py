@@ -14,9 +14,10 @@ from typing import Protocol
 
 from harness.runtime.process import SimulatedEvent, SimulatedRuntime
 from harness.spi.errors import Error, InvalidParameter, NotFound
-from harness.spi.objects import PATH_PREFIX
+from harness.spi.objects import LUKS_HEADER, PATH_PREFIX
 from harness.spi.ports import DomainState
 from harness.worlds.memory.image import BOOT_MAGIC
+from harness.worlds.memory.model_luks import HEADER_BYTES, Luks, LuksError, unlock
 
 BY_NAME = "/dev/storpool/"
 BOOT_SECONDS = (2.0, 6.0)
@@ -73,9 +74,18 @@ class ModelDisk:
     key: int | None = None
     """The object behind the device that QEMU holds open; None while the domain is off."""
     size: int = 0
-    """Bytes that the device had when QEMU opened it; QEMU does not look again by itself."""
+    """Bytes that the guest was given when QEMU opened the device; QEMU does not look again by itself."""
+    secret: str | None = None
+    """The usage of libvirt's secret that opens an encrypted disk."""
+    luks: Luks | None = None
+    """An encrypted disk that is open."""
     ejecting: bool = False
     """The guest let it go and QEMU has not closed it yet."""
+
+    @property
+    def overhead(self) -> int:
+        """Bytes of the device that the guest does not see."""
+        return 0 if self.secret is None else LUKS_HEADER
 
 
 @dataclass(slots=True)
@@ -143,6 +153,12 @@ class Machine:
         """Those that run, also after the agent that started them has died."""
         self.cuts = 0
         """How many reasons there are for which this host does not reach the StorPool API."""
+        self.secrets: dict[str, bytes] = {}
+        """What libvirtd keeps in memory, by usage."""
+        self.command_lines: list[str] = []
+        """Of every program that was run."""
+        self.no_cryptsetup = 0
+        """How many reasons there are for which there is no cryptsetup."""
         self.libvirtd_gone = 0
         """How many reasons there are for which libvirtd does not answer; its domains run on."""
         self.late: set[str] | None = None
@@ -173,6 +189,7 @@ class Machine:
         """Every QEMU and every program ends at once."""
         for program in self.programs:
             program.killed.deliver()
+        self.secrets.clear()
         self.kill_guests()
 
     def kill_guests(self) -> None:
@@ -203,14 +220,40 @@ class Machine:
             raise Error(f"Cannot access storage file '{disk.source}': No such file or directory")
         if self.blocks.read_only(key, self.client_id):
             raise Error(f"Could not open '{disk.source}': Read-only file system")
+        if disk.secret is not None:
+            disk.luks = self._unlock(disk, key)
         self.blocks.open(key, self.client_id)
         disk.key = key
-        disk.size = self.device_size(disk.source) or 0
+        disk.size = (self.device_size(disk.source) or 0) - disk.overhead
 
     def close(self, disk: ModelDisk) -> None:
         if disk.key is not None:
             self.blocks.release(disk.key, self.client_id)
-            disk.key = None
+            disk.key = disk.luks = None
+
+    def read(self, disk: ModelDisk, offset: int, length: int) -> bytes:
+        """What the guest reads of a disk that is open."""
+        assert disk.key is not None, "it is open"
+        data = self.blocks.read(disk.key, offset + disk.overhead, length)
+        return data if disk.luks is None else disk.luks.crypt(offset, data)
+
+    def write(self, disk: ModelDisk, offset: int, data: bytes) -> None:
+        assert disk.key is not None, "it is open"
+        stored = data if disk.luks is None else disk.luks.crypt(offset, data)
+        self.blocks.write(disk.key, offset + disk.overhead, stored)
+
+    def header(self, key: int) -> bytes:
+        """The beginning of an object, as far as a LUKS header goes."""
+        return self.blocks.read(key, 0, min(HEADER_BYTES, self.blocks.size(key)))
+
+    def _unlock(self, disk: ModelDisk, key: int) -> Luks:
+        passphrase = self.secrets.get(disk.secret or "")
+        if passphrase is None:
+            raise Error(f"Secret not found: no secret with matching usage '{disk.secret}'")
+        try:
+            return unlock(self.header(key), passphrase)
+        except LuksError as error:
+            raise Error(f"internal error: unable to open '{disk.source}': {error}") from error
 
     def power_on(self, domain: ModelDomain) -> None:
         """Open every disk and let the guest boot; all or nothing."""
@@ -283,7 +326,7 @@ class Machine:
     def resize(self, domain: ModelDomain, target: str, size: int) -> None:
         """QEMU looks at the device again and tells the guest what that has, also when it is asked for less."""
         disk = self.disk(domain, target)
-        there = self.device_size(disk.source) or 0
+        there = (self.device_size(disk.source) or 0) - disk.overhead
         if size > there:
             raise Error("internal error: unable to execute QEMU command 'block_resize': Cannot grow device files")
         disk.size = there
@@ -341,9 +384,9 @@ class Machine:
     def _look_for_boot_sector(self, domain: ModelDomain) -> Boot:
         if not domain.disks or domain.disks[0].key is None:
             return Boot.NOTHING
-        key = domain.disks[0].key
-        length = min(len(BOOT_MAGIC), self.blocks.size(key))
-        return Boot.FOUND if self.blocks.read(key, 0, length) == BOOT_MAGIC else Boot.NOTHING
+        disk = domain.disks[0]
+        length = min(len(BOOT_MAGIC), disk.size)
+        return Boot.FOUND if self.read(disk, 0, length) == BOOT_MAGIC else Boot.NOTHING
 
 
 def read_domain(text: str) -> ModelDomain:
@@ -388,7 +431,18 @@ def read_disk(element: ET.Element) -> ModelDisk:
         source=source.get("dev", ""),
         target=target.get("dev", ""),
         serial=element.findtext("serial", "").strip(),
+        secret=_secret(source),
     )
+
+
+def _secret(source: ET.Element) -> str | None:
+    encryption = source.find("encryption")
+    if encryption is None:
+        return None
+    secret = encryption.find("secret[@type='passphrase']")
+    if encryption.get("format") != "luks" or secret is None or not secret.get("usage"):
+        raise InvalidParameter("XML error: the model host only knows LUKS with a passphrase by its usage")
+    return secret.get("usage")
 
 
 def disk_element(text: str) -> ET.Element:

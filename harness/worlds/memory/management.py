@@ -20,6 +20,7 @@ from harness.worlds.memory.transports import MemoryEndpoint, NoAnswer, exchange
 
 API_KEY = "memory-api-key"
 SECRET_KEY = "memory-secret-key"
+DATABASE_KEY = "memory-database-key"
 GUESTS = 64
 API_TIMEOUT = 300.0
 BOOT_TIMEOUT = 3600.0
@@ -146,4 +147,5 @@ def configuration(site: Site) -> CloudConfig:
         bridge=BRIDGE,
         api_key=API_KEY,
         secret_key=SECRET_KEY,
+        database_key=DATABASE_KEY,
     )

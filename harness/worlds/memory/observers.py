@@ -8,11 +8,13 @@ from contextlib import contextmanager
 import msgspec
 
 from harness.observers import DomainDisk, Json
+from harness.spi.objects import PATH_PREFIX
 from harness.spi.ports import DomainState
 from harness.spi.runtime import Runtime
 from harness.storpool import Reply, Request, Transport
 from harness.worlds.memory.image import Image, read_image
 from harness.worlds.memory.machine import Machine, ModelDisk, live_xml
+from harness.worlds.memory.model_luks import LuksError, unlock
 from harness.worlds.memory.model_secondary import ModelExport
 
 CALL_TIMEOUT = 60.0
@@ -165,6 +167,34 @@ class MemoryHost:
     def reads_a_second(self, path: str, seconds: int) -> float:
         raise NotImplementedError(f"model host {self.name} has no devices whose speed means anything ({path})")
 
+    def unlocks(self, path: str, passphrase: bytes) -> bool:
+        key = self._machine.key(path)
+        if key is None:
+            raise FileNotFoundError(f"host {self.name} has no device {path}")
+        try:
+            unlock(self._machine.header(key), passphrase)
+        except LuksError:
+            return False
+        return True
+
+    def secrets(self) -> Sequence[str]:
+        return sorted(self._machine.secrets)
+
+    def traces(self, text: bytes) -> Sequence[str]:
+        machine = self._machine
+        found = [name for name in self.devices() if text in _stored(machine, PATH_PREFIX + name)]
+        found += [path for path, content in machine.files.items() if text in content.encode()]
+        found += [f"command line {line}" for line in machine.command_lines if text in line.encode()]
+        return [*found, *(f"domain {name}" for name, d in machine.domains.items() if text in live_xml(d).encode())]
+
+    @contextmanager
+    def without_encryption(self) -> Iterator[None]:
+        self._machine.no_cryptsetup += 1
+        try:
+            yield
+        finally:
+            self._machine.no_cryptsetup -= 1
+
     def domains(self) -> Mapping[str, str]:
         return {name: domain.state.value for name, domain in sorted(self._machine.domains.items())}
 
@@ -198,6 +228,13 @@ class MemoryHost:
             self._machine.cuts -= 1
 
 
+def _stored(machine: Machine, path: str) -> bytes:
+    """Everything that was written to the device, one piece after the other."""
+    key = machine.key(path)
+    blocks = machine.blocks
+    return b"" if key is None else b"".join(blocks.read(key, *extent) for extent in blocks.extents(key))
+
+
 def _shown(disk: ModelDisk) -> DomainDisk:
     driver = disk.element.find("driver")
     attributes = {} if driver is None else driver.attrib
@@ -208,4 +245,5 @@ def _shown(disk: ModelDisk) -> DomainDisk:
         driver_type=attributes.get("type", ""),
         discard=attributes.get("discard"),
         cache=attributes.get("cache"),
+        encryption=None if disk.secret is None else "luks",
     )
