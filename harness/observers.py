@@ -169,6 +169,14 @@ class Secondary(Protocol):
         """Files under the export's directory `snapshots`, relative to the export, sorted."""
         ...
 
+    def files(self, directory: str) -> Sequence[str]:
+        """Files anywhere below the directory of the export, relative to the export, sorted."""
+        ...
+
+    def download(self, url: str, offset: int, length: int) -> bytes | None:
+        """What a guest would read from the qcow2 that a client gets from the URL; None when it gives none."""
+        ...
+
     def read(self, path: str, offset: int, length: int) -> bytes:
         """What a guest would read from the qcow2 at this path; `offset` and `length` are multiples of 4096."""
         ...

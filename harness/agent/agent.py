@@ -17,7 +17,6 @@ from harness.agent.config import AgentConfig
 from harness.agent.deadline import Deadline
 from harness.agent.handlers import (
     attach,
-    backup_snapshot,
     dettach,
     download_template,
     modify_pool,
@@ -26,6 +25,7 @@ from harness.agent.handlers import (
     set_encryption,
     start,
     stop,
+    to_secondary,
 )
 from harness.agent.operations import Operations
 from harness.agent.recovery import Recovery
@@ -42,6 +42,8 @@ from harness.spi.commands import (
     StartCommand,
     StopCommand,
     StorPoolBackupSnapshotCommand,
+    StorPoolBackupTemplateFromSnapshotCommand,
+    StorPoolCopyVolumeToSecondaryCommand,
     StorPoolDownloadTemplateCommand,
     StorPoolModifyStoragePoolCommand,
     StorPoolResizeVolumeCommand,
@@ -132,10 +134,14 @@ class Agent:
                 return modify_pool.handle(self._tools, command)
             case StorPoolDownloadTemplateCommand():
                 return download_template.handle(self._tools, command)
-            case StorPoolBackupSnapshotCommand():
-                return backup_snapshot.handle(self._tools, command)
             case StorPoolSetVolumeEncryptionCommand():
                 return set_encryption.handle(self._tools, command)
+            case (
+                StorPoolBackupSnapshotCommand()
+                | StorPoolBackupTemplateFromSnapshotCommand()
+                | StorPoolCopyVolumeToSecondaryCommand()
+            ):
+                return to_secondary.handle(self._tools, command)
             case _:
                 return Answer(
                     result=False,
@@ -159,7 +165,11 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return None, (command.volume_path,)
         case StorPoolDownloadTemplateCommand():
             return None, (command.destination.path,) if command.destination.path is not None else ()
-        case StorPoolBackupSnapshotCommand():
+        case (
+            StorPoolBackupSnapshotCommand()
+            | StorPoolBackupTemplateFromSnapshotCommand()
+            | StorPoolCopyVolumeToSecondaryCommand()
+        ):
             return None, (command.source.path,) if command.source.path is not None else ()
         case StorPoolSetVolumeEncryptionCommand():
             return None, (command.path,) if command.source is None else (command.path, command.source)

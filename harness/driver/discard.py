@@ -5,12 +5,12 @@ from __future__ import annotations
 from harness.driver.creation import Creation
 from harness.driver.operations import Operation, Operations, log
 from harness.driver.pools import Pools
-from harness.driver.removal import remove_volume, remover
+from harness.driver.removal import remove_snapshot, remove_volume, remover
 from harness.spi.errors import Error
 from harness.storpool import StorPoolClient
 
 IN_USE = "in-use-until"
-"""In an operation's data: the time until which an agent may use the volume."""
+"""In an operation's data: the time until which an agent may use the object."""
 IN_USE_FOR = "in-use-for"
 """How many seconds ahead that time was set; records of older drivers do not tell it."""
 _WAITING = "removed; open until neither a lost request nor a copy of one can arrive any more"
@@ -88,8 +88,18 @@ class Discards:
         remove = remover(client, creation.key)
         if not self._operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf"))):
             # An agent may be about to open it: an attachment that nobody has opened yet is not known to be unused.
-            remove = lambda name: remove_volume(client, name, detach_unused=False)  # noqa: E731
+            gently = remove_snapshot if creation.key == "snapshot" else remove_volume
+            remove = lambda name: gently(client, name, detach_unused=False)  # noqa: E731
         if not creation.unmake(remove, copies=True):
             return False
         operation.done()
         return True
+
+
+def taken_over(discards: Discards, operations: Operations, operation: Operation, creation: Creation) -> None:
+    """Give an object of an operation that is undone, if there is or may come one, to an operation of its own."""
+    if creation.global_id is None and not creation.unanswered:
+        return
+    over = operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf")))
+    until = 0.0 if over else float(operation.data[IN_USE])
+    discards.take_over(creation, int(operation.data["pool"]), in_use_until=until)

@@ -6,10 +6,12 @@ import msgspec
 
 from harness.driver.backup import SnapshotBackup
 from harness.driver.encryption import VolumeEncryption
+from harness.driver.exporting import VolumeExport
 from harness.driver.pools import Pools, is_ours
 from harness.driver.replicating import SnapshotReplication
 from harness.driver.restoring import SnapshotRestoring
 from harness.driver.seeding import TemplateSeeding
+from harness.driver.templating import TemplateMaking
 from harness.driver.volumes import VolumeCreation
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import InvalidParameter, NotFound
@@ -38,6 +40,8 @@ class Motion:
         restoring: SnapshotRestoring,
         replication: SnapshotReplication,
         encryption: VolumeEncryption,
+        templating: TemplateMaking,
+        exporting: VolumeExport,
     ) -> None:
         self._pools = pools
         self._records = records
@@ -47,12 +51,17 @@ class Motion:
         self._restoring = restoring
         self._replication = replication
         self._encryption = encryption
+        self._templating = templating
+        self._exporting = exporting
 
     def can_copy(self, source: DataObject, destination: DataObject) -> bool:
         if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
             if is_ours(source.store) and is_ours(destination.store):
                 return not _same(source.store, destination.store)
             return is_ours(source.store) and destination.store.role is StoreRole.IMAGE
+        if is_ours(source.store) and destination.store is not None and destination.store.role is StoreRole.IMAGE:
+            to_volume = isinstance(source, VolumeObject) and isinstance(destination, VolumeObject)
+            return to_volume or (not isinstance(source, TemplateObject) and isinstance(destination, TemplateObject))
         if not is_ours(destination.store) or source.store is None:
             return False
         if isinstance(source, SnapshotObject) and source.store.role is StoreRole.IMAGE:
@@ -76,6 +85,12 @@ class Motion:
             if source.volume.encrypted:
                 raise InvalidParameter(f"{_shown(source)} is of an encrypted volume, and these are not backed up")
             return self._backup.back_up(source, destination)
+        if isinstance(destination, TemplateObject):
+            assert not isinstance(source, TemplateObject)
+            return self._templating.make(source, destination)
+        if isinstance(source, VolumeObject):
+            assert isinstance(destination, VolumeObject)
+            return self._exporting.export(source, destination)
         assert isinstance(destination, VolumeObject) and isinstance(source, TemplateObject | SnapshotObject)
         if isinstance(source, SnapshotObject) and source.volume.encrypted is not destination.encrypted:
             raise InvalidParameter(

@@ -13,7 +13,17 @@ from harness.faults.encrypted import ENCRYPTED
 from harness.faults.offerings import OFFERINGS
 from harness.faults.operation import Operation
 from harness.faults.snapshots import SNAPSHOTS
+from harness.faults.templates import TEMPLATES
 from harness.faults.tiers import TIERS
 
-OPERATIONS: tuple[Operation, ...] = (*DEPLOYS, *DISKS, *SNAPSHOTS, *OFFERINGS, *TIERS, *CLUSTERS, *ENCRYPTED)
+OPERATIONS: tuple[Operation, ...] = (
+    *DEPLOYS,
+    *DISKS,
+    *SNAPSHOTS,
+    *OFFERINGS,
+    *TEMPLATES,
+    *TIERS,
+    *CLUSTERS,
+    *ENCRYPTED,
+)
 BY_ID = {operation.id: operation for operation in OPERATIONS}

@@ -126,6 +126,62 @@ class StorPoolSetVolumeEncryptionCommand(Command, frozen=True, kw_only=True, tag
     source: str | None = None
 
 
+class StorPoolBackupTemplateFromSnapshotCommand(
+    Command, frozen=True, kw_only=True, tag="StorPoolBackupTemplateFromSnapshotCommand"
+):
+    """As `StorPoolBackupSnapshotCommand`, for a template. `source.path` is that of a StorPool snapshot."""
+
+    source: VolumeObject | SnapshotObject
+    destination: TemplateObject
+
+
+class StorPoolCopyVolumeToSecondaryCommand(
+    Command, frozen=True, kw_only=True, tag="StorPoolCopyVolumeToSecondaryCommand"
+):
+    """As `StorPoolBackupSnapshotCommand`, into a qcow2 to be downloaded. `source.path` is that of a StorPool
+    snapshot."""
+
+    source: VolumeObject
+    destination: VolumeObject
+
+
+ToSecondary = (
+    StorPoolBackupSnapshotCommand | StorPoolBackupTemplateFromSnapshotCommand | StorPoolCopyVolumeToSecondaryCommand
+)
+"""An agent copies a StorPool snapshot to a new file."""
+
+
+class CopyCommand(Command, frozen=True, kw_only=True, tag="CopyCommand"):
+    """To the secondary storage role: copy a snapshot's file into the new file of a template, whole or not at all."""
+
+    source: SnapshotObject
+    destination: TemplateObject
+
+
+class CreateEntityDownloadURLCommand(Command, frozen=True, kw_only=True, tag="CreateEntityDownloadURLCommand"):
+    """To the secondary storage role: let the qcow2 at `path`, which is written no more, be downloaded.
+
+    Whoever knows the URL may. It ends when `published(token)` is deleted.
+    """
+
+    store: DataStore
+    path: str
+    token: str
+    """A uuid that nobody else knows; never logged."""
+
+    def __repr__(self) -> str:
+        return f"CreateEntityDownloadURLCommand(path={self.path!r})"
+
+
+USERDATA = "userdata"
+"""Directory of the export that is served to whoever knows a name in it."""
+
+
+def published(token: str) -> str:
+    """Path in the store by which the file with this token can be downloaded."""
+    return f"{USERDATA}/{token}.qcow2"
+
+
 class DownloadCommand(Command, frozen=True, kw_only=True, tag="DownloadCommand"):
     """To the secondary storage role: fetch `url` into the image store as this template."""
 
@@ -156,6 +212,10 @@ AnyCommand = (
     | StorPoolDownloadTemplateCommand
     | StorPoolBackupSnapshotCommand
     | StorPoolSetVolumeEncryptionCommand
+    | StorPoolBackupTemplateFromSnapshotCommand
+    | StorPoolCopyVolumeToSecondaryCommand
+    | CopyCommand
+    | CreateEntityDownloadURLCommand
     | DownloadCommand
     | DeleteCommand
 )
@@ -210,6 +270,13 @@ class DownloadAnswer(Answer, frozen=True, kw_only=True, tag="DownloadAnswer"):
     physical_size: int | None = None
 
 
+class CreateEntityDownloadURLAnswer(Answer, frozen=True, kw_only=True, tag="CreateEntityDownloadURLAnswer"):
+    url: str
+
+    def __repr__(self) -> str:
+        return f"CreateEntityDownloadURLAnswer(result={self.result})"
+
+
 class StorPoolModifyStoragePoolAnswer(Answer, frozen=True, kw_only=True, tag="StorPoolModifyStoragePoolAnswer"):
     client_node_id: int | None = None
     """SP_OURID of the host."""
@@ -225,5 +292,6 @@ AnyAnswer = (
     | CopyCmdAnswer
     | StorPoolSetVolumeEncryptionAnswer
     | DownloadAnswer
+    | CreateEntityDownloadURLAnswer
     | StorPoolModifyStoragePoolAnswer
 )

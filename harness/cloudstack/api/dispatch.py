@@ -10,6 +10,7 @@ import msgspec
 
 from harness.cloudstack.api import (
     async_jobs,
+    extraction,
     infrastructure,
     offerings,
     resize,
@@ -17,6 +18,7 @@ from harness.cloudstack.api import (
     signature,
     snapshots,
     storage,
+    template_creation,
     templates,
     vm_snapshots,
     vms,
@@ -86,12 +88,14 @@ class ApiReply:
 def _table() -> dict[str, Command]:
     modules = (
         async_jobs,
+        extraction,
         infrastructure,
         offerings,
         resize,
         resources,
         snapshots,
         storage,
+        template_creation,
         templates,
         vm_snapshots,
         vms,

@@ -43,6 +43,7 @@ from harness.cloudstack.records.object_rows import (
     Vm,
     VmSnapshot,
     Volume,
+    VolumeStore,
 )
 from harness.cloudstack.records.row import Row
 
@@ -66,6 +67,7 @@ ROWS: tuple[type[Row], ...] = (
     Nic,
     Volume,
     PassphraseRow,
+    VolumeStore,
     Snapshot,
     SnapshotStore,
     VmSnapshot,
@@ -131,5 +133,6 @@ __all__ = [
     "Vm",
     "VmSnapshot",
     "Volume",
+    "VolumeStore",
     "Zone",
 ]

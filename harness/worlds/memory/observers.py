@@ -109,13 +109,15 @@ class MemorySecondary:
     def backups(self) -> Sequence[str]:
         return sorted(path for path in self._export.files if path.startswith("snapshots/"))
 
+    def files(self, directory: str) -> Sequence[str]:
+        return sorted(path for path in self._export.files if path.startswith(directory + "/"))
+
+    def download(self, url: str, offset: int, length: int) -> bytes | None:
+        content = self._export.download(url)
+        return None if content is None else _read(read_image(content, "qcow2"), offset, length)
+
     def read(self, path: str, offset: int, length: int) -> bytes:
-        found = bytearray(length)
-        for start, data in self._image(path).extents:
-            first, last = max(start, offset), min(start + len(data), offset + length)
-            if first < last:
-                found[first - offset : last - offset] = data[first - start : last - start]
-        return bytes(found)
+        return _read(self._image(path), offset, length)
 
     def size(self, path: str) -> int:
         return self._image(path).size
@@ -130,6 +132,15 @@ class MemorySecondary:
 
     def _image(self, path: str) -> Image:
         return read_image(self._export.files[path], "qcow2")
+
+
+def _read(image: Image, offset: int, length: int) -> bytes:
+    found = bytearray(length)
+    for start, data in image.extents:
+        first, last = max(start, offset), min(start + len(data), offset + length)
+        if first < last:
+            found[first - offset : last - offset] = data[first - start : last - start]
+    return bytes(found)
 
 
 class MemoryHost:
