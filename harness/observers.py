@@ -119,6 +119,10 @@ class Host(Protocol):
 
     def resume(self, name: str) -> None: ...
 
+    def cd_image(self, name: str) -> str | None:
+        """File name of the image in the CD drive of the live domain; None when that is empty."""
+        ...
+
     def storpool_api_cut(self) -> AbstractContextManager[None]:
         """While inside, this host cannot reach the StorPool API; others can."""
         ...
@@ -149,6 +153,10 @@ class Guest(Protocol):
 
     def boot_id(self) -> str:
         """Waits until the guest is up; differs after each boot."""
+        ...
+
+    def booted_from(self) -> str:
+        """`cdrom` when it runs from the environment's ISO, else `disk`. Waits as `boot_id` does."""
         ...
 
     def disks(self) -> Mapping[str, int]:
@@ -189,6 +197,10 @@ class Environment:
     """Virtual size of the guest image."""
     image_sha256: str
     """Of the guest disk's bytes, that is of the image converted to raw."""
+    iso_url: str
+    """Where the secondary storage role can fetch an ISO from that guests boot; ends in `.iso`."""
+    iso_size: int
+    """Of its file."""
     service_offering_id: str
     """A small compute offering whose ROOT disks go to the first pool."""
     os_type_id: str

@@ -150,6 +150,11 @@ class RecordingHost:
     def domain_xml(self, name: str) -> str:
         return self._inner.domain_xml(name)
 
+    def cd_image(self, name: str) -> str | None:
+        seen = self._inner.cd_image(name)
+        self._note(f"CD drive of {name}: {seen or 'empty'}")
+        return seen
+
     def kill_qemu(self, name: str) -> None:
         self._note(f"kill -9 the QEMU of {name}")
         self._inner.kill_qemu(name)
@@ -179,6 +184,11 @@ class RecordingGuest:
     def boot_id(self) -> str:
         seen = self._inner.boot_id()
         self._recorder.timeline(self._source, f"boot id {seen}")
+        return seen
+
+    def booted_from(self) -> str:
+        seen = self._inner.booted_from()
+        self._recorder.timeline(self._source, f"booted from its {seen}")
         return seen
 
     def disks(self) -> Mapping[str, int]:

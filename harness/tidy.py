@@ -31,6 +31,7 @@ KINDS = (
     Kind("VM", "listVirtualMachines", "virtualmachine", "destroyVirtualMachine", (("expunge", True),)),
     Kind("volume", "listVolumes", "volume", "deleteVolume"),
     Kind("snapshot", "listSnapshots", "snapshot", "deleteSnapshot"),
+    Kind("ISO", "listIsos", "iso", "deleteIso"),
     Kind("disk offering", "listDiskOfferings", "diskoffering", "deleteDiskOffering", must_go=False),
 )
 

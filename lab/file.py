@@ -94,6 +94,9 @@ class GuestImage(Strict, frozen=True, kw_only=True):
     virtual_size: int
     sha256: str
     """Of the disk's bytes (raw)."""
+    iso_url: str
+    """A bootable ISO, as the secondary storage host can fetch it: the same system, which runs from memory."""
+    iso_size: int
     ssh_user: str
     ssh_key_file: Path
     known_hosts_file: Path | None = None

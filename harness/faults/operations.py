@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from harness.faults.deploys import DEPLOYS
 from harness.faults.disks import DISKS
+from harness.faults.isos import ISOS
 from harness.faults.offerings import OFFERINGS
 from harness.faults.operation import Operation
 from harness.faults.snapshots import SNAPSHOTS
 
-OPERATIONS: tuple[Operation, ...] = (*DEPLOYS, *DISKS, *SNAPSHOTS, *OFFERINGS)
+OPERATIONS: tuple[Operation, ...] = (*ISOS, *DEPLOYS, *DISKS, *SNAPSHOTS, *OFFERINGS)
 BY_ID = {operation.id: operation for operation in OPERATIONS}

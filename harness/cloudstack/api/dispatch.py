@@ -11,6 +11,7 @@ import msgspec
 from harness.cloudstack.api import (
     async_jobs,
     infrastructure,
+    isos,
     offerings,
     resize,
     resources,
@@ -83,7 +84,19 @@ class ApiReply:
 
 
 def _table() -> dict[str, Command]:
-    modules = (async_jobs, infrastructure, offerings, resize, resources, snapshots, storage, templates, vms, volumes)
+    modules = (
+        async_jobs,
+        infrastructure,
+        isos,
+        offerings,
+        resize,
+        resources,
+        snapshots,
+        storage,
+        templates,
+        vms,
+        volumes,
+    )
     commands = [command for module in modules for command in module.COMMANDS]
     commands.append(list_apis(lambda: COMMANDS))
     return {command.name.lower(): command for command in commands}
@@ -101,7 +114,7 @@ class Dispatcher:
             command = _command(query)
             request = check(command.name, command.parameters, query, user.id)
             key = f"{command.name.lower()}response"
-            if command.shape is not Shape.LIST or command.name == "registerTemplate":
+            if command.shape is not Shape.LIST or command.name in ("registerTemplate", "registerIso"):
                 self._check_entities(command, request)
             return ApiReply(200, msgspec.json.encode({key: self._run(command, request)}))
         except MisuseError:

@@ -10,6 +10,7 @@ from harness.cloudstack import settings
 from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.iso import IsoManager
 from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
@@ -44,6 +45,7 @@ class Recovery:
     backups: BackupManager
     reverts: RevertManager
     resizes: ResizeManager
+    isos: IsoManager
     unfinished: list[tuple[str, Callable[[int], object], int]] = field(default_factory=list)
     """What the server before left and this one could not finish yet; only the background task works on it."""
 
@@ -100,6 +102,7 @@ class Recovery:
             changing = tx.select(
                 Volume, "id IN (SELECT resource_id FROM volume_details WHERE name = ?) ORDER BY id", (CHANGING,)
             )
+            drives = tx.select(Vm, "removed IS NULL AND iso_changing AND state IN ('Running', 'Stopped') ORDER BY id")
             expunging = tx.select(Vm, "removed IS NULL AND state = 'Expunging' ORDER BY id")
         for row in rows:
             _try(f"attachment of volume {row.uuid}", self.attachments.settle, row.id)
@@ -107,6 +110,8 @@ class Recovery:
             _try(f"revert of volume {row.uuid}", self.reverts.finish, row.id)
         for row in changing:
             _try(f"change of volume {row.uuid}", self.resizes.finish, row.id)
+        for vm in drives:
+            _try(f"CD drive of VM {vm.instance_name}", self.isos.settle, vm.id)
         for vm in expunging:
             _try(f"expunge of VM {vm.instance_name}", self.vms.expunge_again, vm.id)
         for vm_id in sorted(waiting):

@@ -17,7 +17,7 @@ from harness.spi.states import (
 
 
 class Template(Row, frozen=True, kw_only=True):
-    """`size` is the virtual size, 0 until it is known."""
+    """A template, or with format ISO an ISO. `size` is the virtual size, 0 until it is known."""
 
     TABLE = "vm_template"
 
@@ -32,6 +32,8 @@ class Template(Row, frozen=True, kw_only=True):
     public: bool
     featured: bool
     extractable: bool
+    bootable: bool = True
+    """Of an ISO: whether VMs are deployed from it."""
     state: str
     """Active or Inactive (deleted)."""
     created: float
@@ -95,6 +97,12 @@ class Vm(Row, frozen=True, kw_only=True):
     created: float
     update_time: float
     """When the state changed last."""
+    iso_id: int | None = None
+    """What is in the CD drive, or will be once its host has answered."""
+    iso_before: int | None = None
+    """While `iso_changing`, what was in the drive before."""
+    iso_changing: bool = False
+    """Whether the host has not answered yet; ours, not CloudStack's."""
     removed: float | None = None
 
 

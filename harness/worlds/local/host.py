@@ -72,6 +72,11 @@ class SshKvmHost:
     def domain_xml(self, name: str) -> str:
         return self._ssh.run([*VIRSH, "dumpxml", name]).text
 
+    def cd_image(self, name: str) -> str | None:
+        source = ET.fromstring(self.domain_xml(name)).find("devices/disk[@device='cdrom']/source")
+        path = "" if source is None else source.get("name") or source.get("file") or ""
+        return path.rpartition("/")[2] or None
+
     def kill_qemu(self, name: str) -> None:
         self._ssh.run(["sh", "-c", _KILL, name])
 

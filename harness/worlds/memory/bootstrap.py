@@ -6,10 +6,11 @@ import msgspec
 
 from harness.observers import Environment, Json, Pool, World
 from harness.storpool import Request, Transport
-from harness.worlds.memory.image import guest_image, guest_image_sha256
+from harness.worlds.memory.image import guest_image, guest_image_sha256, guest_iso
 from harness.worlds.memory.processes import ENDPOINT, HOSTS, STORPOOL_TOKEN
 
 IMAGE_URL = "http://images/guest.qcow2"
+ISO_URL = "http://images/guest.iso"
 POOL_CAPACITY = 1 << 40
 """Bytes that CloudStack may allocate on a pool."""
 TEMPLATES = {"fast": "ssd", "large": "hdd"}
@@ -49,6 +50,8 @@ def bootstrap(world: World) -> Environment:
         image_url=IMAGE_URL,
         image_size=guest_image().size,
         image_sha256=guest_image_sha256(),
+        iso_url=ISO_URL,
+        iso_size=len(guest_iso()),
         service_offering_id=str(offering["serviceoffering"]["id"]),
         os_type_id=os_type_id,
     )

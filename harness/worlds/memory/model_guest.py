@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from harness.spi.runtime import Runtime
-from harness.worlds.memory.machine import Machine, ModelDisk, ModelDomain
+from harness.worlds.memory.machine import Boot, Machine, ModelDisk, ModelDomain
 
 BOOT_TIMEOUT = 120.0
 POLL_SECONDS = 0.5
@@ -21,6 +21,9 @@ class ModelGuest:
 
     def boot_id(self) -> str:
         return self._up()[1].boot_id
+
+    def booted_from(self) -> str:
+        return "cdrom" if self._up()[1].boot is Boot.CD else "disk"
 
     def disks(self) -> Mapping[str, int]:
         domain = self._up()[1]

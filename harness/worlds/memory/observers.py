@@ -143,6 +143,10 @@ class MemoryHost:
     def domain_xml(self, name: str) -> str:
         return live_xml(self._machine.find(name))
 
+    def cd_image(self, name: str) -> str | None:
+        drive = self._machine.find(name).drive
+        return None if drive is None or drive.image is None else drive.image.rpartition("/")[2]
+
     def kill_qemu(self, name: str) -> None:
         self._runtime.point("effect-begin", f"{self.name}: kill -9 the QEMU of {name}")
         domain = self._machine.find(name)

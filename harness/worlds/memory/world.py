@@ -12,10 +12,10 @@ from harness import checks
 from harness.observers import Cloud, Environment, Guest, Host, Secondary, StorPool
 from harness.runtime.simulated import Simulation, Strike
 from harness.storpool import Secret
-from harness.worlds.memory.bootstrap import IMAGE_URL, bootstrap, make_templates
+from harness.worlds.memory.bootstrap import IMAGE_URL, ISO_URL, bootstrap, make_templates
 from harness.worlds.memory.cloud import MemoryCloud
 from harness.worlds.memory.faults import MemoryFaults
-from harness.worlds.memory.image import guest_image
+from harness.worlds.memory.image import guest_image, guest_iso
 from harness.worlds.memory.management import API_KEY, SECRET_KEY, Management
 from harness.worlds.memory.model_guest import ModelGuest
 from harness.worlds.memory.observers import MemoryHost, MemorySecondary, MemoryStorPool
@@ -181,6 +181,7 @@ class MemoryWorld:
             self.processes.start(process)
         if self._prepared is None:
             self.processes.export.served[IMAGE_URL] = guest_image().qcow2()
+            self.processes.export.served[ISO_URL] = guest_iso()
             make_templates(self._transport)
             self.management.start()
             self._environment = bootstrap(self)
