@@ -81,3 +81,7 @@ def iso_status(world: World, iso_id: str) -> str:
 def iso_is_told(world: World, iso_id: str) -> bool:
     """Whether what became of the download is known."""
     return iso_status(world, iso_id) not in ("", "Creating", "Downloading", "Not downloaded")
+
+
+def await_download(world: World, iso_id: str) -> None:
+    world.wait_until(f"the download of ISO {iso_id} has ended", lambda: iso_is_told(world, iso_id), 120)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 
 from harness.observers import Json, World
 from scenarios.isos import (
     attach_iso,
+    await_download,
     deploy_from_iso,
     detach_iso,
     has_iso,
     iso,
     iso_deploy_parameters,
     iso_exists,
-    iso_is_told,
     iso_parameters,
     iso_status,
 )
@@ -256,7 +255,7 @@ def iso_not_there(world: World) -> None:
     ):
         answer = world.cloud.call("registerIso", **iso_parameters(world, **wrong))
         iso_id = str(one(answer, "iso")["id"])
-        world.wait_until(f"the ISO {why} is told", functools.partial(iso_is_told, world, iso_id), 120)
+        await_download(world, iso_id)
         with world.check(f"{why}: not ready"):
             assert iso_status(world, iso_id) != "Download Complete"
         with refused(world, f"to deploy from an ISO that is {why}", 431):

@@ -58,6 +58,7 @@ def cd_element(image: str | None) -> ET.Element:
         url = urlsplit(image)
         source = ET.SubElement(drive, "source", protocol="nfs", name=url.path)
         ET.SubElement(source, "host", name=url.hostname or "")
+        ET.SubElement(source, "identity", user="+0", group="+0")
     elif image is not None:
         ET.SubElement(drive, "source", file=image)
     ET.SubElement(drive, "target", dev=CD_TARGET, bus="sata")

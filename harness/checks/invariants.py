@@ -194,6 +194,17 @@ def _disks_of(picture: Picture, host: HostPicture, vm: Json) -> Found:
             yield where, f"disk {path} is read as {disk.driver_type}, never to be probed or anything but raw"
 
 
+def drives_follow_records(picture: Picture) -> Found:
+    """The CD drive of a running domain has its VM's ISO, or nothing."""
+    for vm in picture.running():
+        host, name = picture.host_of(vm), str(vm["instancename"])
+        if host is None or name not in host.drives:
+            continue
+        wanted = f"{vm['isoid']}.iso" if "isoid" in vm else None
+        if host.drives[name] != wanted:
+            yield f"domain {name} on {host.name}", f"has {host.drives[name]} in its CD drive, expected {wanted}"
+
+
 def tags_follow_records(picture: Picture) -> Found:
     """Tags `uuid`, `cs`, `cvm`, `disk` and `vc-policy` of a StorPool volume say what CloudStack's records say."""
     for gid, record in picture.records_by_path().items():
@@ -243,6 +254,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant("host devices follow attachments", devices_follow_attachments),
     Invariant("domains follow VMs", domains_follow_vms),
     Invariant("domain disks follow records", disks_follow_records),
+    Invariant("CD drives follow records", drives_follow_records),
     Invariant("StorPool tags follow records", tags_follow_records),
     Invariant("a pool has one check volume", one_check_volume_a_pool),
 )

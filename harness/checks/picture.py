@@ -20,6 +20,8 @@ class HostPicture:
     domains: Mapping[str, str]
     disks: Mapping[str, Sequence[DomainDisk]]
     """Disks of every domain that is not shut off."""
+    drives: Mapping[str, str | None]
+    """Image in the CD drive of each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +117,12 @@ def known_id(item: Json) -> str:
 def _host(world: World, index: int, ignored: frozenset[str]) -> HostPicture:
     host = world.hosts[index]
     domains = dict(host.domains())
+    on = [name for name, state in domains.items() if state != "shut off"]
     return HostPicture(
         name=host.name,
         client_id=host.client_id,
         devices={gid: host.device_size(PATH_PREFIX + gid) for gid in host.devices() if gid not in ignored},
         domains=domains,
-        disks={name: tuple(host.domain_disks(name)) for name, state in domains.items() if state != "shut off"},
+        disks={name: tuple(host.domain_disks(name)) for name in on},
+        drives={name: host.cd_image(name) for name in on},
     )

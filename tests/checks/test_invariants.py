@@ -24,6 +24,7 @@ class FakeHost:
     sizes: dict[str, int] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     disks: dict[str, list[DomainDisk]] = field(default_factory=dict)
+    drives: dict[str, str] = field(default_factory=dict)
 
     def devices(self) -> Sequence[str]:
         return sorted(self.sizes)
@@ -39,6 +40,9 @@ class FakeHost:
 
     def domain_disks(self, name: str) -> Sequence[DomainDisk]:
         return self.disks.get(name, [])
+
+    def cd_image(self, name: str) -> str | None:
+        return self.drives.get(name)
 
     def domain_xml(self, name: str) -> str:
         raise NotImplementedError
@@ -107,7 +111,7 @@ class FakeWorld:
     @property
     def environment(self) -> Environment:
         pools = (Pool("pool-1", "one", "one", "t-one"), Pool("pool-2", "two", "two", "t-two"))
-        return Environment("zone", pools, "http://image", 1, "0", "offering", "os")
+        return Environment("zone", pools, "http://image", 1, "0", "http://iso", 1, "offering", "os")
 
     def call(self, command: str, /, **parameters: str | int | bool) -> Json:
         del parameters
@@ -377,7 +381,15 @@ def lost_backup(c: FakeWorld) -> None:
     c.records["snapshot"] = [{"id": "s-1", "state": "BackedUp", "datastoretype": "Image"}]
 
 
-STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, CHECKS = (
+def iso_not_ejected(c: FakeWorld) -> None:
+    c.machines[0].drives["i-2-1-VM"] = "iso-1.iso"
+
+
+def iso_not_in_drive(c: FakeWorld) -> None:
+    c.records["virtualmachine"][0]["isoid"] = "iso-1"
+
+
+STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, DRIVES, TAGS, CHECKS = (
     i.name for i in INVARIANTS
 )
 
@@ -414,6 +426,8 @@ STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS
         (foreign_disk, {DISKS}),
         (wrong_serial, {DISKS}),
         (probed_format, {DISKS}),
+        (iso_not_ejected, {DRIVES}),
+        (iso_not_in_drive, {DRIVES}),
         (stale_cvm, {TAGS}),
         (wrong_uuid, {TAGS}),
         (policy_not_told, {TAGS}),

@@ -42,7 +42,9 @@ class TinyWorld:
 
     @property
     def environment(self) -> Environment:
-        return Environment("zone", (Pool("p", "p", "p", "t"),), "http://image", 1, "0", "offering", "os")
+        return Environment(
+            "zone", (Pool("p", "p", "p", "t"),), "http://image", 1, "0", "http://iso", 1, "offering", "os"
+        )
 
     def call(self, command: str, /, **parameters: str | int | bool) -> Json:
         if command == "createVolume":
