@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 Json = dict[str, Any]
@@ -57,6 +57,14 @@ class StorPool(Protocol):
 
     def lose_snapshot(self, name: str) -> None:
         """Delete the snapshot behind the cloud's back."""
+        ...
+
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        """A StorPool template that places as the template `like` does; it may be left without a replication."""
+        ...
+
+    def remove_template(self, name: str) -> bool:
+        """False while something is on it; True when there is none any more."""
         ...
 
     def calls(self) -> Mapping[str, int]:
@@ -204,6 +212,9 @@ class Environment:
     service_offering_id: str
     """A small compute offering whose ROOT disks go to the first pool."""
     os_type_id: str
+    storpool_endpoints: str
+    """`host:port` of the StorPool API, several with commas between, as the management server reaches it."""
+    storpool_token: str = field(repr=False)
 
 
 class World(Protocol):

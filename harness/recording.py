@@ -102,7 +102,12 @@ class RecordingCloud:
 
 
 def _call_text(command: str, parameters: Mapping[str, str | int | bool]) -> str:
-    return " ".join([command, *(f"{key}={value}" for key, value in parameters.items())])
+    return " ".join([command, *(f"{key}={_shown(key, str(value))}" for key, value in parameters.items())])
+
+
+def _shown(key: str, value: str) -> str:
+    """A pool's URL holds the token of a StorPool cluster."""
+    return "********" if key == "url" and ("token" in value.lower() or "storpool" in value.lower()) else value
 
 
 class RecordingHost:

@@ -13,7 +13,7 @@ from harness.cloudstack.orchestration.agents import Agents
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.records import Records, RecordsOfDriver
 from harness.cloudstack.services import Services, assemble
-from harness.cloudstack.settings import SNAPSHOT_CHECKUP, VOLUME_CHECKUP
+from harness.cloudstack.settings import POOL_STATS, SNAPSHOT_CHECKUP, VOLUME_CHECKUP, VOLUME_STATS
 from harness.spi.driver import DataStoreProvider, DriverRecords, HostEndpoints
 from harness.spi.errors import Error, MisuseError
 from harness.spi.inventory import Finding
@@ -92,6 +92,9 @@ class ManagementServer:
         first = (services.config.ping_interval, SETTLED_SECONDS) if compare else ()
         self._spawn("compare volumes", VOLUME_CHECKUP, self._reconcile_volumes, first)
         self._spawn("compare snapshots", SNAPSHOT_CHECKUP, self._reconcile_snapshots, first)
+        soon = (services.config.ping_interval,)
+        self._spawn("pool statistics", POOL_STATS, self._collect_pool_stats, soon)
+        self._spawn("volume statistics", VOLUME_STATS, self._collect_volume_stats, soon)
 
     def stop(self, timeout: float = 30.0) -> bool:
         """End orderly: no new jobs, background tasks ended; False when something still ran after `timeout` seconds."""
@@ -113,6 +116,12 @@ class ManagementServer:
 
     def _reconcile_snapshots(self) -> None:
         self._report("snapshots", self._services.context.driver.reconcile_snapshots())
+
+    def _collect_pool_stats(self) -> None:
+        self._tell(logging.WARNING, "pool statistics", self._services.context.driver.collect_pool_stats())
+
+    def _collect_volume_stats(self) -> None:
+        self._tell(logging.WARNING, "volume statistics", self._services.context.driver.collect_volume_stats())
 
     def _report(self, work: str, findings: Sequence[Finding]) -> None:
         self._tell(logging.INFO, f"mended {work}", [str(finding) for finding in findings if finding.mended])

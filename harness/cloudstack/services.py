@@ -11,6 +11,7 @@ from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.hosts import HostManager
 from harness.cloudstack.orchestration.iso import IsoManager
+from harness.cloudstack.orchestration.pool import PoolManager
 from harness.cloudstack.orchestration.recovery import Recovery
 from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.revert import RevertManager
@@ -19,7 +20,6 @@ from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Records
-from harness.spi.locks import KeyedLocks
 from harness.spi.runtime import Runtime
 
 
@@ -37,9 +37,9 @@ class Services:
     reverts: RevertManager
     resizes: ResizeManager
     isos: IsoManager
+    pools: PoolManager
     hosts: HostManager
     recovery: Recovery
-    pool_locks: KeyedLocks
 
     @property
     def runtime(self) -> Runtime:
@@ -62,6 +62,8 @@ def assemble(config: CloudConfig, context: Context) -> Services:
     snapshots = SnapshotManager(context, backups)
     resizes = ResizeManager(context)
     isos = IsoManager(context)
+    hosts = HostManager(context, vms, config.ping_interval * config.ping_timeout)
+    pools = PoolManager(context, vms, volumes, templates, hosts)
     return Services(
         config=config,
         context=context,
@@ -75,7 +77,9 @@ def assemble(config: CloudConfig, context: Context) -> Services:
         reverts=reverts,
         resizes=resizes,
         isos=isos,
-        hosts=HostManager(context, vms, config.ping_interval * config.ping_timeout),
-        recovery=Recovery(context, volumes, attachments, vms, templates, snapshots, backups, reverts, resizes, isos),
-        pool_locks=KeyedLocks(runtime, "pool"),
+        pools=pools,
+        hosts=hosts,
+        recovery=Recovery(
+            context, volumes, attachments, vms, templates, snapshots, backups, reverts, resizes, isos, pools
+        ),
     )

@@ -22,9 +22,10 @@ from harness.driver.reverting import SnapshotReverting
 from harness.driver.seeding import TemplateSeeding
 from harness.driver.settling import Settler
 from harness.driver.snapshots import SnapshotTaking
+from harness.driver.stats import SpaceStats
 from harness.driver.volumes import VolumeCreation
-from harness.spi.driver import DriverRecords, HostEndpoints, ResizePayload
-from harness.spi.errors import Error, MisuseError, NotFound, Unavailable, Unknown
+from harness.spi.driver import DriverRecords, HostEndpoints, ResizePayload, Space
+from harness.spi.errors import Conflict, Error, MisuseError, NotFound, Unavailable, Unknown
 from harness.spi.inventory import Finding
 from harness.spi.objects import DataObject, SnapshotObject, VolumeObject
 
@@ -82,6 +83,7 @@ class StorPoolDriver:
             discards,
         )
         self._retention = Retention(operations, records)
+        self._stats = SpaceStats(pools)
         self._works = {work.kind: work for work in works}
 
     def can_copy(self, source: DataObject, destination: DataObject) -> bool:
@@ -127,6 +129,18 @@ class StorPoolDriver:
     def reconcile_snapshots(self) -> list[Finding]:
         return self._reconciler.snapshots()
 
+    def collect_pool_stats(self) -> list[str]:
+        return self._stats.collect_pools()
+
+    def collect_volume_stats(self) -> list[str]:
+        return self._stats.collect_volumes()
+
+    def pool_stats(self, pool_id: int) -> Space | None:
+        return self._stats.of_pool(pool_id)
+
+    def volume_stats(self, path: str) -> Space | None:
+        return self._stats.of_volume(path)
+
     def recover(self) -> list[str]:
         """Finish or undo every open operation that no call of this process is working on.
 
@@ -158,6 +172,22 @@ class StorPoolDriver:
         except Error as error:
             lines.append(f"ended operations are kept: {error}")
         return lines
+
+    def conclude(self, pool_id: int) -> None:
+        """Before a pool goes: finish or undo every open operation on it, as `recover` does.
+
+        What only waits until a lost request can no longer arrive is given up with the pool. Raises `Conflict` for one
+        that is being worked on, and what keeps another from being looked at.
+        """
+        for operation in sorted(self._operations.open(), key=lambda found: found.kind == Discards.kind):
+            work = self._works.get(operation.kind)
+            if operation.data.get("pool") != str(pool_id) or work is None:
+                continue
+            with self._operations.recovering(operation) as current:
+                if current is not None:
+                    log.info("%s", work.recover(current))
+                elif self._operations.find(operation.kind, operation.subject) is not None:
+                    raise Conflict(f"pool {pool_id}: {operation} is being worked on; try again when it is over")
 
     def _recover(self, operation: Operation) -> str | None:
         work = self._works.get(operation.kind)

@@ -35,7 +35,7 @@ class StorPoolProvider:
         self._driver = StorPoolDriver(
             operations, pools, records, endpoints, check_volumes, Settler(runtime, operations)
         )
-        self._life_cycle = StorPoolLifeCycle(runtime, records, connect)
+        self._life_cycle = StorPoolLifeCycle(runtime, records, connect, self._driver.conclude, check_volumes)
         self._host_listener = StorPoolHostListener(endpoints, check_volumes)
 
     @property

@@ -111,7 +111,7 @@ class FakeWorld:
     @property
     def environment(self) -> Environment:
         pools = (Pool("pool-1", "one", "one", "t-one"), Pool("pool-2", "two", "two", "t-two"))
-        return Environment("zone", pools, "http://image", 1, "0", "http://iso", 1, "offering", "os")
+        return Environment("zone", pools, "http://image", 1, "0", "http://iso", 1, "offering", "os", "api:81", "token")
 
     def call(self, command: str, /, **parameters: str | int | bool) -> Json:
         del parameters
@@ -129,6 +129,12 @@ class FakeWorld:
         return self.sp_volumes
 
     def volume(self, name: str) -> Json | None:
+        raise NotImplementedError
+
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        raise NotImplementedError
+
+    def remove_template(self, name: str) -> bool:
         raise NotImplementedError
 
     def lose_snapshot(self, name: str) -> None:

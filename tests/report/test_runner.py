@@ -86,6 +86,12 @@ class TinyWorld:
     def volume(self, name: str) -> Json | None:
         raise NotImplementedError
 
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        raise NotImplementedError
+
+    def remove_template(self, name: str) -> bool:
+        raise NotImplementedError
+
     def lose_snapshot(self, name: str) -> None:
         raise NotImplementedError
 

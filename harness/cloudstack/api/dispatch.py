@@ -10,6 +10,7 @@ import msgspec
 
 from harness.cloudstack.api import (
     async_jobs,
+    capacity,
     infrastructure,
     isos,
     offerings,
@@ -86,6 +87,7 @@ class ApiReply:
 def _table() -> dict[str, Command]:
     modules = (
         async_jobs,
+        capacity,
         infrastructure,
         isos,
         offerings,

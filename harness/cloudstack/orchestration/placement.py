@@ -33,6 +33,22 @@ def pool_for(tx: Transaction, volume: Volume, host_id: int | None = None) -> Sto
     raise InsufficientCapacity(f"no storage pool for volume {volume.name} of {volume.size} bytes ({tried})")
 
 
+IN_MAINTENANCE = ("PrepareForMaintenance", "Maintenance", "ErrorInMaintenance")
+
+
+def check_pools(tx: Transaction, vm: Vm) -> None:
+    """Refuses to start a VM that has a volume on a pool in maintenance."""
+    for volume in tx.all(Volume, instance_id=vm.id, removed=None):
+        check_pool(tx, volume)
+
+
+def check_pool(tx: Transaction, volume: Volume) -> None:
+    """Refuses to use a volume whose pool is in maintenance; one that is Disabled serves what it has."""
+    pool = None if volume.pool_id is None else tx.get(StoragePool, volume.pool_id)
+    if pool is not None and pool.status in IN_MAINTENANCE:
+        raise InsufficientCapacity(f"volume {volume.name} is on storage pool {pool.name}, whose state is {pool.status}")
+
+
 def check_change(tx: Transaction, volume: Volume, disk_offering_id: int, size: int) -> None:
     """Refuses an offering whose storage tags the volume's pool lacks, and a size that it has no room for."""
     if volume.pool_id is None:

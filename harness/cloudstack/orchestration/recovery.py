@@ -11,6 +11,7 @@ from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.iso import IsoManager
+from harness.cloudstack.orchestration.pool import PoolManager
 from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
@@ -46,6 +47,7 @@ class Recovery:
     reverts: RevertManager
     resizes: ResizeManager
     isos: IsoManager
+    pools: PoolManager
     unfinished: list[tuple[str, Callable[[int], object], int]] = field(default_factory=list)
     """What the server before left and this one could not finish yet; only the background task works on it."""
 
@@ -110,6 +112,7 @@ class Recovery:
             _try(f"revert of volume {row.uuid}", self.reverts.finish, row.id)
         for row in changing:
             _try(f"change of volume {row.uuid}", self.resizes.finish, row.id)
+        self.pools.settle()
         for vm in drives:
             _try(f"CD drive of VM {vm.instance_name}", self.isos.settle, vm.id)
         for vm in expunging:

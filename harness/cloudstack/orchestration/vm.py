@@ -172,6 +172,7 @@ class VmManager:
         with self._context.records.transaction("vm start") as tx:
             vm = tx.get(Vm, vm_id)
             try:
+                placement.check_pools(tx, vm)
                 host = placement.host_for(tx, vm, failed, wanted)
             except InsufficientCapacity as error:
                 cause: Error = list(failed.values())[-1] if failed else error

@@ -89,8 +89,19 @@ class StoragePool(Row, frozen=True, kw_only=True):
     pool_type: str
     data_center_id: int
     capacity_bytes: int
+    capacity_iops: int | None = None
     created: float
     removed: float | None = None
+
+
+class StoragePoolWork(Row, frozen=True, kw_only=True):
+    """A VM that was stopped for the maintenance of a pool, to be started after it."""
+
+    TABLE = "storage_pool_work"
+    UNIQUE = ("pool_id", "vm_id")
+
+    pool_id: int
+    vm_id: int
 
 
 class StoragePoolTag(Row, frozen=True, kw_only=True):

@@ -31,6 +31,8 @@ def fill_zone(cloud: Cloud, lab: Lab, endpoints: Sequence[str], token: str) -> E
         iso_size=lab.guest_image.iso_size,
         service_offering_id=_offering(cloud, pools[0].tag),
         os_type_id=os_type_id,
+        storpool_endpoints=",".join(endpoints),
+        storpool_token=token,
     )
 
 

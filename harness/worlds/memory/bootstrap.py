@@ -54,6 +54,8 @@ def bootstrap(world: World) -> Environment:
         iso_size=len(guest_iso()),
         service_offering_id=str(offering["serviceoffering"]["id"]),
         os_type_id=os_type_id,
+        storpool_endpoints=ENDPOINT,
+        storpool_token=STORPOOL_TOKEN,
     )
 
 

@@ -45,6 +45,18 @@ class MemoryStorPool:
         if reply.status != 200:
             raise AssertionError(f"StorPool SnapshotDelete/{name}: HTTP {reply.status}: {reply.body[:500]!r}")
 
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        shown: Json = msgspec.json.decode(self._get(f"VolumeTemplateDescribe/{like}").body)["data"]
+        keys = ("placeAll", "placeTail", "placeHead", *(("replication",) if replication else ()))
+        body = {"name": name, **{key: shown[key] for key in keys}}
+        reply = self._transport.call(Request("POST", "VolumeTemplateCreate", msgspec.json.encode(body), CALL_TIMEOUT))
+        if reply.status != 200:
+            raise AssertionError(f"StorPool VolumeTemplateCreate: HTTP {reply.status}: {reply.body[:500]!r}")
+
+    def remove_template(self, name: str) -> bool:
+        reply = self._transport.call(Request("POST", f"VolumeTemplateDelete/{name}", b"{}", CALL_TIMEOUT))
+        return reply.status == 200 or b'"objectDoesNotExist"' in reply.body
+
     def calls(self) -> Mapping[str, int]:
         return self._calls()
 

@@ -35,7 +35,8 @@ MANAGEMENT = "management"
 HOSTS = ("kvm1", "kvm2")
 ENDPOINT = "storpool-api:81"
 EXPORT = "nfs://secondary/export"
-STORPOOL_TOKEN = "1234567890"
+STORPOOL_TOKEN = "12345=67890="
+"""With what could be taken for something else in a URL and in storpool.conf."""
 BRIDGE = "cloudbr0"
 POOL_BYTES = 4 << 40
 """Of all disks of the StorPool cluster together."""
