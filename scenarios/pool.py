@@ -9,6 +9,7 @@ from harness.observers import CloudApiError, Json, World
 from scenarios.looks import fully_attached, fully_detached, gone, on_storpool, refused, serial
 from scenarios.pools import (
     CAPACITY,
+    await_connected,
     offering_on,
     on_template,
     pool_by_id,
@@ -61,6 +62,8 @@ def happy(world: World) -> None:
             with world.check("managed is ignored, the pool's name is its tag, capacity is what was given"):
                 seen = tuple(pool[key] for key in ("managed", "tags", "capacitybytes", "capacityiops"))
                 assert seen == (False, wanted["name"], CAPACITY, 1000), pool
+            with world.check("connected on every host"):
+                await_connected(world, pool)
             with world.check("no answer shows the token"):
                 assert token not in str(pool) + str(pools(world)), "an answer shows the token"
             vm = vm_on(world, pool)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.observers import Json, World
-from scenarios.steps import compute_offering, deploy_parameters, disk_offering, one, shared_template, vm_by_id
+from scenarios.steps import compute_offering, deploy_parameters, disk_offering, many, one, shared_template, vm_by_id
 
 CAPACITY = 1 << 37
 """Bytes of a new pool; enough for every case."""
@@ -87,3 +87,21 @@ def vm_on(world: World, pool: Json) -> Json:
     parameters = deploy_parameters(world, shared_template(world), serviceofferingid=str(offering["id"]))
     answer = world.cloud.call("deployVirtualMachine", **parameters)
     return vm_by_id(world, str(one(answer, "virtualmachine")["id"]))
+
+
+def connected_hosts(world: World, pool: Json) -> list[str]:
+    """Names of the hosts that have the pool connected, sorted."""
+    hosts = many(world.cloud.call("listHosts", type="Routing"), "host")
+    return sorted(
+        str(host["name"])
+        for host in hosts
+        if many(world.cloud.call("listStoragePools", id=pool["id"], hostid=host["id"]), "storagepool")
+    )
+
+
+def await_connected(world: World, pool: Json, timeout: float = 120) -> None:
+    """A host that could not connect the pool at once does so when it is pinged next."""
+    wanted = sorted(host.name for host in world.hosts)
+    world.wait_until(
+        f"every host has pool {pool['name']} connected", lambda: connected_hosts(world, pool) == wanted, timeout
+    )

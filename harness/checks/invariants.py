@@ -37,6 +37,7 @@ STORPOOL_TAG = re.compile(r"[A-Za-z0-9_\-.:]{0,199}")
 """What StorPool takes as the value of a tag."""
 STEADY_VOLUME_STATES = {"Allocated", "Ready", "Destroy", "Expunged"}
 STEADY_SNAPSHOT_STATES = {"BackedUp", "Error"}
+STEADY_POOL_STATES = {"Up", "Disabled", "Maintenance", "ErrorInMaintenance"}
 STEADY_VM_STATES = {"Running", "Stopped", "Destroyed", "Error"}
 
 
@@ -51,6 +52,9 @@ def nothing_in_between(picture: Picture) -> Found:
     for vm in picture.vm_records.values():
         if vm["state"] not in STEADY_VM_STATES:
             yield f"VM {vm['id']}", f"is {vm['state']}"
+    for pool in picture.pool_records.values():
+        if pool["state"] not in STEADY_POOL_STATES:
+            yield f"storage pool {pool['id']}", f"is {pool['state']}"
 
 
 def records_have_volumes(picture: Picture) -> Found:

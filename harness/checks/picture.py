@@ -37,6 +37,7 @@ class Picture:
     backups: tuple[str, ...]
     """Files of backups on secondary storage."""
     template_ids: frozenset[str]
+    pool_records: Mapping[str, Json]
     host_names: Mapping[str, str]
     """CloudStack host id -> name."""
     volumes: Mapping[str, Json]
@@ -96,6 +97,7 @@ def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
         backed_up=frozenset(str(item["id"]) for item in stores if item.get("datastoretype") == "Image"),
         backups=tuple(world.secondary.backups()),
         template_ids=frozenset(listed("listTemplates", "template", templatefilter="all")),
+        pool_records=listed("listStoragePools", "storagepool"),
         host_names={host_id: str(host["name"]) for host_id, host in hosts.items()},
         volumes=_by_id(volumes, ignored),
         snapshots=_by_id(snapshots, ignored),

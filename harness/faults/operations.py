@@ -11,7 +11,8 @@ from harness.faults.disks import DISKS
 from harness.faults.isos import ISOS
 from harness.faults.offerings import OFFERINGS
 from harness.faults.operation import Operation
+from harness.faults.pools import POOLS
 from harness.faults.snapshots import SNAPSHOTS
 
-OPERATIONS: tuple[Operation, ...] = (*ISOS, *DEPLOYS, *DISKS, *SNAPSHOTS, *OFFERINGS)
+OPERATIONS: tuple[Operation, ...] = (*ISOS, *DEPLOYS, *DISKS, *SNAPSHOTS, *OFFERINGS, *POOLS)
 BY_ID = {operation.id: operation for operation in OPERATIONS}

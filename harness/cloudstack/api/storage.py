@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from harness.cloudstack.api.command import Command, Json, deleting, listing, object_job, sync
 from harness.cloudstack.api.errors import PARAMETER, ApiError
-from harness.cloudstack.api.lookup import clean, entity, matching, named, time, visible
+from harness.cloudstack.api.lookup import clean, entity, matching, named, optional, time, visible
 from harness.cloudstack.api.parameters import LIST, Request
 from harness.cloudstack.orchestration.placement import allocated_bytes
 from harness.cloudstack.orchestration.pool import check_cancellable, check_maintainable, set_tags
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import StoragePool, StoragePoolTag, Zone
+from harness.cloudstack.records.rows import HostRow, StoragePool, StoragePoolHost, StoragePoolTag, Zone
 from harness.cloudstack.services import Services
 from harness.spi.driver import PoolRequest, Space
 
@@ -90,7 +90,13 @@ def _switch(tx: Transaction, row: StoragePool, *, on: bool) -> StoragePool:
 def list_storage_pools(services: Services, request: Request) -> list[Json]:
     custom = request.flag("storagecustomstats")
     with services.records.read() as tx:
-        rows = [storage_pool(services, tx, row, custom=custom) for row in tx.all(StoragePool, removed=None)]
+        host = optional(tx, HostRow, request, "hostid")
+        connected = {ref.pool_id for ref in tx.all(StoragePoolHost, host_id=host.id)} if host else set()
+        rows = [
+            storage_pool(services, tx, row, custom=custom)
+            for row in tx.all(StoragePool, removed=None)
+            if host is None or row.id in connected
+        ]
     status = request.text("status")
     if status is not None:
         rows = [row for row in rows if row["state"].lower() == status.lower()]
@@ -199,7 +205,7 @@ COMMANDS: tuple[Command, ...] = (
         "listStoragePools",
         "storagepool",
         f"{LIST} id:uuid name:string zoneid:uuid clusterid:uuid podid:uuid path:string scope:string status:string"
-        " storagecustomstats:boolean",
+        " hostid:uuid storagecustomstats:boolean",
         _FIELDS,
         list_storage_pools,
     ),
