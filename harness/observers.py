@@ -131,6 +131,30 @@ class Host(Protocol):
         """File name of the image in the CD drive of the live domain; None when that is empty."""
         ...
 
+    def kill_agent(self) -> None:
+        """SIGKILL the host's agent; everything else runs on."""
+        ...
+
+    def start_agent(self) -> None:
+        """Start the agent that was killed, as an upgrade does; returns when it takes commands."""
+        ...
+
+    def power_cut(self) -> None:
+        """Everything on the host ends at once, guests too."""
+        ...
+
+    def power_on(self) -> None:
+        """Start the host and its agent again; returns when that takes commands."""
+        ...
+
+    def storpool_conf(self, **settings: str) -> AbstractContextManager[None]:
+        """While inside, the host's StorPool configuration has these settings; the agent is not restarted for it."""
+        ...
+
+    def devices_late(self) -> AbstractContextManager[None]:
+        """While inside, devices of new attachments do not show up on this host."""
+        ...
+
     def storpool_api_cut(self) -> AbstractContextManager[None]:
         """While inside, this host cannot reach the StorPool API; others can."""
         ...

@@ -172,6 +172,36 @@ class RecordingHost:
         self._note(f"resume {name}")
         self._inner.resume(name)
 
+    def kill_agent(self) -> None:
+        self._note("kill -9 its agent")
+        self._inner.kill_agent()
+
+    def start_agent(self) -> None:
+        self._inner.start_agent()
+        self._note("its agent runs")
+
+    def power_cut(self) -> None:
+        self._note("its power is cut")
+        self._inner.power_cut()
+
+    def power_on(self) -> None:
+        self._inner.power_on()
+        self._note("it is on again, and its agent runs")
+
+    @contextmanager
+    def storpool_conf(self, **settings: str) -> Iterator[None]:
+        with self._inner.storpool_conf(**settings):
+            self._note(f"its storpool.conf sets {', '.join(settings)}")
+            yield
+        self._note("its storpool.conf is as before")
+
+    @contextmanager
+    def devices_late(self) -> Iterator[None]:
+        with self._inner.devices_late():
+            self._note("devices of new attachments do not show up")
+            yield
+        self._note("devices show up")
+
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:
         with self._inner.storpool_api_cut():

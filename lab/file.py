@@ -61,6 +61,9 @@ class KvmHost(Strict, frozen=True, kw_only=True):
     accelerator: Accelerator
     cgroup: Path | None = None
     """Local hosts only: the cgroup that everything of this host runs in."""
+    fence_command: tuple[str, ...] = ()
+    """Run on this machine, it switches the host off and ends with status 0 once that is done; without it the host is
+    never fenced."""
 
 
 class Access(enum.StrEnum):

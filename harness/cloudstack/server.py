@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from harness.cloudstack import settings
 from harness.cloudstack.api.dispatch import ApiReply, Dispatcher
@@ -11,6 +12,7 @@ from harness.cloudstack.bootstrap import bootstrap
 from harness.cloudstack.config import CloudConfig
 from harness.cloudstack.orchestration.agents import Agents
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.ha import Fence
 from harness.cloudstack.records import Records, RecordsOfDriver
 from harness.cloudstack.services import Services, assemble
 from harness.cloudstack.settings import POOL_STATS, SNAPSHOT_CHECKUP, VOLUME_CHECKUP, VOLUME_STATS
@@ -41,6 +43,7 @@ class ManagementServer:
         endpoints: Mapping[str, Endpoint],
         secondary: Endpoint,
         config: CloudConfig,
+        fences: Mapping[str, Fence] = MappingProxyType({}),
     ) -> None:
         agents = Agents(runtime, records, endpoints)
         context = Context(
@@ -53,7 +56,7 @@ class ManagementServer:
             volume_locks=KeyedLocks(runtime, "volume"),
             template_locks=KeyedLocks(runtime, "template"),
         )
-        self._services = assemble(config, context)
+        self._services = assemble(config, context, fences)
         self._dispatcher = Dispatcher(self._services)
         self._stopping = runtime.event("management server stopping")
         self._tasks: list[Task] = []
@@ -136,6 +139,7 @@ class ManagementServer:
     def tend(self) -> None:
         """What the ping task does each time: ping the hosts, then settle what was left open with them."""
         self._services.hosts.poll()
+        self._services.ha.tend()
         self._services.recovery.settle()
 
     def _spawn(self, name: str, interval: float | str, work: Callable[[], None], first: Sequence[float] = ()) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.cloudstack.config import CloudConfig
@@ -9,6 +10,7 @@ from harness.cloudstack.jobs import JobManager
 from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.ha import Fence, HighAvailability
 from harness.cloudstack.orchestration.hosts import HostManager
 from harness.cloudstack.orchestration.iso import IsoManager
 from harness.cloudstack.orchestration.pool import PoolManager
@@ -38,6 +40,7 @@ class Services:
     resizes: ResizeManager
     isos: IsoManager
     pools: PoolManager
+    ha: HighAvailability
     hosts: HostManager
     recovery: Recovery
 
@@ -50,8 +53,8 @@ class Services:
         return self.context.records
 
 
-def assemble(config: CloudConfig, context: Context) -> Services:
-    """Wire the managers together."""
+def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence]) -> Services:
+    """Wire the managers together. `fences` are those of the hosts that have one, by name."""
     runtime, records = context.runtime, context.records
     templates = TemplateManager(context)
     volumes = VolumeManager(context, templates)
@@ -78,6 +81,7 @@ def assemble(config: CloudConfig, context: Context) -> Services:
         resizes=resizes,
         isos=isos,
         pools=pools,
+        ha=HighAvailability(context, vms, fences),
         hosts=hosts,
         recovery=Recovery(
             context, volumes, attachments, vms, templates, snapshots, backups, reverts, resizes, isos, pools

@@ -9,6 +9,7 @@ from harness.driver.backup import SnapshotBackup
 from harness.driver.check_volume import CheckVolumes
 from harness.driver.deletion import Deletion
 from harness.driver.discard import Discards
+from harness.driver.fenced import release_fenced
 from harness.driver.leaks import Leaks
 from harness.driver.motion import Motion
 from harness.driver.operations import Operation, Operations, log
@@ -27,7 +28,7 @@ from harness.driver.volumes import VolumeCreation
 from harness.spi.driver import DriverRecords, HostEndpoints, ResizePayload, Space
 from harness.spi.errors import Conflict, Error, MisuseError, NotFound, Unavailable, Unknown
 from harness.spi.inventory import Finding
-from harness.spi.objects import DataObject, SnapshotObject, VolumeObject
+from harness.spi.objects import DataObject, Host, SnapshotObject, VolumeObject
 
 
 class _Work(Protocol):
@@ -52,6 +53,7 @@ class StorPoolDriver:
         settler: Settler,
     ) -> None:
         self._operations = operations
+        self._pools = pools
         self._records = records
         self._discards = discards = Discards(operations, pools)
         self._volumes = VolumeCreation(operations, pools, records, discards, settler)
@@ -119,6 +121,9 @@ class StorPoolDriver:
             self._tags.update(volume, dict(tags.DETACHED))
         except NotFound as gone:
             log.info("%s: nothing to revoke", gone)
+
+    def release_fenced(self, volume: VolumeObject, host: Host) -> None:
+        release_fenced(self._pools, volume, host)
 
     def resize(self, volume: VolumeObject, payload: ResizePayload) -> VolumeObject:
         return self._resizing.resize(volume, payload)

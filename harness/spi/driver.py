@@ -92,6 +92,14 @@ class PrimaryDataStoreDriver(Protocol):
         """After a detach: clears `cvm`, `disk` and `vc-policy`, keeps `uuid` and `qc`."""
         ...
 
+    def release_fenced(self, volume: VolumeObject, host: Host) -> None:
+        """Detach the volume from a host that is known to be switched off. What is not attached there, or gone, is done.
+
+        The only detach by force that there is. After `Unknown` it may be done later: until it can be no more, nothing
+        may be started on that host.
+        """
+        ...
+
     def resize(self, volume: VolumeObject, payload: ResizePayload) -> VolumeObject:
         """Change size, tier, template and limits of a volume, all of it or nothing; the answer has the new size.
 

@@ -56,6 +56,27 @@ class FakeHost:
     def resume(self, name: str) -> None:
         raise NotImplementedError
 
+    def kill_agent(self) -> None:
+        raise NotImplementedError
+
+    def start_agent(self) -> None:
+        raise NotImplementedError
+
+    def power_cut(self) -> None:
+        raise NotImplementedError
+
+    def power_on(self) -> None:
+        raise NotImplementedError
+
+    @contextmanager
+    def storpool_conf(self, **settings: str) -> Iterator[None]:
+        del settings
+        yield
+
+    @contextmanager
+    def devices_late(self) -> Iterator[None]:
+        yield
+
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:
         yield

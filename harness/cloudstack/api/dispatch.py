@@ -11,6 +11,7 @@ import msgspec
 from harness.cloudstack.api import (
     async_jobs,
     capacity,
+    hosts,
     infrastructure,
     isos,
     offerings,
@@ -88,6 +89,7 @@ def _table() -> dict[str, Command]:
     modules = (
         async_jobs,
         capacity,
+        hosts,
         infrastructure,
         isos,
         offerings,

@@ -50,7 +50,7 @@ def virtual_machine(tx: Transaction, row: Vm, common: Json) -> Json:
         ostypeid=os_type.uuid,
         hypervisor="KVM",
         created=time(row.created),
-        haenable=False,
+        haenable=offering.ha_enabled,
         passwordenabled=False,
         displayvm=True,
         rootdeviceid=root and root.device_id,

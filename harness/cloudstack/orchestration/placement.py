@@ -77,10 +77,11 @@ def host_for(tx: Transaction, vm: Vm, avoid: Collection[int] = (), wanted: int |
     with the fewest VMs."""
     hosts = tx.select(
         HostRow,
-        f"{USABLE} AND data_center_id = ? AND NOT EXISTS (SELECT 1 FROM volumes v WHERE v.instance_id = ?"
-        " AND v.removed IS NULL AND v.pool_id IS NOT NULL AND NOT EXISTS"
-        " (SELECT 1 FROM storage_pool_host_ref r WHERE r.pool_id = v.pool_id AND r.host_id = host.id)) ORDER BY id",
-        (vm.data_center_id, vm.id),
+        f"{USABLE} AND shunned_until <= ? AND data_center_id = ? AND NOT EXISTS"
+        " (SELECT 1 FROM volumes v WHERE v.instance_id = ? AND v.removed IS NULL AND v.pool_id IS NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM storage_pool_host_ref r WHERE r.pool_id = v.pool_id AND r.host_id = host.id))"
+        " ORDER BY id",
+        (tx.now, vm.data_center_id, vm.id),
     )
     reasons = []
     usable = []

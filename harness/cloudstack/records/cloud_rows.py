@@ -63,6 +63,12 @@ class HostRow(Row, frozen=True, kw_only=True):
     last_ping: float
     created: float
     parent: str | None = None
+    ha_enabled: bool = False
+    """Whether the host is fenced when it is Down; off until an administrator switches it on."""
+    fenced: bool = False
+    """It was switched off, and has not answered since."""
+    shunned_until: float = 0.0
+    """Until then no VM is started there: a forced detach that was lost may still arrive (ours, not CloudStack's)."""
     agent_uuid: str | None = None
     """What the agent calls its host (libvirt's host uuid)."""
 
@@ -158,6 +164,8 @@ class ServiceOffering(Row, frozen=True, kw_only=True):
     disk_offering_id: int
     state: str
     created: float
+    ha_enabled: bool = False
+    """Its VMs are started elsewhere when their host is lost."""
     removed: float | None = None
 
 

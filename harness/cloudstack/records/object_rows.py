@@ -99,6 +99,8 @@ class Vm(Row, frozen=True, kw_only=True):
     """When the state changed last."""
     iso_id: int | None = None
     """What is in the CD drive, or will be once its host has answered."""
+    ha_tries: int = 0
+    """How often it may yet be started because its host was lost."""
     iso_before: int | None = None
     """While `iso_changing`, what was in the drive before."""
     iso_changing: bool = False

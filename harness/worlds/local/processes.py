@@ -235,6 +235,7 @@ class ManagementProcess:
                 "settings": dict(pace.settings),
                 **_given(ping_interval=pace.ping_interval, cleanup_interval=pace.cleanup_interval),
             },
+            "fences": {host.name: fence for host in lab.hosts if (fence := _fence(host))},
             **_given(settle_time=pace.settle_time, answer_time=pace.answer_time),
         }
 
@@ -243,6 +244,12 @@ class ManagementProcess:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
+
+
+def _fence(host: KvmHost) -> dict[str, object]:
+    if host.cgroup is not None:
+        return {"cgroup": str(host.cgroup)}
+    return {"command": list(host.fence_command)} if host.fence_command else {}
 
 
 def _given(**values: float | None) -> dict[str, float]:

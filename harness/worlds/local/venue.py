@@ -129,11 +129,12 @@ class LocalVenue:
         if cloud is None or environment is None:
             raise RuntimeError("the lab is not open")
         token = lab.storpool.token_file.read_text().strip()
+        agents = {agent.name: agent for agent in self.agents}
         return LocalWorld(
             cloud=cloud,
             storpool=VendorStorPool(lab.storpool.endpoints[0], token, simulator=lab.storpool.simulator),
             secondary=SshSecondary(lab.secondary, [SshHost(host.ssh) for host in lab.hosts]),
-            hosts=[SshKvmHost(host, lab.storpool.endpoints) for host in lab.hosts],
+            hosts=[SshKvmHost(host, lab.storpool.endpoints, agents.get(host.name)) for host in lab.hosts],
             environment=environment,
             guest_image=lab.guest_image,
             unique=unique,

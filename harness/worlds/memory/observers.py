@@ -11,9 +11,11 @@ from harness.observers import DomainDisk, Json
 from harness.spi.ports import DomainState
 from harness.spi.runtime import Runtime
 from harness.storpool import Reply, Request, Transport
+from harness.worlds.memory.faults import MemoryFaults
 from harness.worlds.memory.image import Image, read_image
 from harness.worlds.memory.machine import Machine, ModelDisk, live_xml
 from harness.worlds.memory.model_secondary import ModelExport
+from harness.worlds.memory.processes import STORPOOL_CONF, agent_of
 
 CALL_TIMEOUT = 60.0
 
@@ -120,9 +122,10 @@ class MemorySecondary:
 class MemoryHost:
     """`harness.observers.Host` over a model machine; `runtime` is the observer's."""
 
-    def __init__(self, machine: Machine, runtime: Runtime) -> None:
+    def __init__(self, machine: Machine, runtime: Runtime, faults: MemoryFaults) -> None:
         self._machine = machine
         self._runtime = runtime
+        self._faults = faults
 
     @property
     def name(self) -> str:
@@ -172,6 +175,38 @@ class MemoryHost:
     def resume(self, name: str) -> None:
         self._runtime.point("effect-begin", f"{self.name}: resume {name}")
         self._machine.resume(self._machine.find(name))
+
+    def kill_agent(self) -> None:
+        self._faults.end(agent_of(self.name))
+
+    def start_agent(self) -> None:
+        self._faults.begin(agent_of(self.name))
+
+    def power_cut(self) -> None:
+        self._machine.cut_power()
+        self._faults.end(agent_of(self.name))
+
+    def power_on(self) -> None:
+        self._faults.begin(agent_of(self.name))
+
+    @contextmanager
+    def storpool_conf(self, **settings: str) -> Iterator[None]:
+        files, before = self._machine.files, self._machine.files[STORPOOL_CONF]
+        lines = "".join(f"{key}={value}\n" for key, value in settings.items())
+        files[STORPOOL_CONF] = f"{before}{lines}"
+        try:
+            yield
+        finally:
+            files[STORPOOL_CONF] = before
+
+    @contextmanager
+    def devices_late(self) -> Iterator[None]:
+        there = self._machine.late = set(self._machine.blocks.links_by_id(self.client_id))
+        try:
+            yield
+        finally:
+            if self._machine.late is there:
+                self._machine.late = None
 
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:

@@ -26,6 +26,8 @@ from harness.worlds.memory.transports import StorPoolTransport
 T = TypeVar("T")
 
 POLL_SECONDS = 0.5
+FENCED_SECONDS = 900.0
+"""Until somebody switches a fenced host on again."""
 PREPARING_SEED = -1 << 64
 """Of the run that makes a prepared cloud. No other run may have it: it would draw the same ids again."""
 
@@ -63,8 +65,8 @@ class MemoryWorld:
         self.simulation = Simulation(seed, elapsed=0.0 if prepared is None else prepared.elapsed)
         self._strike = strike
         self.processes = Processes(self.simulation, prepared)
-        self.management = Management(self.processes)
         self.faults = MemoryFaults(self.processes, self.start)
+        self.management = Management(self.processes, lambda host: self.faults.lose_host(host, FENCED_SECONDS))
         self._names = 0
         self._environment: Environment | None = None
         main = self.simulation.main
@@ -73,7 +75,7 @@ class MemoryWorld:
         self._transport = transport
         self._storpool = MemoryStorPool(transport, lambda: dict(self.processes.storpool().calls))
         self._cloud = MemoryCloud(main, lambda query: self.management.request(main, query), API_KEY, SECRET_KEY)
-        self._hosts = tuple(MemoryHost(machine, main) for machine in machines)
+        self._hosts = tuple(MemoryHost(machine, main, self.faults) for machine in machines)
 
     def run(self, body: Callable[[MemoryWorld], T]) -> T:
         """Start everything, run `body` as the scenario's task, end everything. Once in a world's life.
