@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from harness.faults.deploys import DEPLOYS
 from harness.faults.disks import DISKS
+from harness.faults.hosts import HOSTS
 from harness.faults.isos import ISOS
 from harness.faults.offerings import OFFERINGS
 from harness.faults.operation import Operation
 from harness.faults.pools import POOLS
 from harness.faults.snapshots import SNAPSHOTS
 
-OPERATIONS: tuple[Operation, ...] = (*ISOS, *DEPLOYS, *DISKS, *SNAPSHOTS, *OFFERINGS, *POOLS)
+OPERATIONS: tuple[Operation, ...] = (*ISOS, *DEPLOYS, *DISKS, *SNAPSHOTS, *OFFERINGS, *POOLS, *HOSTS)
 BY_ID = {operation.id: operation for operation in OPERATIONS}
