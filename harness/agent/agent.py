@@ -17,6 +17,7 @@ from harness.agent.config import AgentConfig
 from harness.agent.deadline import Deadline
 from harness.agent.handlers import (
     attach,
+    attach_iso,
     dettach,
     download_template,
     modify_pool,
@@ -37,6 +38,7 @@ from harness.spi.commands import (
     AnyAnswer,
     AnyCommand,
     AttachCommand,
+    AttachIsoCommand,
     DettachCommand,
     PingCommand,
     StartCommand,
@@ -128,6 +130,8 @@ class Agent:
                 return attach.handle(self._tools, command)
             case DettachCommand():
                 return dettach.handle(self._tools, command)
+            case AttachIsoCommand():
+                return attach_iso.handle(self._tools, command)
             case StorPoolResizeVolumeCommand():
                 return resize.handle(self._tools, command)
             case StorPoolModifyStoragePoolCommand():
@@ -161,6 +165,8 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return command.vm_name, (command.disk.path,)
         case StorPoolResizeVolumeCommand():
             return command.vm_name, (command.path,)
+        case AttachIsoCommand():
+            return command.vm_name, ()
         case StorPoolModifyStoragePoolCommand():
             return None, (command.volume_path,)
         case StorPoolDownloadTemplateCommand():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.cloudstack.config import CloudConfig
@@ -10,7 +11,10 @@ from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.extraction import ExtractionManager
+from harness.cloudstack.orchestration.ha import Fence, HighAvailability
 from harness.cloudstack.orchestration.hosts import HostManager
+from harness.cloudstack.orchestration.iso import IsoManager
+from harness.cloudstack.orchestration.pool import PoolManager
 from harness.cloudstack.orchestration.recovery import Recovery
 from harness.cloudstack.orchestration.replication import ReplicationManager
 from harness.cloudstack.orchestration.resize import ResizeManager
@@ -24,7 +28,6 @@ from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.orchestration.vm_snapshot import VmSnapshotManager
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Records
-from harness.spi.locks import KeyedLocks
 from harness.spi.runtime import Runtime
 
 
@@ -47,9 +50,11 @@ class Services:
     replications: ReplicationManager
     resizes: ResizeManager
     vm_snapshots: VmSnapshotManager
+    isos: IsoManager
+    pools: PoolManager
+    ha: HighAvailability
     hosts: HostManager
     recovery: Recovery
-    pool_locks: KeyedLocks
 
     @property
     def runtime(self) -> Runtime:
@@ -60,8 +65,8 @@ class Services:
         return self.context.records
 
 
-def assemble(config: CloudConfig, context: Context) -> Services:
-    """Wire the managers together."""
+def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence]) -> Services:
+    """Wire the managers together. `fences` are those of the hosts that have one, by name."""
     runtime, records = context.runtime, context.records
     templates = TemplateManager(context)
     removal = TemplateRemoval(context, templates)
@@ -75,6 +80,9 @@ def assemble(config: CloudConfig, context: Context) -> Services:
     snapshots = SnapshotManager(context, backups)
     resizes = ResizeManager(context)
     replications = ReplicationManager(context)
+    isos = IsoManager(context)
+    hosts = HostManager(context, vms, config.ping_interval * config.ping_timeout)
+    pools = PoolManager(context, vms, volumes, templates, hosts)
     return Services(
         config=config,
         context=context,
@@ -93,7 +101,10 @@ def assemble(config: CloudConfig, context: Context) -> Services:
         replications=replications,
         resizes=resizes,
         vm_snapshots=vm_snapshots,
-        hosts=HostManager(context, vms, config.ping_interval * config.ping_timeout),
+        isos=isos,
+        pools=pools,
+        ha=HighAvailability(context, vms, fences),
+        hosts=hosts,
         recovery=Recovery(
             context=context,
             volumes=volumes,
@@ -106,6 +117,7 @@ def assemble(config: CloudConfig, context: Context) -> Services:
             resizes=resizes,
             vm_snapshots=vm_snapshots,
             replications=replications,
+            isos=isos,
+            pools=pools,
         ),
-        pool_locks=KeyedLocks(runtime, "pool"),
     )

@@ -26,6 +26,7 @@ from harness.cloudstack.records.cloud_rows import (
     StoragePool,
     StoragePoolHost,
     StoragePoolTag,
+    StoragePoolWork,
     User,
     Zone,
 )
@@ -58,6 +59,7 @@ ROWS: tuple[type[Row], ...] = (
     StoragePool,
     StoragePoolTag,
     StoragePoolHost,
+    StoragePoolWork,
     DiskOffering,
     ServiceOffering,
     Template,
@@ -126,6 +128,7 @@ __all__ = [
     "StoragePool",
     "StoragePoolHost",
     "StoragePoolTag",
+    "StoragePoolWork",
     "Template",
     "TemplatePool",
     "TemplateStore",
