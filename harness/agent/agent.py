@@ -18,10 +18,14 @@ from harness.agent.deadline import Deadline
 from harness.agent.handlers import (
     attach,
     backup_snapshot,
+    cancel_migration,
+    check_vm,
     dettach,
     download_template,
+    migrate,
     modify_pool,
     ping,
+    prepare_for_migration,
     resize,
     start,
     stop,
@@ -36,8 +40,12 @@ from harness.spi.commands import (
     AnyAnswer,
     AnyCommand,
     AttachCommand,
+    CancelMigrationCommand,
+    CheckVirtualMachineCommand,
     DettachCommand,
+    MigrateCommand,
     PingCommand,
+    PrepareForMigrationCommand,
     StartCommand,
     StopCommand,
     StorPoolBackupSnapshotCommand,
@@ -124,6 +132,14 @@ class Agent:
                 return attach.handle(self._tools, command)
             case DettachCommand():
                 return dettach.handle(self._tools, command)
+            case PrepareForMigrationCommand():
+                return prepare_for_migration.handle(self._tools, command)
+            case MigrateCommand():
+                return migrate.handle(self._tools, command)
+            case CancelMigrationCommand():
+                return cancel_migration.handle(self._tools, command)
+            case CheckVirtualMachineCommand():
+                return check_vm.handle(self._tools, command)
             case StorPoolResizeVolumeCommand():
                 return resize.handle(self._tools, command)
             case StorPoolModifyStoragePoolCommand():
@@ -149,6 +165,10 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return command.vm_name, command.volumes_to_disconnect
         case AttachCommand() | DettachCommand():
             return command.vm_name, (command.disk.path,)
+        case PrepareForMigrationCommand():
+            return command.vm.name, tuple(disk.path for disk in command.vm.disks)
+        case MigrateCommand() | CancelMigrationCommand():
+            return command.vm_name, ()
         case StorPoolResizeVolumeCommand():
             return command.vm_name, (command.path,)
         case StorPoolModifyStoragePoolCommand():
