@@ -132,14 +132,13 @@ class Agent:
                 return attach.handle(self._tools, command)
             case DettachCommand():
                 return dettach.handle(self._tools, command)
-            case PrepareForMigrationCommand():
-                return prepare_for_migration.handle(self._tools, command)
-            case MigrateCommand():
-                return migrate.handle(self._tools, command)
-            case CancelMigrationCommand():
-                return cancel_migration.handle(self._tools, command)
-            case CheckVirtualMachineCommand():
-                return check_vm.handle(self._tools, command)
+            case (
+                PrepareForMigrationCommand()
+                | MigrateCommand()
+                | CancelMigrationCommand()
+                | CheckVirtualMachineCommand()
+            ):
+                return self._dispatch_migration(command)
             case StorPoolResizeVolumeCommand():
                 return resize.handle(self._tools, command)
             case StorPoolModifyStoragePoolCommand():
@@ -154,6 +153,20 @@ class Agent:
                     details=f"{type(command).__name__} is for the secondary storage role, not for a KVM host",
                     error_class=ErrorClass.PERMANENT,
                 )
+
+    def _dispatch_migration(
+        self,
+        command: PrepareForMigrationCommand | MigrateCommand | CancelMigrationCommand | CheckVirtualMachineCommand,
+    ) -> AnyAnswer:
+        match command:
+            case PrepareForMigrationCommand():
+                return prepare_for_migration.handle(self._tools, command)
+            case MigrateCommand():
+                return migrate.handle(self._tools, command)
+            case CancelMigrationCommand():
+                return cancel_migration.handle(self._tools, command)
+            case CheckVirtualMachineCommand():
+                return check_vm.handle(self._tools, command)
 
 
 def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:

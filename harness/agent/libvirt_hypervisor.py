@@ -218,13 +218,13 @@ class LibvirtHypervisor:
         """Whether a job was there, and was told to end; it ends later."""
         domain = self._find(connection, name)
         try:
-            if domain is None or domain.jobInfo()[0] == _NO_JOB:
+            # One that is off has no jobs to ask for.
+            if domain is None or not domain.isActive() or domain.jobInfo()[0] == _NO_JOB:
                 return False
             domain.abortJob()
         except self._library.libvirtError as error:
-            if _code(error) == _NO_DOMAIN:
-                return False
-            if _code(error) != _OPERATION_INVALID:
+            # It was over meanwhile, or is at a step that is not broken off: the next look tells.
+            if _code(error) not in (_OPERATION_INVALID, _NO_DOMAIN):
                 raise
         return True
 

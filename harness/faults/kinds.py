@@ -40,7 +40,7 @@ _EFFECTS = ("VolumeCreate", "VolumeDelete", "VolumeRevert", "VolumeSnapshot", "S
 """Calls that change blocks or devices."""
 _FILLS = ("VolumeCreate", "VolumeRevert", "VolumeSnapshot")
 _PING = "PingCommand "
-_LIBVIRT = ("create", "shutdown", "destroy", "undefine", "attach-device", "detach-device")
+_LIBVIRT = ("create", "shutdown", "destroy", "undefine", "attach-device", "detach-device", "migrate")
 
 
 @dataclass(frozen=True, slots=True)

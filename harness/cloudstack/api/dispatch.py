@@ -11,6 +11,7 @@ import msgspec
 from harness.cloudstack.api import (
     async_jobs,
     infrastructure,
+    migration,
     offerings,
     resize,
     resources,
@@ -83,7 +84,19 @@ class ApiReply:
 
 
 def _table() -> dict[str, Command]:
-    modules = (async_jobs, infrastructure, offerings, resize, resources, snapshots, storage, templates, vms, volumes)
+    modules = (
+        async_jobs,
+        infrastructure,
+        migration,
+        offerings,
+        resize,
+        resources,
+        snapshots,
+        storage,
+        templates,
+        vms,
+        volumes,
+    )
     commands = [command for module in modules for command in module.COMMANDS]
     commands.append(list_apis(lambda: COMMANDS))
     return {command.name.lower(): command for command in commands}

@@ -18,6 +18,7 @@ from harness.cloudstack.records.cloud_rows import (
     HaWork,
     HostRow,
     ImageStore,
+    ItWork,
     Operation,
     Pod,
     ResourceTag,
@@ -72,6 +73,7 @@ ROWS: tuple[type[Row], ...] = (
     User,
     GuestOs,
     HaWork,
+    ItWork,
     Operation,
 )
 
@@ -105,6 +107,7 @@ __all__ = [
     "HaWork",
     "HostRow",
     "ImageStore",
+    "ItWork",
     "Nic",
     "Operation",
     "Pod",

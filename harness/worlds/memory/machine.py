@@ -35,6 +35,8 @@ EJECT_SECONDS = 0.05
 class Devices(Blocks, Protocol):
     """Blocks whose devices and links a model can look at, open and close."""
 
+    touched: dict[int, None]
+
     def size(self, key: int) -> int: ...
 
     def links(self, client: int) -> dict[str, int]: ...
@@ -92,8 +94,27 @@ class ModelDomain:
     """Disks that libvirt dropped from the XML while QEMU was ejecting them: they stay open until the domain is off."""
     transient: bool = False
     """It was undefined while it ran, so nothing is left of it when it goes off."""
+    inactive: bool = False
+    """One of the two QEMUs of a migration, the one that has the disks open and may not write to them: the destination
+    until it is handed over, the source from then on."""
+    migration: ModelMigration | None = None
+    """That is under way from here."""
+    moved_to: tuple[Machine, ModelDomain] | None = None
+    """Where the guest went on."""
     xml: str | None = None
     """Live XML, if it was asked for since the disks changed."""
+
+
+@dataclass(slots=True)
+class ModelMigration:
+    """A migration of a domain, which libvirtd conducts also when nobody waits for it any more."""
+
+    cancel: SimulatedEvent
+    listeners: list[SimulatedEvent] = field(default_factory=list)
+    """Of those who wait for its end."""
+    over: bool = False
+    error: str = ""
+    """libvirt's, when it came to nothing."""
 
 
 @dataclass(slots=True)
@@ -122,6 +143,8 @@ class Machine:
         self.domains: dict[str, ModelDomain] = {}
         self.programs: list[ModelProgram] = []
         """Those that run, also after the agent that started them has died."""
+        self.peers: dict[str, Machine] = {}
+        """The other hosts, by name, as far as their libvirtds reach each other."""
         self.cuts = 0
         """How many reasons there are for which this host does not reach the StorPool API."""
         self.libvirtd_gone = 0
@@ -188,6 +211,10 @@ class Machine:
         disk.key = key
         disk.size = self.device_size(disk.source) or 0
 
+    def touch(self, domain: ModelDomain) -> None:
+        """Another of its QEMUs may write to its disks now."""
+        self.blocks.touched.update((disk.key, None) for disk in domain.disks if disk.key is not None)
+
     def close(self, disk: ModelDisk) -> None:
         if disk.key is not None:
             self.blocks.release(disk.key, self.client_id)
@@ -219,6 +246,7 @@ class Machine:
         domain.disks = read_disks(domain.defined)
         domain.xml = None
         domain.state = DomainState.SHUT_OFF
+        domain.inactive = False
         domain.boot_id = ""
         domain.unplugging.clear()
         if domain.transient:
@@ -234,9 +262,10 @@ class Machine:
 
         def go_off() -> None:
             self.runtime.sleep(seconds)
-            if domain.boot_id == boot_id and domain.state is DomainState.RUNNING:
+            machine, there = where_it_went(self, domain)
+            if there.boot_id == boot_id and there.state is DomainState.RUNNING:
                 self.runtime.point("effect-begin", f"guest of {domain.name} powers off")
-                self.power_off(domain)
+                machine.power_off(there)
 
         self.runtime.spawn(f"power off {domain.name}", go_off)
 
@@ -299,6 +328,12 @@ class Machine:
         if domain.state is not DomainState.PAUSED:
             return
         domain.state = DomainState.RUNNING
+        domain.inactive = False
+        self.touch(domain)
+        self.let_go(domain)
+
+    def let_go(self, domain: ModelDomain) -> None:
+        """Of what the guest was asked for while it was suspended."""
         targets, domain.unplugging = domain.unplugging, []
         for target in targets:
             self.runtime.spawn(f"eject {target} of {domain.name}", partial(self._eject, domain, domain.boot_id, target))
@@ -343,6 +378,13 @@ def read_domain(text: str) -> ModelDomain:
         others = len(devices.findall("interface")) + len(devices.findall("rng"))
         ports = declared - others if declared else None
     return ModelDomain(name=name, uuid=uuid, defined=root, disks=disks, ports=ports)
+
+
+def where_it_went(machine: Machine, domain: ModelDomain) -> tuple[Machine, ModelDomain]:
+    """The domain, or the one that its guest was last migrated to."""
+    while domain.moved_to is not None:
+        machine, domain = domain.moved_to
+    return machine, domain
 
 
 def _by_target(domain: ModelDomain, target: str) -> ModelDisk | None:

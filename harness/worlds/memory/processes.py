@@ -70,6 +70,8 @@ class Processes:
             self.export.served.update(prepared.served)
             self._calls.update(prepared.calls)
         self.machines = {name: self._machine(name, client) for client, name in enumerate(HOSTS, start=1)}
+        for name, machine in self.machines.items():
+            machine.peers.update((other, peer) for other, peer in self.machines.items() if other != name)
         if prepared is not None:
             for name, machine in self.machines.items():
                 machine.files.update(prepared.host_files[name])
