@@ -119,6 +119,14 @@ class Host(Protocol):
 
     def resume(self, name: str) -> None: ...
 
+    def slow_migration(self, name: str) -> None:
+        """From now on memory of the domain, which runs here, is copied to another host at 1 MiB a second at most."""
+        ...
+
+    def libvirt_cut(self) -> AbstractContextManager[None]:
+        """While inside, no other host reaches the libvirtd of this one."""
+        ...
+
     def storpool_api_cut(self) -> AbstractContextManager[None]:
         """While inside, this host cannot reach the StorPool API; others can."""
         ...

@@ -13,6 +13,7 @@ from lab.ssh import SshHost
 
 BY_ID = "/dev/storpool-byid"
 BLOCK = 4096
+LIBVIRT_PORT = 16509
 VIRSH = ("virsh", "--connect", "qemu:///system")
 _STATES = """for name in $(virsh --connect qemu:///system list --all --name); do
 printf '%s\\t%s\\n' "$name" "$(virsh --connect qemu:///system domstate "$name")"
@@ -80,6 +81,19 @@ class SshKvmHost:
 
     def resume(self, name: str) -> None:
         self._ssh.run([*VIRSH, "resume", name])
+
+    def slow_migration(self, name: str) -> None:
+        self._ssh.run([*VIRSH, "migrate-setspeed", name, "1"])
+
+    @contextmanager
+    def libvirt_cut(self) -> Iterator[None]:
+        """By a routing rule for libvirtd's answers, so that only what comes from other hosts is concerned."""
+        rule = f"unreachable ipproto tcp sport {LIBVIRT_PORT} priority 77"
+        try:
+            self._ssh.run(["sh", "-c", f"ip rule add {rule} && ip route flush cache"])
+            yield
+        finally:
+            self._ssh.run(["sh", "-c", f"while ip rule del {rule} 2>/dev/null; do :; done; ip route flush cache"])
 
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:

@@ -99,6 +99,8 @@ class ModelDomain:
     until it is handed over, the source from then on."""
     migration: ModelMigration | None = None
     """That is under way from here."""
+    slow: bool = False
+    """Whether its memory is copied at a crawl."""
     moved_to: tuple[Machine, ModelDomain] | None = None
     """Where the guest went on."""
     xml: str | None = None
@@ -147,6 +149,8 @@ class Machine:
         """The other hosts, by name, as far as their libvirtds reach each other."""
         self.cuts = 0
         """How many reasons there are for which this host does not reach the StorPool API."""
+        self.unreached = 0
+        """How many reasons there are for which other hosts do not reach libvirtd here."""
         self.libvirtd_gone = 0
         """How many reasons there are for which libvirtd does not answer; its domains run on."""
         self.late: set[str] | None = None

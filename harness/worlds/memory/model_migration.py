@@ -24,6 +24,8 @@ from harness.worlds.memory.machine import Machine, ModelDomain, ModelMigration, 
 
 COPY_SECONDS = (1.0, 3.0)
 """How long the memory of a guest takes."""
+SLOWDOWN = 64.0
+NOTICED_SECONDS = 1.0
 _ON = (DomainState.RUNNING, DomainState.PAUSED)
 
 
@@ -39,7 +41,7 @@ def begin(source: Machine, domain: ModelDomain, uri: str, xml: str) -> ModelMigr
     if domain.migration is not None:
         raise Error(f"cannot acquire state change lock: domain '{domain.name}' is being migrated")
     peer = source.peers.get(urlsplit(uri).hostname or "")
-    if peer is None or peer.libvirtd_gone:
+    if peer is None or peer.libvirtd_gone or peer.unreached:
         raise Error(f"unable to connect to server at '{uri}': Connection refused")
     wanted = read_domain(xml)
     live = [(disk.source, disk.target, disk.serial) for disk in domain.disks]
@@ -72,16 +74,28 @@ def _steps(source: Machine, domain: ModelDomain, peer: Machine, wanted: ModelDom
         _at(source, peer, "takes in", name, lambda: _take_in(peer, arriving))
         low, high = COPY_SECONDS
         seconds = low + (high - low) * runtime.random()
+        seconds *= SLOWDOWN if domain.slow else 1.0
         for _ in range(2):
-            if job.cancel.wait(seconds / 2):
-                raise _Broken("operation aborted: migration out job: canceled by client")
             runtime.point("effect-begin", f"{source.name}: memory of {name}")
-            _check_source(source, domain, boot_id)
-            _check_peer(peer, arriving)
+            _copy(seconds / 2, job, lambda: _check(source, domain, boot_id, peer, arriving))
     except _Broken:
         _give_up(peer, arriving)
         raise
     _hand_over(source, domain, peer, arriving, boot_id)
+
+
+def _copy(seconds: float, job: ModelMigration, check: Callable[[], None]) -> None:
+    """Copy for so long, and notice soon when one of the two QEMUs, or libvirtds, is gone."""
+    while seconds > 0:
+        if job.cancel.wait(min(seconds, NOTICED_SECONDS)):
+            raise _Broken("operation aborted: migration out job: canceled by client")
+        check()
+        seconds -= NOTICED_SECONDS
+
+
+def _check(source: Machine, domain: ModelDomain, boot_id: str, peer: Machine, arriving: ModelDomain) -> None:
+    _check_source(source, domain, boot_id)
+    _check_peer(peer, arriving)
 
 
 def _hand_over(source: Machine, domain: ModelDomain, peer: Machine, arriving: ModelDomain, boot_id: str) -> None:
