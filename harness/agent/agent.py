@@ -11,6 +11,7 @@ import logging
 import msgspec
 
 from harness.agent.adaptor import StorageAdaptor
+from harness.agent.arrivals import Arrivals
 from harness.agent.attachments import ClientAttachments
 from harness.agent.command_order import CommandOrder
 from harness.agent.config import AgentConfig
@@ -95,6 +96,7 @@ class Agent:
             vm_locks=KeyedLocks(runtime, "vm"),
             volume_locks=KeyedLocks(runtime, "volume"),
             unplugs=Unplugs(runtime),
+            arrivals=Arrivals(runtime),
             operations=operations,
         )
         self.recovery = Recovery(self._tools)

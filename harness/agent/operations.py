@@ -88,6 +88,11 @@ class Operation:
     def __init__(self, record: Record) -> None:
         self.id = record.id
         self.left = False
+        self.settles = False
+
+    def settle(self) -> None:
+        """It is finished, and what it detached may come to be attached once more, by a copy of an old request."""
+        self.settles = True
 
     def leave_open(self) -> None:
         """Something of it stays although the command succeeds; it is cleaned up later."""
@@ -164,6 +169,8 @@ class Operations:
             raise
         if operation.left:
             self._leave(record)
+        elif operation.settles:
+            self._settle_after(record)
         else:
             self.end(record)
 
@@ -230,6 +237,16 @@ class Operations:
         if not self._changed.wait(timeout):
             return
         self._changed = self._runtime.event("operations")
+
+    def _settle_after(self, record: Record) -> None:
+        try:
+            self.settle(record)
+        except Error as error:
+            _log.warning("%s is looked at now, and not when it has settled: %s", record, error)
+            self._leave(record)
+            return
+        with self._guard:
+            self._running.discard(record.id)
 
     def _leave(self, record: Record) -> None:
         """It takes the place of older ones that were left of the same: what is looked at decides, and is the same."""

@@ -178,9 +178,10 @@ class Recovery:
         return released
 
     def _used(self) -> set[str]:
-        """Devices that a domain which runs or is paused has."""
+        """Devices that a domain which runs or is paused has, or one that is about to be migrated here."""
         states = self._tools.hypervisor.domains()
-        return {path for name, state in states.items() if state in _ON for path in self._disks(name)}
+        found = {path for name, state in states.items() if state in _ON for path in self._disks(name)}
+        return found | self._tools.arrivals.paths()
 
     def _is_off(self, vm: str) -> bool:
         return self._tools.hypervisor.domains().get(vm) not in _ON

@@ -77,4 +77,6 @@ def _release(tools: Tools, paths: list[str], operation: Operation) -> str:
     if left:
         operation.leave_open()
         return f"migrated, but {'; '.join(left)}"
+    # The volumes stay, so that a copy of an attach could still be carried out here, and nothing would undo it.
+    operation.settle()
     return ""

@@ -47,6 +47,7 @@ def _prepare(tools: Tools, command: PrepareForMigrationCommand, state: DomainSta
                 tools.adaptor.undo(error, reversed(connected))
                 raise
             connected.append(disk.path)
+        tools.arrivals.expect(vm.name, frozenset(paths))
 
 
 def _roll_back(

@@ -46,6 +46,7 @@ def take_down(tools: Tools, command: StopCommand, state: DomainState | None, dea
             if state is not None:
                 _power_off(tools, command.vm_name)
             tools.unplugs.over(command.vm_name)
+            tools.arrivals.over(command.vm_name)
             _disconnect_all(tools, list(paths), deadline)
             if state is not None:
                 tools.hypervisor.undefine(command.vm_name)

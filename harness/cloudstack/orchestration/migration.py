@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import logging
+from contextlib import ExitStack
 
 from harness.cloudstack import settings
 from harness.cloudstack.orchestration import objects, placement
@@ -30,7 +31,7 @@ from harness.spi.commands import (
     PrepareForMigrationAnswer,
     PrepareForMigrationCommand,
 )
-from harness.spi.errors import Error, InvalidParameter, Unavailable, Unknown
+from harness.spi.errors import Conflict, Error, InvalidParameter, Unavailable, Unknown
 from harness.spi.objects import VmPower
 from harness.spi.states import VmEvent, VmState, VolumeState
 
@@ -78,11 +79,13 @@ class MigrationManager:
             return self._moved(work, confirmed=True)
 
     def settle(self, vm_id: int) -> None:
-        """End a migration that nobody works on any more, where the guest is; raises while no host can tell.
-
-        For background tasks: `Conflict` when an operation is under way on the VM.
-        """
-        with self._context.vm_locks.hold(str(vm_id), 0.0):
+        """For background tasks: end a migration that nobody works on any more, where the guest is; raises while no host
+        can tell."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._context.vm_locks.hold(str(vm_id), 0.0))
+            except Conflict:
+                return  # it is under way
             with self._context.records.read() as tx:
                 work = tx.find(ItWork, instance_id=vm_id)
             if work is None:
