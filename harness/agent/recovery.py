@@ -135,7 +135,11 @@ class Recovery:
         with ExitStack() as stack:
             if record.vm is not None:
                 stack.enter_context(tools.vm_locks.hold(record.vm, deadline.remaining))
-            off = record.kind in (Kind.START, Kind.STOP) and record.vm is not None and self._is_off(record.vm)
+            off = (
+                record.kind in (Kind.START, Kind.STOP, Kind.MIGRATE)
+                and record.vm is not None
+                and self._is_off(record.vm)
+            )
             paths = dict.fromkeys(record.paths)
             if off and record.vm is not None:
                 paths |= dict.fromkeys(self._disks(record.vm))

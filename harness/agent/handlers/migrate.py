@@ -35,6 +35,8 @@ def handle(tools: Tools, command: MigrateCommand) -> Answer:
         with tools.volumes(paths, deadline.remaining):
             with tools.operations.begin(Kind.MIGRATE, name, paths) as operation:
                 _move(tools, command, deadline)
+                if not _forgotten(tools, name):
+                    operation.leave_open()
                 details = _release(tools, paths, operation)
     return Answer(result=True, details=details)
 
@@ -64,6 +66,14 @@ def _what_became(tools: Tools, name: str, error: Error) -> Error:
         return NotMigrated(f"{failed}; it runs there as before")
     shown = "is not there any more" if state is None else f"is {state} there"
     return Unknown(f"{failed}; it {shown}")
+
+
+def _forgotten(tools: Tools, name: str) -> bool:
+    """Not when its QEMU here died before libvirt had ended it: what is left then is taken away by recovery."""
+    try:
+        return name not in tools.hypervisor.domains()
+    except Error:
+        return False
 
 
 def _release(tools: Tools, paths: list[str], operation: Operation) -> str:

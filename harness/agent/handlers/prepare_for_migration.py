@@ -38,7 +38,7 @@ def _prepare(tools: Tools, command: PrepareForMigrationCommand, state: DomainSta
     if state in ON:
         raise Conflict(f"domain {vm.name} is {state} on host {tools.config.host_name} already; nothing was attached")
     paths = [disk.path for disk in vm.disks]
-    with tools.volumes(paths, deadline.remaining), tools.operations.begin(Kind.PREPARE, vm.name, paths):
+    with tools.volumes(paths, deadline.remaining), tools.operations.begin(Kind.PREPARE, vm.name, paths) as operation:
         connected: list[str] = []
         for disk in vm.disks:
             try:
@@ -47,6 +47,8 @@ def _prepare(tools: Tools, command: PrepareForMigrationCommand, state: DomainSta
                 tools.adaptor.undo(error, reversed(connected))
                 raise
             connected.append(disk.path)
+        # Looked at when it has settled: the server may be gone by then, or the VM have other disks than it rolls back.
+        operation.settle()
         tools.arrivals.expect(vm.name, frozenset(paths))
 
 
