@@ -135,6 +135,8 @@ class Recovery:
         with ExitStack() as stack:
             if record.vm is not None:
                 stack.enter_context(tools.vm_locks.hold(record.vm, deadline.remaining))
+            if record.kind is Kind.MIGRATE and record.vm is not None and record.step is Step.ACTING:
+                tools.hypervisor.cancel_migration(record.vm, timeout=deadline.remaining)
             off = (
                 record.kind in (Kind.START, Kind.STOP, Kind.MIGRATE)
                 and record.vm is not None
@@ -148,8 +150,6 @@ class Recovery:
                 return
             if record.kind in COPIES:
                 tools.host.end_programs(record.id, timeout=min(PROGRAM_SECONDS, deadline.remaining))
-            if record.kind is Kind.MIGRATE and record.vm is not None and record.step is Step.ACTING:
-                tools.hypervisor.cancel_migration(record.vm, timeout=deadline.remaining)
             released = self._release(record, list(paths), deadline)
             if off and released and record.vm is not None:
                 tools.hypervisor.undefine(record.vm)
