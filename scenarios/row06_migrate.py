@@ -175,17 +175,19 @@ def during(world: World) -> None:
         for volume in volumes_of(world, vm):
             seen = attachments_of(world, global_id(volume))
             assert seen == both, f"{volume['path']} is attached to {seen}"
-    call = world.cloud.call
-    with refused(world, "attaching a volume to it", 431, 530):
-        call("attachVolume", id=free["id"], virtualmachineid=vm["id"])
-    with refused(world, "detaching a volume of it", 431, 530):
-        call("detachVolume", id=data["id"])
-    with refused(world, "migrating it again", 431, 530):
-        call("migrateVirtualMachine", virtualmachineid=vm["id"], hostid=host_id(world, destination))
-    with refused(world, "stopping it", 431, 530):
-        call("stopVirtualMachine", id=vm["id"])
-    with refused(world, "deleting a volume of it", 431, 530):
-        call("deleteVolume", id=data["id"])
+
+    def turned_away(why: str, command: str, **parameters: str | int | bool) -> None:
+        with world.check(f"refused: {why}"):
+            error = fails(lambda: world.cloud.call(command, **parameters))
+            assert error.code in (431, 530) and "Migrating" in error.text, f"{error.code}: {error.text}"
+
+    turned_away("attaching a volume to it", "attachVolume", id=free["id"], virtualmachineid=vm["id"])
+    turned_away("detaching a volume of it", "detachVolume", id=data["id"])
+    again = {"virtualmachineid": vm["id"], "hostid": host_id(world, source)}
+    turned_away("migrating it again", "migrateVirtualMachine", **again)
+    turned_away("stopping it", "stopVirtualMachine", id=vm["id"])
+    turned_away("destroying it", "destroyVirtualMachine", id=vm["id"])
+    turned_away("changing the size of a volume of it", "resizeVolume", id=data["id"], size=2)
     counter.write()
     destination.kill_qemu(str(vm["instancename"]))
     job_fails(world, job)

@@ -40,6 +40,8 @@ _EFFECTS = ("VolumeCreate", "VolumeDelete", "VolumeRevert", "VolumeSnapshot", "S
 """Calls that change blocks or devices."""
 _FILLS = ("VolumeCreate", "VolumeRevert", "VolumeSnapshot")
 _PING = "PingCommand "
+_MIGRATION = "migration of "
+"""In what libvirtds do among themselves."""
 _LIBVIRT = ("create", "shutdown", "destroy", "undefine", "attach-device", "detach-device", "migrate")
 
 
@@ -84,6 +86,8 @@ def _own(point: Point) -> bool:
 
 
 def _libvirt(point: Point) -> bool:
+    if point.machine and _MIGRATION in point.detail:
+        return True
     if not point.agent or not point.kind.startswith("effect"):
         return False
     verb = point.detail.partition(": ")[2].partition(" ")[0]

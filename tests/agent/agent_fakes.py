@@ -155,6 +155,8 @@ class Rig:
     mounts: int = 0
     unmounts: int = 0
     appears: dict[str, float] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
+    """XML of the domains that were migrated, as the other host has them."""
     files: dict[str, str] = field(default_factory=dict)
     """What the agent wrote, by path."""
     programs: Callable[[tuple[str, ...]], CommandResult] | None = None
@@ -428,6 +430,7 @@ class FakeHypervisor:
     def migrate(self, name: str, uri: str, xml: str, *, converge: bool, timeout: float) -> None:
         assert uri.startswith("qemu+") and xml and timeout > 0 and not converge
         with self._rig.step("migrate"):
+            self._rig.moved[name] = xml
             del self._rig.domains[name], self._rig.states[name]
 
     def cancel_migration(self, name: str, *, timeout: float) -> None:  # noqa: ARG002 - the contract's signature

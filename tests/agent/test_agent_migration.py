@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from agent_fakes import Rig, unreachable
 from test_agent_handlers import VM, ok, refused, started
@@ -114,6 +115,16 @@ def test_a_disk_that_stays_at_the_source_does_not_make_the_migration_fail() -> N
     assert "d.n.2" in answer.details and rig.attached == {"d.n.2"}
     assert not agent.recovery.look_at_all()
     assert rig.attached == set()
+
+
+def test_the_domain_becomes_at_the_destination_what_that_asked_for() -> None:
+    rig = Rig()
+    rig.config = msgspec.structs.replace(rig.config, log_directory="/here")
+    prepared = rig.agent().handle(PrepareForMigrationCommand(vm=rig.vm(2)))
+    assert isinstance(prepared, PrepareForMigrationAnswer) and prepared.console == f"/here/{VM}.console"
+    started(rig)
+    ok(rig.agent().handle(msgspec.structs.replace(MIGRATE, console="/there/console")))
+    assert "/here" not in rig.moved[VM] and rig.moved[VM].count("/there/console") == 2
 
 
 @pytest.mark.parametrize("error", [Error("QEMU said no"), Unavailable("libvirtd is away"), Unknown("no answer")])

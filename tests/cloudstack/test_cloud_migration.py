@@ -56,10 +56,8 @@ class Site:
 
     def __init__(self, runtime: ThreadRuntime) -> None:
         storpool = FakeStorPool(runtime)
-        self.hosts = [Host(runtime, name, storpool) for name in HOSTS[:2]]
-        others = {name: FakeHost(runtime, name, storpool) for name in HOSTS[2:]}
-        every = {host.name: host for host in self.hosts} | others
-        self.rig = Rig(runtime, storpool=storpool, hosts=dict(every))
+        self.hosts = [Host(runtime, name, storpool) for name in HOSTS]
+        self.rig = Rig(runtime, storpool=storpool, hosts={host.name: host for host in self.hosts})
         self.rig.server.start()
         self.id = str(self.rig.deploy(*self.rig.ready())["id"])
         assert self.place == ("Running", SOURCE)

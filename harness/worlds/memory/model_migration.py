@@ -67,16 +67,16 @@ def _conduct(source: Machine, domain: ModelDomain, peer: Machine, wanted: ModelD
 
 def _steps(source: Machine, domain: ModelDomain, peer: Machine, wanted: ModelDomain, job: ModelMigration) -> None:
     runtime, name, boot_id = source.runtime, domain.name, domain.boot_id
-    runtime.point("effect-begin", f"{source.name}: migrate {name}")
+    runtime.point("effect-begin", f"{source.name}: migration of {name} begins")
     _check_source(source, domain, boot_id)
     arriving = _incoming(domain, wanted)
     try:
-        _at(source, peer, "takes in", name, lambda: _take_in(peer, arriving))
+        _at(source, peer, "arrives", name, lambda: _take_in(peer, arriving))
         low, high = COPY_SECONDS
         seconds = low + (high - low) * runtime.random()
         seconds *= SLOWDOWN if domain.slow else 1.0
         for _ in range(2):
-            runtime.point("effect-begin", f"{source.name}: memory of {name}")
+            runtime.point("effect-begin", f"{source.name}: migration of {name} copies memory")
             _copy(seconds / 2, job, lambda: _check(source, domain, boot_id, peer, arriving))
     except _Broken:
         _give_up(peer, arriving)
@@ -104,14 +104,14 @@ def _hand_over(source: Machine, domain: ModelDomain, peer: Machine, arriving: Mo
     arriving.unplugging = list(domain.unplugging)
     domain.state, domain.inactive = DomainState.PAUSED, True
     source.touch(domain)
-    runtime.point("effect-begin", f"{source.name}: hand {name} over")
+    runtime.point("effect-begin", f"{source.name}: migration of {name} hands over")
     gone = domain.boot_id != boot_id
     if gone or source.libvirtd_gone:
         # The destination's libvirtd sees the connection end, and its QEMU with it.
         _give_up(peer, arriving)
         raise _Broken("domain is not running" if gone else "End of file while reading data: Input/output error")
     try:
-        _at(source, peer, "runs", name, lambda: _finish(peer, arriving, before))
+        _at(source, peer, "finishes", name, lambda: _finish(peer, arriving, before))
     except _Broken:
         _give_up(peer, arriving)
         if domain.boot_id == boot_id and not source.libvirtd_gone:
@@ -119,7 +119,7 @@ def _hand_over(source: Machine, domain: ModelDomain, peer: Machine, arriving: Mo
             source.touch(domain)
         raise
     domain.moved_to = (peer, arriving)
-    runtime.point("effect-end", f"{source.name}: {name} is handed over")
+    runtime.point("effect-end", f"{source.name}: migration of {name} is confirmed")
     if domain.boot_id != boot_id:
         return
     if source.libvirtd_gone:
@@ -130,12 +130,12 @@ def _hand_over(source: Machine, domain: ModelDomain, peer: Machine, arriving: Mo
 
 def _at(source: Machine, peer: Machine, verb: str, name: str, step: Callable[[], None]) -> None:
     """Have a task of the other host do its part."""
-    done = source.runtime.event(f"{peer.name} {verb} {name}")
+    done = source.runtime.event(f"the migration of {name} {verb} at {peer.name}")
     problems: list[_Broken] = []
 
     def work() -> None:
         try:
-            peer.runtime.point("effect-begin", f"{peer.name}: {verb} {name}")
+            peer.runtime.point("effect-begin", f"{peer.name}: migration of {name} {verb}")
             step()
         except _Broken as error:
             problems.append(error)
