@@ -18,6 +18,7 @@ from harness.cloudstack.records.cloud_rows import (
     HaWork,
     HostRow,
     ImageStore,
+    ItWork,
     Operation,
     Pod,
     ResourceTag,
@@ -80,6 +81,7 @@ ROWS: tuple[type[Row], ...] = (
     User,
     GuestOs,
     HaWork,
+    ItWork,
     Operation,
 )
 
@@ -115,6 +117,7 @@ __all__ = [
     "HaWork",
     "HostRow",
     "ImageStore",
+    "ItWork",
     "Nic",
     "Operation",
     "PassphraseRow",
