@@ -20,11 +20,14 @@ from harness.agent.handlers import (
     backup_snapshot,
     dettach,
     download_template,
+    download_volume,
     modify_pool,
+    nfs_pool,
     ping,
     resize,
     start,
     stop,
+    upload_volume,
 )
 from harness.agent.operations import Operations
 from harness.agent.recovery import Recovery
@@ -36,14 +39,18 @@ from harness.spi.commands import (
     AnyAnswer,
     AnyCommand,
     AttachCommand,
+    CreateObjectCommand,
     DettachCommand,
+    ModifyStoragePoolCommand,
     PingCommand,
     StartCommand,
     StopCommand,
     StorPoolBackupSnapshotCommand,
     StorPoolDownloadTemplateCommand,
+    StorPoolDownloadVolumeCommand,
     StorPoolModifyStoragePoolCommand,
     StorPoolResizeVolumeCommand,
+    StorPoolUploadVolumeCommand,
 )
 from harness.spi.errors import Error, ErrorClass, MisuseError
 from harness.spi.locks import KeyedLocks
@@ -132,6 +139,14 @@ class Agent:
                 return download_template.handle(self._tools, command)
             case StorPoolBackupSnapshotCommand():
                 return backup_snapshot.handle(self._tools, command)
+            case StorPoolDownloadVolumeCommand():
+                return download_volume.handle(self._tools, command)
+            case StorPoolUploadVolumeCommand():
+                return upload_volume.handle(self._tools, command)
+            case CreateObjectCommand():
+                return nfs_pool.create(self._tools, command)
+            case ModifyStoragePoolCommand():
+                return nfs_pool.modify(self._tools, command)
             case _:
                 return Answer(
                     result=False,
@@ -155,8 +170,10 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return None, (command.volume_path,)
         case StorPoolDownloadTemplateCommand():
             return None, (command.destination.path,) if command.destination.path is not None else ()
-        case StorPoolBackupSnapshotCommand():
+        case StorPoolBackupSnapshotCommand() | StorPoolUploadVolumeCommand():
             return None, (command.source.path,) if command.source.path is not None else ()
+        case StorPoolDownloadVolumeCommand():
+            return None, (command.destination.path,) if command.destination.path is not None else ()
         case _:
             return None, ()
 

@@ -8,8 +8,9 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
 from harness.agent.config import Accelerator, AgentConfig
+from harness.agent.nfs_disk import nfs_disk_element, nfs_source
 from harness.spi.errors import InvalidParameter
-from harness.spi.objects import Disk, Nic, VirtualMachine
+from harness.spi.objects import Disk, Nic, VirtualMachine, is_storpool_path
 
 HOT_PLUG_PORTS = 8
 """Free pcie-root-ports of a new domain: q35 hot-plugs into these only."""
@@ -22,6 +23,8 @@ class AttachedDisk:
     source: str
     target: str
     serial: str
+    format: str = "raw"
+    """QEMU's name of it."""
 
 
 def target_name(device_id: int) -> str:
@@ -48,12 +51,14 @@ def disk_element(source: str, target: str, serial: str) -> ET.Element:
 
 def disk_xml(disk: Disk) -> str:
     """XML to hot-plug this disk."""
-    return _text(disk_element(disk.path, target_name(disk.device_id), disk.serial))
+    return _text(_element(disk))
 
 
 def attached_disk_xml(disk: AttachedDisk) -> str:
     """XML that names a disk the domain has, to take it away; libvirt goes by the target."""
-    return _text(disk_element(disk.source, disk.target, disk.serial))
+    if is_storpool_path(disk.source):
+        return _text(disk_element(disk.source, disk.target, disk.serial))
+    return _text(nfs_disk_element(disk.source, disk.target, disk.serial, disk.format))
 
 
 def domain_xml(vm: VirtualMachine, config: AgentConfig) -> str:
@@ -81,18 +86,23 @@ def domain_xml(vm: VirtualMachine, config: AgentConfig) -> str:
 
 @functools.lru_cache(64)
 def read_disks(xml: str) -> tuple[AttachedDisk, ...]:
-    """Every disk in a domain's XML whose source is a block device, in the XML's order."""
+    """Every disk in a domain's XML whose source is a block device or a file on NFS, in the XML's order."""
     disks = []
     for disk in ET.fromstring(xml).iterfind("./devices/disk"):
         source = disk.find("source")
         target = disk.find("target")
-        if source is None or target is None or "dev" not in source.attrib:
+        if source is None or target is None or disk.get("device") == "cdrom":
             continue
+        path = source.get("dev") or nfs_source(source)
+        if path is None:
+            continue
+        driver = disk.find("driver")
         disks.append(
             AttachedDisk(
-                source=source.attrib["dev"],
+                source=path,
                 target=target.attrib.get("dev", ""),
                 serial=disk.findtext("serial", "").strip(),
+                format="raw" if driver is None else driver.get("type", "raw"),
             )
         )
     return tuple(disks)
@@ -107,7 +117,7 @@ def _devices(vm: VirtualMachine, config: AgentConfig) -> ET.Element:
         ET.SubElement(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
     ET.SubElement(devices, "controller", type="usb", index="0", model="none")
     for disk in sorted(vm.disks, key=lambda disk: disk.device_id):
-        devices.append(disk_element(disk.path, target_name(disk.device_id), disk.serial))
+        devices.append(_element(disk))
     for nic in vm.nics:
         devices.append(_interface(nic, config))
     devices.extend(_console(vm.name, config))
@@ -115,6 +125,13 @@ def _devices(vm: VirtualMachine, config: AgentConfig) -> ET.Element:
     rng = ET.SubElement(devices, "rng", model="virtio")
     ET.SubElement(rng, "backend", model="random").text = "/dev/urandom"
     return devices
+
+
+def _element(disk: Disk) -> ET.Element:
+    target = target_name(disk.device_id)
+    if is_storpool_path(disk.path):
+        return disk_element(disk.path, target, disk.serial)
+    return nfs_disk_element(disk.path, target, disk.serial, disk.format.qemu)
 
 
 def _interface(nic: Nic, config: AgentConfig) -> ET.Element:

@@ -109,6 +109,39 @@ class StorPoolBackupSnapshotCommand(Command, frozen=True, kw_only=True, tag="Sto
     destination: SnapshotObject
 
 
+class StorPoolDownloadVolumeCommand(Command, frozen=True, kw_only=True, tag="StorPoolDownloadVolumeCommand"):
+    """Copy the volume's file `source.path` of an NFS pool onto the StorPool volume `destination.path`, attached here
+    meanwhile. The file is only read, as `source.format`."""
+
+    source: VolumeObject
+    destination: VolumeObject
+
+
+class StorPoolUploadVolumeCommand(Command, frozen=True, kw_only=True, tag="StorPoolUploadVolumeCommand"):
+    """Copy the StorPool snapshot `source.path`, attached here meanwhile, into the new file `destination.path` of an NFS
+    pool.
+
+    As with a backup, a file that exists is never written to, and `Conflict` is the answer. After an error part of the
+    file may be there.
+    """
+
+    source: VolumeObject
+    """With the path of a snapshot of it."""
+    destination: VolumeObject
+
+
+class CreateObjectCommand(Command, frozen=True, kw_only=True, tag="CreateObjectCommand"):
+    """Make the empty file `volume.path` on an NFS pool. One that is there and as large is success, and left alone."""
+
+    volume: VolumeObject
+
+
+class ModifyStoragePoolCommand(Command, frozen=True, kw_only=True, tag="ModifyStoragePoolCommand"):
+    """Does this host reach the NFS pool?"""
+
+    pool: DataStore
+
+
 class DownloadCommand(Command, frozen=True, kw_only=True, tag="DownloadCommand"):
     """To the secondary storage role: fetch `url` into the image store as this template."""
 
@@ -138,6 +171,10 @@ AnyCommand = (
     | StorPoolModifyStoragePoolCommand
     | StorPoolDownloadTemplateCommand
     | StorPoolBackupSnapshotCommand
+    | StorPoolDownloadVolumeCommand
+    | StorPoolUploadVolumeCommand
+    | CreateObjectCommand
+    | ModifyStoragePoolCommand
     | DownloadCommand
     | DeleteCommand
 )
