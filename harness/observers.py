@@ -131,6 +131,15 @@ class Secondary(Protocol):
         """Files under the export's directory `snapshots`, relative to the export, sorted."""
         ...
 
+    @property
+    def primary_url(self) -> str:
+        """Of the export's directory `primary`, for a primary storage pool beside the StorPool pools."""
+        ...
+
+    def volumes(self) -> Sequence[str]:
+        """Files under that directory, relative to the export, sorted."""
+        ...
+
     def read(self, path: str, offset: int, length: int) -> bytes:
         """What a guest would read from the qcow2 at this path; `offset` and `length` are multiples of 4096."""
         ...

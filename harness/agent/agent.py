@@ -20,14 +20,12 @@ from harness.agent.handlers import (
     backup_snapshot,
     dettach,
     download_template,
-    download_volume,
     modify_pool,
     nfs_pool,
     ping,
     resize,
     start,
     stop,
-    upload_volume,
 )
 from harness.agent.operations import Operations
 from harness.agent.recovery import Recovery
@@ -139,14 +137,13 @@ class Agent:
                 return download_template.handle(self._tools, command)
             case StorPoolBackupSnapshotCommand():
                 return backup_snapshot.handle(self._tools, command)
-            case StorPoolDownloadVolumeCommand():
-                return download_volume.handle(self._tools, command)
-            case StorPoolUploadVolumeCommand():
-                return upload_volume.handle(self._tools, command)
-            case CreateObjectCommand():
-                return nfs_pool.create(self._tools, command)
-            case ModifyStoragePoolCommand():
-                return nfs_pool.modify(self._tools, command)
+            case (
+                StorPoolDownloadVolumeCommand()
+                | StorPoolUploadVolumeCommand()
+                | CreateObjectCommand()
+                | ModifyStoragePoolCommand()
+            ):
+                return nfs_pool.handle(self._tools, command)
             case _:
                 return Answer(
                     result=False,

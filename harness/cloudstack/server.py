@@ -11,6 +11,9 @@ from harness.cloudstack.bootstrap import bootstrap
 from harness.cloudstack.config import CloudConfig
 from harness.cloudstack.orchestration.agents import Agents
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.primary.default_driver import DefaultPrimaryDriver
+from harness.cloudstack.primary.drivers import Drivers
+from harness.cloudstack.primary.files import PoolFiles
 from harness.cloudstack.records import Records, RecordsOfDriver
 from harness.cloudstack.services import Services, assemble
 from harness.cloudstack.settings import SNAPSHOT_CHECKUP, VOLUME_CHECKUP
@@ -43,10 +46,14 @@ class ManagementServer:
         config: CloudConfig,
     ) -> None:
         agents = Agents(runtime, records, endpoints)
+        provider = provider_factory(RecordsOfDriver(records), agents)
+        files = PoolFiles(runtime, records, secondary)
         context = Context(
             runtime=runtime,
             records=records,
-            provider=provider_factory(RecordsOfDriver(records), agents),
+            provider=provider,
+            driver=Drivers(records, provider.driver, DefaultPrimaryDriver(agents, files), files),
+            files=files,
             agents=agents,
             secondary=secondary,
             vm_locks=KeyedLocks(runtime, "vm"),
@@ -88,6 +95,7 @@ class ManagementServer:
         self._spawn("recover", services.config.ping_interval, self.recover, (0.0,) if compare else ())
         # Apart too: a backup takes as long as its disk is large.
         self._spawn("backups", services.config.ping_interval, services.backups.tend)
+        self._spawn("files on pools", services.config.ping_interval, services.context.files.tend)
         self._spawn("cleanup", services.config.cleanup_interval, services.recovery.clean_up)
         first = (services.config.ping_interval, SETTLED_SECONDS) if compare else ()
         self._spawn("compare volumes", VOLUME_CHECKUP, self._reconcile_volumes, first)

@@ -10,6 +10,7 @@ from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.hosts import HostManager
+from harness.cloudstack.orchestration.migration import StorageMigrationManager
 from harness.cloudstack.orchestration.recovery import Recovery
 from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.revert import RevertManager
@@ -35,6 +36,7 @@ class Services:
     backups: BackupManager
     reverts: RevertManager
     resizes: ResizeManager
+    migrations: StorageMigrationManager
     hosts: HostManager
     recovery: Recovery
     pool_locks: KeyedLocks
@@ -59,6 +61,7 @@ def assemble(config: CloudConfig, context: Context) -> Services:
     reverts = RevertManager(context)
     snapshots = SnapshotManager(context, backups)
     resizes = ResizeManager(context)
+    migrations = StorageMigrationManager(context)
     return Services(
         config=config,
         context=context,
@@ -71,7 +74,10 @@ def assemble(config: CloudConfig, context: Context) -> Services:
         backups=backups,
         reverts=reverts,
         resizes=resizes,
+        migrations=migrations,
         hosts=HostManager(context, vms, config.ping_interval * config.ping_timeout),
-        recovery=Recovery(context, volumes, attachments, vms, templates, snapshots, backups, reverts, resizes),
+        recovery=Recovery(
+            context, volumes, attachments, vms, templates, snapshots, backups, reverts, resizes, migrations
+        ),
         pool_locks=KeyedLocks(runtime, "pool"),
     )

@@ -11,6 +11,7 @@ from harness.driver.deletion import Deletion
 from harness.driver.discard import Discards
 from harness.driver.leaks import Leaks
 from harness.driver.motion import Motion
+from harness.driver.moving import VolumeMoving, VolumeUploading
 from harness.driver.operations import Operation, Operations, log
 from harness.driver.orphans import Orphans
 from harness.driver.pools import Pools
@@ -66,13 +67,16 @@ class StorPoolDriver:
         settler.add(self._volumes, self._snapshots, seeding)
         backup = SnapshotBackup(operations, pools, records, endpoints)
         restoring = SnapshotRestoring(self._volumes, records, endpoints)
-        self._motion = Motion(pools, records, seeding, self._volumes, backup, restoring)
+        uploads = VolumeUploading(operations, pools, records, endpoints, self._discards)
+        moving = VolumeMoving(pools, records, endpoints, self._volumes, self._resizing, uploads)
+        self._motion = Motion(pools, records, seeding, self._volumes, backup, restoring, moving)
         works: tuple[_Work, ...] = (
             seeding,
             self._volumes,
             self._snapshots,
             self._deletion,
             backup,
+            uploads,
             self._reverting,
             self._tags,
             self._resizing,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from harness.driver.backup import SnapshotBackup
+from harness.driver.moving import VolumeMoving
 from harness.driver.pools import Pools, is_ours
 from harness.driver.restoring import SnapshotRestoring
 from harness.driver.seeding import TemplateSeeding
@@ -24,7 +25,7 @@ from harness.storpool import ObjectDoesNotExist
 
 
 class Motion:
-    """Copies between image store and pool, and within a pool."""
+    """Copies between image store and pool, between pools, and within a pool."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class Motion:
         volumes: VolumeCreation,
         backup: SnapshotBackup,
         restoring: SnapshotRestoring,
+        moving: VolumeMoving,
     ) -> None:
         self._pools = pools
         self._records = records
@@ -41,18 +43,25 @@ class Motion:
         self._volumes = volumes
         self._backup = backup
         self._restoring = restoring
+        self._moving = moving
 
     def can_copy(self, source: DataObject, destination: DataObject) -> bool:
         if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
             return is_ours(source.store) and destination.store.role is StoreRole.IMAGE
+        if isinstance(source, VolumeObject) and isinstance(destination, VolumeObject):
+            return self._moving.can_move(source, destination)
         if not is_ours(destination.store) or source.store is None:
             return False
         if isinstance(source, SnapshotObject) and source.store.role is StoreRole.IMAGE:
             return isinstance(destination, VolumeObject)
         if isinstance(source, TemplateObject) and isinstance(destination, TemplateObject):
             return source.store.role is StoreRole.IMAGE
-        if isinstance(source, TemplateObject | SnapshotObject) and isinstance(destination, VolumeObject):
+        if isinstance(source, TemplateObject) and isinstance(destination, VolumeObject):
             return _same(source.store, destination.store)
+        if isinstance(source, SnapshotObject) and isinstance(destination, VolumeObject):
+            # Its volume may have left the pool since it was taken.
+            pool = destination.store
+            return pool is not None and is_ours(source.store) and self._pools.same_cluster(source.store.id, pool.id)
         return False
 
     def copy(self, source: DataObject, destination: DataObject) -> DataObject:
@@ -64,6 +73,8 @@ class Motion:
             return self._seeding.seed(source, destination)
         if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
             return self._backup.back_up(source, destination)
+        if isinstance(source, VolumeObject) and isinstance(destination, VolumeObject):
+            return self._moving.move(source, destination)
         assert isinstance(destination, VolumeObject) and isinstance(source, TemplateObject | SnapshotObject)
         if isinstance(source, SnapshotObject) and source.store.role is StoreRole.IMAGE:
             return self._restoring.restore(source, destination)

@@ -25,7 +25,7 @@ from harness.storpool import ObjectDoesNotExist, SnapshotSummary, VolumeSummary
 GRACE = "storpool.orphans.grace"
 _KINDS = {
     "volume": ("volume", "template", "check-volume-is-on-host"),
-    "snapshot": ("snapshot", "template", "delayDelete"),
+    "snapshot": ("snapshot", "template", "delayDelete", "temporary"),
 }
 """Values of the tag `cs` that this driver gives volumes and snapshots."""
 _NAME = re.compile(r"cs-(.+)-(?:volume|snapshot)")

@@ -60,6 +60,11 @@ class Pools:
             client = self._clients[connection] = self._connect(connection)
         return Pool(pool_id, connection.template, client)
 
+    def same_cluster(self, one: int, other: int) -> bool:
+        """Whether both pools are reached by the same API with the same token, so that an object of one is one there."""
+        first, second = self._connection(one), self._connection(other)
+        return first.token == second.token and set(first.endpoints) == set(second.endpoints)
+
     def clusters(self) -> tuple[list[StorPoolCluster], dict[int, str]]:
         """Pools by the API they are on, which those with the same endpoints and token share; why others are left out.
 

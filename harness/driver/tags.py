@@ -64,6 +64,11 @@ def new_snapshot(snapshot: SnapshotObject) -> dict[str, str]:
     return tags
 
 
+def temporary(volume: VolumeObject) -> dict[str, str]:
+    """Tags of a snapshot that is there while the volume is copied from it; VolumeCare must leave it alone."""
+    return {"uuid": volume.uuid, "cs": "temporary", VC_POLICY: "no"}
+
+
 def attached(records: DriverRecords, vm_uuid: str, volume: VolumeObject) -> dict[str, str]:
     """Tags that an attach changes."""
     tags = {"cvm": vm_uuid, VC_POLICY: _policy(records, vm_uuid)}

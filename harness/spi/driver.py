@@ -53,6 +53,9 @@ class PrimaryDataStoreDriver(Protocol):
         Pool snapshot to image store writes its backup to the new file `destination.path`, and leaves it on the pool.
         After an error part of the file may be there, and after `Unknown` it may still be written to.
         Image store snapshot to volume copies the backup onto a new volume.
+        Volume to volume gives it another pool, and `destination.path` only where that is a file. Within a StorPool
+        cluster the volume itself goes there, and its path stays; else it is a copy, and the source must be deleted when
+        the records point to it. After `Unknown` within a cluster, call again until it ends otherwise.
         """
         ...
 
@@ -279,8 +282,8 @@ class DriverRecords(Protocol):
 class HostEndpoints(Protocol):
     """Agents, chosen as the framework's endpoint selector does: Up and Enabled hosts only."""
 
-    def select(self, pool: DataStore) -> Endpoint:
-        """An agent whose host has the pool connected; `InsufficientCapacity` when there is none."""
+    def select(self, pool: DataStore, other: DataStore | None = None) -> Endpoint:
+        """An agent whose host has the pool, and the other one, connected; `InsufficientCapacity` when there is none."""
         ...
 
     def host(self, host_id: int) -> Endpoint: ...

@@ -354,8 +354,8 @@ class Agent:
     """Of the next commands."""
     name: str = "kvm-1"
 
-    def select(self, pool: DataStore) -> Agent:
-        del pool
+    def select(self, pool: DataStore, other: DataStore | None = None) -> Agent:
+        del pool, other
         return self
 
     def host(self, host_id: int) -> Agent:

@@ -1,4 +1,4 @@
-"""StorPoolDownloadVolumeCommand: a volume's file on an NFS pool onto a StorPool volume (spec/cloudstack-plugin.md 4.18).
+"""StorPoolDownloadVolumeCommand: a file of an NFS pool onto a StorPool volume (spec/cloudstack-plugin.md 4.18).
 
 The format is the one that the records say, never probed: the original took what a guest had written for a header.
 """
@@ -26,13 +26,11 @@ def handle(tools: Tools, command: StorPoolDownloadVolumeCommand) -> CopyCmdAnswe
             image = qemu_img.info(tools.host, file, source.format, min(INFO_SECONDS, deadline.remaining))
             qemu_img.check_guest_image(image, file)
             with tools.operations.begin(Kind.DOWNLOAD, None, [destination.path]) as operation:
-                capacity = tools.adaptor.connect(
-                    destination.path, size=destination.size, timeout=deadline.remaining
-                )
+                capacity = tools.adaptor.connect(destination.path, size=destination.size, timeout=deadline.remaining)
                 try:
                     if image.virtual_size > capacity:
                         raise InvalidParameter(
-                            f"{file} is a disk of {image.virtual_size} bytes, but {destination.path} has only {capacity}"
+                            f"{file} is a disk of {image.virtual_size} bytes, but {destination.path} has {capacity}"
                         )
                     qemu_img.convert_to_device(
                         tools.host, file, source.format, destination.path, deadline.remaining, operation.id

@@ -1,17 +1,44 @@
-"""Commands for pools on NFS: is the pool reached, and a new empty volume (CloudStack's default primary storage)."""
+"""Commands for pools on NFS (CloudStack's default primary storage): reach, a new empty volume, copies to and from."""
 
 from __future__ import annotations
 
 from harness.agent import qemu_img
 from harness.agent.deadline import Deadline
+from harness.agent.handlers import download_volume, upload_volume
 from harness.agent.tools import Tools
-from harness.spi.commands import Answer, CopyCmdAnswer, CreateObjectCommand, ModifyStoragePoolCommand
+from harness.spi.commands import (
+    Answer,
+    AnyAnswer,
+    CopyCmdAnswer,
+    CreateObjectCommand,
+    ModifyStoragePoolCommand,
+    StorPoolDownloadVolumeCommand,
+    StorPoolUploadVolumeCommand,
+)
 from harness.spi.errors import Conflict, InvalidParameter
 from harness.spi.objects import ImageFormat
 
 PROBE = "reachable"
 """A file that nobody makes: that a server says it is not there is an answer."""
 CALL_SECONDS = 60.0
+
+
+def handle(
+    tools: Tools,
+    command: StorPoolDownloadVolumeCommand
+    | StorPoolUploadVolumeCommand
+    | CreateObjectCommand
+    | ModifyStoragePoolCommand,
+) -> AnyAnswer:
+    match command:
+        case StorPoolDownloadVolumeCommand():
+            return download_volume.handle(tools, command)
+        case StorPoolUploadVolumeCommand():
+            return upload_volume.handle(tools, command)
+        case CreateObjectCommand():
+            return create(tools, command)
+        case ModifyStoragePoolCommand():
+            return modify(tools, command)
 
 
 def modify(tools: Tools, command: ModifyStoragePoolCommand) -> Answer:
@@ -32,5 +59,7 @@ def create(tools: Tools, command: CreateObjectCommand) -> CopyCmdAnswer:
             qemu_img.create(tools.host, file, volume.format, volume.size, deadline.remaining)
         image = qemu_img.info(tools.host, file, volume.format, min(CALL_SECONDS, deadline.remaining))
         if image.virtual_size != volume.size:
-            raise Conflict(f"{file} is a disk of {image.virtual_size} bytes, and not of {volume.size}; it was left as it is")
+            raise Conflict(
+                f"{file} is a disk of {image.virtual_size} bytes, and not of {volume.size}; it was left as it is"
+            )
     return CopyCmdAnswer(result=True, path=volume.path, size=image.virtual_size, physical_size=image.actual_size)

@@ -1,4 +1,4 @@
-"""StorPoolUploadVolumeCommand: a snapshot of a volume into a new file on an NFS pool (spec/cloudstack-plugin.md 4.18)."""
+"""StorPoolUploadVolumeCommand: a volume's snapshot into a new file of an NFS pool (spec/cloudstack-plugin.md 4.18)."""
 
 from __future__ import annotations
 
@@ -29,13 +29,9 @@ def handle(tools: Tools, command: StorPoolUploadVolumeCommand) -> CopyCmdAnswer:
                 qemu_img.convert_from_device(
                     tools.host, source.path, file, destination.format, deadline.remaining, operation.id
                 )
-                image = qemu_img.info(
-                    tools.host, file, destination.format, min(INFO_SECONDS, deadline.remaining)
-                )
+                image = qemu_img.info(tools.host, file, destination.format, min(INFO_SECONDS, deadline.remaining))
                 if image.virtual_size != size:
-                    raise Unavailable(
-                        f"{file} became a disk of {image.virtual_size} bytes, but the volume has {size}"
-                    )
+                    raise Unavailable(f"{file} became a disk of {image.virtual_size} bytes, but the volume has {size}")
             except Error as error:
                 tools.adaptor.undo(error, [source.path])
                 raise

@@ -11,6 +11,7 @@ import msgspec
 from harness.cloudstack.api import (
     async_jobs,
     infrastructure,
+    migrate_storage,
     offerings,
     resize,
     resources,
@@ -67,6 +68,7 @@ ENTITIES: Mapping[str, type[Row]] = {
     "ostypeid": GuestOs,
     "serviceofferingid": ServiceOffering,
     "diskofferingid": DiskOffering,
+    "newdiskofferingid": DiskOffering,
     "overridediskofferingid": DiskOffering,
 }
 
@@ -83,7 +85,19 @@ class ApiReply:
 
 
 def _table() -> dict[str, Command]:
-    modules = (async_jobs, infrastructure, offerings, resize, resources, snapshots, storage, templates, vms, volumes)
+    modules = (
+        async_jobs,
+        infrastructure,
+        migrate_storage,
+        offerings,
+        resize,
+        resources,
+        snapshots,
+        storage,
+        templates,
+        vms,
+        volumes,
+    )
     commands = [command for module in modules for command in module.COMMANDS]
     commands.append(list_apis(lambda: COMMANDS))
     return {command.name.lower(): command for command in commands}

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from harness.cloudstack.api import nfs_pools
 from harness.cloudstack.api.command import Command, Json, deleting, listing, sync
 from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import clean, entity, matching, named, time, visible
 from harness.cloudstack.api.parameters import LIST, Request
 from harness.cloudstack.orchestration.placement import allocated_bytes
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import HostRow, StoragePool, StoragePoolTag, TemplatePool, Zone
+from harness.cloudstack.records.rows import Cluster, HostRow, StoragePool, StoragePoolTag, TemplatePool, Zone
 from harness.cloudstack.services import Services
 from harness.spi.driver import PoolDescription, PoolRequest
 from harness.spi.errors import Error
 
 
 def create_storage_pool(services: Services, request: Request) -> Json:
-    """Zone-wide pools of the one provider: checked by it, then connected on every host that is Up."""
+    """Checked by its provider, then connected on every host that is Up. Pools of the plugin are zone-wide."""
+    if nfs_pools.is_nfs(request):
+        return _bring_up(services, nfs_pools.insert(services, request))
     wanted = _pool_request(services, request)
     # The provider looks for pools of the same template, so two of them must not be made at once.
     with services.pool_locks.hold("create", 120.0):
@@ -26,6 +29,10 @@ def create_storage_pool(services: Services, request: Request) -> Json:
         description = services.context.provider.life_cycle.initialize(wanted)
         with services.records.transaction("storage pool") as tx:
             row = _insert(tx, services, wanted, description, zone)
+    return _bring_up(services, row)
+
+
+def _bring_up(services: Services, row: StoragePool) -> Json:
     failures = _connect(services, row)
     with services.records.transaction("storage pool up") as tx:
         connected = tx.integer("SELECT COUNT(*) FROM storage_pool_host_ref WHERE pool_id = ?", (row.id,))
@@ -95,6 +102,7 @@ def list_storage_pools(services: Services, request: Request) -> list[Json]:
 def storage_pool(tx: Transaction, row: StoragePool) -> Json:
     """Without the details that hold secrets."""
     zone = tx.get(Zone, row.data_center_id)
+    cluster = None if row.cluster_id is None else tx.get(Cluster, row.cluster_id)
     allocated = allocated_bytes(tx, row.id)
     return clean(
         id=row.uuid,
@@ -108,6 +116,9 @@ def storage_pool(tx: Transaction, row: StoragePool) -> Json:
         managed=False,
         zoneid=zone.uuid,
         zonename=zone.name,
+        clusterid=cluster and cluster.uuid,
+        clustername=cluster and cluster.name,
+        ipaddress=None if row.host_address == "n/a" else row.host_address,
         tags=",".join(tag.tag for tag in tx.all(StoragePoolTag, pool_id=row.id)) or None,
         capacitybytes=row.capacity_bytes,
         disksizetotal=row.capacity_bytes,
@@ -186,7 +197,8 @@ def _set_tags(tx: Transaction, row: StoragePool, tags: tuple[str, ...] | list[st
 
 _FIELDS = (
     "id:string name:string state:string provider:string type:string path:string scope:string hypervisor:string"
-    " managed:boolean zoneid:string zonename:string tags:string capacitybytes:long disksizetotal:long"
+    " managed:boolean zoneid:string zonename:string clusterid:string clustername:string ipaddress:string"
+    " tags:string capacitybytes:long disksizetotal:long"
     " disksizeallocated:long overprovisionfactor:string details:map created:date"
 )
 

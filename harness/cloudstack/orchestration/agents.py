@@ -34,17 +34,16 @@ class Agents:
         self._guard = runtime.lock("command sequence")
         self._last_sequence = 0
 
-    def select(self, pool: DataStore) -> Endpoint:
-        """An agent of any usable host that has the pool connected, as CloudStack in no fixed order."""
+    def select(self, pool: DataStore, other: DataStore | None = None) -> Endpoint:
+        """An agent of any usable host that has the pools connected, as CloudStack in no fixed order."""
+        pools = [pool] if other is None else [pool, other]
+        connected = " AND id IN (SELECT host_id FROM storage_pool_host_ref WHERE pool_id = ?)" * len(pools)
         with self._records.read() as tx:
-            hosts = tx.select(
-                HostRow,
-                f"{USABLE} AND id IN (SELECT host_id FROM storage_pool_host_ref WHERE pool_id = ?) ORDER BY id",
-                (pool.id,),
-            )
+            hosts = tx.select(HostRow, f"{USABLE}{connected} ORDER BY id", tuple(each.id for each in pools))
         if not hosts:
+            names = " and ".join(each.name for each in pools)
             raise InsufficientCapacity(
-                f"no host that is Up and Enabled has storage pool {pool.name} connected; see listHosts and the agents"
+                f"no host that is Up and Enabled has storage pool {names} connected; see listHosts and the agents"
             )
         return self._endpoint(hosts[int(self._runtime.random() * len(hosts))])
 

@@ -8,10 +8,12 @@ from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.agents import ask
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.vm import VmManager
+from harness.cloudstack.primary import default_driver
+from harness.cloudstack.primary.drivers import is_default
 from harness.cloudstack.records.rows import HostRow, StoragePool, StoragePoolHost
 from harness.spi.commands import PingAnswer, PingCommand
 from harness.spi.errors import Error
-from harness.spi.objects import Host
+from harness.spi.objects import DataStore, Host
 
 _log = logging.getLogger("harness.cloudstack.hosts")
 
@@ -54,19 +56,27 @@ class HostManager:
         with self._context.records.read() as tx:
             row = tx.get(HostRow, host_id)
             pool = objects.pool_store(tx, pool_id)
-        connected = self._context.provider.host_listener.host_connected(_host(row), pool)
+        connected = self._listen(_host(row), pool)
         with self._context.records.transaction("pool connected") as tx:
             client = connected.storpool_client_id
-            tx.update(tx.get(HostRow, host_id), parent=None if client is None else str(client))
+            if not is_default(pool):
+                tx.update(tx.get(HostRow, host_id), parent=None if client is None else str(client))
             if tx.find(StoragePoolHost, pool_id=pool_id, host_id=host_id) is None:
                 tx.insert(
                     StoragePoolHost(pool_id=pool_id, host_id=host_id, local_path=tx.get(StoragePool, pool_id).path)
                 )
 
+    def _listen(self, host: Host, pool: DataStore) -> Host:
+        """What the listener of the pool's provider does."""
+        if is_default(pool):
+            default_driver.connect(self._context.agents, host.id, pool)
+            return host
+        return self._context.provider.host_listener.host_connected(host, pool)
+
     def _connect_pools(self, host_id: int) -> None:
         with self._context.records.read() as tx:
             connected = {ref.pool_id for ref in tx.all(StoragePoolHost, host_id=host_id)}
-            pools = tx.all(StoragePool, removed=None, status="Up", storage_provider_name=self._context.provider.name)
+            pools = tx.all(StoragePool, removed=None, status="Up")
         for pool in pools:
             if pool.id in connected:
                 continue

@@ -10,6 +10,7 @@ from harness.cloudstack import settings
 from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.migration import StorageMigrationManager
 from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
@@ -20,6 +21,8 @@ from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import (
     CHANGING,
     DETACHING,
+    LEFT_BEHIND,
+    MIGRATING,
     HaWork,
     Snapshot,
     TemplatePool,
@@ -44,6 +47,7 @@ class Recovery:
     backups: BackupManager
     reverts: RevertManager
     resizes: ResizeManager
+    migrations: StorageMigrationManager
     unfinished: list[tuple[str, Callable[[int], object], int]] = field(default_factory=list)
     """What the server before left and this one could not finish yet; only the background task works on it."""
 
@@ -54,6 +58,7 @@ class Recovery:
             for entry in tx.all(TemplatePool, state=StoreRefState.CREATING):
                 tx.transition(entry, StoreRefEvent.OPERATION_FAILED)
         self.backups.resume()
+        self.context.files.resume()
 
     def resume(self) -> None:
         """Once hosts are connected, and only at the start: nobody else works on what is in transition then.
@@ -86,7 +91,7 @@ class Recovery:
 
     def settle(self) -> None:
         """Now and then: what is left of the start, then stops, attaches and detaches that no host has confirmed,
-        changes of volumes whose outcome is not known, and expunges that failed."""
+        changes and migrations of volumes whose outcome is not known, and expunges that failed."""
         self.unfinished[:] = [work for work in self.unfinished if not _try(*work)]
         with self.context.records.read() as tx:
             waiting = {work.instance_id for work in tx.all(HaWork)}
@@ -101,6 +106,16 @@ class Recovery:
                 Volume, "id IN (SELECT resource_id FROM volume_details WHERE name = ?) ORDER BY id", (CHANGING,)
             )
             expunging = tx.select(Vm, "removed IS NULL AND state = 'Expunging' ORDER BY id")
+            moving = tx.select(
+                Volume,
+                "id IN (SELECT resource_id FROM volume_details WHERE name IN (?, ?)) ORDER BY id",
+                (MIGRATING, LEFT_BEHIND),
+            )
+            moving_vms = tx.select(Vm, "removed IS NULL AND state = 'Migrating' AND host_id IS NULL ORDER BY id")
+        for row in moving:
+            _try(f"migration of volume {row.uuid}", self.migrations.finish, row.id)
+        for vm in moving_vms:
+            _try(f"migration of VM {vm.instance_name}", self.migrations.finish_vm, vm.id)
         for row in rows:
             _try(f"attachment of volume {row.uuid}", self.attachments.settle, row.id)
         for row in reverting:

@@ -90,6 +90,10 @@ class StoragePool(Row, frozen=True, kw_only=True):
     data_center_id: int
     capacity_bytes: int
     created: float
+    host_address: str = "n/a"
+    """The NFS server."""
+    cluster_id: int | None = None
+    """Of a pool that is not zone-wide."""
     removed: float | None = None
 
 

@@ -33,7 +33,10 @@ from harness.cloudstack.records.object_rows import (
     ATTACHING,
     CHANGING,
     DETACHING,
+    LEFT_BEHIND,
+    MIGRATING,
     Nic,
+    PoolFile,
     Snapshot,
     SnapshotStore,
     Template,
@@ -73,6 +76,7 @@ ROWS: tuple[type[Row], ...] = (
     GuestOs,
     HaWork,
     Operation,
+    PoolFile,
 )
 
 DETAIL_TABLES = (
@@ -93,6 +97,8 @@ __all__ = [
     "CHANGING",
     "DETACHING",
     "DETAIL_TABLES",
+    "LEFT_BEHIND",
+    "MIGRATING",
     "ROWS",
     "Account",
     "AsyncJob",
@@ -108,6 +114,7 @@ __all__ = [
     "Nic",
     "Operation",
     "Pod",
+    "PoolFile",
     "ResourceTag",
     "Row",
     "Sequence",

@@ -15,16 +15,20 @@ PART = ".part"
 """Ends the name of a file that is being written; what a crash leaves is overwritten by the next try."""
 BACKUPS = "snapshots"
 """Directory that hosts write backups of snapshots to. It is always there: QEMU's NFS client makes no directories."""
+VOLUMES = "primary"
+"""Directory of a primary storage pool on the export; always there, too."""
 
 
 class Export:
     def __init__(self, directory: Path) -> None:
         self._root = directory.resolve()
         self._backups = self._root / BACKUPS
-        try:
-            self._backups.mkdir(exist_ok=True)
-        except OSError as error:
-            raise _storage_error(self._backups, error) from error
+        self._volumes = self._root / VOLUMES
+        for directory in (self._backups, self._volumes):
+            try:
+                directory.mkdir(exist_ok=True)
+            except OSError as error:
+                raise _storage_error(directory, error) from error
 
     def locate(self, path: str) -> Path:
         """Where the file at `path`, relative to the export, is; raises `InvalidParameter` when it would be outside."""
@@ -75,7 +79,7 @@ class Export:
             self._prune(part.parent)
 
     def _prune(self, directory: Path) -> None:
-        while directory not in (self._root, self._backups) and directory.is_relative_to(self._root):
+        while directory not in (self._root, self._backups, self._volumes) and directory.is_relative_to(self._root):
             try:
                 directory.rmdir()
             except OSError:

@@ -12,6 +12,7 @@ from lab.ssh import SshHost
 
 BLOCK = 4096
 BACKUPS = "snapshots"
+PRIMARY = "primary"
 _READ = (
     "file=$(mktemp) && trap 'rm -f \"$file\"' EXIT && "
     'qemu-img dd -f qcow2 -O raw "bs=$1" "skip=$2" "count=$3" "if=$0" "of=$file" && cat "$file"'
@@ -24,12 +25,19 @@ class SshSecondary:
         """`hosts` are those that a cut keeps from the export."""
         self._directory = secondary.export_directory
         self._ssh = SshHost(secondary.ssh)
+        self._url = secondary.nfs_url
         self._server = urlsplit(secondary.nfs_url).hostname or ""
         self._hosts = tuple(hosts)
 
     def backups(self) -> Sequence[str]:
-        listed = self._ssh.run(["ls", "-1", str(self._directory / BACKUPS)], check=False)
-        return sorted(f"{BACKUPS}/{name}" for name in listed.text.split()) if not listed.returncode else []
+        return self._files(BACKUPS)
+
+    @property
+    def primary_url(self) -> str:
+        return f"{self._url}/{PRIMARY}"
+
+    def volumes(self) -> Sequence[str]:
+        return self._files(PRIMARY)
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         words = [str(self._directory / path), str(BLOCK), str(offset // BLOCK), str((offset + length) // BLOCK)]
@@ -54,3 +62,7 @@ class SshSecondary:
         finally:
             for host in self._hosts:
                 host.run(["sh", "-c", remove])
+
+    def _files(self, directory: str) -> list[str]:
+        listed = self._ssh.run(["ls", "-1", str(self._directory / directory)], check=False)
+        return sorted(f"{directory}/{name}" for name in listed.text.split()) if not listed.returncode else []

@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+from harness.agent.nfs_disk import nfs_source
 from harness.runtime.process import SimulatedEvent, SimulatedRuntime
 from harness.spi.errors import Error, InvalidParameter, NotFound
 from harness.spi.objects import PATH_PREFIX
 from harness.spi.ports import DomainState
-from harness.worlds.memory.image import BOOT_MAGIC
+from harness.worlds.memory.image import BOOT_MAGIC, Image, ImageError, read_image
 from simulator.ports import Blocks
 
 BY_NAME = "/dev/storpool/"
+NFS = "nfs://"
 BOOT_SECONDS = (2.0, 6.0)
 """How long a guest needs until it is up; while it boots it neither lets a disk go nor hears a power button."""
 POWEROFF_SECONDS = (1.0, 4.0)
@@ -48,6 +50,16 @@ class Devices(Blocks, Protocol):
     def release(self, key: int, client: int | None = None) -> None: ...
 
 
+class NfsFiles(Protocol):
+    """Files of NFS pools, by the names that QEMU opens them by."""
+
+    def read(self, name: str) -> bytes:
+        """Raises `NotFound`."""
+        ...
+
+    def write(self, name: str, content: bytes, *, new: bool) -> None: ...
+
+
 class Boot(enum.Enum):
     """How far the guest came."""
 
@@ -69,6 +81,14 @@ class ModelDisk:
     """Bytes that the device had when QEMU opened it; QEMU does not look again by itself."""
     ejecting: bool = False
     """The guest let it go and QEMU has not closed it yet."""
+    format: str = "raw"
+    file_open: bool = False
+    """Of one that is a file on an NFS pool, which has no key: QEMU holds it open."""
+
+    @property
+    def seen(self) -> bool:
+        """Whether the guest has it."""
+        return self.key is not None or self.file_open
 
 
 @dataclass(slots=True)
@@ -111,9 +131,16 @@ class Machine:
     """One host. `runtime` is its hardware's: a process that no test kills by accident."""
 
     def __init__(
-        self, runtime: SimulatedRuntime, name: str, client_id: int, blocks: Devices, files: Mapping[str, str]
+        self,
+        runtime: SimulatedRuntime,
+        name: str,
+        client_id: int,
+        blocks: Devices,
+        files: Mapping[str, str],
+        nfs: NfsFiles | None = None,
     ) -> None:
         self.runtime = runtime
+        self.nfs = nfs
         self.name = name
         self.client_id = client_id
         self.blocks = blocks
@@ -178,7 +205,11 @@ class Machine:
         return domain
 
     def open(self, disk: ModelDisk) -> None:
-        """QEMU opens the disk's device for writing."""
+        """QEMU opens the disk's device, or file, for writing."""
+        if disk.source.startswith(NFS):
+            disk.size = self.image(disk).size
+            disk.file_open = True
+            return
         key = self.key(disk.source)
         if key is None:
             raise Error(f"Cannot access storage file '{disk.source}': No such file or directory")
@@ -188,7 +219,29 @@ class Machine:
         disk.key = key
         disk.size = self.device_size(disk.source) or 0
 
+    def image(self, disk: ModelDisk) -> Image:
+        """What is in the file of a disk on an NFS pool, in the format that the domain says."""
+        try:
+            if self.nfs is None:
+                raise NotFound(f"{disk.source}: No such file or directory")
+            return read_image(self.nfs.read(disk.source), disk.format)
+        except (NotFound, ImageError) as error:
+            raise Error(f"internal error: process exited while connecting to monitor: {error}") from error
+
+    def read_disk(self, disk: ModelDisk, offset: int, length: int) -> bytes:
+        """What a guest reads from a disk that it has."""
+        if disk.key is None:
+            return self.image(disk).read(offset, length)
+        return self.blocks.read(disk.key, offset, length)
+
+    def write_disk(self, disk: ModelDisk, offset: int, data: bytes) -> None:
+        if disk.key is not None:
+            self.blocks.write(disk.key, offset, data)
+        elif self.nfs is not None:
+            self.nfs.write(disk.source, self.image(disk).written(offset, data).qcow2(), new=False)
+
     def close(self, disk: ModelDisk) -> None:
+        disk.file_open = False
         if disk.key is not None:
             self.blocks.release(disk.key, self.client_id)
             disk.key = None
@@ -320,11 +373,11 @@ class Machine:
         domain.xml = None
 
     def _look_for_boot_sector(self, domain: ModelDomain) -> Boot:
-        if not domain.disks or domain.disks[0].key is None:
+        if not domain.disks or not domain.disks[0].seen:
             return Boot.NOTHING
-        key = domain.disks[0].key
-        length = min(len(BOOT_MAGIC), self.blocks.size(key))
-        return Boot.FOUND if self.blocks.read(key, 0, length) == BOOT_MAGIC else Boot.NOTHING
+        first = domain.disks[0]
+        length = min(len(BOOT_MAGIC), first.size)
+        return Boot.FOUND if self.read_disk(first, 0, length) == BOOT_MAGIC else Boot.NOTHING
 
 
 def read_domain(text: str) -> ModelDomain:
@@ -359,16 +412,18 @@ def read_disk(element: ET.Element) -> ModelDisk:
     if target is None or not target.get("dev"):
         raise Error("missing target information for device: <disk> needs <target dev=...>")
     source = element.find("source")
-    if element.get("type") != "block" or source is None or not source.get("dev"):
-        raise InvalidParameter("XML error: the model host only knows <disk type='block'> with <source dev=...>")
+    name = None if source is None else source.get("dev") if element.get("type") == "block" else nfs_source(source)
+    if not name or element.get("type") not in ("block", "network"):
+        raise InvalidParameter("XML error: the model host only knows disks of devices and of files on NFS")
     driver = element.find("driver")
     if driver is None or not driver.get("type"):
         raise InvalidParameter("refused: <driver type=...> is missing, so libvirt would take its default format")
     return ModelDisk(
         element=element,
-        source=source.get("dev", ""),
+        source=name,
         target=target.get("dev", ""),
         serial=element.findtext("serial", "").strip(),
+        format=driver.get("type", ""),
     )
 
 

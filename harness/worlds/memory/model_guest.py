@@ -24,30 +24,30 @@ class ModelGuest:
 
     def disks(self) -> Mapping[str, int]:
         domain = self._up()[1]
-        return {disk.serial: disk.size for disk in domain.disks if disk.key is not None}
+        return {disk.serial: disk.size for disk in domain.disks if disk.seen}
 
     def write(self, serial: str, offset: int, data: bytes) -> None:
-        machine, key = self._disk(serial, offset + len(data))
-        machine.blocks.write(key, offset, data)
+        machine, disk = self._disk(serial, offset + len(data))
+        machine.write_disk(disk, offset, data)
 
     def read(self, serial: str, offset: int, length: int) -> bytes:
-        machine, key = self._disk(serial, offset + length)
-        return machine.blocks.read(key, offset, length)
+        machine, disk = self._disk(serial, offset + length)
+        return machine.read_disk(disk, offset, length)
 
     def poweroff(self) -> None:
         machine, domain = self._up()
         machine.press_power_button(domain)
 
-    def _disk(self, serial: str, end: int) -> tuple[Machine, int]:
-        """Where the disk is stored; `OSError` when `end` is past what the guest sees of it."""
+    def _disk(self, serial: str, end: int) -> tuple[Machine, ModelDisk]:
+        """The disk and its host; `OSError` when `end` is past what the guest sees of it."""
         machine, domain = self._up()
         found: list[ModelDisk] = [disk for disk in domain.disks if disk.serial == serial]
-        if len(found) != 1 or found[0].key is None:
+        if len(found) != 1 or not found[0].seen:
             known = ", ".join(disk.serial for disk in domain.disks)
             raise FileNotFoundError(f"the guest of {domain.name} has no disk with serial {serial}; it has {known}")
         if end > found[0].size:
             raise OSError(f"the guest of {domain.name} sees {found[0].size} bytes on disk {serial}, not {end}")
-        return machine, found[0].key
+        return machine, found[0]
 
     def _up(self) -> tuple[Machine, ModelDomain]:
         """Wait until the guest answers; `TimeoutError` when it does not in time."""

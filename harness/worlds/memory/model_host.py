@@ -33,6 +33,7 @@ COPY_SECONDS = 12.0
 END_POLL_SECONDS = 0.05
 
 _INFO_OPTIONS = {"-f": True, "--output=json": False}
+_CREATE_OPTIONS = {"-f": True, "-q": False}
 _CONVERT_OPTIONS = {"-f": True, "-O": True, "-t": True, "-T": True, "-n": False, "-p": False}
 """Options that are understood, and whether a value follows."""
 
@@ -92,17 +93,20 @@ class ModelHost:
         timeout: float,
         operation: str | None = None,
     ) -> CommandResult:
-        """qemu-img info and convert. Any other program is refused, as is a format that is not given.
+        """qemu-img info, create and convert. Any other program is refused, as is a format that is not given.
 
         A copy takes `COPY_SECONDS` and goes on when the agent dies, as any program does.
         """
         arguments = tuple(argv)
-        if arguments[:2] not in (("qemu-img", "info"), ("qemu-img", "convert")):
+        if arguments[:1] != ("qemu-img",) or arguments[1:2] not in (("info",), ("create",), ("convert",)):
             raise Unavailable(f"the model host {self._machine.name} has no program for {' '.join(arguments[:2])}")
         self._runtime.point("effect-begin", f"{self._machine.name}: {' '.join(arguments[:2])}")
         try:
             if arguments[1] == "info":
                 output = self._info(_parse(arguments[2:], _INFO_OPTIONS))
+            elif arguments[1] == "create":
+                output = b""
+                self._create(_parse(arguments[2:], _CREATE_OPTIONS))
             else:
                 output = b""
                 self._convert(_parse(arguments[2:], _CONVERT_OPTIONS), operation, timeout)
@@ -123,6 +127,15 @@ class ModelHost:
                 "dirty-flag": False,
             }
         )
+
+    def _create(self, call: _Call) -> None:
+        file, size = call.operand(0, 2), int(call.operand(1, 2))
+        if call.need("-f") != "qcow2":
+            raise _Failed(f"the model makes qcow2 files, not {call.need('-f')}")
+        try:
+            self._files.write(file, Image(size, ()).qcow2(), new=True)
+        except Unavailable as error:
+            raise _Failed(str(error)) from error
 
     def _convert(self, call: _Call, operation: str | None, timeout: float) -> None:
         source, destination = call.operand(0, 2), call.operand(1, 2)

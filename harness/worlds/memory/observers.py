@@ -82,13 +82,15 @@ class MemorySecondary:
     def backups(self) -> Sequence[str]:
         return sorted(path for path in self._export.files if path.startswith("snapshots/"))
 
+    @property
+    def primary_url(self) -> str:
+        return f"{self._export.url}/primary"
+
+    def volumes(self) -> Sequence[str]:
+        return sorted(path for path in self._export.files if path.startswith("primary/"))
+
     def read(self, path: str, offset: int, length: int) -> bytes:
-        found = bytearray(length)
-        for start, data in self._image(path).extents:
-            first, last = max(start, offset), min(start + len(data), offset + length)
-            if first < last:
-                found[first - offset : last - offset] = data[first - start : last - start]
-        return bytes(found)
+        return self._image(path).read(offset, length)
 
     def size(self, path: str) -> int:
         return self._image(path).size
@@ -170,7 +172,7 @@ def _shown(disk: ModelDisk) -> DomainDisk:
     driver = disk.element.find("driver")
     attributes = {} if driver is None else driver.attrib
     return DomainDisk(
-        source=disk.source,
+        source=disk.source.removeprefix("nfs://"),
         target=disk.target,
         serial=disk.serial,
         driver_type=attributes.get("type", ""),

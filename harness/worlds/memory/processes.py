@@ -145,7 +145,7 @@ class Processes:
             f"SP_CLUSTER_ID={self.settings.cluster_id}\nSP_API_HTTP_HOST={ENDPOINT.partition(':')[0]}\n"
             f"SP_API_HTTP_PORT=81\nSP_AUTH_TOKEN={STORPOOL_TOKEN}\n[{name}]\nSP_OURID={client_id}\n"
         )
-        return Machine(self.simulation.process(name), name, client_id, self.blocks, {STORPOOL_CONF: conf})
+        return Machine(self.simulation.process(name), name, client_id, self.blocks, {STORPOOL_CONF: conf}, self.export)
 
     def _agent_config(self, host: str) -> AgentConfig:
         return AgentConfig(
