@@ -7,8 +7,10 @@ from harness.cloudstack.api.command import Command, Created, Json, job, listing,
 from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import clean, entity, matching, named, owner, tags_of, time, zone
 from harness.cloudstack.api.parameters import OWNED, Request
+from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.backup import PRIMARY, SECONDARY, on_image_store, on_primary
 from harness.cloudstack.orchestration.revert import check_revertable
+from harness.cloudstack.primary.drivers import is_default
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import ImageStore, Snapshot, SnapshotStore, StoragePool, Vm, Volume
 from harness.cloudstack.services import Services
@@ -24,6 +26,11 @@ def create_snapshot(services: Services, request: Request) -> Created:
             raise ApiError(
                 PARAMETER,
                 f"VolumeId: {volume.uuid} is not in Ready state but {volume.state.value}. Cannot take snapshot.",
+            )
+        if is_default(objects.pool_store(tx, volume.pool_id)):
+            raise ApiError(
+                PARAMETER,
+                f"VolumeId: {volume.uuid} is on a pool whose provider takes no snapshots here; migrate it to StorPool",
             )
         if request.text("locationtype"):
             raise ApiError(PARAMETER, f"VolumeId: {volume.uuid} LocationType is supported only for managed storage")

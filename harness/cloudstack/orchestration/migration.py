@@ -88,7 +88,8 @@ class StorageMigrationManager:
                 if self._in_place(item, destination):
                     self._carry_out(row, move)
                 else:
-                    self._give_up(row, destination)
+                    self._discard(row, destination)
+                    self._not_migrated(row)
             self._remove_source(volume_id)
 
     def finish_vm(self, vm_id: int) -> None:
@@ -131,10 +132,12 @@ class StorageMigrationManager:
                 raise Error(f"the driver answered the migration of volume {row.uuid} with something else")
         except Error as error:
             text = f"Failed to migrate volume {row.name} to storage pool {_name(destination)}; {error}"
-            if isinstance(error, Unknown) and self._in_place(item, destination):
+            if not self._in_place(item, destination):
+                self._discard(row, destination)
+            elif isinstance(error, Unknown):
                 text += "; it is settled when StorPool answers"
-            else:
-                self._give_up(row, destination)
+                raise reworded(error, text) from error
+            self._not_migrated(row)
             raise reworded(error, text) from error
         with self._context.records.transaction("volume migrated") as tx:
             self._written_down(tx, row, made, move)
@@ -160,12 +163,18 @@ class StorageMigrationManager:
             updated=tx.now,
         )
 
-    def _give_up(self, row: Volume, destination: VolumeObject) -> None:
-        """Back where it was. What cannot be removed of the copy now, its driver removes later."""
+    def _discard(self, row: Volume, destination: VolumeObject) -> None:
+        """A copy that was given up; what of it cannot be removed now, its driver removes later.
+
+        Never asked for within a cluster: there is no copy then, and what the driver made for the volume is the volume.
+        """
         try:
             self._context.driver.delete(destination)
         except Error as error:
             _log.warning("the copy of volume %s that was given up is removed later: %s", row.uuid, error)
+
+    def _not_migrated(self, row: Volume) -> None:
+        """Back where it was."""
         with self._context.records.transaction("volume not migrated") as tx:
             tx.set_detail("volume_details", row.id, MIGRATING, None)
             if row.state is VolumeState.MIGRATING:
