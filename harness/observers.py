@@ -136,7 +136,7 @@ class Secondary(Protocol):
         """Of the export's directory `primary`, for a primary storage pool beside the StorPool pools."""
         ...
 
-    def volumes(self) -> Sequence[str]:
+    def volume_files(self) -> Sequence[str]:
         """Files under that directory, relative to the export, sorted."""
         ...
 

@@ -82,7 +82,7 @@ def one_object(world: World, volume: Json) -> None:
             assert len(named) == 1, named
         else:
             assert named == [], named
-            assert world.secondary.volumes().count(file_of(volume)) == 1, world.secondary.volumes()
+            assert world.secondary.volume_files().count(file_of(volume)) == 1, world.secondary.volume_files()
         temporary = [s for s in world.storpool.snapshots() if (s.get("tags") or {}).get("cs") == "temporary"]
         assert [s for s in temporary if not s.get("deleted")] == [], temporary
 

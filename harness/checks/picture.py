@@ -109,7 +109,7 @@ def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
         snapshots=_by_id(snapshots, ignored),
         attachments=tuple(a for a in world.storpool.attachments() if object_id(a) not in ignored),
         hosts=tuple(_host(world, index, ignored | aliases) for index in range(len(world.hosts))),
-        volume_files=tuple(world.secondary.volumes()),
+        volume_files=tuple(world.secondary.volume_files()),
     )
 
 

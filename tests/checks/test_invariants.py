@@ -60,9 +60,14 @@ class FakeHost:
 @dataclass
 class FakeSecondary:
     files: list[str]
+    primary: list[str] = field(default_factory=list)
+    primary_url: str = "nfs://s/export/primary"
 
     def backups(self) -> list[str]:
         return self.files
+
+    def volume_files(self) -> list[str]:
+        return self.primary
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         raise NotImplementedError
@@ -87,6 +92,7 @@ class FakeWorld:
     machines: list[FakeHost]
     real: bool = False
     backup_files: list[str] = field(default_factory=list)
+    volume_files: list[str] = field(default_factory=list)
 
     @property
     def cloud(self) -> Cloud:
@@ -98,7 +104,7 @@ class FakeWorld:
 
     @property
     def secondary(self) -> Secondary:
-        return FakeSecondary(self.backup_files)
+        return FakeSecondary(self.backup_files, self.volume_files)
 
     @property
     def hosts(self) -> Sequence[Host]:

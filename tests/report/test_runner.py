@@ -36,6 +36,11 @@ class TinyWorld:
     def storpool(self) -> StorPool:
         return self
 
+    primary_url: str = "nfs://s/export/primary"
+
+    def volume_files(self) -> Sequence[str]:
+        return ()
+
     @property
     def secondary(self) -> Secondary:
         return self

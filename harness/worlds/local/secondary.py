@@ -36,7 +36,7 @@ class SshSecondary:
     def primary_url(self) -> str:
         return f"{self._url}/{PRIMARY}"
 
-    def volumes(self) -> Sequence[str]:
+    def volume_files(self) -> Sequence[str]:
         return self._files(PRIMARY)
 
     def read(self, path: str, offset: int, length: int) -> bytes:

@@ -86,7 +86,7 @@ class MemorySecondary:
     def primary_url(self) -> str:
         return f"{self._export.url}/primary"
 
-    def volumes(self) -> Sequence[str]:
+    def volume_files(self) -> Sequence[str]:
         return sorted(path for path in self._export.files if path.startswith("primary/"))
 
     def read(self, path: str, offset: int, length: int) -> bytes:
