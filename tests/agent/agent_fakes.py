@@ -15,7 +15,7 @@ from harness.agent.agent import Agent
 from harness.agent.config import AgentConfig
 from harness.agent.operations import Record
 from harness.spi.errors import Conflict, NotFound
-from harness.spi.objects import DataStore, Disk, Nic, StoreRole, VirtualMachine, VolumeType, device_path
+from harness.spi.objects import DataStore, Disk, Nic, VirtualMachine, VolumeType, device_path
 from harness.spi.ports import CommandResult, DomainState
 from harness.spi.runtime import Event, Task
 from harness.storpool import AnswerLost, NotSent, Reply, Request, RetryPolicy, StorPoolClient
@@ -436,7 +436,7 @@ class FakeSecondary:
 
     @contextmanager
     def file(self, store: DataStore, path: str) -> Iterator[str]:
-        assert store.role is StoreRole.IMAGE
+        assert store.url.startswith("nfs:")
         with self._rig.step("mount"):
             self._rig.mounts += 1
         try:

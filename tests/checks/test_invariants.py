@@ -383,7 +383,35 @@ def lost_backup(c: FakeWorld) -> None:
     c.records["snapshot"] = [{"id": "s-1", "state": "BackedUp", "datastoretype": "Image"}]
 
 
-STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, CHECKS = (
+def on_nfs(c: FakeWorld) -> None:
+    """The VM's DATA disk is a file."""
+    c.records["volume"][1] |= {"path": "file-2", "storageid": "nfs"}
+    c.sp_volumes = [v for v in c.sp_volumes if v["globalId"] != "a.b.2"]
+    c.sp_attachments = c.sp_attachments[:1]
+    host = c.machines[0]
+    del host.sizes["a.b.2"]
+    source = "nfs://s/export/primary/file-2"
+    host.disks["i-2-1-VM"][1] = DomainDisk(source, "vdb", DATA.replace("-", "")[:20], "qcow2", "unmap", "none")
+    c.volume_files = ["primary/file-2"]
+
+
+def leaked_file(c: FakeWorld) -> None:
+    on_nfs(c)
+    c.volume_files.append("primary/file-3")
+
+
+def lost_file(c: FakeWorld) -> None:
+    on_nfs(c)
+    c.volume_files.clear()
+
+
+def file_read_as_raw(c: FakeWorld) -> None:
+    on_nfs(c)
+    wrong = c.machines[0].disks["i-2-1-VM"]
+    wrong[1] = replace(wrong[1], driver_type="raw")
+
+
+STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, FILES, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, CHECKS = (
     i.name for i in INVARIANTS
 )
 
@@ -407,6 +435,10 @@ STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS
         (half_written_backup, {BACKUPS}),
         (backup_of_two_tries, {BACKUPS}),
         (lost_backup, {BACKUPS}),
+        (on_nfs, set()),
+        (leaked_file, {FILES}),
+        (lost_file, {FILES}),
+        (file_read_as_raw, {DISKS}),
         (seeded_twice, {ONCE}),
         (leaked_attachment, {ATTACHED}),
         (missing_attachment, {ATTACHED}),
