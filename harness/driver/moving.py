@@ -54,6 +54,8 @@ class VolumeMoving:
         one, other = source.store, destination.store
         if one is None or other is None or StoreRole.IMAGE in (one.role, other.role):
             return False
+        if source.uuid != destination.uuid or one.id == other.id:
+            return False
         if is_ours(one) and is_ours(other):
             return self._pools.same_cluster(one.id, other.id)
         return is_ours(one) or is_ours(other)

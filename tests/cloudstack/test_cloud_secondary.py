@@ -119,9 +119,9 @@ def download(role: SecondaryRole, url: str, path: str | None = PATH, checksum: s
 
 
 def files(export: Path) -> list[str]:
-    """Beside the directory for backups, which is always there."""
+    """Beside the directories for backups and volumes, which are always there."""
     found = (str(file.relative_to(export)) for file in export.rglob("*"))
-    return sorted(name for name in found if name != "snapshots")
+    return sorted(name for name in found if name not in ("snapshots", "primary"))
 
 
 def test_an_image_is_fetched_checked_and_put_in_place_whole(role: SecondaryRole, export: Path, web: Web) -> None:
