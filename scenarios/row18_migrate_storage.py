@@ -308,6 +308,30 @@ def nfs_away(world: World) -> None:
     reads(world, vm, migrate(world, away, other_pool(world).id), "word")
 
 
+@scenario(18, "wait", "a copy may take as long as one setting says; one that is cut off leaves nothing (issue 12733)")
+def wait(world: World) -> None:
+    vm, volume = written_volume(world, "word")
+    volume = copied_in_time(world, volume, str(nfs_pool(world)["id"]), "copy.volume.wait")
+    volume = copied_in_time(world, volume, other_pool(world).id, "primary.storage.download.wait")
+    reads(world, vm, volume, "word")
+
+
+def copied_in_time(world: World, volume: Json, pool_id: str, name: str) -> Json:
+    """Migrate the volume, first with too short a time, then with a longer one than the default."""
+    if not world.real:
+        # Where time is real such a copy may be over in no time.
+        with setting(world, name, "6", "10800"):
+            error = fails(lambda: migrate(world, volume, pool_id))
+        with world.check(f"{name} cuts it off: a clear error, the volume where it was"):
+            assert "was killed" in error.text, error.text
+            assert reread_volume(world, volume) == volume
+            one_object(world, volume)
+    with setting(world, name, "100000", "10800"):
+        moved = migrate(world, volume, pool_id)
+    one_object(world, moved)
+    return moved
+
+
 @scenario(18, "pool", "an NFS pool beside the StorPool pools: made, shown, refused twice, and deleted when it is empty")
 def pool(world: World) -> None:
     made = nfs_pool(world)

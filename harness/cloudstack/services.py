@@ -61,7 +61,7 @@ def assemble(config: CloudConfig, context: Context) -> Services:
     reverts = RevertManager(context)
     snapshots = SnapshotManager(context, backups)
     resizes = ResizeManager(context)
-    migrations = StorageMigrationManager(context)
+    migrations = StorageMigrationManager(context, volumes)
     return Services(
         config=config,
         context=context,

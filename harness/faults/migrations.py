@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from harness.faults.disks import MARK
 from harness.faults.operation import Operation, Subject, running
 from harness.observers import Json, World
+from harness.worlds.memory.world import MemoryWorld
 from scenarios import looks, migration, steps
+from simulator.ports import BlocksError
 
 WAITS = ("copy.volume.wait", "primary.storage.download.wait")
 WAIT_SECONDS = "1800"
 """Shorter than CloudStack's three hours: what a late copy of a request makes is looked for when that is over."""
+
+AFTER = b"written after the migration".ljust(4096, b".")
+PLACE = 8192
+"""Where the volume is written to after the migration."""
 
 
 def _detached(world: World) -> Subject:
@@ -58,6 +66,26 @@ def _to_nfs(world: World, subject: Subject) -> None:
 
 def _to_other_pool(world: World, subject: Subject) -> None:
     migration.migrate(world, subject.volume, migration.other_pool(world).id)
+
+
+def _from_nfs(world: World, subject: Subject) -> None:
+    """And write to the volume at once, as its next user would: that must survive every request that comes late."""
+    volume = migration.migrate(world, subject.volume, migration.other_pool(world).id)
+    assert isinstance(world, MemoryWorld), "only there can a volume be written to that is attached nowhere"
+    key = world.processes.storpool().object_keys()[looks.global_id(volume)]
+    with suppress(BlocksError):
+        # StorPool may be full for a while; a guest would wait.
+        world.processes.blocks.write(key, PLACE, AFTER)
+        subject.name = "written"
+
+
+def _came_from_nfs(world: World, subject: Subject) -> None:
+    volume = _settled(world, subject, migration.other_pool(world).id)
+    _holds_mark(world, subject, volume)
+    if subject.name:
+        assert isinstance(world, MemoryWorld)
+        seen = world.stored(looks.global_id(volume), PLACE, len(AFTER))
+        assert seen == AFTER, f"what was written after the migration is lost: {seen[:32]!r}"
 
 
 def _live(world: World, subject: Subject) -> None:
@@ -128,9 +156,7 @@ def _vm_boots(world: World, subject: Subject, pool_ids: set[str]) -> None:
 
 MIGRATIONS: tuple[Operation, ...] = (
     Operation("18.to-nfs", "migrate a volume from StorPool to NFS", _detached, _to_nfs, _is_on_nfs, _is_on_first_pool),
-    Operation(
-        "18.from-nfs", "migrate a volume from NFS to StorPool", _on_nfs, _to_other_pool, _is_on_other_pool, _is_on_nfs
-    ),
+    Operation("18.from-nfs", "migrate a volume from NFS to StorPool", _on_nfs, _from_nfs, _came_from_nfs, _is_on_nfs),
     Operation(
         "18.offline",
         "migrate a detached volume between StorPool pools",

@@ -62,6 +62,13 @@ def test_within_a_cluster_the_volume_itself_goes(rig: Rig) -> None:
     assert (rig.snapshots(), rig.unfinished()) == ([], [])
 
 
+def test_a_move_that_is_asked_for_twice_is_one(rig: Rig) -> None:
+    source = made(rig)
+    assert rig.driver.copy(source, to(OTHER, source)) == rig.driver.copy(source, to(OTHER, source))
+    assert [v.template_name for v in rig.look.volumes_list()] == ["ssd"]
+    assert rig.unfinished() == []
+
+
 def test_a_pool_of_another_cluster_is_refused(rig: Rig) -> None:
     source = made(rig)
     rig.records.details[OTHER.id]["SP_AUTH_TOKEN"] = "another"

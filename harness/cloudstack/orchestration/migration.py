@@ -17,6 +17,7 @@ from harness.cloudstack.orchestration.confirmation import confirm_stopped
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.orchestration.migration_checks import check_migratable, check_room
+from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import LEFT_BEHIND, MIGRATING, DiskOffering, StoragePool, Vm, Volume
 from harness.spi.errors import Conflict, Error, InvalidParameter, Unknown
@@ -51,8 +52,9 @@ class StorageMigrationManager:
     copy that a server left when it died is given up, as CloudStack does.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, volumes: VolumeManager) -> None:
         self._context = context
+        self._volumes = volumes
 
     def migrate(self, volume_id: int, move: Move) -> None:
         with self._held(volume_id, LOCK_TIMEOUT):
@@ -77,8 +79,13 @@ class StorageMigrationManager:
                 self._vm_stopped(vm_id)
 
     def finish(self, volume_id: int) -> None:
-        """Settle what nobody works on any more. `Conflict` when something is under way on the VM or volume."""
-        with self._held(volume_id, 0.0):
+        """Settle what nobody works on any more; nothing while something is under way on the VM or volume."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._held(volume_id, 0.0))
+            except Conflict as busy:
+                _log.debug("migration of volume %s: %s", volume_id, busy)
+                return
             with self._context.records.read() as tx:
                 row = tx.get(Volume, volume_id)
                 text = tx.details("volume_details", volume_id).get(MIGRATING)
@@ -93,8 +100,13 @@ class StorageMigrationManager:
             self._remove_source(volume_id)
 
     def finish_vm(self, vm_id: int) -> None:
-        """A VM that a server left Migrating to other storage."""
-        with self._context.vm_locks.hold(str(vm_id), 0.0):
+        """A VM that a server left Migrating to other storage; nothing while something is under way on it."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._context.vm_locks.hold(str(vm_id), 0.0))
+            except Conflict as busy:
+                _log.debug("migration of VM %s: %s", vm_id, busy)
+                return
             self._vm_stopped(vm_id)
 
     def _vm_stopped(self, vm_id: int) -> None:
@@ -126,6 +138,8 @@ class StorageMigrationManager:
 
     def _carry_out(self, row: Volume, move: Move) -> None:
         item, destination = self._sides(row, move)
+        with self._context.records.read() as tx:
+            policy = objects.policy_of(tx, row)
         try:
             made = self._context.driver.copy(item, destination)
             if not isinstance(made, VolumeObject) or made.path is None:
@@ -140,9 +154,13 @@ class StorageMigrationManager:
             self._not_migrated(row)
             raise reworded(error, text) from error
         with self._context.records.transaction("volume migrated") as tx:
-            self._written_down(tx, row, made, move)
+            row = self._written_down(tx, row, made, move)
+            changed = objects.policy_of(tx, row) != policy
+        if changed:
+            # Whoever changed it since told the volume that was.
+            self._volumes.tell_policy(row)
 
-    def _written_down(self, tx: Transaction, row: Volume, made: VolumeObject, move: Move) -> None:
+    def _written_down(self, tx: Transaction, row: Volume, made: VolumeObject, move: Move) -> Volume:
         """From here on the volume is what was made, and what it was before is to be deleted."""
         if made.path != row.path and row.path is not None and row.pool_id is not None:
             left = LeftBehind(pool_id=row.pool_id, path=row.path, format=row.format)
@@ -150,7 +168,7 @@ class StorageMigrationManager:
         tx.set_detail("volume_details", row.id, MIGRATING, None)
         offering = tx.get(DiskOffering, move.disk_offering_id or row.disk_offering_id)
         new = move.disk_offering_id is not None
-        tx.transition(
+        return tx.transition(
             row,
             VolumeEvent.OPERATION_SUCCEEDED,
             path=made.path,

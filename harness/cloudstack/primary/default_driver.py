@@ -15,7 +15,8 @@ from harness.spi.objects import DataObject, DataStore, SnapshotObject, VolumeObj
 
 PROVIDER = "DefaultPrimary"
 CREATE_WAIT = 120.0
-POOL_WAIT = 120.0
+POOL_WAIT = 30.0
+"""Short, because hosts are connected one after the other."""
 
 
 class DefaultPrimaryDriver:
