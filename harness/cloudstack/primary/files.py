@@ -62,7 +62,7 @@ class PoolFiles:
             rows = [
                 tx.update(row, doomed=True)
                 for row in tx.all(PoolFile, pool_id=volume.store.id, volume_id=volume.id)
-                if not _named(tx, row)
+                if not row.gone and not _named(tx, row)
             ]
         for row in rows:
             self._try(row)
