@@ -8,6 +8,7 @@ import pytest
 from cloud_rig import CloudError, Rig
 
 from harness.cloudstack.primary.files import directory_on_export
+from harness.cloudstack.records import RecordsOfDriver
 from harness.cloudstack.records.rows import PoolFile, StoragePool, Vm, Volume
 from harness.runtime.threads import ThreadRuntime
 from harness.spi.errors import Conflict, InvalidParameter, Unavailable, Unknown
@@ -152,3 +153,11 @@ def test_a_pool_on_nfs_is_connected_on_every_host_by_its_own_listener(rig: Rig, 
     assert calls["ModifyStoragePoolCommand"] == 2
     (row,) = [row for row in rig.rows(StoragePool) if row.name == "nfs"]
     assert (row.pool_type, row.host_address, row.path) == ("NetworkFilesystem", "secondary", "/export/primary")
+
+
+def test_the_plugin_is_not_told_of_files_as_if_they_were_its_volumes(rig: Rig, volume: str) -> None:
+    assert migrate(rig, volume, "nfs") == ""
+    records = RecordsOfDriver(rig.records)
+    assert volume not in {found.uuid for found in records.inventory().volumes}
+    found = records.volume(volume)
+    assert found is not None and found.path is None and found.steady
