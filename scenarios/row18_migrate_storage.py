@@ -5,23 +5,6 @@ from __future__ import annotations
 from harness.observers import Json, World
 from scenarios import looks
 from scenarios.looks import fails, fully_attached, guest_sees, has_tags, refused, reread, reread_volume, serial
-from scenarios.migration import (
-    NFS_POOL,
-    NFS_TAG,
-    anywhere,
-    file_holds,
-    file_of,
-    is_on,
-    make_nfs_pool,
-    migrate,
-    migrations_under_way,
-    nfs_pool,
-    nothing_on_storpool,
-    one_object,
-    other_pool,
-    same_on_storpool,
-    written_volume,
-)
 from scenarios.registry import scenario
 from scenarios.snapshots import (
     BACKUP,
@@ -55,6 +38,23 @@ from scenarios.steps import (
     stop,
     tag_vm,
     volume_by_id,
+)
+from scenarios.storage_migration import (
+    NFS_POOL,
+    NFS_TAG,
+    anywhere,
+    file_holds,
+    file_of,
+    is_on,
+    make_nfs_pool,
+    migrate,
+    migrations_under_way,
+    nfs_pool,
+    nothing_on_storpool,
+    one_object,
+    other_pool,
+    same_on_storpool,
+    written_volume,
 )
 
 
@@ -285,6 +285,7 @@ def meanwhile(world: World) -> None:
     with world.check("the file has the volume's bytes"):
         file_holds(world, volume, "word")
     vm = start(world, reread(world, vm))
+    guest_sees(world, vm, volume)
     guest_reads(world, vm, volume, "word")
 
 

@@ -10,11 +10,11 @@ from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.hosts import HostManager
-from harness.cloudstack.orchestration.migration import StorageMigrationManager
 from harness.cloudstack.orchestration.recovery import Recovery
 from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
+from harness.cloudstack.orchestration.storage_migration import StorageMigrationManager
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.orchestration.volume import VolumeManager
@@ -36,7 +36,7 @@ class Services:
     backups: BackupManager
     reverts: RevertManager
     resizes: ResizeManager
-    migrations: StorageMigrationManager
+    storage_migrations: StorageMigrationManager
     hosts: HostManager
     recovery: Recovery
     pool_locks: KeyedLocks
@@ -61,7 +61,7 @@ def assemble(config: CloudConfig, context: Context) -> Services:
     reverts = RevertManager(context)
     snapshots = SnapshotManager(context, backups)
     resizes = ResizeManager(context)
-    migrations = StorageMigrationManager(context, volumes)
+    storage_migrations = StorageMigrationManager(context, volumes)
     return Services(
         config=config,
         context=context,
@@ -74,10 +74,10 @@ def assemble(config: CloudConfig, context: Context) -> Services:
         backups=backups,
         reverts=reverts,
         resizes=resizes,
-        migrations=migrations,
+        storage_migrations=storage_migrations,
         hosts=HostManager(context, vms, config.ping_interval * config.ping_timeout),
         recovery=Recovery(
-            context, volumes, attachments, vms, templates, snapshots, backups, reverts, resizes, migrations
+            context, volumes, attachments, vms, templates, snapshots, backups, reverts, resizes, storage_migrations
         ),
         pool_locks=KeyedLocks(runtime, "pool"),
     )

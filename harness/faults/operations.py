@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from harness.faults.deploys import DEPLOYS
 from harness.faults.disks import DISKS
-from harness.faults.migrations import MIGRATIONS
 from harness.faults.offerings import OFFERINGS
 from harness.faults.operation import Operation
 from harness.faults.snapshots import SNAPSHOTS
+from harness.faults.storage_migrations import STORAGE_MIGRATIONS
 
-OPERATIONS: tuple[Operation, ...] = (*DEPLOYS, *DISKS, *SNAPSHOTS, *OFFERINGS, *MIGRATIONS)
+OPERATIONS: tuple[Operation, ...] = (*DEPLOYS, *DISKS, *SNAPSHOTS, *OFFERINGS, *STORAGE_MIGRATIONS)
 BY_ID = {operation.id: operation for operation in OPERATIONS}

@@ -8,15 +8,15 @@ from harness.cloudstack.api.lookup import entity, optional, owner
 from harness.cloudstack.api.parameters import Request
 from harness.cloudstack.api.vm_view import FIELDS, virtual_machine
 from harness.cloudstack.api.volumes import VOLUME_FIELDS, volume
-from harness.cloudstack.orchestration.migration import Move, check_vm
-from harness.cloudstack.orchestration.migration_checks import check_migratable
+from harness.cloudstack.orchestration.storage_migration import Move, check_vm
+from harness.cloudstack.orchestration.storage_migration_checks import check_migratable
 from harness.cloudstack.records.rows import DiskOffering, StoragePool, Vm, Volume
 from harness.cloudstack.services import Services
 
 
 def migrate_volume(services: Services, request: Request) -> Json:
     volume_id, move = check_volume(services, request)
-    services.migrations.migrate(volume_id, move)
+    services.storage_migrations.migrate(volume_id, move)
     with services.records.read() as tx:
         return volume(tx, tx.get(Volume, volume_id), owner(tx))
 
@@ -34,7 +34,7 @@ def check_volume(services: Services, request: Request) -> tuple[int, Move]:
 def migrate_vm_storage(services: Services, request: Request) -> Json:
     """Of a stopped VM, every volume."""
     vm_id, pool_id = check_vm_storage(services, request)
-    services.migrations.migrate_vm(vm_id, pool_id)
+    services.storage_migrations.migrate_vm(vm_id, pool_id)
     with services.records.read() as tx:
         return virtual_machine(tx, tx.get(Vm, vm_id), owner(tx))
 

@@ -10,10 +10,10 @@ from harness.cloudstack import settings
 from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
-from harness.cloudstack.orchestration.migration import StorageMigrationManager
 from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
+from harness.cloudstack.orchestration.storage_migration import StorageMigrationManager
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.orchestration.volume import VolumeManager
@@ -47,7 +47,7 @@ class Recovery:
     backups: BackupManager
     reverts: RevertManager
     resizes: ResizeManager
-    migrations: StorageMigrationManager
+    storage_migrations: StorageMigrationManager
     unfinished: list[tuple[str, Callable[[int], object], int]] = field(default_factory=list)
     """What the server before left and this one could not finish yet; only the background task works on it."""
 
@@ -113,9 +113,9 @@ class Recovery:
             )
             moving_vms = tx.select(Vm, "removed IS NULL AND state = 'Migrating' AND host_id IS NULL ORDER BY id")
         for row in moving:
-            _try(f"migration of volume {row.uuid}", self.migrations.finish, row.id)
+            _try(f"migration of volume {row.uuid}", self.storage_migrations.finish, row.id)
         for vm in moving_vms:
-            _try(f"migration of VM {vm.instance_name}", self.migrations.finish_vm, vm.id)
+            _try(f"migration of VM {vm.instance_name}", self.storage_migrations.finish_vm, vm.id)
         for row in rows:
             _try(f"attachment of volume {row.uuid}", self.attachments.settle, row.id)
         for row in reverting:

@@ -118,9 +118,9 @@ DETACHING = "detach.intent"
 CHANGING = "change.intent"
 """Volume detail while its size or offering is being changed: `harness.cloudstack.orchestration.resize.Change`."""
 MIGRATING = "migrate.intent"
-"""Volume detail while it is given another pool: `harness.cloudstack.orchestration.migration.Move`."""
+"""Volume detail while it is given another pool: `harness.cloudstack.orchestration.storage_migration.Move`."""
 LEFT_BEHIND = "migrate.source"
-"""Volume detail while what it was before a migration is still to be deleted: `...migration.LeftBehind`."""
+"""Volume detail while what it was before a migration is still to be deleted: `...storage_migration.LeftBehind`."""
 
 
 class Volume(Row, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.confirmation import confirm_stopped
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
-from harness.cloudstack.orchestration.migration_checks import check_migratable, check_room
+from harness.cloudstack.orchestration.storage_migration_checks import check_migratable, check_room
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import LEFT_BEHIND, MIGRATING, DiskOffering, StoragePool, Vm, Volume
@@ -24,7 +24,7 @@ from harness.spi.errors import Conflict, Error, InvalidParameter, Unknown
 from harness.spi.objects import ImageFormat, VolumeObject
 from harness.spi.states import VmEvent, VmState, VolumeEvent, VolumeState
 
-_log = logging.getLogger("harness.cloudstack.migration")
+_log = logging.getLogger("harness.cloudstack.storage_migration")
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,8 @@ from harness.faults.disks import MARK
 from harness.faults.operation import Operation, Subject, running
 from harness.observers import Json, World
 from harness.worlds.memory.world import MemoryWorld
-from scenarios import looks, migration, steps
+from scenarios import looks, steps
+from scenarios import storage_migration as migration
 from simulator.ports import BlocksError
 
 WAITS = ("copy.volume.wait", "primary.storage.download.wait")
@@ -154,7 +155,7 @@ def _vm_boots(world: World, subject: Subject, pool_ids: set[str]) -> None:
     steps.stop(world, vm)
 
 
-MIGRATIONS: tuple[Operation, ...] = (
+STORAGE_MIGRATIONS: tuple[Operation, ...] = (
     Operation("18.to-nfs", "migrate a volume from StorPool to NFS", _detached, _to_nfs, _is_on_nfs, _is_on_first_pool),
     Operation("18.from-nfs", "migrate a volume from NFS to StorPool", _on_nfs, _from_nfs, _came_from_nfs, _is_on_nfs),
     Operation(
