@@ -59,6 +59,18 @@ class StorPool(Protocol):
         """Delete the snapshot behind the cloud's back."""
         ...
 
+    def update_volume(self, name: str, **changes: object) -> None:
+        """VolumeUpdate behind the cloud's back; the keys are StorPool's."""
+        ...
+
+    def kept(self, bucket: str, key: str) -> str:
+        """From StorPool's key-value store; empty when there is no such bucket or key."""
+        ...
+
+    def keep(self, bucket: str, key: str, value: str) -> None:
+        """Into StorPool's key-value store; a missing bucket is made, an empty value deletes the key."""
+        ...
+
     def calls(self) -> Mapping[str, int]:
         """Requests the StorPool API has served so far, by call name; empty when the cluster does not tell."""
         ...
@@ -74,6 +86,8 @@ class DomainDisk:
     driver_type: str
     discard: str | None
     cache: str | None
+    encryption: str | None = None
+    """`luks`, of one that QEMU decrypts."""
 
 
 class Host(Protocol):
@@ -89,6 +103,11 @@ class Host(Protocol):
         """The host's StorPool client id (SP_OURID)."""
         ...
 
+    @property
+    def cluster_id(self) -> str:
+        """The host's StorPool cluster (SP_CLUSTER_ID) in a world with several; else empty."""
+        ...
+
     def devices(self) -> Sequence[str]:
         """Global ids under /dev/storpool-byid, sorted."""
         ...
@@ -98,6 +117,25 @@ class Host(Protocol):
         ...
 
     def read_device(self, path: str, offset: int, length: int) -> bytes: ...
+
+    def reads_a_second(self, path: str, seconds: int) -> float:
+        """4 KiB reads a second that fio gets from the device in so many seconds. Of real hosts only."""
+
+    def unlocks(self, path: str, passphrase: bytes) -> bool:
+        """Whether the device has a LUKS header that this passphrase opens."""
+        ...
+
+    def secrets(self) -> Sequence[str]:
+        """Devices whose passphrases this host's libvirt knows, sorted."""
+        ...
+
+    def traces(self, text: bytes) -> Sequence[str]:
+        """Where on this host the text stands: StorPool devices, files of libvirt and the agent, command lines."""
+        ...
+
+    def without_encryption(self) -> AbstractContextManager[None]:
+        """While inside, this host has no cryptsetup."""
+        ...
 
     def domains(self) -> Mapping[str, str]:
         """State of every libvirt domain of this host by name, in virsh's words."""
@@ -170,6 +208,11 @@ class Guest(Protocol):
 
     def read(self, serial: str, offset: int, length: int) -> bytes: ...
 
+    def counting(self, serials: Sequence[str], offset: int) -> AbstractContextManager[None]:
+        """While inside, the guest counts, at this place of these disks: 4096 bytes with the number, to one disk after
+        the other, each flushed before the next is written."""
+        ...
+
     def poweroff(self) -> None:
         """The guest shuts itself down; returns when it was asked."""
         ...
@@ -183,6 +226,17 @@ class Pool:
     name: str
     tag: str
     storpool_template: str
+
+
+@dataclass(frozen=True, slots=True)
+class OtherZone:
+    """A second zone, with pools, hosts and a StorPool location of its own."""
+
+    zone_id: str
+    pools: tuple[Pool, ...]
+    """With the tags of the first zone's."""
+    location: str
+    """What StorPool calls where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +255,9 @@ class Environment:
     service_offering_id: str
     """A small compute offering whose ROOT disks go to the first pool."""
     os_type_id: str
+    location: str = ""
+    """What StorPool calls where the zone is, in a world with several StorPool clusters."""
+    other_zone: OtherZone | None = None
 
 
 class World(Protocol):
@@ -210,7 +267,14 @@ class World(Protocol):
     def cloud(self) -> Cloud: ...
 
     @property
-    def storpool(self) -> StorPool: ...
+    def storpool(self) -> StorPool:
+        """All StorPool clusters of the world as one; what several have is found in the first of them."""
+        ...
+
+    @property
+    def storpools(self) -> Sequence[StorPool]:
+        """Each StorPool cluster by itself; one, but in the worlds of cases that ask for more."""
+        ...
 
     @property
     def secondary(self) -> Secondary: ...

@@ -123,6 +123,10 @@ class RecordingHost:
     def client_id(self) -> int:
         return self._inner.client_id
 
+    @property
+    def cluster_id(self) -> str:
+        return self._inner.cluster_id
+
     def devices(self) -> Sequence[str]:
         seen = self._inner.devices()
         self._note(f"/dev/storpool-byid: {' '.join(seen) or 'empty'}")
@@ -137,6 +141,28 @@ class RecordingHost:
         self._note(f"read {length} bytes of {path} at {offset}")
         return self._inner.read_device(path, offset, length)
 
+    def unlocks(self, path: str, passphrase: bytes) -> bool:
+        seen = self._inner.unlocks(path, passphrase)
+        self._note(f"a passphrase {'opens' if seen else 'does not open'} {path}")
+        return seen
+
+    def secrets(self) -> Sequence[str]:
+        seen = self._inner.secrets()
+        self._note(f"libvirt knows passphrases of {', '.join(seen) or 'nothing'}")
+        return seen
+
+    def traces(self, text: bytes) -> Sequence[str]:
+        seen = self._inner.traces(text)
+        self._note(f"{len(text)} bytes that are looked for stand in {', '.join(seen) or 'no place'}")
+        return seen
+
+    @contextmanager
+    def without_encryption(self) -> Iterator[None]:
+        with self._inner.without_encryption():
+            self._note("it has no cryptsetup")
+            yield
+        self._note("it has cryptsetup again")
+
     def domains(self) -> Mapping[str, str]:
         seen = self._inner.domains()
         self._note(f"domains: {', '.join(f'{name} {state}' for name, state in seen.items()) or 'none'}")
@@ -149,6 +175,11 @@ class RecordingHost:
 
     def domain_xml(self, name: str) -> str:
         return self._inner.domain_xml(name)
+
+    def reads_a_second(self, path: str, seconds: int) -> float:
+        rate = self._inner.reads_a_second(path, seconds)
+        self._note(f"fio reads {path} {rate:.0f} times a second")
+        return rate
 
     def kill_qemu(self, name: str) -> None:
         self._note(f"kill -9 the QEMU of {name}")
@@ -195,6 +226,13 @@ class RecordingGuest:
         self._recorder.timeline(self._source, f"reads {length} bytes of disk {serial} at {offset}")
         return self._inner.read(serial, offset, length)
 
+    @contextmanager
+    def counting(self, serials: Sequence[str], offset: int) -> Iterator[None]:
+        self._recorder.timeline(self._source, f"counts at {offset} of the disks {', '.join(serials)}")
+        with self._inner.counting(serials, offset):
+            yield
+        self._recorder.timeline(self._source, "counts no more")
+
     def poweroff(self) -> None:
         self._recorder.timeline(self._source, "shuts itself down")
         self._inner.poweroff()
@@ -216,6 +254,10 @@ class RecordingWorld:
     @property
     def storpool(self) -> StorPool:
         return self._inner.storpool
+
+    @property
+    def storpools(self) -> Sequence[StorPool]:
+        return self._inner.storpools
 
     @property
     def secondary(self) -> Secondary:

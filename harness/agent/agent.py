@@ -24,6 +24,7 @@ from harness.agent.handlers import (
     nfs_pool,
     ping,
     resize,
+    set_encryption,
     start,
     stop,
 )
@@ -48,6 +49,7 @@ from harness.spi.commands import (
     StorPoolDownloadVolumeCommand,
     StorPoolModifyStoragePoolCommand,
     StorPoolResizeVolumeCommand,
+    StorPoolSetVolumeEncryptionCommand,
     StorPoolUploadVolumeCommand,
 )
 from harness.spi.errors import Error, ErrorClass, MisuseError
@@ -144,6 +146,8 @@ class Agent:
                 | ModifyStoragePoolCommand()
             ):
                 return nfs_pool.handle(self._tools, command)
+            case StorPoolSetVolumeEncryptionCommand():
+                return set_encryption.handle(self._tools, command)
             case _:
                 return Answer(
                     result=False,
@@ -171,6 +175,8 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return None, (command.source.path,) if command.source.path is not None else ()
         case StorPoolDownloadVolumeCommand():
             return None, (command.destination.path,) if command.destination.path is not None else ()
+        case StorPoolSetVolumeEncryptionCommand():
+            return None, (command.path,) if command.source is None else (command.path, command.source)
         case _:
             return None, ()
 

@@ -39,11 +39,17 @@ def target_name(device_id: int) -> str:
     return "vd" + letters
 
 
-def disk_element(source: str, target: str, serial: str) -> ET.Element:
-    """A raw block device on virtio, past the host's page cache, whose discards reach StorPool."""
+def disk_element(source: str, target: str, serial: str, *, encrypted: bool = False) -> ET.Element:
+    """A raw block device on virtio, past the host's page cache, whose discards reach StorPool.
+
+    With `encrypted` it is what LUKS has on that device; libvirt finds the passphrase by the device's path.
+    """
     disk = ET.Element("disk", type="block", device="disk")
     ET.SubElement(disk, "driver", name="qemu", type="raw", cache="none", io="native", discard="unmap")
-    ET.SubElement(disk, "source", dev=source)
+    storage = ET.SubElement(disk, "source", dev=source)
+    if encrypted:
+        encryption = ET.SubElement(storage, "encryption", format="luks")
+        ET.SubElement(encryption, "secret", type="passphrase", usage=source)
     ET.SubElement(disk, "target", dev=target, bus="virtio")
     ET.SubElement(disk, "serial").text = serial
     return disk
@@ -130,7 +136,7 @@ def _devices(vm: VirtualMachine, config: AgentConfig) -> ET.Element:
 def _element(disk: Disk) -> ET.Element:
     target = target_name(disk.device_id)
     if is_storpool_path(disk.path):
-        return disk_element(disk.path, target, disk.serial)
+        return disk_element(disk.path, target, disk.serial, encrypted=disk.encrypted)
     return nfs_disk_element(disk.path, target, disk.serial, disk.format.qemu)
 
 

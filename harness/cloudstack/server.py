@@ -15,8 +15,10 @@ from harness.cloudstack.primary.default_driver import DefaultPrimaryDriver
 from harness.cloudstack.primary.drivers import Drivers
 from harness.cloudstack.primary.files import PoolFiles
 from harness.cloudstack.records import Records, RecordsOfDriver
+from harness.cloudstack.records.passphrases import Passphrases
 from harness.cloudstack.services import Services, assemble
 from harness.cloudstack.settings import SNAPSHOT_CHECKUP, VOLUME_CHECKUP
+from harness.cloudstack.vault import Vault
 from harness.spi.driver import DataStoreProvider, DriverRecords, HostEndpoints
 from harness.spi.errors import Error, MisuseError
 from harness.spi.inventory import Finding
@@ -45,12 +47,14 @@ class ManagementServer:
         secondary: Endpoint,
         config: CloudConfig,
     ) -> None:
-        agents = Agents(runtime, records, endpoints)
-        provider = provider_factory(RecordsOfDriver(records), agents)
+        passphrases = Passphrases(runtime, Vault(runtime, config.database_key))
+        agents = Agents(runtime, records, endpoints, passphrases)
+        provider = provider_factory(RecordsOfDriver(records, passphrases), agents)
         files = PoolFiles(runtime, records, secondary)
         context = Context(
             runtime=runtime,
             records=records,
+            passphrases=passphrases,
             provider=provider,
             driver=Drivers(records, provider.driver, DefaultPrimaryDriver(agents, files), files),
             files=files,

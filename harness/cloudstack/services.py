@@ -11,12 +11,14 @@ from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.hosts import HostManager
 from harness.cloudstack.orchestration.recovery import Recovery
+from harness.cloudstack.orchestration.replication import ReplicationManager
 from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
 from harness.cloudstack.orchestration.storage_migration import StorageMigrationManager
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.vm import VmManager
+from harness.cloudstack.orchestration.vm_snapshot import VmSnapshotManager
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Records
 from harness.spi.locks import KeyedLocks
@@ -35,7 +37,9 @@ class Services:
     snapshots: SnapshotManager
     backups: BackupManager
     reverts: RevertManager
+    replications: ReplicationManager
     resizes: ResizeManager
+    vm_snapshots: VmSnapshotManager
     storage_migrations: StorageMigrationManager
     hosts: HostManager
     recovery: Recovery
@@ -56,12 +60,14 @@ def assemble(config: CloudConfig, context: Context) -> Services:
     templates = TemplateManager(context)
     volumes = VolumeManager(context, templates)
     attachments = AttachmentManager(context, volumes)
-    vms = VmManager(context, volumes, attachments)
+    vm_snapshots = VmSnapshotManager(context)
+    vms = VmManager(context, volumes, attachments, vm_snapshots)
     backups = BackupManager(context)
     reverts = RevertManager(context)
     snapshots = SnapshotManager(context, backups)
     resizes = ResizeManager(context)
     storage_migrations = StorageMigrationManager(context, volumes)
+    replications = ReplicationManager(context)
     return Services(
         config=config,
         context=context,
@@ -73,11 +79,24 @@ def assemble(config: CloudConfig, context: Context) -> Services:
         snapshots=snapshots,
         backups=backups,
         reverts=reverts,
+        replications=replications,
         resizes=resizes,
+        vm_snapshots=vm_snapshots,
         storage_migrations=storage_migrations,
         hosts=HostManager(context, vms, config.ping_interval * config.ping_timeout),
         recovery=Recovery(
-            context, volumes, attachments, vms, templates, snapshots, backups, reverts, resizes, storage_migrations
+            context=context,
+            volumes=volumes,
+            attachments=attachments,
+            vms=vms,
+            templates=templates,
+            snapshots=snapshots,
+            backups=backups,
+            reverts=reverts,
+            resizes=resizes,
+            vm_snapshots=vm_snapshots,
+            replications=replications,
+            storage_migrations=storage_migrations,
         ),
         pool_locks=KeyedLocks(runtime, "pool"),
     )

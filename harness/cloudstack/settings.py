@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.cloudstack.records.inventory import CLUSTER_ID, NOT_SET
 from harness.cloudstack.records.rows import Configuration
 from harness.cloudstack.records.store import Transaction
 from harness.spi.errors import NotFound
@@ -30,7 +31,7 @@ class Setting:
 _ALL = (
     Setting(BYPASS, "false", "Keep snapshots on primary storage only", kind="Boolean"),
     Setting(BACKUP, "true", "Back snapshots up to secondary storage", kind="Boolean", category="Snapshots"),
-    Setting("sp.cluster.id", "n/a", "StorPool cluster id of the hosts of this cluster", "Cluster"),
+    Setting(CLUSTER_ID, NOT_SET, "StorPool cluster id of the hosts of this cluster", "Cluster"),
     Setting("sp.enable.alternative.endpoint", "false", "Use sp.alternative.endpoint", "StoragePool", kind="Boolean"),
     Setting("sp.alternative.endpoint", "", "Endpoint for disaster recovery", "StoragePool"),
     Setting("sp.cluster.location", None, "StorPool location name of the pool", "StoragePool"),
@@ -66,6 +67,7 @@ _ALL = (
     Setting("ping.interval", "60", "Seconds between pings of an agent", dynamic=False, category="Advanced"),
     Setting("ping.timeout", "2.5", "Ping intervals without an answer before a host is investigated", "Zone"),
     Setting("wait", "1800", "Seconds to wait for control commands to return", category="Advanced"),
+    Setting("vmsnapshot.max", "10", "Most snapshots that a VM may have", category="Advanced"),
     Setting("vm.destroy.forcestop", "false", "Power VMs off instead of asking them when destroyed", kind="Boolean"),
 )
 SETTINGS = {setting.name: setting for setting in _ALL}

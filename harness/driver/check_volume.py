@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from harness.driver import tags
 from harness.driver.creation import Creation
 from harness.driver.operations import Operation, Operations
-from harness.driver.pools import Pool, Pools
+from harness.driver.pools import CHECK_VOLUME_DETAIL, Pool, Pools
 from harness.driver.removal import remover
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, Unknown
@@ -15,8 +15,7 @@ from harness.spi.objects import device_path, storpool_id
 from harness.storpool import ObjectDoesNotExist, VolumeCreateDesc
 
 SIZE = 512
-DETAIL = "SP_VOLUME_ON_CLUSTER-"
-"""Start of the pool detail that holds the path; the CloudStack cluster's row id follows."""
+DETAIL = CHECK_VOLUME_DETAIL
 
 
 def use(pool_id: int, detail: str, host_id: int) -> str:

@@ -30,9 +30,24 @@ class Discards:
 
         Never raises an `Error` of StorPool: what stays is removed by `recover`.
         """
-        subject = f"storpool:{creation.name}"
         use = {IN_USE: str(in_use_until), IN_USE_FOR: str(max(0.0, in_use_until - self._operations.now()))}
-        data = {**creation.handover(), "pool": str(pool_id), "key": creation.key, **use}
+        self._take_over(creation.name, {**creation.handover(), "key": creation.key, **use}, pool_id)
+
+    def take_over_snapshot(self, name: str, unanswered: int, settles_at: float, pool_id: int) -> None:
+        """As `take_over`, of what has this name: one snapshot of a group."""
+        data = {
+            "key": "snapshot",
+            "snapshot.name": name,
+            # One more than there are: then it is looked for by its name.
+            "snapshot.unanswered": str(unanswered + 1),
+            "snapshot.settles": str(settles_at),
+            IN_USE: "0",
+            IN_USE_FOR: "0",
+        }
+        self._take_over(name, data, pool_id)
+
+    def _take_over(self, name: str, more: dict[str, str], pool_id: int) -> None:
+        subject, data = f"storpool:{name}", {**more, "pool": str(pool_id)}
         with self._operations.exclusive(subject):
             operation = self._operations.begin(self.kind, subject, "discard", data)
             try:

@@ -9,13 +9,15 @@ from harness.driver.backup import SnapshotBackup
 from harness.driver.check_volume import CheckVolumes
 from harness.driver.deletion import Deletion
 from harness.driver.discard import Discards
+from harness.driver.encryption import VolumeEncryption
 from harness.driver.leaks import Leaks
 from harness.driver.motion import Motion
 from harness.driver.moving import VolumeMoving, VolumeUploading
 from harness.driver.operations import Operation, Operations, log
 from harness.driver.orphans import Orphans
-from harness.driver.pools import Pools
+from harness.driver.pools import Connect, Pools
 from harness.driver.reconciler import Reconciler
+from harness.driver.replicating import SnapshotReplication
 from harness.driver.resizing import Resizing
 from harness.driver.restoring import SnapshotRestoring
 from harness.driver.retention import Retention
@@ -23,6 +25,9 @@ from harness.driver.reverting import SnapshotReverting
 from harness.driver.seeding import TemplateSeeding
 from harness.driver.settling import Settler
 from harness.driver.snapshots import SnapshotTaking
+from harness.driver.vm_reverting import VmReverting
+from harness.driver.vm_snapshots import VmSnapshotDeletion, VmSnapshotTaking
+from harness.driver.vm_strategy import StorPoolVmSnapshots
 from harness.driver.volumes import VolumeCreation
 from harness.spi.driver import DriverRecords, HostEndpoints, ResizePayload
 from harness.spi.errors import Error, MisuseError, NotFound, Unavailable, Unknown
@@ -50,6 +55,7 @@ class StorPoolDriver:
         endpoints: HostEndpoints,
         check_volumes: CheckVolumes,
         settler: Settler,
+        connect: Connect,
     ) -> None:
         self._operations = operations
         self._records = records
@@ -64,12 +70,20 @@ class StorPoolDriver:
         leaks = Leaks(operations, records)
         self._reconciler = Reconciler(operations, pools, records, self._tags, orphans, leaks)
         seeding = TemplateSeeding(operations, pools, records, endpoints, discards, settler)
-        settler.add(self._volumes, self._snapshots, seeding)
+        vm_taking = VmSnapshotTaking(operations, pools, records, discards, settler)
+        vm_deletion = VmSnapshotDeletion(operations, pools, vm_taking)
+        vm_reverting = VmReverting(operations, pools, records, self._volumes, discards)
+        self.vm_snapshots = StorPoolVmSnapshots(pools, vm_taking, vm_reverting, vm_deletion)
+        replication = SnapshotReplication(operations, pools, records, connect, settler)
+        settler.add(self._volumes, self._snapshots, seeding, vm_taking, replication)
         backup = SnapshotBackup(operations, pools, records, endpoints)
         restoring = SnapshotRestoring(self._volumes, records, endpoints)
+        self._encryption = VolumeEncryption(self._volumes, records, endpoints)
         uploads = VolumeUploading(operations, pools, records, endpoints, self._discards)
         moving = VolumeMoving(pools, records, endpoints, self._volumes, self._resizing, uploads)
-        self._motion = Motion(pools, records, seeding, self._volumes, backup, restoring, moving)
+        self._motion = Motion(
+            pools, records, seeding, self._volumes, backup, restoring, replication, self._encryption, moving
+        )
         works: tuple[_Work, ...] = (
             seeding,
             self._volumes,
@@ -77,6 +91,7 @@ class StorPoolDriver:
             self._deletion,
             backup,
             uploads,
+            replication,
             self._reverting,
             self._tags,
             self._resizing,
@@ -84,6 +99,9 @@ class StorPoolDriver:
             orphans,
             leaks,
             discards,
+            vm_taking,
+            vm_deletion,
+            vm_reverting,
         )
         self._retention = Retention(operations, records)
         self._works = {work.kind: work for work in works}
@@ -92,7 +110,7 @@ class StorPoolDriver:
         return self._motion.can_copy(source, destination)
 
     def create(self, volume: VolumeObject) -> VolumeObject:
-        return self._volumes.create(volume)
+        return self._encryption.create(volume) if volume.encrypted else self._volumes.create(volume)
 
     def copy(self, source: DataObject, destination: DataObject) -> DataObject:
         return self._motion.copy(source, destination)
@@ -107,7 +125,7 @@ class StorPoolDriver:
         return self._snapshots.take(snapshot)
 
     def revert_snapshot(self, snapshot: SnapshotObject) -> int:
-        return self._reverting.revert(snapshot)
+        return self._reverting.revert(snapshot) - snapshot.volume.overhead
 
     def provide_vm_info(self, vm_uuid: str, volume: VolumeObject) -> None:
         self._tags.update(volume, tags.attached(self._records, vm_uuid, volume))

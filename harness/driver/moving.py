@@ -86,7 +86,7 @@ class VolumeMoving:
 
         def fill(empty: VolumeObject) -> None:
             assert empty.store is not None, "it was just made there"
-            endpoint = self._endpoints.select(empty.store, store)
+            endpoint = self._endpoints.select(empty.store, also=store)
             command = StorPoolDownloadVolumeCommand(source=source, destination=empty, wait=wait)
             answer = endpoint.send(command, timeout=wait + ANSWER_MARGIN)
             copied(answer, endpoint, f"volume {source.name} ({source.uuid})")
@@ -160,7 +160,7 @@ class VolumeUploading:
         except ObjectDoesNotExist as error:
             raise NotFound(f"volume {source.name} ({source.uuid}) is gone from StorPool ({error})") from error
         assert source.store is not None, "its pool was looked up"
-        endpoint = self._endpoints.select(source.store, destination.store)
+        endpoint = self._endpoints.select(source.store, also=destination.store)
         wait = float(self._records.setting(COPY_WAIT) or _SECONDS)
         use = wait + self._operations.settle_time
         in_use = {IN_USE: str(self._operations.now() + use), IN_USE_FOR: str(use)}

@@ -6,12 +6,24 @@ any other is done or undone, and an undone one must succeed when it is made agai
 
 from __future__ import annotations
 
+from harness.faults.clusters import CLUSTERS
 from harness.faults.deploys import DEPLOYS
 from harness.faults.disks import DISKS
+from harness.faults.encrypted import ENCRYPTED
 from harness.faults.offerings import OFFERINGS
 from harness.faults.operation import Operation
 from harness.faults.snapshots import SNAPSHOTS
 from harness.faults.storage_migrations import STORAGE_MIGRATIONS
+from harness.faults.tiers import TIERS
 
-OPERATIONS: tuple[Operation, ...] = (*DEPLOYS, *DISKS, *SNAPSHOTS, *OFFERINGS, *STORAGE_MIGRATIONS)
+OPERATIONS: tuple[Operation, ...] = (
+    *DEPLOYS,
+    *DISKS,
+    *SNAPSHOTS,
+    *OFFERINGS,
+    *TIERS,
+    *CLUSTERS,
+    *ENCRYPTED,
+    *STORAGE_MIGRATIONS,
+)
 BY_ID = {operation.id: operation for operation in OPERATIONS}

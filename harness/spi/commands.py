@@ -13,6 +13,7 @@ import msgspec
 
 from harness.spi.errors import ErrorClass
 from harness.spi.objects import DataStore, Disk, SnapshotObject, TemplateObject, VirtualMachine, VmPower, VolumeObject
+from harness.spi.passphrase import Passphrase
 
 
 def shown(url: str) -> str:
@@ -72,7 +73,7 @@ class DettachCommand(Command, frozen=True, kw_only=True, tag="DettachCommand"):
 
 
 class StorPoolResizeVolumeCommand(Command, frozen=True, kw_only=True, tag="StorPoolResizeVolumeCommand"):
-    """Have the running guest see `size` bytes on the disk at `path`, once the device here has as many.
+    """Have the running guest see the disk at `path` in its new size, once the device here has `size` bytes.
 
     A domain that does not run here is success: nobody has to be told. After an error that is not `Unknown` the guest
     sees what it saw before.
@@ -81,6 +82,8 @@ class StorPoolResizeVolumeCommand(Command, frozen=True, kw_only=True, tag="StorP
     vm_name: str
     path: str
     size: int
+    overhead: int = 0
+    """Bytes of the device that the guest does not see: those of a LUKS header."""
 
 
 class StorPoolModifyStoragePoolCommand(Command, frozen=True, kw_only=True, tag="StorPoolModifyStoragePoolCommand"):
@@ -142,6 +145,20 @@ class ModifyStoragePoolCommand(Command, frozen=True, kw_only=True, tag="ModifySt
     pool: DataStore
 
 
+class StorPoolSetVolumeEncryptionCommand(Command, frozen=True, kw_only=True, tag="StorPoolSetVolumeEncryptionCommand"):
+    """Make the blank StorPool volume at `path` an encrypted one, attached here meanwhile.
+
+    With `source`, the path of a StorPool snapshot, what is in that is written onto it, encrypted. Sent again it begins
+    anew. After an error the volume holds nothing that can be used.
+    """
+
+    path: str
+    size: int
+    """Bytes of the volume's device."""
+    passphrase: Passphrase
+    source: str | None = None
+
+
 class DownloadCommand(Command, frozen=True, kw_only=True, tag="DownloadCommand"):
     """To the secondary storage role: fetch `url` into the image store as this template."""
 
@@ -175,6 +192,7 @@ AnyCommand = (
     | StorPoolUploadVolumeCommand
     | CreateObjectCommand
     | ModifyStoragePoolCommand
+    | StorPoolSetVolumeEncryptionCommand
     | DownloadCommand
     | DeleteCommand
 )
@@ -197,6 +215,8 @@ class Answer(
 class PingAnswer(Answer, frozen=True, kw_only=True, tag="PingAnswer"):
     host_uuid: str
     vms: dict[str, VmPower]
+    volume_encryption: bool = False
+    """Whether the host has what encrypted volumes need (CloudStack's host detail `host.volume.encryption`)."""
 
 
 class AttachAnswer(Answer, frozen=True, kw_only=True, tag="AttachAnswer"):
@@ -214,6 +234,11 @@ class CopyCmdAnswer(Answer, frozen=True, kw_only=True, tag="CopyCmdAnswer"):
     """Virtual size of the image that was copied."""
     physical_size: int | None = None
     """What the file that was written takes, where one was."""
+
+
+class StorPoolSetVolumeEncryptionAnswer(Answer, frozen=True, kw_only=True, tag="StorPoolSetVolumeEncryptionAnswer"):
+    size: int | None = None
+    """Bytes that a guest sees of the volume."""
 
 
 class DownloadAnswer(Answer, frozen=True, kw_only=True, tag="DownloadAnswer"):
@@ -235,6 +260,7 @@ AnyAnswer = (
     | AttachAnswer
     | ResizeVolumeAnswer
     | CopyCmdAnswer
+    | StorPoolSetVolumeEncryptionAnswer
     | DownloadAnswer
     | StorPoolModifyStoragePoolAnswer
 )

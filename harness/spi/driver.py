@@ -12,9 +12,20 @@ from typing import Protocol
 import msgspec
 
 from harness.spi.commands import AnyAnswer, AnyCommand
-from harness.spi.inventory import CacheRecord, Finding, Inventory, SnapshotRecord, VmRecord, VolumeRecord
+from harness.spi.inventory import (
+    CacheRecord,
+    Finding,
+    Inventory,
+    SnapshotCopy,
+    SnapshotRecord,
+    VmRecord,
+    VmSnapshotRecord,
+    VolumeRecord,
+)
 from harness.spi.objects import DataObject, DataStore, Host, SnapshotObject, VolumeObject
+from harness.spi.passphrase import Passphrase
 from harness.spi.ports import Endpoint
+from harness.spi.vm_snapshots import VmSnapshotStrategy
 
 
 class ResizePayload(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,18 +52,24 @@ class PrimaryDataStoreDriver(Protocol):
     def can_copy(self, source: DataObject, destination: DataObject) -> bool: ...
 
     def create(self, volume: VolumeObject) -> VolumeObject:
-        """Create an empty volume on `volume.store`; the answer has `path` and the real `size`."""
+        """Create an empty volume on `volume.store`; the answer has `path` and the real `size`.
+
+        An encrypted one has a LUKS header then, in space of its own.
+        """
         ...
 
     def copy(self, source: DataObject, destination: DataObject) -> DataObject:
         """Copy between stores or within one; the answer is `destination` with `path` and `size`.
 
         Image store template to pool template seeds the cache: the answer's path is the cached snapshot's.
-        Pool template, or pool snapshot, to volume clones without copying data. Raises `NotFound` when the source is
-        gone from StorPool: the cache entry must be seeded again, the snapshot brought back from its backup.
+        Pool template, or pool snapshot, to volume clones without copying data; a template to an encrypted volume is
+        copied, and the volume of an encrypted one's snapshot is opened by the same passphrase.
+        Raises `NotFound` when the source is gone from StorPool: the cache entry must be seeded again, the snapshot
+        brought back from its backup.
         Pool snapshot to image store writes its backup to the new file `destination.path`, and leaves it on the pool.
         After an error part of the file may be there, and after `Unknown` it may still be written to.
         Image store snapshot to volume copies the backup onto a new volume.
+        Pool snapshot to a pool in another location makes a copy there, which may still be recovering when this returns.
         Volume to volume gives it another pool, and `destination.path` only where that is a file. Within a StorPool
         cluster the volume itself goes there, and its path stays; else it is a copy, and the source must be deleted when
         the records point to it. After `Unknown` within a cluster, call again until it ends otherwise.
@@ -172,6 +189,9 @@ class DataStoreProvider(Protocol):
     @property
     def host_listener(self) -> HostListener: ...
 
+    @property
+    def vm_snapshots(self) -> VmSnapshotStrategy: ...
+
 
 class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One mutating operation of the driver, durable before its first effect (design section 4)."""
@@ -256,12 +276,27 @@ class DriverRecords(Protocol):
         """Everything on StorPool pools; for the reconciler only, because it grows with the cloud."""
         ...
 
+    def passphrase(self, volume_uuid: str) -> Passphrase:
+        """Of an encrypted volume; raises `NotFound` when the records have none."""
+        ...
+
     def volume(self, uuid: str) -> VolumeRecord | None:
         """The volume, removed or not; None when these records never had it."""
         ...
 
     def snapshot(self, uuid: str) -> SnapshotRecord | None:
         """The snapshot, removed or not; None when these records never had it."""
+        ...
+
+    def vm_snapshot(self, uuid: str) -> VmSnapshotRecord | None:
+        """The VM snapshot, removed or not; None when these records never had it."""
+
+    def snapshot_copy(self, uuid: str, pool_id: int) -> SnapshotCopy | None:
+        """What the pool has of a snapshot, in whatever state; None when it has no row."""
+        ...
+
+    def cluster_of(self, storpool_cluster_id: str) -> int | None:
+        """Row id of the CloudStack cluster whose `sp.cluster.id` is exactly this."""
         ...
 
     def vm(self, uuid: str) -> VmRecord | None: ...
@@ -282,8 +317,20 @@ class DriverRecords(Protocol):
 class HostEndpoints(Protocol):
     """Agents, chosen as the framework's endpoint selector does: Up and Enabled hosts only."""
 
-    def select(self, pool: DataStore, other: DataStore | None = None) -> Endpoint:
-        """An agent whose host has the pool, and the other one, connected; `InsufficientCapacity` when there is none."""
+    def select(
+        self,
+        pool: DataStore,
+        storpool_cluster_id: str | None = None,
+        *,
+        encrypting: bool = False,
+        also: DataStore | None = None,
+    ) -> Endpoint:
+        """An agent whose host has the pool, and `also` that one, connected, and can encrypt volumes when that is asked
+        for; `InsufficientCapacity` when there is none.
+
+        One in a CloudStack cluster with exactly this `sp.cluster.id`, if there is one: what is in another StorPool
+        cluster can be attached there too, but its data has a longer way.
+        """
         ...
 
     def host(self, host_id: int) -> Endpoint: ...

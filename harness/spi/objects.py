@@ -10,11 +10,14 @@ import enum
 import msgspec
 
 from harness.spi.errors import InvalidParameter
+from harness.spi.passphrase import Passphrase
 
 PATH_PREFIX = "/dev/storpool-byid/"
 """A StorPool object's CloudStack path is this prefix and its global id (section 1.3)."""
 NAME_PREFIX = "/dev/storpool/"
 """What the path of an object that goes by its name starts with, as old ones do."""
+LUKS_HEADER = 2 << 20
+"""Bytes at the beginning of an encrypted volume that its guest does not see: a LUKS1 header (section 4.24)."""
 
 
 def device_path(global_id: str) -> str:
@@ -94,6 +97,12 @@ class VolumeObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object"
     max_iops: int | None = None
     disk_offering_id: int | None = None
     template_id: int | None = None
+    encrypted: bool = False
+
+    @property
+    def overhead(self) -> int:
+        """Bytes that the volume has on StorPool beside the `size` that its guest sees."""
+        return LUKS_HEADER if self.encrypted else 0
 
 
 class TemplateObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object", tag="TemplateObject"):
@@ -124,7 +133,7 @@ class SnapshotObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="objec
 DataObject = VolumeObject | TemplateObject | SnapshotObject
 
 
-class Disk(msgspec.Struct, frozen=True, kw_only=True):
+class Disk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One disk of a virtual machine, as the agent must present it (`DiskTO`)."""
 
     path: str
@@ -134,8 +143,12 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     device_id: int
     """0 is the ROOT disk; the target name follows from it (vda, vdb, ...)."""
     size: int
+    """Of the device; the guest of an encrypted disk sees `LUKS_HEADER` less."""
     type: VolumeType
     format: ImageFormat = ImageFormat.RAW
+    encrypted: bool = False
+    passphrase: Passphrase | None = None
+    """Of an encrypted disk, where one is about to be opened."""
 
 
 def disk_serial(volume_uuid: str) -> str:
@@ -168,6 +181,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: int
     storpool_client_id: int | None = None
     """SP_OURID as the host's agent reported it."""
+    storpool_cluster_id: str | None = None
+    """SP_CLUSTER_ID as the host's agent reported it."""
 
 
 class VmPower(enum.StrEnum):

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.objects import DataStore
+from harness.spi.passphrase import Passphrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,19 @@ class Hypervisor(Protocol):
 
         After `Unknown` it may be done later.
         """
+        ...
+
+    def secrets(self) -> tuple[str, ...]:
+        """Devices whose passphrases libvirt knows, sorted."""
+        ...
+
+    def define_secret(self, device: str, passphrase: Passphrase) -> None:
+        """Have libvirt know the passphrase of the encrypted volume with this device path, in memory only, until it is
+        undefined or libvirtd ends. Another one of the same device is replaced."""
+        ...
+
+    def undefine_secret(self, device: str) -> None:
+        """No error when libvirt knows none of that device. A QEMU that was given it goes on."""
         ...
 
 

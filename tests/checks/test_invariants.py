@@ -24,6 +24,22 @@ class FakeHost:
     sizes: dict[str, int] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     disks: dict[str, list[DomainDisk]] = field(default_factory=dict)
+    cluster_id: str = ""
+    known: list[str] = field(default_factory=list)
+    """Devices whose passphrases libvirt knows."""
+
+    def unlocks(self, path: str, passphrase: bytes) -> bool:
+        raise NotImplementedError
+
+    def secrets(self) -> Sequence[str]:
+        return self.known
+
+    def traces(self, text: bytes) -> Sequence[str]:
+        raise NotImplementedError
+
+    @contextmanager
+    def without_encryption(self) -> Iterator[None]:
+        yield
 
     def devices(self) -> Sequence[str]:
         return sorted(self.sizes)
@@ -41,6 +57,9 @@ class FakeHost:
         return self.disks.get(name, [])
 
     def domain_xml(self, name: str) -> str:
+        raise NotImplementedError
+
+    def reads_a_second(self, path: str, seconds: int) -> float:
         raise NotImplementedError
 
     def kill_qemu(self, name: str) -> None:
@@ -103,6 +122,10 @@ class FakeWorld:
         return self
 
     @property
+    def storpools(self) -> Sequence[StorPool]:
+        return (self,)
+
+    @property
     def secondary(self) -> Secondary:
         return FakeSecondary(self.backup_files, self.volume_files)
 
@@ -144,6 +167,15 @@ class FakeWorld:
 
     def attachments(self) -> list[Json]:
         return self.sp_attachments
+
+    def update_volume(self, name: str, **changes: object) -> None:
+        raise NotImplementedError
+
+    def kept(self, bucket: str, key: str) -> str:
+        raise NotImplementedError
+
+    def keep(self, bucket: str, key: str, value: str) -> None:
+        raise NotImplementedError
 
     def calls(self) -> Mapping[str, int]:
         return {}
@@ -228,6 +260,14 @@ def broken(world: World) -> dict[str, list[str]]:
 
 
 def test_a_cloud_that_is_well_violates_nothing(cloud: FakeWorld) -> None:
+    assert broken(cloud) == {}
+
+
+def test_a_volume_may_be_on_the_storpool_template_of_an_offering(cloud: FakeWorld) -> None:
+    other_pool(cloud)
+    assert [*broken(cloud)] == [HAVE]
+    cloud.records["diskoffering"] = [{"id": "offering"}]
+    cloud.records["resourcedetail"] = [{"key": "SP_TEMPLATE", "value": "t-two"}]
     assert broken(cloud) == {}
 
 
@@ -411,7 +451,16 @@ def file_read_as_raw(c: FakeWorld) -> None:
     wrong[1] = replace(wrong[1], driver_type="raw")
 
 
-STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, FILES, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, CHECKS = (
+def given_in_the_clear(c: FakeWorld) -> None:
+    """An encrypted volume without room for its header, whose device a guest has as it is."""
+    next(v for v in c.records["volume"] if "virtualmachineid" in v)["encryptformat"] = "LUKS"
+
+
+def passphrase_left(c: FakeWorld) -> None:
+    c.machines[0].known.append("/dev/storpool-byid/a.b.1")
+
+
+STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, FILES, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, CHECKS, SECRETS = (
     i.name for i in INVARIANTS
 )
 
@@ -456,6 +505,8 @@ STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, FILES, ONCE, ATTACHED, DEVICES, DOMAINS
         (wrong_uuid, {TAGS}),
         (policy_not_told, {TAGS}),
         (policy_left, {TAGS}),
+        (given_in_the_clear, {HAVE, DISKS}),
+        (passphrase_left, {SECRETS}),
         (two_check_volumes, {CHECKS}),
         (check_volume_left_on_a_host, {ATTACHED}),
     ],

@@ -101,6 +101,15 @@ class TinyWorld:
     def attachments(self) -> list[Json]:
         return []
 
+    def update_volume(self, name: str, **changes: object) -> None:
+        raise NotImplementedError
+
+    def kept(self, bucket: str, key: str) -> str:
+        raise NotImplementedError
+
+    def keep(self, bucket: str, key: str, value: str) -> None:
+        raise NotImplementedError
+
     def calls(self) -> Mapping[str, int]:
         return {}
 

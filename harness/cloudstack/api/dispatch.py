@@ -19,6 +19,7 @@ from harness.cloudstack.api import (
     snapshots,
     storage,
     templates,
+    vm_snapshots,
     vms,
     volumes,
 )
@@ -95,6 +96,7 @@ def _table() -> dict[str, Command]:
         snapshots,
         storage,
         templates,
+        vm_snapshots,
         vms,
         volumes,
     )

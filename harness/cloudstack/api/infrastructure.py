@@ -8,6 +8,7 @@ from harness.cloudstack.api.command import Command, Json, listing, sync
 from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import clean, entity, matching, time, visible
 from harness.cloudstack.api.parameters import LIST, OWNED, Request
+from harness.cloudstack.orchestration.encryption import host_encrypts
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import Account, Cluster, Domain, GuestOs, HostRow, Pod, User, Zone
 from harness.cloudstack.services import Services
@@ -163,6 +164,7 @@ def _host(tx: Transaction, row: HostRow) -> Json:
         podname=pod.name,
         clusterid=cluster.uuid,
         clustername=cluster.name,
+        encryptionsupported=host_encrypts(tx, row.id),
         lastpinged=time(row.last_ping),
         created=time(row.created),
     )
@@ -216,7 +218,7 @@ COMMANDS: tuple[Command, ...] = (
         f"{LIST} listall:boolean id:uuid name:string type:string state:string zoneid:uuid"
         " clusterid:uuid podid:uuid hypervisor:string",
         f"id:string name:string {_PLACE} clusterid:string clustername:string state:string type:string"
-        " resourcestate:string hypervisor:string lastpinged:date created:date",
+        " resourcestate:string hypervisor:string encryptionsupported:boolean lastpinged:date created:date",
         list_hosts,
     ),
     listing(

@@ -169,7 +169,7 @@ def _insert(
 def _connect(services: Services, row: StoragePool) -> list[str]:
     """Why hosts cannot use the pool; a host that is away is connected when it comes back."""
     with services.records.read() as tx:
-        hosts = tx.all(HostRow, status="Up", resource_state="Enabled")
+        hosts = tx.all(HostRow, status="Up", resource_state="Enabled", data_center_id=row.data_center_id)
     failures = []
     for host in hosts:
         try:

@@ -98,7 +98,8 @@ def list_templates(services: Services, request: Request) -> list[Json]:
 
 def template(tx: Transaction, row: Template, common: Json) -> Json:
     ref = tx.find(TemplateStore, template_id=row.id)
-    place, os_type = zone(tx), tx.get(GuestOs, row.guest_os_id)
+    place = zone(tx) if ref is None else tx.get(Zone, tx.get(ImageStore, ref.store_id).data_center_id)
+    os_type = tx.get(GuestOs, row.guest_os_id)
     ready = ref is not None and ref.state is StoreRefState.READY
     status = None if ref is None else ref.error_str or _STATUS.get(ref.download_state, ref.download_state)
     return common | clean(

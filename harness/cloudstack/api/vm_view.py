@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.cloudstack.api.lookup import Json, clean, tags_of, time, zone
+from harness.cloudstack.api.lookup import Json, clean, tags_of, time, zone_of
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import GuestOs, HostRow, Nic, ServiceOffering, Template, Vm, Volume
 
@@ -22,7 +22,7 @@ def virtual_machine(tx: Transaction, row: Vm, common: Json) -> Json:
     offering = tx.get(ServiceOffering, row.service_offering_id)
     template = None if row.vm_template_id is None else tx.find(Template, id=row.vm_template_id)
     host = None if row.host_id is None else tx.find(HostRow, id=row.host_id)
-    os_type, place = tx.get(GuestOs, row.guest_os_id), zone(tx)
+    os_type, place = tx.get(GuestOs, row.guest_os_id), zone_of(tx, row.data_center_id)
     nics = tx.all(Nic, instance_id=row.id, removed=None)
     root = tx.find(Volume, instance_id=row.id, volume_type="ROOT", removed=None)
     return common | clean(

@@ -7,9 +7,11 @@ import logging
 from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.agents import ask
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.encryption import set_host_encrypts
 from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.primary import default_driver
 from harness.cloudstack.primary.drivers import is_default
+from harness.cloudstack.records.inventory import CLUSTER_ID, NOT_SET
 from harness.cloudstack.records.rows import HostRow, StoragePool, StoragePoolHost
 from harness.spi.commands import PingAnswer, PingCommand
 from harness.spi.errors import Error
@@ -59,6 +61,9 @@ class HostManager:
         connected = self._listen(_host(row), pool)
         with self._context.records.transaction("pool connected") as tx:
             client = connected.storpool_client_id
+            details = tx.details("cluster_details", row.cluster_id)
+            if connected.storpool_cluster_id is not None and details.get(CLUSTER_ID) in (None, "", NOT_SET):
+                tx.set_detail("cluster_details", row.cluster_id, CLUSTER_ID, connected.storpool_cluster_id)
             if not is_default(pool):
                 tx.update(tx.get(HostRow, host_id), parent=None if client is None else str(client))
             if tx.find(StoragePoolHost, pool_id=pool_id, host_id=host_id) is None:
@@ -76,7 +81,12 @@ class HostManager:
     def _connect_pools(self, host_id: int) -> None:
         with self._context.records.read() as tx:
             connected = {ref.pool_id for ref in tx.all(StoragePoolHost, host_id=host_id)}
-            pools = tx.all(StoragePool, removed=None, status="Up")
+            pools = tx.all(
+                StoragePool,
+                removed=None,
+                status="Up",
+                data_center_id=tx.get(HostRow, host_id).data_center_id,
+            )
         for pool in pools:
             if pool.id in connected:
                 continue
@@ -92,6 +102,7 @@ class HostManager:
                 # What a host that was away still has connected is not known: its listener runs again.
                 tx.execute("DELETE FROM storage_pool_host_ref WHERE host_id = ?", (host.id,))
             tx.update(row, status="Up", last_ping=tx.now, agent_uuid=answer.host_uuid)
+            set_host_encrypts(tx, row.id, answer.volume_encryption)
 
     def _silent(self, host: HostRow, error: Error) -> None:
         with self._context.records.transaction("host silent") as tx:

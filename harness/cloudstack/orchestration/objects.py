@@ -91,6 +91,7 @@ def volume_object(tx: Transaction, row: Volume) -> VolumeObject:
         max_iops=row.max_iops,
         disk_offering_id=row.disk_offering_id,
         template_id=row.template_id,
+        encrypted=row.passphrase_id is not None,
     )
 
 
@@ -146,13 +147,15 @@ def disk(tx: Transaction, row: Volume) -> Disk:
     if row.path is None or row.device_id is None or row.pool_id is None:
         raise NotFound(f"volume {row.name} is not on primary storage yet")
     store = pool_store(tx, row.pool_id)
+    encrypted = row.passphrase_id is not None
     return Disk(
         path=row.path if is_storpool_path(row.path) else f"{store.url}/{row.path}",
         serial=objects.disk_serial(row.uuid),
         device_id=row.device_id,
-        size=row.size,
+        size=row.size + (objects.LUKS_HEADER if encrypted else 0),
         type=row.volume_type,
         format=format_on(store, row),
+        encrypted=encrypted,
     )
 
 

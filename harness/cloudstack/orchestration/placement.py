@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from harness.cloudstack import settings
 from harness.cloudstack.orchestration.agents import USABLE
+from harness.cloudstack.orchestration.encryption import why_not_on_host, why_not_on_pool
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import (
     DiskOffering,
@@ -25,7 +26,7 @@ def pool_for(tx: Transaction, volume: Volume, host_id: int | None = None) -> Sto
     reasons = []
     pools = tx.select(StoragePool, "removed IS NULL AND data_center_id = ? ORDER BY id", (volume.data_center_id,))
     for pool in pools:
-        reason = _unfit(tx, pool, wanted, volume.size, host_id)
+        reason = _unfit(tx, pool, wanted, volume.size, host_id) or why_not_on_pool(tx, volume, pool)
         if reason is None:
             return pool
         reasons.append(f"{pool.name}: {reason}")
@@ -87,7 +88,11 @@ def host_for(tx: Transaction, vm: Vm, avoid: Collection[int] = (), wanted: int |
 
 
 def _no_room(tx: Transaction, vm: Vm, host: HostRow) -> str | None:
-    """Why a volume of the VM that is on no pool yet cannot go to one that the host has."""
+    """Why the host cannot have a volume of the VM, or a pool for one that is on none yet."""
+    for volume in tx.select(Volume, "instance_id = ? AND removed IS NULL ORDER BY id", (vm.id,)):
+        reason = why_not_on_host(tx, volume, host)
+        if reason is not None:
+            return reason
     for volume in tx.select(Volume, "instance_id = ? AND removed IS NULL AND pool_id IS NULL ORDER BY id", (vm.id,)):
         try:
             pool_for(tx, volume, host.id)

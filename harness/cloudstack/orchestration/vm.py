@@ -12,6 +12,8 @@ from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.confirmation import STOP_WAIT, confirm_stopped, expect_stop
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
+from harness.cloudstack.orchestration.vm_snapshot import VmSnapshotManager
+from harness.cloudstack.orchestration.vm_snapshot_rules import check_idle, check_startable
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records.rows import Vm, Volume
 from harness.spi.commands import StartCommand, StopCommand
@@ -27,10 +29,17 @@ START_TRIES = 3
 
 
 class VmManager:
-    def __init__(self, context: Context, volumes: VolumeManager, attachments: AttachmentManager) -> None:
+    def __init__(
+        self,
+        context: Context,
+        volumes: VolumeManager,
+        attachments: AttachmentManager,
+        vm_snapshots: VmSnapshotManager,
+    ) -> None:
         self._context = context
         self._volumes = volumes
         self._attachments = attachments
+        self._vm_snapshots = vm_snapshots
 
     def deploy(self, vm_id: int, host_id: int | None = None) -> Vm:
         """The first start. When it fails the VM is in Error and its new volumes are destroyed."""
@@ -54,10 +63,11 @@ class VmManager:
             return self._stop(vm_id, VmEvent.STOP_REQUESTED, forced)
 
     def destroy(self, vm_id: int) -> Vm:
-        """Stop, detach the DATA volumes, then Destroyed with the ROOT volume in Destroy."""
+        """Stop, detach the DATA volumes, delete the VM snapshots, then Destroyed with the ROOT volume in Destroy."""
         with self._context.vm_locks.hold(str(vm_id), LOCK_TIMEOUT):
             with self._context.records.read() as tx:
                 vm = tx.get(Vm, vm_id)
+                check_idle(tx, vm_id)
                 forced = settings.flag(tx, "vm.destroy.forcestop")
             if vm.state is VmState.DESTROYED:
                 return vm
@@ -65,6 +75,7 @@ class VmManager:
                 self._stop(vm_id, VmEvent.STOP_REQUESTED, forced)
             confirm_stopped(self._context, vm_id)
             self._release_data_volumes(vm_id)
+            self._vm_snapshots.delete_all(vm_id)
             with self._context.records.transaction("vm destroyed") as tx:
                 vm = tx.transition(tx.get(Vm, vm_id), VmEvent.DESTROY_REQUESTED, update_time=tx.now)
                 for row in objects.volumes_of(tx, vm_id):
@@ -101,8 +112,10 @@ class VmManager:
                 vm = tx.get(Vm, vm_id)
                 if vm.removed is not None:
                     return
+                check_idle(tx, vm_id)
                 vm = tx.transition(vm, VmEvent.EXPUNGE_OPERATION, update_time=tx.now)
             self._release_data_volumes(vm_id)
+            self._vm_snapshots.delete_all(vm_id)
             with self._context.records.read() as tx:
                 rows = objects.volumes_of(tx, vm_id)
             for row in rows:
@@ -171,6 +184,7 @@ class VmManager:
     def _begin_start(self, vm_id: int, wanted: int | None, failed: Mapping[int, Error]) -> Vm:
         with self._context.records.transaction("vm start") as tx:
             vm = tx.get(Vm, vm_id)
+            check_startable(tx, vm)
             try:
                 host = placement.host_for(tx, vm, failed, wanted)
             except InsufficientCapacity as error:

@@ -7,10 +7,12 @@ from harness.spi.objects import ImageFormat, StoreRole, VmPower, VolumeType
 from harness.spi.states import (
     SNAPSHOT_STATES,
     STORE_REF_STATES,
+    VM_SNAPSHOT_STATES,
     VM_STATES,
     VOLUME_STATES,
     SnapshotState,
     StoreRefState,
+    VmSnapshotState,
     VmState,
     VolumeState,
 )
@@ -149,9 +151,22 @@ class Volume(Row, frozen=True, kw_only=True):
     snapshot_id: int | None = None
     min_iops: int | None = None
     max_iops: int | None = None
+    passphrase_id: int | None = None
+    """Of an encrypted volume, from before it is created."""
+    encrypt_format: str | None = None
+    """LUKS, once it is created."""
     attached: float | None = None
     updated: float | None = None
     removed: float | None = None
+
+
+class PassphraseRow(Row, frozen=True, kw_only=True):
+    """What opens encrypted volumes; `passphrase` is encrypted itself (`harness.cloudstack.vault`)."""
+
+    TABLE = "passphrase"
+
+    uuid: str
+    passphrase: str
 
 
 class Snapshot(Row, frozen=True, kw_only=True):
@@ -192,6 +207,29 @@ class SnapshotStore(Row, frozen=True, kw_only=True):
     install_path: str | None
     asked_at: float = 0.0
     """When a host was last asked to write the file."""
+
+
+class VmSnapshot(Row, frozen=True, kw_only=True):
+    """All disks of a VM at one time. Its details are the device paths of their snapshots, by uuid of the volume."""
+
+    TABLE = "vm_snapshots"
+    MACHINE = VM_SNAPSHOT_STATES
+    INDEX = ("vm_id",)
+
+    uuid: str
+    name: str
+    """What CloudStack calls it."""
+    display_name: str
+    description: str | None
+    vm_id: int
+    state: VmSnapshotState
+    created: float
+    type: str = "Disk"
+    parent: int | None = None
+    """The one that was current when it was taken."""
+    current: bool = False
+    """Whether the VM's disks come from it: the last that was taken or reverted to."""
+    removed: float | None = None
 
 
 class PoolFile(Row, frozen=True, kw_only=True):

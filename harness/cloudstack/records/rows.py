@@ -36,6 +36,7 @@ from harness.cloudstack.records.object_rows import (
     LEFT_BEHIND,
     MIGRATING,
     Nic,
+    PassphraseRow,
     PoolFile,
     Snapshot,
     SnapshotStore,
@@ -43,6 +44,7 @@ from harness.cloudstack.records.object_rows import (
     TemplatePool,
     TemplateStore,
     Vm,
+    VmSnapshot,
     Volume,
 )
 from harness.cloudstack.records.row import Row
@@ -66,8 +68,10 @@ ROWS: tuple[type[Row], ...] = (
     Vm,
     Nic,
     Volume,
+    PassphraseRow,
     Snapshot,
     SnapshotStore,
+    VmSnapshot,
     AsyncJob,
     ResourceTag,
     Domain,
@@ -82,6 +86,7 @@ ROWS: tuple[type[Row], ...] = (
 DETAIL_TABLES = (
     "data_center_details",
     "cluster_details",
+    "host_details",
     "storage_pool_details",
     "disk_offering_details",
     "service_offering_details",
@@ -89,6 +94,7 @@ DETAIL_TABLES = (
     "user_vm_details",
     "volume_details",
     "snapshot_details",
+    "vm_snapshot_details",
 )
 """Key and value pairs of a resource; in those of zone, cluster and pool also the settings of that scope."""
 
@@ -113,6 +119,7 @@ __all__ = [
     "ImageStore",
     "Nic",
     "Operation",
+    "PassphraseRow",
     "Pod",
     "PoolFile",
     "ResourceTag",
@@ -129,6 +136,7 @@ __all__ = [
     "TemplateStore",
     "User",
     "Vm",
+    "VmSnapshot",
     "Volume",
     "Zone",
 ]

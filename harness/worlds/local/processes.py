@@ -18,7 +18,7 @@ from pathlib import Path
 
 from harness.worlds.local.deploy import ROOMS, AgentProcess
 from lab.errors import LabError
-from lab.file import Accelerator, Access, KvmHost, Lab
+from lab.file import Accelerator, Access, KvmHost, Lab, Site, storpool_of
 from lab.local import cgroup
 
 MANAGEMENT = "management"
@@ -56,7 +56,10 @@ class Pace:
 def direct(lab: Lab) -> Routes:
     """Nothing in between."""
     return Routes(
-        storpool=dict.fromkeys((MANAGEMENT, *(host.name for host in lab.hosts)), lab.storpool.endpoints),
+        storpool={
+            MANAGEMENT: lab.storpool.endpoints,
+            **{host.name: storpool_of(lab, host).endpoints for host in lab.hosts},
+        },
         agents={host.name: host.agent_address for host in lab.hosts},
     )
 
@@ -97,7 +100,7 @@ def _kvm_agent(lab: Lab, host: KvmHost, storpool: Sequence[str]) -> AgentProcess
         "operations_directory": str(host.agent_directory / "operations"),
     }
     files = {}
-    if tuple(storpool) != lab.storpool.endpoints:
+    if tuple(storpool) != storpool_of(lab, host).endpoints:
         config["storpool_conf_directory"] = str(host.agent_directory / OVERRIDES)
         files[f"{OVERRIDES}/endpoints.conf"] = f"SP_API_HTTP_HOST={','.join(storpool)}\n".encode()
     return AgentProcess(
@@ -137,6 +140,14 @@ class ManagementProcess:
             self._private(path, json.dumps([secrets.token_urlsafe(32), secrets.token_urlsafe(32)]))
         api_key, secret_key = json.loads(path.read_text())
         return str(api_key), str(secret_key)
+
+    def _database_key(self) -> str:
+        """What passphrases are encrypted with in the records; made once, then kept beside them."""
+        path = self._directory / "database.key"
+        if not path.exists():
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._private(path, secrets.token_urlsafe(32))
+        return path.read_text()
 
     def start(self) -> None:
         """Start it; returns once it serves. Raises `LabError` with the end of its log."""
@@ -226,12 +237,14 @@ class ManagementProcess:
                 "key": str(tls / "management.key"),
             },
             "cloud": {
-                "hosts": [host.name for host in lab.hosts],
+                "hosts": [host.name for host in lab.hosts if not host.second_storpool],
+                "further_clusters": _further_clusters(lab),
                 "image_store_url": lab.secondary.nfs_url,
                 "guest_addresses": [{"mac": guest.mac, "ip": guest.ip} for guest in lab.guest_addresses],
                 "bridge": lab.hosts[0].bridge,
                 "api_key": api_key,
                 "secret_key": secret_key,
+                "database_key": self._database_key(),
                 "settings": dict(pace.settings),
                 **_given(ping_interval=pace.ping_interval, cleanup_interval=pace.cleanup_interval),
             },
@@ -243,6 +256,15 @@ class ManagementProcess:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
+
+
+def _further_clusters(lab: Lab) -> list[dict[str, object]]:
+    """CloudStack's cluster of the hosts of the second StorPool cluster, in a zone of its own or in the first."""
+    hosts = [host.name for host in lab.hosts if host.second_storpool]
+    if not hosts:
+        return []
+    place = {"zone": "zone2", "pod": "pod2"} if lab.site is Site.ZONES else {}
+    return [{"name": "cluster2", "hosts": hosts, **place}]
 
 
 def _given(**values: float | None) -> dict[str, float]:

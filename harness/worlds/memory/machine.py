@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -15,10 +15,10 @@ from typing import Protocol
 from harness.agent.nfs_disk import nfs_source
 from harness.runtime.process import SimulatedEvent, SimulatedRuntime
 from harness.spi.errors import Error, InvalidParameter, NotFound
-from harness.spi.objects import PATH_PREFIX
+from harness.spi.objects import LUKS_HEADER, PATH_PREFIX
 from harness.spi.ports import DomainState
 from harness.worlds.memory.image import BOOT_MAGIC, Image, ImageError, read_image
-from simulator.ports import Blocks
+from harness.worlds.memory.model_luks import HEADER_BYTES, Luks, LuksError, unlock
 
 BY_NAME = "/dev/storpool/"
 NFS = "nfs://"
@@ -34,10 +34,18 @@ EJECT_SECONDS = 0.05
 """How long QEMU takes to close a device that the guest let go; meanwhile it says that it has no such device."""
 
 
-class Devices(Blocks, Protocol):
-    """Blocks whose devices and links a model can look at, open and close."""
+class Devices(Protocol):
+    """Blocks whose devices and links a model can look at, open, read and write, and close."""
 
     def size(self, key: int) -> int: ...
+
+    def stored(self, key: int) -> int: ...
+
+    def read(self, key: int, offset: int, length: int) -> bytes: ...
+
+    def extents(self, key: int) -> Iterable[tuple[int, int]]: ...
+
+    def write(self, key: int, offset: int, data: bytes) -> None: ...
 
     def links(self, client: int) -> dict[str, int]: ...
 
@@ -78,7 +86,11 @@ class ModelDisk:
     key: int | None = None
     """The object behind the device that QEMU holds open; None while the domain is off."""
     size: int = 0
-    """Bytes that the device had when QEMU opened it; QEMU does not look again by itself."""
+    """Bytes that the guest was given when QEMU opened the device; QEMU does not look again by itself."""
+    secret: str | None = None
+    """The usage of libvirt's secret that opens an encrypted disk."""
+    luks: Luks | None = None
+    """An encrypted disk that is open."""
     ejecting: bool = False
     """The guest let it go and QEMU has not closed it yet."""
     format: str = "raw"
@@ -89,6 +101,11 @@ class ModelDisk:
     def seen(self) -> bool:
         """Whether the guest has it."""
         return self.key is not None or self.file_open
+
+    @property
+    def overhead(self) -> int:
+        """Bytes of the device that the guest does not see."""
+        return 0 if self.secret is None else LUKS_HEADER
 
 
 @dataclass(slots=True)
@@ -137,12 +154,19 @@ class Machine:
         client_id: int,
         blocks: Devices,
         files: Mapping[str, str],
+        *,
+        cluster_id: str = "",
+        place: int | None = None,
         nfs: NfsFiles | None = None,
     ) -> None:
+        """`place` is its number among all hosts; its client id, unless hosts of several StorPool clusters are there."""
         self.runtime = runtime
         self.nfs = nfs
         self.name = name
         self.client_id = client_id
+        self.cluster_id = cluster_id
+        """Of its StorPool cluster, where there are several."""
+        self.place = client_id if place is None else place
         self.blocks = blocks
         self.files = dict(files)
         """Small text files by path."""
@@ -151,6 +175,12 @@ class Machine:
         """Those that run, also after the agent that started them has died."""
         self.cuts = 0
         """How many reasons there are for which this host does not reach the StorPool API."""
+        self.secrets: dict[str, bytes] = {}
+        """What libvirtd keeps in memory, by usage."""
+        self.command_lines: list[str] = []
+        """Of every program that was run."""
+        self.no_cryptsetup = 0
+        """How many reasons there are for which there is no cryptsetup."""
         self.libvirtd_gone = 0
         """How many reasons there are for which libvirtd does not answer; its domains run on."""
         self.late: set[str] | None = None
@@ -181,6 +211,7 @@ class Machine:
         """Every QEMU and every program ends at once."""
         for program in self.programs:
             program.killed.deliver()
+        self.secrets.clear()
         self.kill_guests()
 
     def kill_guests(self) -> None:
@@ -215,9 +246,11 @@ class Machine:
             raise Error(f"Cannot access storage file '{disk.source}': No such file or directory")
         if self.blocks.read_only(key, self.client_id):
             raise Error(f"Could not open '{disk.source}': Read-only file system")
+        if disk.secret is not None:
+            disk.luks = self._unlock(disk, key)
         self.blocks.open(key, self.client_id)
         disk.key = key
-        disk.size = self.device_size(disk.source) or 0
+        disk.size = (self.device_size(disk.source) or 0) - disk.overhead
 
     def image(self, disk: ModelDisk) -> Image:
         """What is in the file of a disk on an NFS pool, in the format that the domain says."""
@@ -228,23 +261,40 @@ class Machine:
         except (NotFound, ImageError) as error:
             raise Error(f"internal error: process exited while connecting to monitor: {error}") from error
 
-    def read_disk(self, disk: ModelDisk, offset: int, length: int) -> bytes:
-        """What a guest reads from a disk that it has."""
-        if disk.key is None:
-            return self.image(disk).read(offset, length)
-        return self.blocks.read(disk.key, offset, length)
-
-    def write_disk(self, disk: ModelDisk, offset: int, data: bytes) -> None:
-        if disk.key is not None:
-            self.blocks.write(disk.key, offset, data)
-        elif self.nfs is not None:
-            self.nfs.write(disk.source, self.image(disk).written(offset, data).qcow2(), new=False)
-
     def close(self, disk: ModelDisk) -> None:
         disk.file_open = False
         if disk.key is not None:
             self.blocks.release(disk.key, self.client_id)
-            disk.key = None
+            disk.key = disk.luks = None
+
+    def read(self, disk: ModelDisk, offset: int, length: int) -> bytes:
+        """What the guest reads of a disk that is open."""
+        if disk.file_open:
+            return self.image(disk).read(offset, length)
+        assert disk.key is not None, "it is open"
+        data = self.blocks.read(disk.key, offset + disk.overhead, length)
+        return data if disk.luks is None else disk.luks.crypt(offset, data)
+
+    def write(self, disk: ModelDisk, offset: int, data: bytes) -> None:
+        if disk.file_open and self.nfs is not None:
+            self.nfs.write(disk.source, self.image(disk).written(offset, data).qcow2(), new=False)
+            return
+        assert disk.key is not None, "it is open"
+        stored = data if disk.luks is None else disk.luks.crypt(offset, data)
+        self.blocks.write(disk.key, offset + disk.overhead, stored)
+
+    def header(self, key: int) -> bytes:
+        """The beginning of an object, as far as a LUKS header goes."""
+        return self.blocks.read(key, 0, min(HEADER_BYTES, self.blocks.size(key)))
+
+    def _unlock(self, disk: ModelDisk, key: int) -> Luks:
+        passphrase = self.secrets.get(disk.secret or "")
+        if passphrase is None:
+            raise Error(f"Secret not found: no secret with matching usage '{disk.secret}'")
+        try:
+            return unlock(self.header(key), passphrase)
+        except LuksError as error:
+            raise Error(f"internal error: unable to open '{disk.source}': {error}") from error
 
     def power_on(self, domain: ModelDomain) -> None:
         """Open every disk and let the guest boot; all or nothing."""
@@ -317,7 +367,7 @@ class Machine:
     def resize(self, domain: ModelDomain, target: str, size: int) -> None:
         """QEMU looks at the device again and tells the guest what that has, also when it is asked for less."""
         disk = self.disk(domain, target)
-        there = self.device_size(disk.source) or 0
+        there = (self.device_size(disk.source) or 0) - disk.overhead
         if size > there:
             raise Error("internal error: unable to execute QEMU command 'block_resize': Cannot grow device files")
         disk.size = there
@@ -375,9 +425,9 @@ class Machine:
     def _look_for_boot_sector(self, domain: ModelDomain) -> Boot:
         if not domain.disks or not domain.disks[0].seen:
             return Boot.NOTHING
-        first = domain.disks[0]
-        length = min(len(BOOT_MAGIC), first.size)
-        return Boot.FOUND if self.read_disk(first, 0, length) == BOOT_MAGIC else Boot.NOTHING
+        disk = domain.disks[0]
+        length = min(len(BOOT_MAGIC), disk.size)
+        return Boot.FOUND if self.read(disk, 0, length) == BOOT_MAGIC else Boot.NOTHING
 
 
 def read_domain(text: str) -> ModelDomain:
@@ -413,7 +463,7 @@ def read_disk(element: ET.Element) -> ModelDisk:
         raise Error("missing target information for device: <disk> needs <target dev=...>")
     source = element.find("source")
     name = None if source is None else source.get("dev") if element.get("type") == "block" else nfs_source(source)
-    if not name or element.get("type") not in ("block", "network"):
+    if source is None or not name or element.get("type") not in ("block", "network"):
         raise InvalidParameter("XML error: the model host only knows disks of devices and of files on NFS")
     driver = element.find("driver")
     if driver is None or not driver.get("type"):
@@ -424,7 +474,18 @@ def read_disk(element: ET.Element) -> ModelDisk:
         target=target.get("dev", ""),
         serial=element.findtext("serial", "").strip(),
         format=driver.get("type", ""),
+        secret=_secret(source),
     )
+
+
+def _secret(source: ET.Element) -> str | None:
+    encryption = source.find("encryption")
+    if encryption is None:
+        return None
+    secret = encryption.find("secret[@type='passphrase']")
+    if encryption.get("format") != "luks" or secret is None or not secret.get("usage"):
+        raise InvalidParameter("XML error: the model host only knows LUKS with a passphrase by its usage")
+    return secret.get("usage")
 
 
 def disk_element(text: str) -> ET.Element:

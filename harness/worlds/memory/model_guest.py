@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from harness.spi.runtime import Runtime
 from harness.worlds.memory.machine import Machine, ModelDisk, ModelDomain
 
 BOOT_TIMEOUT = 120.0
 POLL_SECONDS = 0.5
+COUNTED = 4096
+WRITE_SECONDS = 0.003
+"""What a write and its flush take."""
 
 
 class ModelGuest:
@@ -28,18 +32,37 @@ class ModelGuest:
 
     def write(self, serial: str, offset: int, data: bytes) -> None:
         machine, disk = self._disk(serial, offset + len(data))
-        machine.write_disk(disk, offset, data)
+        machine.write(disk, offset, data)
 
     def read(self, serial: str, offset: int, length: int) -> bytes:
         machine, disk = self._disk(serial, offset + length)
-        return machine.read_disk(disk, offset, length)
+        return machine.read(disk, offset, length)
+
+    @contextmanager
+    def counting(self, serials: Sequence[str], offset: int) -> Iterator[None]:
+        over = self._runtime.event("counted enough")
+
+        def count() -> None:
+            number = 0
+            while not over.is_set():
+                number += 1
+                for serial in serials:
+                    self.write(serial, offset, str(number).encode().ljust(COUNTED))
+                    self._runtime.sleep(WRITE_SECONDS)
+
+        task = self._runtime.spawn("guest counts", count)
+        try:
+            yield
+        finally:
+            over.set()
+            task.join()
 
     def poweroff(self) -> None:
         machine, domain = self._up()
         machine.press_power_button(domain)
 
     def _disk(self, serial: str, end: int) -> tuple[Machine, ModelDisk]:
-        """The disk and its host; `OSError` when `end` is past what the guest sees of it."""
+        """The disk, which is open; `OSError` when `end` is past what the guest sees of it."""
         machine, domain = self._up()
         found: list[ModelDisk] = [disk for disk in domain.disks if disk.serial == serial]
         if len(found) != 1 or not found[0].seen:

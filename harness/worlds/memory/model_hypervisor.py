@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.spi.errors import Conflict, Error, Unavailable, Unknown
+from harness.spi.passphrase import Passphrase
 from harness.spi.ports import DomainState
 from harness.spi.runtime import Runtime
 from harness.worlds.memory.machine import Machine, ModelDomain, disk_element, live_xml, read_disk, read_domain
@@ -92,6 +93,20 @@ class ModelHypervisor:
         self._begin("resize-disk", name)
         self._machine.resize(self._running(name), target, size)
         self._end("resize-disk", name)
+
+    def secrets(self) -> tuple[str, ...]:
+        self._reach("list the secrets")
+        return tuple(sorted(self._machine.secrets))
+
+    def define_secret(self, device: str, passphrase: Passphrase) -> None:
+        self._begin("define the secret of", device)
+        self._machine.secrets[device] = passphrase.reveal()
+        self._end("define the secret of", device)
+
+    def undefine_secret(self, device: str) -> None:
+        self._begin("undefine the secret of", device)
+        self._machine.secrets.pop(device, None)
+        self._end("undefine the secret of", device)
 
     def _running(self, name: str) -> ModelDomain:
         domain = self._machine.find(name)

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 import msgspec
 
 from harness.observers import DomainDisk, Json
+from harness.spi.objects import PATH_PREFIX
 from harness.spi.ports import DomainState
 from harness.spi.runtime import Runtime
 from harness.storpool import Reply, Request, Transport
 from harness.worlds.memory.image import Image, read_image
 from harness.worlds.memory.machine import Machine, ModelDisk, live_xml
+from harness.worlds.memory.model_luks import LuksError, unlock
 from harness.worlds.memory.model_secondary import ModelExport
 
 CALL_TIMEOUT = 60.0
@@ -21,8 +23,10 @@ CALL_TIMEOUT = 60.0
 class MemoryStorPool:
     """`harness.observers.StorPool` over the same transport that the driver uses, decoding nothing but JSON."""
 
-    def __init__(self, transport: Transport, calls: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, transport: Transport, calls: Callable[[], Mapping[str, int]], *, several: bool = False) -> None:
+        """With `several` attachments are those of all clusters of the location, with the id of the client's cluster."""
         self._transport = transport
+        self._several = several
         self._calls = calls
 
     def volumes(self) -> list[Json]:
@@ -38,12 +42,27 @@ class MemoryStorPool:
         return self._one(f"Snapshot/{name}")
 
     def attachments(self) -> list[Json]:
-        return self._list("AttachmentsList")
+        return self._list("MultiCluster/AttachmentsList" if self._several else "AttachmentsList")
+
+    def exports(self) -> list[Json]:
+        """Snapshots that other locations may read."""
+        found: list[Json] = msgspec.json.decode(self._get("ExportsList").body)["data"]["exports"]
+        return found
 
     def lose_snapshot(self, name: str) -> None:
-        reply = self._transport.call(Request("POST", f"SnapshotDelete/{name}", b"{}", CALL_TIMEOUT))
-        if reply.status != 200:
-            raise AssertionError(f"StorPool SnapshotDelete/{name}: HTTP {reply.status}: {reply.body[:500]!r}")
+        self._post(f"SnapshotDelete/{name}", {})
+
+    def update_volume(self, name: str, **changes: object) -> None:
+        self._post(f"VolumeUpdate/{name}", changes)
+
+    def kept(self, bucket: str, key: str) -> str:
+        found = self._one(f"KV/Get/{bucket}/{key}")
+        return "" if found is None else str(found.get("pairs", {}).get(key, ""))
+
+    def keep(self, bucket: str, key: str, value: str) -> None:
+        if self._one(f"KV/List/{bucket}") is None:
+            self._post(f"KV/Create/{bucket}", {})
+        self._post(f"KV/Set/{bucket}", {"set": {key: value}})
 
     def calls(self) -> Mapping[str, int]:
         return self._calls()
@@ -61,8 +80,16 @@ class MemoryStorPool:
             if answer.get("error", {}).get("name") == "objectDoesNotExist":
                 return None
             raise AssertionError(f"StorPool {path}: HTTP {reply.status}: {answer}")
-        (found,) = _data(reply)
-        return found
+        found = msgspec.json.decode(reply.body)["data"]
+        if isinstance(found, list):
+            (found,) = found
+        shown: Json = found
+        return shown
+
+    def _post(self, path: str, body: object) -> None:
+        reply = self._transport.call(Request("POST", path, msgspec.json.encode(body), CALL_TIMEOUT))
+        if reply.status != 200:
+            raise AssertionError(f"StorPool {path}: HTTP {reply.status}: {reply.body[:500]!r}")
 
     def _get(self, path: str) -> Reply:
         return self._transport.call(Request("GET", path, None, CALL_TIMEOUT))
@@ -122,6 +149,10 @@ class MemoryHost:
     def client_id(self) -> int:
         return self._machine.client_id
 
+    @property
+    def cluster_id(self) -> str:
+        return self._machine.cluster_id
+
     def devices(self) -> Sequence[str]:
         return sorted(self._machine.blocks.links_by_id(self._machine.client_id))
 
@@ -134,6 +165,37 @@ class MemoryHost:
         if key is None:
             raise FileNotFoundError(f"host {self.name} has no device {path}")
         return self._machine.blocks.read(key, offset, length)
+
+    def reads_a_second(self, path: str, seconds: int) -> float:
+        raise NotImplementedError(f"model host {self.name} has no devices whose speed means anything ({path})")
+
+    def unlocks(self, path: str, passphrase: bytes) -> bool:
+        key = self._machine.key(path)
+        if key is None:
+            raise FileNotFoundError(f"host {self.name} has no device {path}")
+        try:
+            unlock(self._machine.header(key), passphrase)
+        except LuksError:
+            return False
+        return True
+
+    def secrets(self) -> Sequence[str]:
+        return sorted(self._machine.secrets)
+
+    def traces(self, text: bytes) -> Sequence[str]:
+        machine = self._machine
+        found = [name for name in self.devices() if text in _stored(machine, PATH_PREFIX + name)]
+        found += [path for path, content in machine.files.items() if text in content.encode()]
+        found += [f"command line {line}" for line in machine.command_lines if text in line.encode()]
+        return [*found, *(f"domain {name}" for name, d in machine.domains.items() if text in live_xml(d).encode())]
+
+    @contextmanager
+    def without_encryption(self) -> Iterator[None]:
+        self._machine.no_cryptsetup += 1
+        try:
+            yield
+        finally:
+            self._machine.no_cryptsetup -= 1
 
     def domains(self) -> Mapping[str, str]:
         return {name: domain.state.value for name, domain in sorted(self._machine.domains.items())}
@@ -168,6 +230,13 @@ class MemoryHost:
             self._machine.cuts -= 1
 
 
+def _stored(machine: Machine, path: str) -> bytes:
+    """Everything that was written to the device, one piece after the other."""
+    key = machine.key(path)
+    blocks = machine.blocks
+    return b"" if key is None else b"".join(blocks.read(key, *extent) for extent in blocks.extents(key))
+
+
 def _shown(disk: ModelDisk) -> DomainDisk:
     driver = disk.element.find("driver")
     attributes = {} if driver is None else driver.attrib
@@ -178,4 +247,5 @@ def _shown(disk: ModelDisk) -> DomainDisk:
         driver_type=attributes.get("type", ""),
         discard=attributes.get("discard"),
         cache=attributes.get("cache"),
+        encryption=None if disk.secret is None else "luks",
     )

@@ -5,20 +5,35 @@ Only objects that were touched since the last look are looked at, so that a look
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol
+
 from harness.spi.ports import DomainState
 from harness.worlds.memory.machine import Machine
-from simulator.blocks.memory import MemoryBlocks
 
 _ON = (DomainState.RUNNING, DomainState.PAUSED)
+
+
+class Watched(Protocol):
+    """What is looked at of blocks; clients go by `Machine.place`."""
+
+    @property
+    def touched(self) -> dict[int, None]: ...
+
+    def openers(self, key: int) -> Mapping[int | None, int]: ...
+
+    def size(self, key: int) -> int: ...
+
+    def rights(self, key: int, client: int, /) -> str | None: ...
 
 
 class Safety:
     """Over the machines and blocks of one world."""
 
-    def __init__(self, machines: tuple[Machine, ...], blocks: MemoryBlocks) -> None:
+    def __init__(self, machines: tuple[Machine, ...], blocks: Watched) -> None:
         self._machines = machines
         self._blocks = blocks
-        self._names = {machine.client_id: machine.name for machine in machines}
+        self._names = {machine.place: machine.name for machine in machines}
         self._open: dict[int, int] = {}
         """Size of every object that somebody has open."""
         self._least: dict[int, int] = {}
@@ -87,7 +102,7 @@ class Safety:
 
     def _reads(self, client: int | None, key: int) -> bool:
         """Whether a program of the host has it open, which is attached there, to read it, and no domain has."""
-        machine = next((machine for machine in self._machines if machine.client_id == client), None)
+        machine = next((machine for machine in self._machines if machine.place == client), None)
         if machine is None or client is None or self._blocks.rights(key, client) is None:
             return False
         reads = any(program.reads == key for program in machine.programs)
