@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from harness.cloudstack.orchestration import placement
 from harness.cloudstack.orchestration.backup import on_image_store, on_primary
+from harness.cloudstack.orchestration.encryption import POOL_TYPES
+from harness.cloudstack.orchestration.vm_snapshot_rules import refuse_with_vm_snapshots
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import (
     ATTACHING,
@@ -35,6 +37,16 @@ def check_migratable(
     if row.pool_id == pool.id:
         raise InvalidParameter(f"Volume {row.name} is already on the destination storage pool {pool.name}")
     source = tx.get(StoragePool, row.pool_id)
+    refuse_with_vm_snapshots(
+        tx,
+        row.instance_id,
+        "Volume cannot be migrated, please remove all VM snapshots for VM to which this volume is attached",
+    )
+    if row.passphrase_id is not None and pool.pool_type not in POOL_TYPES:
+        raise InvalidParameter(
+            f"Migration of encrypted volumes is unsupported but from StorPool to StorPool: {row.name} is one, and"
+            f" {pool.name} is of type {pool.pool_type}"
+        )
     _check_vm(tx, row, source, pool, live=live)
     _check_snapshots(tx, row)
     if pool.removed is not None or pool.data_center_id != row.data_center_id:
