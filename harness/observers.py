@@ -174,8 +174,12 @@ class Secondary(Protocol):
         """Of the export's directory `primary`, for a primary storage pool beside the StorPool pools."""
         ...
 
-    def volume_files(self) -> Sequence[str]:
-        """Files under that directory, relative to the export, sorted."""
+    def files(self, directory: str) -> Sequence[str]:
+        """Files anywhere below the directory of the export, relative to the export, sorted."""
+        ...
+
+    def download(self, url: str, offset: int, length: int) -> bytes | None:
+        """What a guest would read from the qcow2 that a client gets from the URL; None when it gives none."""
         ...
 
     def read(self, path: str, offset: int, length: int) -> bytes:

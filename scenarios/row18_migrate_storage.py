@@ -173,7 +173,7 @@ def from_nfs(world: World) -> None:
     is_on(world, volume, other_pool(world).id)
     one_object(world, volume)
     with world.check("the file is gone"):
-        assert file_of(away) not in world.secondary.volume_files()
+        assert file_of(away) not in world.secondary.files("primary")
     with world.check("size, limit and StorPool template"):
         seen = looks.on_storpool(world, volume)
         wanted = (volume["size"], "700", other_pool(world).storpool_template)
@@ -236,7 +236,7 @@ def nfs_volume(world: World) -> None:
         guest_reads(world, vm, volume, "word")
     world.cloud.call("deleteVolume", id=second["id"])
     with world.check("no file is left"):
-        left = {file_of(away), file_of(second)} & set(world.secondary.volume_files())
+        left = {file_of(away), file_of(second)} & set(world.secondary.files("primary"))
         assert left == set(), left
 
 

@@ -83,7 +83,7 @@ def one_object(world: World, volume: Json) -> None:
             assert len(named) == 1, named
         else:
             assert named == [], named
-            assert world.secondary.volume_files().count(file_of(volume)) == 1, world.secondary.volume_files()
+            assert world.secondary.files("primary").count(file_of(volume)) == 1, world.secondary.files("primary")
         temporary = [s for s in world.storpool.snapshots() if (s.get("tags") or {}).get("cs") == "temporary"]
         assert [s for s in temporary if not s.get("deleted")] == [], temporary
 

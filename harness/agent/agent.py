@@ -17,7 +17,6 @@ from harness.agent.config import AgentConfig
 from harness.agent.deadline import Deadline
 from harness.agent.handlers import (
     attach,
-    backup_snapshot,
     dettach,
     download_template,
     modify_pool,
@@ -27,6 +26,7 @@ from harness.agent.handlers import (
     set_encryption,
     start,
     stop,
+    to_secondary,
 )
 from harness.agent.operations import Operations
 from harness.agent.recovery import Recovery
@@ -45,12 +45,13 @@ from harness.spi.commands import (
     StartCommand,
     StopCommand,
     StorPoolBackupSnapshotCommand,
+    StorPoolBackupTemplateFromSnapshotCommand,
+    StorPoolCopyVolumeToSecondaryCommand,
     StorPoolDownloadTemplateCommand,
     StorPoolDownloadVolumeCommand,
     StorPoolModifyStoragePoolCommand,
     StorPoolResizeVolumeCommand,
     StorPoolSetVolumeEncryptionCommand,
-    StorPoolUploadVolumeCommand,
 )
 from harness.spi.errors import Error, ErrorClass, MisuseError
 from harness.spi.locks import KeyedLocks
@@ -137,17 +138,16 @@ class Agent:
                 return modify_pool.handle(self._tools, command)
             case StorPoolDownloadTemplateCommand():
                 return download_template.handle(self._tools, command)
-            case StorPoolBackupSnapshotCommand():
-                return backup_snapshot.handle(self._tools, command)
-            case (
-                StorPoolDownloadVolumeCommand()
-                | StorPoolUploadVolumeCommand()
-                | CreateObjectCommand()
-                | ModifyStoragePoolCommand()
-            ):
+            case StorPoolDownloadVolumeCommand() | CreateObjectCommand() | ModifyStoragePoolCommand():
                 return nfs_pool.handle(self._tools, command)
             case StorPoolSetVolumeEncryptionCommand():
                 return set_encryption.handle(self._tools, command)
+            case (
+                StorPoolBackupSnapshotCommand()
+                | StorPoolBackupTemplateFromSnapshotCommand()
+                | StorPoolCopyVolumeToSecondaryCommand()
+            ):
+                return to_secondary.handle(self._tools, command)
             case _:
                 return Answer(
                     result=False,
@@ -171,7 +171,11 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return None, (command.volume_path,)
         case StorPoolDownloadTemplateCommand():
             return None, (command.destination.path,) if command.destination.path is not None else ()
-        case StorPoolBackupSnapshotCommand() | StorPoolUploadVolumeCommand():
+        case (
+            StorPoolBackupSnapshotCommand()
+            | StorPoolBackupTemplateFromSnapshotCommand()
+            | StorPoolCopyVolumeToSecondaryCommand()
+        ):
             return None, (command.source.path,) if command.source.path is not None else ()
         case StorPoolDownloadVolumeCommand():
             return None, (command.destination.path,) if command.destination.path is not None else ()

@@ -99,7 +99,9 @@ def snapshots_are_known(picture: Picture) -> Found:
         tags = tags_of(snapshot)
         kind, uuid = tags.get("cs"), tags.get("uuid")
         if kind == "template":
-            known = uuid in picture.template_ids
+            # A copy that volumes start from waits for the collector when the template is gone.
+            waits = uuid in picture.removed_template_ids and not is_mirror(snapshot)
+            known = uuid in picture.template_ids or waits
         elif kind == "delayDelete":
             known = bool(snapshot.get("targetDeleteDate"))
         elif kind == "group":
@@ -157,13 +159,31 @@ def volume_files_are_known(picture: Picture) -> Found:
         yield f"volume {known[name]['id']}", f"has no file {name} on the NFS pool"
 
 
+def is_mirror(snapshot: Json) -> bool:
+    """Whether it is what a template was made as, and not a copy that volumes start from."""
+    return tags_of(snapshot).get("vc-policy") == "no"
+
+
+def template_files_are_known(picture: Picture) -> Found:
+    """Every template on secondary storage has one file there, and every file is one of these."""
+    files = Counter(path.rpartition("/")[2].partition(".")[0] for path in picture.template_files)
+    for uuid, count in files.items():
+        if uuid not in picture.template_ids:
+            yield f"{count} files of template {uuid} on secondary storage", "are of none that CloudStack knows"
+        elif count > 1:
+            yield f"template {uuid}", f"has {count} files on secondary storage"
+    for uuid in sorted(picture.filed - files.keys()):
+        yield f"template {uuid}", "has no file on secondary storage, where CloudStack says it is"
+
+
 def templates_seeded_once(picture: Picture) -> Found:
-    """At most one cached snapshot of a template on a pool."""
+    """At most one cached snapshot of a template on a pool, and one that it was made as."""
     seeded: Counter[tuple[str, str]] = Counter()
     for snapshot in picture.snapshots.values():
         tags = tags_of(snapshot)
         if tags.get("cs") == "template" and not snapshot.get("deleted"):
-            seeded[tags.get("uuid", ""), str(snapshot.get("templateName"))] += 1
+            place = "secondary storage" if is_mirror(snapshot) else str(snapshot.get("templateName"))
+            seeded[tags.get("uuid", ""), place] += 1
     for (template, pool), count in seeded.items():
         if count > 1:
             yield f"template {template} on {pool}", f"has {count} StorPool snapshots"
@@ -309,6 +329,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant("every StorPool snapshot is known", snapshots_are_known),
     Invariant("a VM snapshot has a snapshot of every disk", vm_snapshots_are_whole),
     Invariant("backups on secondary storage are known", backups_are_known),
+    Invariant("templates on secondary storage are known", template_files_are_known),
     Invariant("files of volumes on an NFS pool are known", volume_files_are_known),
     Invariant("a template is seeded once a pool", templates_seeded_once),
     Invariant("attachments follow running VMs", attachments_follow_running_vms),

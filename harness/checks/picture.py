@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from harness.observers import Cloud, DomainDisk, Json, Pool, World
 
 PATH_PREFIX = "/dev/storpool-byid/"
+TEMPLATE_FILES = "template/tmpl/2"
+"""Directory of the account's templates on secondary storage."""
 CHECK_VOLUME = "check-volume-is-on-host"
 
 
@@ -50,6 +52,11 @@ class Picture:
     attachments: tuple[Json, ...]
     hosts: tuple[HostPicture, ...]
     vm_snapshot_records: Mapping[str, Json] = field(default_factory=dict)
+    removed_template_ids: frozenset[str] = frozenset()
+    template_files: tuple[str, ...] = ()
+    """Files of templates on secondary storage."""
+    filed: frozenset[str] = frozenset()
+    """Ids of templates that CloudStack says are there."""
     volume_files: tuple[str, ...] = ()
     """Files of volumes on the NFS export."""
 
@@ -109,6 +116,8 @@ def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
         answer = cloud.call(command, listall=True, **parameters)
         return {str(item["id"]): item for item in answer.get(key, [])}
 
+    templates = listed("listTemplates", "template", templatefilter="all", showremoved=True)
+    there = {template_id: item for template_id, item in templates.items() if "removed" not in item}
     stores = cloud.call("listSnapshots", listall=True).get("snapshot", [])
     hosts = listed("listHosts", "host", type="Routing")
     volumes, snapshots = world.storpool.volumes(), world.storpool.snapshots()
@@ -122,7 +131,7 @@ def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
         snapshot_records={str(item["id"]): item for item in stores},
         backed_up=frozenset(str(item["id"]) for item in stores if item.get("datastoretype") == "Image"),
         backups=tuple(world.secondary.backups()),
-        template_ids=frozenset(listed("listTemplates", "template", templatefilter="all")),
+        template_ids=frozenset(there),
         host_names={host_id: str(host["name"]) for host_id, host in hosts.items()},
         offering_templates=_offering_templates(cloud) if _off_pool(pools, records, by_id) else frozenset(),
         volumes=by_id,
@@ -130,8 +139,11 @@ def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
         snapshots=_by_id(snapshots, ignored),
         attachments=tuple(a for a in world.storpool.attachments() if object_id(a) not in ignored),
         hosts=tuple(_host(world, index, ignored | aliases) for index in range(len(world.hosts))),
-        volume_files=tuple(world.secondary.volume_files()),
+        volume_files=tuple(world.secondary.files("primary")),
         vm_snapshot_records=listed("listVMSnapshot", "vmSnapshot"),
+        removed_template_ids=frozenset(templates.keys() - there.keys()),
+        template_files=tuple(world.secondary.files(TEMPLATE_FILES)),
+        filed=frozenset(key for key, item in there.items() if item["isready"] and not item.get("directdownload")),
     )
 
 

@@ -84,6 +84,8 @@ class ManagementServer:
         bootstrap(services.runtime, services.records, services.config)
         services.jobs.fail_interrupted()
         services.recovery.reset()
+        services.template_removal.abandon_interrupted()
+        services.extractions.abandon_interrupted()
         services.hosts.poll()
         services.recovery.resume()
         self.serve(compare=True)
@@ -100,6 +102,9 @@ class ManagementServer:
         # Apart too: a backup takes as long as its disk is large.
         self._spawn("backups", services.config.ping_interval, services.backups.tend)
         self._spawn("files on pools", services.config.ping_interval, services.context.files.tend)
+        self._spawn("templates", services.config.ping_interval, services.template_removal.tend)
+        self._spawn("downloads", services.config.ping_interval, services.extractions.tend)
+        self._spawn("collect templates", services.config.ping_interval, services.template_collector.tend)
         self._spawn("cleanup", services.config.cleanup_interval, services.recovery.clean_up)
         first = (services.config.ping_interval, SETTLED_SECONDS) if compare else ()
         self._spawn("compare volumes", VOLUME_CHECKUP, self._reconcile_volumes, first)

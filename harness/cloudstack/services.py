@@ -9,6 +9,7 @@ from harness.cloudstack.jobs import JobManager
 from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.extraction import ExtractionManager
 from harness.cloudstack.orchestration.hosts import HostManager
 from harness.cloudstack.orchestration.recovery import Recovery
 from harness.cloudstack.orchestration.replication import ReplicationManager
@@ -17,6 +18,9 @@ from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
 from harness.cloudstack.orchestration.storage_migration import StorageMigrationManager
 from harness.cloudstack.orchestration.template import TemplateManager
+from harness.cloudstack.orchestration.template_collector import TemplateCollector
+from harness.cloudstack.orchestration.template_creation import TemplateCreation
+from harness.cloudstack.orchestration.template_removal import TemplateRemoval
 from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.orchestration.vm_snapshot import VmSnapshotManager
 from harness.cloudstack.orchestration.volume import VolumeManager
@@ -31,6 +35,10 @@ class Services:
     context: Context
     jobs: JobManager
     templates: TemplateManager
+    template_creation: TemplateCreation
+    template_removal: TemplateRemoval
+    template_collector: TemplateCollector
+    extractions: ExtractionManager
     volumes: VolumeManager
     attachments: AttachmentManager
     vms: VmManager
@@ -58,6 +66,8 @@ def assemble(config: CloudConfig, context: Context) -> Services:
     """Wire the managers together."""
     runtime, records = context.runtime, context.records
     templates = TemplateManager(context)
+    removal = TemplateRemoval(context, templates)
+    extractions = ExtractionManager(context)
     volumes = VolumeManager(context, templates)
     attachments = AttachmentManager(context, volumes)
     vm_snapshots = VmSnapshotManager(context)
@@ -73,6 +83,10 @@ def assemble(config: CloudConfig, context: Context) -> Services:
         context=context,
         jobs=JobManager(runtime, records, config.workers),
         templates=templates,
+        template_creation=TemplateCreation(context, removal),
+        template_removal=removal,
+        template_collector=TemplateCollector(context, templates),
+        extractions=extractions,
         volumes=volumes,
         attachments=attachments,
         vms=vms,

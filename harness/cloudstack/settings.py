@@ -60,6 +60,7 @@ _ALL = (
     Setting("expunge.delay", "86400", "Seconds before a destroyed VM is expunged", category="Advanced"),
     Setting("storage.template.cleanup.enabled", "true", "Evict unused templates from primary storage", kind="Boolean"),
     Setting("template.delete.from.primary.storage", "true", "Evict a template when it is deleted", kind="Boolean"),
+    Setting("extract.url.expiration.interval", "14400", "Seconds that a download URL holds"),
     Setting("wait.detach.device", "10000", "Milliseconds to wait for a device to leave a running guest"),
     Setting("execute.in.sequence.hypervisor.commands", "false", "One command at a time on a host", kind="Boolean"),
     Setting("pool.storage.allocated.capacity.disablethreshold", "0.85", "Allocated share that fills a pool", "Zone"),

@@ -10,7 +10,7 @@ from harness.spi.errors import Error
 from harness.storpool import StorPoolClient
 
 IN_USE = "in-use-until"
-"""In an operation's data: the time until which an agent may use the volume."""
+"""In an operation's data: the time until which an agent may use the object."""
 IN_USE_FOR = "in-use-for"
 """How many seconds ahead that time was set; records of older drivers do not tell it."""
 _WAITING = "removed; open until neither a lost request nor a copy of one can arrive any more"
@@ -93,3 +93,12 @@ class Discards:
             return False
         operation.done()
         return True
+
+
+def taken_over(discards: Discards, operations: Operations, operation: Operation, creation: Creation) -> None:
+    """Give an object of an operation that is undone, if there is or may come one, to an operation of its own."""
+    if creation.global_id is None and not creation.unanswered:
+        return
+    over = operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf")))
+    until = 0.0 if over else float(operation.data[IN_USE])
+    discards.take_over(creation, int(operation.data["pool"]), in_use_until=until)

@@ -10,9 +10,10 @@ from harness.driver.check_volume import CheckVolumes
 from harness.driver.deletion import Deletion
 from harness.driver.discard import Discards
 from harness.driver.encryption import VolumeEncryption
+from harness.driver.exporting import VolumeExport
 from harness.driver.leaks import Leaks
 from harness.driver.motion import Motion
-from harness.driver.moving import VolumeMoving, VolumeUploading
+from harness.driver.moving import VolumeMoving
 from harness.driver.operations import Operation, Operations, log
 from harness.driver.orphans import Orphans
 from harness.driver.pools import Connect, Pools
@@ -25,6 +26,7 @@ from harness.driver.reverting import SnapshotReverting
 from harness.driver.seeding import TemplateSeeding
 from harness.driver.settling import Settler
 from harness.driver.snapshots import SnapshotTaking
+from harness.driver.templating import TemplateMaking
 from harness.driver.vm_reverting import VmReverting
 from harness.driver.vm_snapshots import VmSnapshotDeletion, VmSnapshotTaking
 from harness.driver.vm_strategy import StorPoolVmSnapshots
@@ -75,22 +77,34 @@ class StorPoolDriver:
         vm_reverting = VmReverting(operations, pools, records, self._volumes, discards)
         self.vm_snapshots = StorPoolVmSnapshots(pools, vm_taking, vm_reverting, vm_deletion)
         replication = SnapshotReplication(operations, pools, records, connect, settler)
-        settler.add(self._volumes, self._snapshots, seeding, vm_taking, replication)
         backup = SnapshotBackup(operations, pools, records, endpoints)
         restoring = SnapshotRestoring(self._volumes, records, endpoints)
         self._encryption = VolumeEncryption(self._volumes, records, endpoints)
-        uploads = VolumeUploading(operations, pools, records, endpoints, self._discards)
-        moving = VolumeMoving(pools, records, endpoints, self._volumes, self._resizing, uploads)
+        templating = TemplateMaking(operations, pools, records, endpoints, discards, settler)
+        exporting = VolumeExport(operations, pools, records, endpoints, discards)
+        moving = VolumeMoving(pools, records, endpoints, self._volumes, self._resizing)
+        settler.add(self._volumes, self._snapshots, seeding, vm_taking, replication, templating)
         self._motion = Motion(
-            pools, records, seeding, self._volumes, backup, restoring, replication, self._encryption, moving
+            pools,
+            records,
+            seeding,
+            self._volumes,
+            backup,
+            restoring,
+            replication,
+            self._encryption,
+            templating,
+            exporting,
+            moving,
         )
         works: tuple[_Work, ...] = (
             seeding,
+            templating,
+            exporting,
             self._volumes,
             self._snapshots,
             self._deletion,
             backup,
-            uploads,
             replication,
             self._reverting,
             self._tags,

@@ -6,11 +6,13 @@ import msgspec
 
 from harness.driver.backup import SnapshotBackup
 from harness.driver.encryption import VolumeEncryption
+from harness.driver.exporting import VolumeExport
 from harness.driver.moving import VolumeMoving
 from harness.driver.pools import Pools, is_ours
 from harness.driver.replicating import SnapshotReplication
 from harness.driver.restoring import SnapshotRestoring
 from harness.driver.seeding import TemplateSeeding
+from harness.driver.templating import TemplateMaking
 from harness.driver.volumes import VolumeCreation
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import InvalidParameter, NotFound
@@ -39,6 +41,8 @@ class Motion:
         restoring: SnapshotRestoring,
         replication: SnapshotReplication,
         encryption: VolumeEncryption,
+        templating: TemplateMaking,
+        exporting: VolumeExport,
         moving: VolumeMoving,
     ) -> None:
         self._pools = pools
@@ -49,6 +53,8 @@ class Motion:
         self._restoring = restoring
         self._replication = replication
         self._encryption = encryption
+        self._templating = templating
+        self._exporting = exporting
         self._moving = moving
 
     def can_copy(self, source: DataObject, destination: DataObject) -> bool:
@@ -56,6 +62,9 @@ class Motion:
             if is_ours(source.store) and is_ours(destination.store):
                 return not _same(source.store, destination.store)
             return is_ours(source.store) and destination.store.role is StoreRole.IMAGE
+        if is_ours(source.store) and destination.store is not None and destination.store.role is StoreRole.IMAGE:
+            to_volume = isinstance(source, VolumeObject) and isinstance(destination, VolumeObject)
+            return to_volume or (not isinstance(source, TemplateObject) and isinstance(destination, TemplateObject))
         if isinstance(source, VolumeObject) and isinstance(destination, VolumeObject):
             return self._moving.can_move(source, destination)
         if not is_ours(destination.store) or source.store is None:
@@ -85,8 +94,14 @@ class Motion:
             if source.volume.encrypted:
                 raise InvalidParameter(f"{_shown(source)} is of an encrypted volume, and these are not backed up")
             return self._backup.back_up(source, destination)
-        if isinstance(source, VolumeObject) and isinstance(destination, VolumeObject):
-            return self._moving.move(source, destination)
+        if isinstance(destination, TemplateObject):
+            assert not isinstance(source, TemplateObject)
+            return self._templating.make(source, destination)
+        if isinstance(source, VolumeObject):
+            assert isinstance(destination, VolumeObject)
+            if is_ours(destination.store):
+                return self._moving.move(source, destination)
+            return self._exporting.export(source, destination)
         assert isinstance(destination, VolumeObject) and isinstance(source, TemplateObject | SnapshotObject)
         if isinstance(source, SnapshotObject) and source.volume.encrypted is not destination.encrypted:
             raise InvalidParameter(

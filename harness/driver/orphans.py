@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from harness.driver import tags
 from harness.driver.operations import Operation, Operations
 from harness.driver.pools import Pool, Pools, StorPoolCluster
 from harness.driver.removal import remove_snapshot, remove_volume
@@ -220,9 +221,12 @@ def _subjects(cluster: StorPoolCluster, found: VolumeSummary) -> list[str]:
     """Subjects under which operations of this driver work on such an object."""
     uuid = found.tags.get("uuid", "")
     if found.tags.get("cs") == "template":
-        return [f"template:{uuid}@pool:{pool.id}" for pool in cluster.pools]
-    if found.tags.get("cs") in ("group", "temporary"):
-        return [f"vmsnapshot:{uuid}"] if uuid else []
+        return [f"template:{uuid}", *(f"template:{uuid}@pool:{pool.id}" for pool in cluster.pools)]
+    if uuid and found.tags.get("cs") == "group":
+        return [f"vmsnapshot:{uuid}"]
+    if uuid and found.tags.get("cs") == tags.TEMPORARY:
+        # Of a volume that is exported, or of the disks of a VM that is reverted.
+        return [f"{tags.TEMPORARY}:{uuid}", f"vmsnapshot:{uuid}"]
     return [f"{found.tags.get('cs')}:{uuid}"] if uuid else []
 
 

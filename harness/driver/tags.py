@@ -24,6 +24,8 @@ from harness.storpool import ObjectDoesNotExist, StorPoolClient, VolumeUpdateDes
 VC_POLICY = "vc-policy"
 CHECK_VOLUME = {"cs": "check-volume-is-on-host"}
 DELAY_DELETE = {"cs": "delayDelete"}
+TEMPORARY = "temporary"
+"""Value of `cs` of a snapshot that a volume is copied from."""
 DETACHED = {"cvm": "", "disk": "", VC_POLICY: ""}
 SENDINGS = 3
 REMEMBERED = 4096
@@ -57,16 +59,23 @@ def template_snapshot(template: TemplateObject) -> dict[str, str]:
     return {"uuid": template.uuid, "cs": "template"}
 
 
+def template_mirror(template: TemplateObject) -> dict[str, str]:
+    """Tags of the snapshot that a template was made as; the one that volumes start from has no policy."""
+    return {"uuid": template.uuid, "cs": "template", VC_POLICY: "no"}
+
+
+def temporary_snapshot(volume: VolumeObject) -> dict[str, str]:
+    tags = {"uuid": volume.uuid, "cs": TEMPORARY, VC_POLICY: "no"}
+    if volume.vm_uuid is not None:
+        tags["cvm"] = volume.vm_uuid
+    return tags
+
+
 def new_snapshot(snapshot: SnapshotObject) -> dict[str, str]:
     tags = {"uuid": snapshot.uuid, "cs": "snapshot"}
     if snapshot.volume.vm_uuid is not None:
         tags["cvm"] = snapshot.volume.vm_uuid
     return tags
-
-
-def temporary(volume: VolumeObject) -> dict[str, str]:
-    """Tags of a snapshot that is there while the volume is copied from it; VolumeCare must leave it alone."""
-    return {"uuid": volume.uuid, "cs": "temporary", VC_POLICY: "no"}
 
 
 def new_group(vm_snapshot_uuid: str, vm_uuid: str) -> dict[str, str]:
@@ -76,7 +85,7 @@ def new_group(vm_snapshot_uuid: str, vm_uuid: str) -> dict[str, str]:
 
 def kept_disks(vm_snapshot_uuid: str) -> dict[str, str]:
     """Tags of what a VM's disks are put back to, if not all of them can be reverted to this VM snapshot."""
-    return {"uuid": vm_snapshot_uuid, "cs": "temporary"}
+    return {"uuid": vm_snapshot_uuid, "cs": TEMPORARY}
 
 
 def attached(records: DriverRecords, vm_uuid: str, volume: VolumeObject) -> dict[str, str]:

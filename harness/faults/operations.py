@@ -14,6 +14,7 @@ from harness.faults.offerings import OFFERINGS
 from harness.faults.operation import Operation
 from harness.faults.snapshots import SNAPSHOTS
 from harness.faults.storage_migrations import STORAGE_MIGRATIONS
+from harness.faults.templates import TEMPLATES
 from harness.faults.tiers import TIERS
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -21,6 +22,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *DISKS,
     *SNAPSHOTS,
     *OFFERINGS,
+    *TEMPLATES,
     *TIERS,
     *CLUSTERS,
     *ENCRYPTED,

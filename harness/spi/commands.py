@@ -120,19 +120,6 @@ class StorPoolDownloadVolumeCommand(Command, frozen=True, kw_only=True, tag="Sto
     destination: VolumeObject
 
 
-class StorPoolUploadVolumeCommand(Command, frozen=True, kw_only=True, tag="StorPoolUploadVolumeCommand"):
-    """Copy the StorPool snapshot `source.path`, attached here meanwhile, into the new file `destination.path` of an NFS
-    pool.
-
-    As with a backup, a file that exists is never written to, and `Conflict` is the answer. After an error part of the
-    file may be there.
-    """
-
-    source: VolumeObject
-    """With the path of a snapshot of it."""
-    destination: VolumeObject
-
-
 class CreateObjectCommand(Command, frozen=True, kw_only=True, tag="CreateObjectCommand"):
     """Make the empty file `volume.path` on an NFS pool. One that is there and as large is success, and left alone."""
 
@@ -157,6 +144,62 @@ class StorPoolSetVolumeEncryptionCommand(Command, frozen=True, kw_only=True, tag
     """Bytes of the volume's device."""
     passphrase: Passphrase
     source: str | None = None
+
+
+class StorPoolBackupTemplateFromSnapshotCommand(
+    Command, frozen=True, kw_only=True, tag="StorPoolBackupTemplateFromSnapshotCommand"
+):
+    """As `StorPoolBackupSnapshotCommand`, for a template. `source.path` is that of a StorPool snapshot."""
+
+    source: VolumeObject | SnapshotObject
+    destination: TemplateObject
+
+
+class StorPoolCopyVolumeToSecondaryCommand(
+    Command, frozen=True, kw_only=True, tag="StorPoolCopyVolumeToSecondaryCommand"
+):
+    """As `StorPoolBackupSnapshotCommand`, into a qcow2 to be downloaded, or a volume's on an NFS pool. `source.path` is
+    that of a StorPool snapshot."""
+
+    source: VolumeObject
+    destination: VolumeObject
+
+
+ToSecondary = (
+    StorPoolBackupSnapshotCommand | StorPoolBackupTemplateFromSnapshotCommand | StorPoolCopyVolumeToSecondaryCommand
+)
+"""An agent copies a StorPool snapshot to a new file."""
+
+
+class CopyCommand(Command, frozen=True, kw_only=True, tag="CopyCommand"):
+    """To the secondary storage role: copy a snapshot's file into the new file of a template, whole or not at all."""
+
+    source: SnapshotObject
+    destination: TemplateObject
+
+
+class CreateEntityDownloadURLCommand(Command, frozen=True, kw_only=True, tag="CreateEntityDownloadURLCommand"):
+    """To the secondary storage role: let the qcow2 at `path`, which is written no more, be downloaded.
+
+    Whoever knows the URL may. It ends when `published(token)` is deleted.
+    """
+
+    store: DataStore
+    path: str
+    token: str
+    """A uuid that nobody else knows; never logged."""
+
+    def __repr__(self) -> str:
+        return f"CreateEntityDownloadURLCommand(path={self.path!r})"
+
+
+USERDATA = "userdata"
+"""Directory of the export that is served to whoever knows a name in it."""
+
+
+def published(token: str) -> str:
+    """Path in the store by which the file with this token can be downloaded."""
+    return f"{USERDATA}/{token}.qcow2"
 
 
 class DownloadCommand(Command, frozen=True, kw_only=True, tag="DownloadCommand"):
@@ -189,10 +232,13 @@ AnyCommand = (
     | StorPoolDownloadTemplateCommand
     | StorPoolBackupSnapshotCommand
     | StorPoolDownloadVolumeCommand
-    | StorPoolUploadVolumeCommand
     | CreateObjectCommand
     | ModifyStoragePoolCommand
     | StorPoolSetVolumeEncryptionCommand
+    | StorPoolBackupTemplateFromSnapshotCommand
+    | StorPoolCopyVolumeToSecondaryCommand
+    | CopyCommand
+    | CreateEntityDownloadURLCommand
     | DownloadCommand
     | DeleteCommand
 )
@@ -247,6 +293,13 @@ class DownloadAnswer(Answer, frozen=True, kw_only=True, tag="DownloadAnswer"):
     physical_size: int | None = None
 
 
+class CreateEntityDownloadURLAnswer(Answer, frozen=True, kw_only=True, tag="CreateEntityDownloadURLAnswer"):
+    url: str
+
+    def __repr__(self) -> str:
+        return f"CreateEntityDownloadURLAnswer(result={self.result})"
+
+
 class StorPoolModifyStoragePoolAnswer(Answer, frozen=True, kw_only=True, tag="StorPoolModifyStoragePoolAnswer"):
     client_node_id: int | None = None
     """SP_OURID of the host."""
@@ -262,5 +315,6 @@ AnyAnswer = (
     | CopyCmdAnswer
     | StorPoolSetVolumeEncryptionAnswer
     | DownloadAnswer
+    | CreateEntityDownloadURLAnswer
     | StorPoolModifyStoragePoolAnswer
 )

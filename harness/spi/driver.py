@@ -16,6 +16,7 @@ from harness.spi.inventory import (
     CacheRecord,
     Finding,
     Inventory,
+    MirrorRecord,
     SnapshotCopy,
     SnapshotRecord,
     VmRecord,
@@ -70,6 +71,8 @@ class PrimaryDataStoreDriver(Protocol):
         After an error part of the file may be there, and after `Unknown` it may still be written to.
         Image store snapshot to volume copies the backup onto a new volume.
         Pool snapshot to a pool in another location makes a copy there, which may still be recovering when this returns.
+        Volume, or pool snapshot, to template makes a StorPool snapshot of the template's (the answer's `mirror`), and
+        copies that to the new file `destination.path`; volume to volume on an image store copies to that file, too.
         Volume to volume gives it another pool, and `destination.path` only where that is a file. Within a StorPool
         cluster the volume itself goes there, and its path stays; else it is a copy, and the source must be deleted when
         the records point to it. After `Unknown` within a cluster, call again until it ends otherwise.
@@ -303,6 +306,10 @@ class DriverRecords(Protocol):
 
     def template_known(self, uuid: str) -> bool:
         """Whether there is, or was, such a template."""
+        ...
+
+    def template_mirror(self, uuid: str) -> MirrorRecord | None:
+        """The template on its image store; None when these records never had it."""
         ...
 
     def template_cache(self, template_id: int, pool_id: int) -> CacheRecord | None:

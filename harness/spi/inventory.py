@@ -80,6 +80,20 @@ class CacheRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in _STEADY_IN_STORE
 
 
+class MirrorRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `template_store_ref`, or a template without one; `path` is that of the StorPool snapshot."""
+
+    uuid: str
+    removed: bool
+    state: StoreRefState | None
+    path: str | None
+
+    @property
+    def steady(self) -> bool:
+        """Whether no operation of CloudStack is under way on it."""
+        return self.state is None or self.state in _STEADY_IN_STORE
+
+
 class VmRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A VM that is not removed."""
 

@@ -115,6 +115,11 @@ class TemplateObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="objec
     store: DataStore
     path: str | None = None
     """On an image store: relative to its export. On a pool: the device path of the cached snapshot."""
+    mirror: str | None = None
+    """On an image store: the device path of the StorPool snapshot with the same bytes, of one made from a volume or
+    snapshot there."""
+    physical_size: int | None = None
+    """On an image store: what the file takes."""
 
 
 class SnapshotObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object", tag="SnapshotObject"):

@@ -13,8 +13,8 @@ from harness.spi.commands import (
     CopyCmdAnswer,
     CreateObjectCommand,
     ModifyStoragePoolCommand,
+    StorPoolCopyVolumeToSecondaryCommand,
     StorPoolDownloadVolumeCommand,
-    StorPoolUploadVolumeCommand,
 )
 from harness.spi.errors import ErrorClass
 from harness.spi.objects import DataStore, Disk, ImageFormat, StoreRole, VolumeObject, VolumeType
@@ -63,7 +63,9 @@ class Programs:
 
 def upload(rig: Rig) -> AnyAnswer:
     source = volume(POOL, rig.volume(0, size=8 * MIB).path)
-    return rig.agent().handle(StorPoolUploadVolumeCommand(source=source, destination=volume(NFS, FILE), wait=100))
+    return rig.agent().handle(
+        StorPoolCopyVolumeToSecondaryCommand(source=source, destination=volume(NFS, FILE), wait=100)
+    )
 
 
 def download(rig: Rig, size: int = 8 * MIB) -> AnyAnswer:
@@ -116,7 +118,7 @@ def test_a_file_that_is_gone_is_not_copied_from_a_second_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("programs", "words"), [(Programs(rc=1), "No space left"), (Programs(size=4 * MIB), "but the volume has")]
+    ("programs", "words"), [(Programs(rc=1), "No space left"), (Programs(size=4 * MIB), "but the snapshot has")]
 )
 def test_an_upload_that_fails_or_is_cut_short_leaves_nothing_attached(programs: Programs, words: str) -> None:
     rig = Rig(programs=programs)

@@ -78,15 +78,19 @@ class FakeHost:
 
 @dataclass
 class FakeSecondary:
-    files: list[str]
-    primary: list[str] = field(default_factory=list)
+    backup_files: list[str]
+    template_files: list[str]
+    volume_files: list[str] = field(default_factory=list)
     primary_url: str = "nfs://s/export/primary"
 
     def backups(self) -> list[str]:
-        return self.files
+        return self.backup_files
 
-    def volume_files(self) -> list[str]:
-        return self.primary
+    def files(self, directory: str) -> list[str]:
+        return {"template/tmpl/2": self.template_files, "primary": self.volume_files}[directory]
+
+    def download(self, url: str, offset: int, length: int) -> bytes | None:
+        raise NotImplementedError
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         raise NotImplementedError
@@ -111,6 +115,7 @@ class FakeWorld:
     machines: list[FakeHost]
     real: bool = False
     backup_files: list[str] = field(default_factory=list)
+    template_files: list[str] = field(default_factory=list)
     volume_files: list[str] = field(default_factory=list)
 
     @property
@@ -127,7 +132,7 @@ class FakeWorld:
 
     @property
     def secondary(self) -> Secondary:
-        return FakeSecondary(self.backup_files, self.volume_files)
+        return FakeSecondary(self.backup_files, self.template_files, self.volume_files)
 
     @property
     def hosts(self) -> Sequence[Host]:
@@ -236,14 +241,18 @@ def cloud() -> FakeWorld:
                 record(DATA, "a.b.2", 1),
                 {"id": "unused", "state": "Allocated", "size": GIB},
             ],
-            "template": [{"id": TEMPLATE}],
+            "template": [{"id": TEMPLATE, "isready": True}],
         },
         sp_volumes=[
             sp_volume("a.b.1", GIB, cs="volume", uuid=ROOT, cvm=VM, disk="0"),
             sp_volume("a.b.2", GIB, cs="volume", uuid=DATA, cvm=VM, disk="1"),
             sp_volume("a.b.9", 512, cs="check-volume-is-on-host"),
         ],
-        sp_snapshots=[sp_volume("a.b.5", GIB, cs="template", uuid=TEMPLATE)],
+        sp_snapshots=[
+            sp_volume("a.b.5", GIB, cs="template", uuid=TEMPLATE),
+            sp_volume("a.b.7", GIB, **{"cs": "template", "uuid": TEMPLATE, "vc-policy": "no"}),
+        ],
+        template_files=[f"template/tmpl/2/1/{TEMPLATE}.qcow2"],
         sp_attachments=[
             {"volume": "~a.b.1", "globalId": "a.b.1", "client": 1, "rights": "rw"},
             {"volume": "~a.b.2", "client": 1, "rights": "rw"},
@@ -460,9 +469,46 @@ def passphrase_left(c: FakeWorld) -> None:
     c.machines[0].known.append("/dev/storpool-byid/a.b.1")
 
 
-STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, FILES, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, CHECKS, SECRETS = (
-    i.name for i in INVARIANTS
-)
+def made_twice(c: FakeWorld) -> None:
+    c.sp_snapshots.append(sp_volume("a.b.8", GIB, **{"cs": "template", "uuid": TEMPLATE, "vc-policy": "no"}))
+
+
+def removed(c: FakeWorld) -> None:
+    """The template is removed, and its file; what it was made as stays."""
+    c.records["template"] = [{"id": TEMPLATE, "isready": False, "removed": "2026-11-30T00:00:00+0000"}]
+    c.template_files.clear()
+
+
+def half_written_template(c: FakeWorld) -> None:
+    c.template_files.append("template/tmpl/2/other.try.qcow2")
+
+
+def template_of_two_tries(c: FakeWorld) -> None:
+    c.template_files.append(f"template/tmpl/2/{TEMPLATE}.try.qcow2")
+
+
+def template_without_file(c: FakeWorld) -> None:
+    c.template_files.clear()
+
+
+(
+    STEADY,
+    HAVE,
+    KNOWN,
+    SNAPSHOTS,
+    WHOLE,
+    BACKUPS,
+    FILES,
+    VOLUME_FILES,
+    ONCE,
+    ATTACHED,
+    DEVICES,
+    DOMAINS,
+    DISKS,
+    TAGS,
+    CHECKS,
+    SECRETS,
+) = (i.name for i in INVARIANTS)
 
 
 @pytest.mark.parametrize(
@@ -477,18 +523,23 @@ STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, FILES, ONCE, ATTACHED, DEVICES, DOMAINS
         (leaked_volume, {KNOWN}),
         (leaked_untagged_volume, {KNOWN}),
         (leaked_snapshot, {SNAPSHOTS}),
-        (snapshot_of_gone_template, {SNAPSHOTS}),
+        (snapshot_of_gone_template, {SNAPSHOTS, FILES}),
+        (removed, {SNAPSHOTS}),
         (delayed_without_date, {SNAPSHOTS}),
         (snapshot_in_error_left_its_object, {SNAPSHOTS}),
         (snapshot_still_backing_up, {STEADY}),
         (half_written_backup, {BACKUPS}),
         (backup_of_two_tries, {BACKUPS}),
         (lost_backup, {BACKUPS}),
+        (half_written_template, {FILES}),
+        (template_of_two_tries, {FILES}),
+        (template_without_file, {FILES}),
         (on_nfs, set()),
-        (leaked_file, {FILES}),
-        (lost_file, {FILES}),
+        (leaked_file, {VOLUME_FILES}),
+        (lost_file, {VOLUME_FILES}),
         (file_read_as_raw, {DISKS}),
         (seeded_twice, {ONCE}),
+        (made_twice, {ONCE}),
         (leaked_attachment, {ATTACHED}),
         (missing_attachment, {ATTACHED}),
         (read_only_attachment, {ATTACHED}),
@@ -530,4 +581,10 @@ def test_objects_that_were_there_before_are_not_judged(cloud: FakeWorld) -> None
 def test_a_deleted_snapshot_is_on_its_way_out_and_no_leak(cloud: FakeWorld) -> None:
     leaked_snapshot(cloud)
     cloud.sp_snapshots[-1]["deleted"] = True
+    assert broken(cloud) == {}
+
+
+def test_a_copy_of_a_removed_template_waits_for_the_collector(cloud: FakeWorld) -> None:
+    removed(cloud)
+    cloud.sp_snapshots = [item for item in cloud.sp_snapshots if "vc-policy" not in item["tags"]]
     assert broken(cloud) == {}

@@ -29,6 +29,7 @@ from harness.spi.inventory import (
     CacheRecord,
     HostRecord,
     Inventory,
+    MirrorRecord,
     SnapshotCopy,
     SnapshotRecord,
     VmRecord,
@@ -145,6 +146,7 @@ class FakeRecords:
         """By uuid, as `snapshots` and `vms`; those that are removed too."""
         self.snapshots: dict[str, SnapshotRecord] = {}
         self.known_templates: set[str] = set()
+        self.mirrors: dict[str, MirrorRecord] = {}
         self.vms: dict[str, VmRecord] = {}
         self.hosts: list[HostRecord] = []
         self.after_inventory: Callable[[], object] = lambda: None
@@ -268,6 +270,9 @@ class FakeRecords:
 
     def template_known(self, uuid: str) -> bool:
         return uuid in self.known_templates
+
+    def template_mirror(self, uuid: str) -> MirrorRecord | None:
+        return self.mirrors.get(uuid)
 
     def template_cache(self, template_id: int, pool_id: int) -> CacheRecord | None:
         found = [entry for entry in self._caches() if (entry.template_id, entry.pool_id) == (template_id, pool_id)]

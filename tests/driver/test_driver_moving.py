@@ -7,7 +7,7 @@ import pytest
 from driver_rig import MIB, POOL, Fault, Rig, volume
 
 from harness.spi.commands import AnyAnswer, AnyCommand, CopyCmdAnswer, StorPoolDownloadVolumeCommand
-from harness.spi.commands import StorPoolUploadVolumeCommand as Upload
+from harness.spi.commands import StorPoolCopyVolumeToSecondaryCommand as Upload
 from harness.spi.errors import Dead, Error, InvalidParameter, Unavailable, Unknown
 from harness.spi.objects import DataStore, ImageFormat, StoreRole, VolumeObject
 from harness.storpool import SnapshotReassignDesc

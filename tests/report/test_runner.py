@@ -38,9 +38,6 @@ class TinyWorld:
 
     primary_url: str = "nfs://s/export/primary"
 
-    def volume_files(self) -> Sequence[str]:
-        return ()
-
     @property
     def secondary(self) -> Secondary:
         return self

@@ -22,9 +22,13 @@ BUILT = {
     8,
     9,
     10,
+    11,
+    12,
+    13,
     14,
     15,
     16,
+    17,
     18,
     19,
     20,
@@ -37,6 +41,7 @@ BUILT = {
     "iops",
     "multicluster",
     "encryption",
+    "cache",
 }
 
 
@@ -55,7 +60,7 @@ def test_every_row_that_is_built_has_scenarios_with_names_of_their_own() -> None
 
 def test_scenarios_import_the_observers_the_standard_library_and_each_other_only() -> None:
     allowed = {"harness.observers", "scenarios", "__future__", "collections", "contextlib", "dataclasses", "hashlib"}
-    allowed |= {"importlib", "json", "pkgutil"}
+    allowed |= {"functools", "importlib", "json", "pkgutil"}
     seen: set[str] = set()
     for path in Path(scenarios.__path__[0]).glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -38,13 +38,13 @@ def handle(tools: Tools, command: StorPoolDownloadVolumeCommand) -> CopyCmdAnswe
                 except Error as error:
                     tools.adaptor.undo(error, [destination.path])
                     raise
-                details = detach(tools, destination.path, operation)
+                details = _detach(tools, destination.path, operation)
                 # It stays, so that a copy of the attach could still be carried out, and nothing would undo it.
                 tools.operations.attach_may_come_late(destination.path)
     return CopyCmdAnswer(result=True, path=destination.path, size=image.virtual_size, details=details)
 
 
-def detach(tools: Tools, path: str, operation: Operation) -> str:
+def _detach(tools: Tools, path: str, operation: Operation) -> str:
     """Detach after a good copy; a failure is told in the details, for it does not make the copy bad."""
     try:
         tools.adaptor.disconnect(path)

@@ -1,10 +1,10 @@
-"""Commands for pools on NFS (CloudStack's default primary storage): reach, a new empty volume, copies to and from."""
+"""Commands for pools on NFS (CloudStack's default primary storage): reach, a new empty volume, copies from it."""
 
 from __future__ import annotations
 
 from harness.agent import qemu_img
 from harness.agent.deadline import Deadline
-from harness.agent.handlers import download_volume, upload_volume
+from harness.agent.handlers import download_volume
 from harness.agent.tools import Tools
 from harness.spi.commands import (
     Answer,
@@ -13,7 +13,6 @@ from harness.spi.commands import (
     CreateObjectCommand,
     ModifyStoragePoolCommand,
     StorPoolDownloadVolumeCommand,
-    StorPoolUploadVolumeCommand,
 )
 from harness.spi.errors import Conflict, InvalidParameter
 from harness.spi.objects import ImageFormat
@@ -25,16 +24,11 @@ CALL_SECONDS = 60.0
 
 def handle(
     tools: Tools,
-    command: StorPoolDownloadVolumeCommand
-    | StorPoolUploadVolumeCommand
-    | CreateObjectCommand
-    | ModifyStoragePoolCommand,
+    command: StorPoolDownloadVolumeCommand | CreateObjectCommand | ModifyStoragePoolCommand,
 ) -> AnyAnswer:
     match command:
         case StorPoolDownloadVolumeCommand():
             return download_volume.handle(tools, command)
-        case StorPoolUploadVolumeCommand():
-            return upload_volume.handle(tools, command)
         case CreateObjectCommand():
             return create(tools, command)
         case ModifyStoragePoolCommand():

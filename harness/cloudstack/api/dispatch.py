@@ -10,6 +10,7 @@ import msgspec
 
 from harness.cloudstack.api import (
     async_jobs,
+    extraction,
     infrastructure,
     migrate_storage,
     offerings,
@@ -18,6 +19,7 @@ from harness.cloudstack.api import (
     signature,
     snapshots,
     storage,
+    template_creation,
     templates,
     vm_snapshots,
     vms,
@@ -88,6 +90,7 @@ class ApiReply:
 def _table() -> dict[str, Command]:
     modules = (
         async_jobs,
+        extraction,
         infrastructure,
         migrate_storage,
         offerings,
@@ -95,6 +98,7 @@ def _table() -> dict[str, Command]:
         resources,
         snapshots,
         storage,
+        template_creation,
         templates,
         vm_snapshots,
         vms,

@@ -73,7 +73,7 @@ def register_template(services: Services, request: Request) -> list[Json]:
 
 
 def delete_template(services: Services, request: Request) -> None:
-    services.templates.remove(_deletable(services, request))
+    services.template_removal.remove(_deletable(services, request))
 
 
 def list_templates(services: Services, request: Request) -> list[Json]:
@@ -82,7 +82,8 @@ def list_templates(services: Services, request: Request) -> list[Json]:
         raise ApiError(PARAMETER, f"Invalid templatefilter {chosen[:64]}; one of {', '.join(_FILTERS)}")
     with services.records.read() as tx:
         common = owner(tx)
-        rows = [template(tx, row, common) for row in tx.all(Template, removed=None)]
+        shown = tx.all(Template) if request.flag("showremoved") else tx.all(Template, removed=None)
+        rows = [template(tx, row, common) for row in shown]
     if chosen == "featured":
         rows = [row for row in rows if row["isfeatured"]]
     if chosen == "community":
@@ -123,8 +124,15 @@ def template(tx: Transaction, row: Template, common: Json) -> Json:
         zoneid=place.uuid,
         zonename=place.name,
         created=time(row.created),
+        removed=time(row.removed),
+        sourcetemplateid=_source_template(tx, row),
         tags=tags_of(tx, "Template", row.uuid),
     )
+
+
+def _source_template(tx: Transaction, row: Template) -> str | None:
+    source = None if row.source_template_id is None else tx.find(Template, id=row.source_template_id)
+    return source.uuid if source else None
 
 
 def _deletable(services: Services, request: Request) -> int:
@@ -146,10 +154,11 @@ def _url(url: str) -> str:
     return url
 
 
-_FIELDS = (
+FIELDS = (
     "id:string name:string displaytext:string format:string hypervisor:string ispublic:boolean isfeatured:boolean"
     " isextractable:boolean isready:boolean status:string templatetype:string crossZones:boolean size:long"
     " physicalsize:long checksum:string ostypeid:string ostypename:string zoneid:string zonename:string created:date"
+    " removed:date sourcetemplateid:string directdownload:boolean"
     " account:string domain:string domainid:string tags:set"
 )
 
@@ -163,7 +172,7 @@ COMMANDS: tuple[Command, ...] = (
         ),
         Shape.LIST,
         "template",
-        _FIELDS,
+        FIELDS,
         register_template,
     ),
     job("deleteTemplate", "id:uuid* zoneid:uuid forced:boolean issystem:boolean", delete_template, check=_deletable),
@@ -172,7 +181,7 @@ COMMANDS: tuple[Command, ...] = (
         "template",
         f"{OWNED} templatefilter:string* id:uuid ids:list name:string zoneid:uuid hypervisor:string showremoved:boolean"
         " templatetype:string isready:boolean",
-        _FIELDS,
+        FIELDS,
         list_templates,
     ),
 )

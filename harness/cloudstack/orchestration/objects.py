@@ -114,6 +114,7 @@ def template_on_image_store(tx: Transaction, template_id: int) -> TemplateObject
         size=ref.size,
         store=image_store(tx, ref.store_id),
         path=ref.install_path,
+        mirror=ref.local_path,
     )
 
 

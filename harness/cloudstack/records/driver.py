@@ -28,6 +28,7 @@ from harness.spi.errors import Conflict, NotFound
 from harness.spi.inventory import (
     CacheRecord,
     Inventory,
+    MirrorRecord,
     SnapshotCopy,
     SnapshotRecord,
     VmRecord,
@@ -189,6 +190,11 @@ class RecordsOfDriver:
     def template_known(self, uuid: str) -> bool:
         with self._records.read() as tx:
             return tx.find(Template, uuid=uuid) is not None
+
+    def template_mirror(self, uuid: str) -> MirrorRecord | None:
+        with self._records.read() as tx:
+            row = tx.find(Template, uuid=uuid)
+            return None if row is None else inventory.mirror(tx, row)
 
     def template_cache(self, template_id: int, pool_id: int) -> CacheRecord | None:
         with self._records.read() as tx:

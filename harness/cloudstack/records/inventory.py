@@ -19,6 +19,7 @@ from harness.cloudstack.records.rows import (
     SnapshotStore,
     Template,
     TemplatePool,
+    TemplateStore,
     Vm,
     VmSnapshot,
     Volume,
@@ -28,6 +29,7 @@ from harness.spi.inventory import (
     CacheRecord,
     HostRecord,
     Inventory,
+    MirrorRecord,
     SnapshotCopy,
     SnapshotRecord,
     VmRecord,
@@ -44,6 +46,7 @@ _PATHS = " UNION ALL ".join(
         "SELECT local_path FROM template_spool_ref",
         "SELECT install_path FROM template_spool_ref",
         "SELECT install_path FROM template_store_ref",
+        "SELECT local_path FROM template_store_ref",
         *(f"SELECT value FROM {table}" for table in DETAIL_TABLES),
     )
 )
@@ -154,6 +157,16 @@ def cache(tx: Transaction, row: TemplatePool) -> CacheRecord:
         pool_id=row.pool_id,
         state=row.state,
         path=row.local_path or row.install_path,
+    )
+
+
+def mirror(tx: Transaction, row: Template) -> MirrorRecord:
+    ref = tx.find(TemplateStore, template_id=row.id)
+    return MirrorRecord(
+        uuid=row.uuid,
+        removed=row.removed is not None,
+        state=None if ref is None else ref.state,
+        path=None if ref is None else ref.local_path,
     )
 
 

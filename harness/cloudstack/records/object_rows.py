@@ -28,6 +28,7 @@ class Template(Row, frozen=True, kw_only=True):
     display_text: str
     format: ImageFormat
     url: str
+    """Empty for one that was made here."""
     checksum: str | None
     size: int
     guest_os_id: int
@@ -37,6 +38,8 @@ class Template(Row, frozen=True, kw_only=True):
     state: str
     """Active or Inactive (deleted)."""
     created: float
+    source_template_id: int | None = None
+    """Which one the volume was made from that this one was made from."""
     removed: float | None = None
 
 
@@ -56,6 +59,38 @@ class TemplateStore(Row, frozen=True, kw_only=True):
     install_path: str
     size: int
     physical_size: int
+    local_path: str | None = None
+    """Device path of the StorPool snapshot with the same bytes, of a template made from a volume or snapshot."""
+    asked_at: float = 0.0
+    """When somebody who may go on after an error was last asked to write the file."""
+
+
+class VolumeStore(Row, frozen=True, kw_only=True):
+    """A copy of a volume in a file of an image store, to be downloaded; each request has its own.
+
+    The row comes before the file, and goes only when nobody can write to it any more.
+    """
+
+    TABLE = "volume_store_ref"
+    MACHINE = STORE_REF_STATES
+    INDEX = ("volume_id",)
+
+    store_id: int
+    volume_id: int
+    state: StoreRefState
+    download_state: str
+    install_path: str
+    size: int
+    physical_size: int
+    asked_at: float
+    token: str
+    """What makes the URL; never log it."""
+    extract_url: str | None = None
+    """Whoever knows it may download the file; never log it."""
+    extract_url_created: float | None = None
+
+    def __repr__(self) -> str:
+        return f"VolumeStore(id={self.id}, volume_id={self.volume_id}, state={self.state})"
 
 
 class TemplatePool(Row, frozen=True, kw_only=True):

@@ -46,6 +46,7 @@ from harness.cloudstack.records.object_rows import (
     Vm,
     VmSnapshot,
     Volume,
+    VolumeStore,
 )
 from harness.cloudstack.records.row import Row
 
@@ -69,6 +70,7 @@ ROWS: tuple[type[Row], ...] = (
     Nic,
     Volume,
     PassphraseRow,
+    VolumeStore,
     Snapshot,
     SnapshotStore,
     VmSnapshot,
@@ -138,5 +140,6 @@ __all__ = [
     "Vm",
     "VmSnapshot",
     "Volume",
+    "VolumeStore",
     "Zone",
 ]

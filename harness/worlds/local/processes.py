@@ -71,6 +71,7 @@ def agents_of(lab: Lab, routes: Routes) -> list[AgentProcess]:
     config: dict[str, object] = {
         "listen": second.agent_address,
         "export_directory": str(second.export_directory),
+        "downloads_listen": _next_port(second.agent_address),
         "tls": _tls(second.agent_directory),
     }
     found.append(
@@ -85,6 +86,11 @@ def agents_of(lab: Lab, routes: Routes) -> list[AgentProcess]:
         )
     )
     return found
+
+
+def _next_port(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + 1}"
 
 
 def _kvm_agent(lab: Lab, host: KvmHost, storpool: Sequence[str]) -> AgentProcess:

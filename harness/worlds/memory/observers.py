@@ -113,8 +113,12 @@ class MemorySecondary:
     def primary_url(self) -> str:
         return f"{self._export.url}/primary"
 
-    def volume_files(self) -> Sequence[str]:
-        return sorted(path for path in self._export.files if path.startswith("primary/"))
+    def files(self, directory: str) -> Sequence[str]:
+        return sorted(path for path in self._export.files if path.startswith(directory + "/"))
+
+    def download(self, url: str, offset: int, length: int) -> bytes | None:
+        content = self._export.download(url)
+        return None if content is None else read_image(content, "qcow2").read(offset, length)
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         return self._image(path).read(offset, length)
@@ -132,6 +136,15 @@ class MemorySecondary:
 
     def _image(self, path: str) -> Image:
         return read_image(self._export.files[path], "qcow2")
+
+
+def _read(image: Image, offset: int, length: int) -> bytes:
+    found = bytearray(length)
+    for start, data in image.extents:
+        first, last = max(start, offset), min(start + len(data), offset + length)
+        if first < last:
+            found[first - offset : last - offset] = data[first - start : last - start]
+    return bytes(found)
 
 
 class MemoryHost:
