@@ -211,6 +211,11 @@ class Secondary(Protocol):
         """Files under the export's directory `snapshots`, relative to the export, sorted."""
         ...
 
+    @property
+    def primary_url(self) -> str:
+        """Of the export's directory `primary`, for a primary storage pool beside the StorPool pools."""
+        ...
+
     def files(self, directory: str) -> Sequence[str]:
         """Files anywhere below the directory of the export, relative to the export, sorted."""
         ...

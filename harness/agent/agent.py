@@ -27,6 +27,7 @@ from harness.agent.handlers import (
     download_template,
     migrate,
     modify_pool,
+    nfs_pool,
     ping,
     prepare_for_migration,
     resize,
@@ -48,8 +49,10 @@ from harness.spi.commands import (
     AttachIsoCommand,
     CancelMigrationCommand,
     CheckVirtualMachineCommand,
+    CreateObjectCommand,
     DettachCommand,
     MigrateCommand,
+    ModifyStoragePoolCommand,
     PingCommand,
     PrepareForMigrationCommand,
     StartCommand,
@@ -58,6 +61,7 @@ from harness.spi.commands import (
     StorPoolBackupTemplateFromSnapshotCommand,
     StorPoolCopyVolumeToSecondaryCommand,
     StorPoolDownloadTemplateCommand,
+    StorPoolDownloadVolumeCommand,
     StorPoolModifyStoragePoolCommand,
     StorPoolResizeVolumeCommand,
     StorPoolSetVolumeEncryptionCommand,
@@ -155,6 +159,9 @@ _HANDLERS: Mapping[type[AnyCommand], Callable[[Tools, Any], AnyAnswer]] = {
     StorPoolResizeVolumeCommand: resize.handle,
     StorPoolModifyStoragePoolCommand: modify_pool.handle,
     StorPoolDownloadTemplateCommand: download_template.handle,
+    StorPoolDownloadVolumeCommand: nfs_pool.handle,
+    CreateObjectCommand: nfs_pool.handle,
+    ModifyStoragePoolCommand: nfs_pool.handle,
     StorPoolSetVolumeEncryptionCommand: set_encryption.handle,
     StorPoolBackupSnapshotCommand: to_secondary.handle,
     StorPoolBackupTemplateFromSnapshotCommand: to_secondary.handle,
@@ -181,14 +188,14 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return command.vm_name, ()
         case StorPoolModifyStoragePoolCommand():
             return None, (command.volume_path,)
-        case StorPoolDownloadTemplateCommand():
-            return None, (command.destination.path,) if command.destination.path is not None else ()
         case (
             StorPoolBackupSnapshotCommand()
             | StorPoolBackupTemplateFromSnapshotCommand()
             | StorPoolCopyVolumeToSecondaryCommand()
         ):
             return None, (command.source.path,) if command.source.path is not None else ()
+        case StorPoolDownloadTemplateCommand() | StorPoolDownloadVolumeCommand():
+            return None, (command.destination.path,) if command.destination.path is not None else ()
         case StorPoolSetVolumeEncryptionCommand():
             return None, (command.path,) if command.source is None else (command.path, command.source)
         case _:

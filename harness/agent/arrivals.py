@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from harness.spi.runtime import Runtime
 
 AWAITED_SECONDS = 120.0
@@ -28,6 +30,11 @@ class Arrivals:
         """It was taken down, or does not come."""
         with self._guard:
             self._awaited.pop(vm, None)
+
+    def arrived(self, vms: Collection[str]) -> set[str]:
+        """Devices of those that are awaited no longer, because they are among these, which run here."""
+        with self._guard:
+            return {path for vm in vms if vm in self._awaited for path in self._awaited.pop(vm)[1]}
 
     def paths(self) -> set[str]:
         """Devices of all that are still awaited."""

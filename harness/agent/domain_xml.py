@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from harness.agent.config import Accelerator, AgentConfig
+from harness.agent.nfs_disk import nfs_disk_element, nfs_source
 from harness.spi.errors import InvalidParameter
-from harness.spi.objects import Disk, Nic, VirtualMachine
+from harness.spi.objects import Disk, Nic, VirtualMachine, is_storpool_path
 
 CD_TARGET = "sda"
 NFS_PREFIX = "nfs://"
@@ -25,6 +26,8 @@ class AttachedDisk:
     source: str
     target: str
     serial: str
+    format: str = "raw"
+    """QEMU's name of it."""
 
 
 def target_name(device_id: int) -> str:
@@ -95,7 +98,9 @@ def disk_xml(disk: Disk) -> str:
 
 def attached_disk_xml(disk: AttachedDisk) -> str:
     """XML that names a disk the domain has, to take it away; libvirt goes by the target."""
-    return _text(disk_element(disk.source, disk.target, disk.serial))
+    if is_storpool_path(disk.source):
+        return _text(disk_element(disk.source, disk.target, disk.serial))
+    return _text(nfs_disk_element(disk.source, disk.target, disk.serial, disk.format))
 
 
 def domain_xml(vm: VirtualMachine, config: AgentConfig, cd: str | None = None) -> str:
@@ -124,18 +129,23 @@ def domain_xml(vm: VirtualMachine, config: AgentConfig, cd: str | None = None) -
 
 @functools.lru_cache(64)
 def read_disks(xml: str) -> tuple[AttachedDisk, ...]:
-    """Every disk in a domain's XML whose source is a block device, in the XML's order."""
+    """Every disk in a domain's XML whose source is a block device or a file on NFS, in the XML's order."""
     disks = []
     for disk in ET.fromstring(xml).iterfind("./devices/disk"):
         source = disk.find("source")
         target = disk.find("target")
-        if source is None or target is None or "dev" not in source.attrib:
+        if source is None or target is None or disk.get("device") == "cdrom":
             continue
+        path = source.get("dev") or nfs_source(source)
+        if path is None:
+            continue
+        driver = disk.find("driver")
         disks.append(
             AttachedDisk(
-                source=source.attrib["dev"],
+                source=path,
                 target=target.attrib.get("dev", ""),
                 serial=disk.findtext("serial", "").strip(),
+                format="raw" if driver is None else driver.get("type", "raw"),
             )
         )
     return tuple(disks)
@@ -176,7 +186,10 @@ def _devices(vm: VirtualMachine, config: AgentConfig, cd: str | None) -> ET.Elem
 
 
 def _element(disk: Disk) -> ET.Element:
-    return disk_element(disk.path, target_name(disk.device_id), disk.serial, encrypted=disk.encrypted)
+    target = target_name(disk.device_id)
+    if is_storpool_path(disk.path):
+        return disk_element(disk.path, target, disk.serial, encrypted=disk.encrypted)
+    return nfs_disk_element(disk.path, target, disk.serial, disk.format.qemu)
 
 
 def _interface(nic: Nic, config: AgentConfig) -> ET.Element:

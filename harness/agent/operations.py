@@ -55,7 +55,7 @@ class Kind(enum.StrEnum):
 
 COPIES = (Kind.DOWNLOAD, Kind.BACKUP, Kind.ENCRYPT)
 """A program does the work, and goes on when the agent dies; it is found by the record's own id."""
-LENDERS = (Kind.START, Kind.ATTACH)
+LENDERS = (Kind.START, Kind.ATTACH, Kind.PREPARE)
 """libvirt is lent the passphrases of their encrypted disks meanwhile."""
 FORWARD_ONLY = (Kind.STOP, Kind.DETTACH)
 """Never undone: what of it is left, the same command does when it is sent again."""

@@ -11,13 +11,13 @@ import logging
 from collections.abc import Iterable
 from contextlib import ExitStack
 
-from harness.agent.adaptor import is_storpool_path
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import read_disks
 from harness.agent.operations import COPIES, LENDERS, Kind, Record, Step
 from harness.agent.secrets import take_back_left
 from harness.agent.tools import Tools
 from harness.spi.errors import Conflict, Error, MisuseError, NotFound, Unavailable
+from harness.spi.objects import is_storpool_path
 from harness.spi.ports import DomainState
 
 _log = logging.getLogger("harness.agent")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from harness.checks.picture import CHECK_VOLUME, HostPicture, Picture, object_id, path_id, tags_of
+from harness.checks.picture import CHECK_VOLUME, HostPicture, Picture, object_id, on_storpool, path_id, tags_of
 from harness.observers import Json
 
 
@@ -153,6 +153,16 @@ def backups_are_known(picture: Picture) -> Found:
         yield f"snapshot {uuid}", "has no file on secondary storage, where CloudStack says it is"
 
 
+def volume_files_are_known(picture: Picture) -> Found:
+    """Every volume on an NFS pool has its file, and every file its volume."""
+    known = picture.records_by_file()
+    seen = {path.rpartition("/")[2] for path in picture.volume_files}
+    for name in sorted(seen - known.keys()):
+        yield f"file {name} on the NFS pool", "belongs to no volume record"
+    for name in sorted(known.keys() - seen):
+        yield f"volume {known[name]['id']}", f"has no file {name} on the NFS pool"
+
+
 def is_mirror(snapshot: Json) -> bool:
     """Whether it is what a template was made as, and not a copy that volumes start from."""
     return tags_of(snapshot).get("vc-policy") == "no"
@@ -192,7 +202,7 @@ def attachments_follow_running_vms(picture: Picture) -> Found:
             yield f"VM {vm['id']}", f"is Running on unknown host {vm.get('hostid')}"
             continue
         own = (host.client_id, host.cluster_id)
-        wanted |= {(path_id(v), own) for v in picture.volumes_of(vm) if "path" in v}
+        wanted |= {(path_id(v), own) for v in picture.volumes_of(vm) if on_storpool(v)}
     seen: set[tuple[str, tuple[int, str]]] = set()
     for attachment in picture.attachments:
         gid, client = object_id(attachment), picture.holder(attachment)
@@ -255,7 +265,9 @@ def _disks_of(picture: Picture, host: HostPicture, vm: Json) -> Found:
     records = [v for v in picture.volumes_of(vm) if "path" in v]
     wanted = {str(v["path"]): str(v["id"]).replace("-", "")[:20] for v in records}
     encryption = {str(v["path"]): "luks" if "encryptformat" in v else None for v in records}
-    seen = {disk.source: disk for disk in host.disks[name]}
+    files = picture.records_by_file()
+    # A file's path is its name on the pool.
+    seen = {_recorded(disk.source, files): disk for disk in host.disks[name]}
     where = f"domain {name} on {host.name}"
     for path in sorted(wanted.keys() - seen.keys()):
         yield where, f"lacks disk {path}"
@@ -267,7 +279,7 @@ def _disks_of(picture: Picture, host: HostPicture, vm: Json) -> Found:
             yield where, f"disk {path} has serial {disk.serial}, expected {wanted[path]}"
         if disk.encryption != encryption[path]:
             yield where, f"disk {path} is given as {disk.encryption or 'not encrypted'}, not {encryption[path] or 'so'}"
-        if disk.driver_type != "raw":
+        if disk.driver_type != ("qcow2" if path in files else "raw"):
             yield where, f"disk {path} is read as {disk.driver_type}, never to be probed or anything but raw"
 
 
@@ -280,6 +292,11 @@ def drives_follow_records(picture: Picture) -> Found:
         wanted = f"{vm['isoid']}.iso" if "isoid" in vm else None
         if host.drives[name] != wanted:
             yield f"domain {name} on {host.name}", f"has {host.drives[name]} in its CD drive, expected {wanted}"
+
+
+def _recorded(source: str, files: Mapping[str, Json]) -> str:
+    name = source.rpartition("/")[2]
+    return name if name in files else source
 
 
 def tags_follow_records(picture: Picture) -> Found:
@@ -328,6 +345,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant("a VM snapshot has a snapshot of every disk", vm_snapshots_are_whole),
     Invariant("backups on secondary storage are known", backups_are_known),
     Invariant("templates on secondary storage are known", template_files_are_known),
+    Invariant("files of volumes on an NFS pool are known", volume_files_are_known),
     Invariant("a template is seeded once a pool", templates_seeded_once),
     Invariant("attachments follow running VMs", attachments_follow_running_vms),
     Invariant("host devices follow attachments", devices_follow_attachments),

@@ -60,10 +60,16 @@ class Picture:
     """Files of templates on secondary storage."""
     filed: frozenset[str] = frozenset()
     """Ids of templates that CloudStack says are there."""
+    volume_files: tuple[str, ...] = ()
+    """Files of volumes on the NFS export."""
 
     def records_by_path(self) -> dict[str, Json]:
-        """Volume records that have a path, by the global id in it."""
-        return {path_id(v): v for v in self.volume_records.values() if "path" in v}
+        """Volume records that have a StorPool path, by the global id in it."""
+        return {path_id(v): v for v in self.volume_records.values() if on_storpool(v)}
+
+    def records_by_file(self) -> dict[str, Json]:
+        """Volume records that have another path, by that."""
+        return {str(v["path"]): v for v in self.volume_records.values() if "path" in v and not on_storpool(v)}
 
     def holder(self, attachment: Json) -> tuple[int, str]:
         """The client of an attachment, and its cluster where there are several: each has its own numbers."""
@@ -84,6 +90,10 @@ class Picture:
 
     def volumes_of(self, vm: Json) -> list[Json]:
         return [v for v in self.volume_records.values() if v.get("virtualmachineid") == vm["id"]]
+
+
+def on_storpool(volume: Json) -> bool:
+    return str(volume.get("path", "")).startswith(PATH_PREFIX)
 
 
 def path_id(volume: Json) -> str:
@@ -134,6 +144,7 @@ def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
         snapshots=_by_id(snapshots, ignored),
         attachments=tuple(a for a in world.storpool.attachments() if object_id(a) not in ignored),
         hosts=tuple(_host(world, index, ignored | aliases) for index in range(len(world.hosts))),
+        volume_files=tuple(world.secondary.files("primary")),
         vm_snapshot_records=listed("listVMSnapshot", "vmSnapshot"),
         removed_template_ids=frozenset(templates.keys() - there.keys()),
         template_files=tuple(world.secondary.files(TEMPLATE_FILES)),

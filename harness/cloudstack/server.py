@@ -13,6 +13,9 @@ from harness.cloudstack.config import CloudConfig
 from harness.cloudstack.orchestration.agents import Agents
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.ha import Fence
+from harness.cloudstack.primary.default_driver import DefaultPrimaryDriver
+from harness.cloudstack.primary.drivers import Drivers
+from harness.cloudstack.primary.files import PoolFiles
 from harness.cloudstack.records import Records, RecordsOfDriver
 from harness.cloudstack.records.passphrases import Passphrases
 from harness.cloudstack.services import Services, assemble
@@ -49,11 +52,15 @@ class ManagementServer:
     ) -> None:
         passphrases = Passphrases(runtime, Vault(runtime, config.database_key))
         agents = Agents(runtime, records, endpoints, passphrases)
+        provider = provider_factory(RecordsOfDriver(records, passphrases), agents)
+        files = PoolFiles(runtime, records, secondary)
         context = Context(
             runtime=runtime,
             records=records,
             passphrases=passphrases,
-            provider=provider_factory(RecordsOfDriver(records, passphrases), agents),
+            provider=provider,
+            driver=Drivers(records, provider.driver, DefaultPrimaryDriver(agents, files), files),
+            files=files,
             agents=agents,
             secondary=secondary,
             vm_locks=KeyedLocks(runtime, "vm"),
@@ -97,6 +104,7 @@ class ManagementServer:
         self._spawn("recover", services.config.ping_interval, self.recover, (0.0,) if compare else ())
         # Apart too: a backup takes as long as its disk is large.
         self._spawn("backups", services.config.ping_interval, services.backups.tend)
+        self._spawn("files on pools", services.config.ping_interval, services.context.files.tend)
         self._spawn("templates", services.config.ping_interval, services.template_removal.tend)
         self._spawn("downloads", services.config.ping_interval, services.extractions.tend)
         self._spawn("collect templates", services.config.ping_interval, services.template_collector.tend)

@@ -21,6 +21,7 @@ from harness.cloudstack.orchestration.replication import ReplicationManager
 from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
+from harness.cloudstack.orchestration.storage_migration import StorageMigrationManager
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.template_collector import TemplateCollector
 from harness.cloudstack.orchestration.template_creation import TemplateCreation
@@ -55,6 +56,7 @@ class Services:
     pools: PoolManager
     ha: HighAvailability
     migrations: MigrationManager
+    storage_migrations: StorageMigrationManager
     hosts: HostManager
     recovery: Recovery
 
@@ -81,6 +83,7 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
     reverts = RevertManager(context)
     snapshots = SnapshotManager(context, backups)
     resizes = ResizeManager(context)
+    storage_migrations = StorageMigrationManager(context, volumes)
     replications = ReplicationManager(context)
     isos = IsoManager(context)
     hosts = HostManager(context, vms, config.ping_interval * config.ping_timeout)
@@ -108,6 +111,7 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
         pools=pools,
         ha=HighAvailability(context, vms, fences),
         hosts=hosts,
+        storage_migrations=storage_migrations,
         recovery=Recovery(
             context=context,
             volumes=volumes,
@@ -123,6 +127,7 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
             isos=isos,
             pools=pools,
             migrations=migrations,
+            storage_migrations=storage_migrations,
         ),
         migrations=migrations,
     )

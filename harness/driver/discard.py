@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.driver.creation import Creation
 from harness.driver.operations import Operation, Operations, log
 from harness.driver.pools import Pools
-from harness.driver.removal import remove_snapshot, remove_volume, remover
+from harness.driver.removal import remover
 from harness.spi.errors import Error
 from harness.storpool import StorPoolClient
 
@@ -88,8 +88,7 @@ class Discards:
         remove = remover(client, creation.key)
         if not self._operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf"))):
             # An agent may be about to open it: an attachment that nobody has opened yet is not known to be unused.
-            gently = remove_snapshot if creation.key == "snapshot" else remove_volume
-            remove = lambda name: gently(client, name, detach_unused=False)  # noqa: E731
+            remove = remover(client, creation.key, detach_unused=False)
         if not creation.unmake(remove, copies=True):
             return False
         operation.done()

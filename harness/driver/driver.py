@@ -14,6 +14,7 @@ from harness.driver.exporting import VolumeExport
 from harness.driver.fenced import release_fenced
 from harness.driver.leaks import Leaks
 from harness.driver.motion import Motion
+from harness.driver.moving import VolumeMoving
 from harness.driver.operations import Operation, Operations, log
 from harness.driver.orphans import Orphans
 from harness.driver.pools import Connect, Pools
@@ -84,6 +85,7 @@ class StorPoolDriver:
         self._encryption = VolumeEncryption(self._volumes, records, endpoints)
         templating = TemplateMaking(operations, pools, records, endpoints, discards, settler)
         exporting = VolumeExport(operations, pools, records, endpoints, discards)
+        moving = VolumeMoving(pools, records, endpoints, self._volumes, self._resizing)
         settler.add(self._volumes, self._snapshots, seeding, vm_taking, replication, templating)
         self._motion = Motion(
             pools,
@@ -96,6 +98,7 @@ class StorPoolDriver:
             self._encryption,
             templating,
             exporting,
+            moving,
         )
         works: tuple[_Work, ...] = (
             seeding,

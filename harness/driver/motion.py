@@ -7,6 +7,7 @@ import msgspec
 from harness.driver.backup import SnapshotBackup
 from harness.driver.encryption import VolumeEncryption
 from harness.driver.exporting import VolumeExport
+from harness.driver.moving import VolumeMoving
 from harness.driver.pools import Pools, is_ours
 from harness.driver.replicating import SnapshotReplication
 from harness.driver.restoring import SnapshotRestoring
@@ -28,7 +29,7 @@ from harness.storpool import ObjectDoesNotExist
 
 
 class Motion:
-    """Copies between image store and pool, and within a pool."""
+    """Copies between image store and pool, between pools, and within a pool."""
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Motion:
         encryption: VolumeEncryption,
         templating: TemplateMaking,
         exporting: VolumeExport,
+        moving: VolumeMoving,
     ) -> None:
         self._pools = pools
         self._records = records
@@ -53,6 +55,7 @@ class Motion:
         self._encryption = encryption
         self._templating = templating
         self._exporting = exporting
+        self._moving = moving
 
     def can_copy(self, source: DataObject, destination: DataObject) -> bool:
         if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
@@ -62,14 +65,20 @@ class Motion:
         if is_ours(source.store) and destination.store is not None and destination.store.role is StoreRole.IMAGE:
             to_volume = isinstance(source, VolumeObject) and isinstance(destination, VolumeObject)
             return to_volume or (not isinstance(source, TemplateObject) and isinstance(destination, TemplateObject))
+        if isinstance(source, VolumeObject) and isinstance(destination, VolumeObject):
+            return self._moving.can_move(source, destination)
         if not is_ours(destination.store) or source.store is None:
             return False
         if isinstance(source, SnapshotObject) and source.store.role is StoreRole.IMAGE:
             return isinstance(destination, VolumeObject)
         if isinstance(source, TemplateObject) and isinstance(destination, TemplateObject):
             return source.store.role is StoreRole.IMAGE
-        if isinstance(source, TemplateObject | SnapshotObject) and isinstance(destination, VolumeObject):
+        if isinstance(source, TemplateObject) and isinstance(destination, VolumeObject):
             return _same(source.store, destination.store)
+        if isinstance(source, SnapshotObject) and isinstance(destination, VolumeObject):
+            # Its volume may have left the pool since it was taken.
+            pool = destination.store
+            return pool is not None and is_ours(source.store) and self._pools.same_cluster(source.store.id, pool.id)
         return False
 
     def copy(self, source: DataObject, destination: DataObject) -> DataObject:
@@ -90,6 +99,8 @@ class Motion:
             return self._templating.make(source, destination)
         if isinstance(source, VolumeObject):
             assert isinstance(destination, VolumeObject)
+            if is_ours(destination.store):
+                return self._moving.move(source, destination)
             return self._exporting.export(source, destination)
         assert isinstance(destination, VolumeObject) and isinstance(source, TemplateObject | SnapshotObject)
         if isinstance(source, SnapshotObject) and source.volume.encrypted is not destination.encrypted:

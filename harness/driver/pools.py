@@ -76,6 +76,11 @@ class Pools:
         first, *others = [self._connection(pool_id) for pool_id in pool_ids]
         return any(other.token != first.token and not set(other.endpoints) & set(first.endpoints) for other in others)
 
+    def same_cluster(self, one: int, other: int) -> bool:
+        """Whether both pools are reached by the same API with the same token, so that an object of one is one there."""
+        first, second = self._connection(one), self._connection(other)
+        return first.token == second.token and set(first.endpoints) == set(second.endpoints)
+
     def clusters(self) -> tuple[list[StorPoolCluster], dict[int, str]]:
         """Pools by the API they are on, which those with the same endpoints and token share; why others are left out.
 

@@ -72,11 +72,11 @@ def _take_exports_back(client: StorPoolClient, name: str, busy: Busy) -> None:
         ) from busy
 
 
-def remover(client: StorPoolClient, key: str) -> Callable[[str], None]:
+def remover(client: StorPoolClient, key: str, *, detach_unused: bool = True) -> Callable[[str], None]:
     """How objects of this kind (`volume` or `snapshot`) are removed."""
     if key == "snapshot":
-        return lambda name: remove_snapshot(client, name)
-    return lambda name: remove_volume(client, name)
+        return lambda name: remove_snapshot(client, name, detach_unused=detach_unused)
+    return lambda name: remove_volume(client, name, detach_unused=detach_unused)
 
 
 def release_volume(client: StorPoolClient, name: str) -> None:

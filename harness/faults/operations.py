@@ -17,6 +17,7 @@ from harness.faults.offerings import OFFERINGS
 from harness.faults.operation import Operation
 from harness.faults.pools import POOLS
 from harness.faults.snapshots import SNAPSHOTS
+from harness.faults.storage_migrations import STORAGE_MIGRATIONS
 from harness.faults.templates import TEMPLATES
 from harness.faults.tiers import TIERS
 
@@ -33,5 +34,6 @@ OPERATIONS: tuple[Operation, ...] = (
     *ENCRYPTED,
     *POOLS,
     *HOSTS,
+    *STORAGE_MIGRATIONS,
 )
 BY_ID = {operation.id: operation for operation in OPERATIONS}

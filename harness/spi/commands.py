@@ -162,6 +162,26 @@ class StorPoolBackupSnapshotCommand(Command, frozen=True, kw_only=True, tag="Sto
     destination: SnapshotObject
 
 
+class StorPoolDownloadVolumeCommand(Command, frozen=True, kw_only=True, tag="StorPoolDownloadVolumeCommand"):
+    """Copy the volume's file `source.path` of an NFS pool onto the StorPool volume `destination.path`, attached here
+    meanwhile. The file is only read, as `source.format`."""
+
+    source: VolumeObject
+    destination: VolumeObject
+
+
+class CreateObjectCommand(Command, frozen=True, kw_only=True, tag="CreateObjectCommand"):
+    """Make the empty file `volume.path` on an NFS pool. One that is there and as large is success, and left alone."""
+
+    volume: VolumeObject
+
+
+class ModifyStoragePoolCommand(Command, frozen=True, kw_only=True, tag="ModifyStoragePoolCommand"):
+    """Does this host reach the NFS pool?"""
+
+    pool: DataStore
+
+
 class StorPoolSetVolumeEncryptionCommand(Command, frozen=True, kw_only=True, tag="StorPoolSetVolumeEncryptionCommand"):
     """Make the blank StorPool volume at `path` an encrypted one, attached here meanwhile.
 
@@ -188,8 +208,8 @@ class StorPoolBackupTemplateFromSnapshotCommand(
 class StorPoolCopyVolumeToSecondaryCommand(
     Command, frozen=True, kw_only=True, tag="StorPoolCopyVolumeToSecondaryCommand"
 ):
-    """As `StorPoolBackupSnapshotCommand`, into a qcow2 to be downloaded. `source.path` is that of a StorPool
-    snapshot."""
+    """As `StorPoolBackupSnapshotCommand`, into a qcow2 to be downloaded, or a volume's on an NFS pool. `source.path` is
+    that of a StorPool snapshot."""
 
     source: VolumeObject
     destination: VolumeObject
@@ -266,6 +286,9 @@ AnyCommand = (
     | StorPoolModifyStoragePoolCommand
     | StorPoolDownloadTemplateCommand
     | StorPoolBackupSnapshotCommand
+    | StorPoolDownloadVolumeCommand
+    | CreateObjectCommand
+    | ModifyStoragePoolCommand
     | StorPoolSetVolumeEncryptionCommand
     | StorPoolBackupTemplateFromSnapshotCommand
     | StorPoolCopyVolumeToSecondaryCommand

@@ -81,6 +81,9 @@ class PrimaryDataStoreDriver(Protocol):
         Pool snapshot to a pool in another location makes a copy there, which may still be recovering when this returns.
         Volume, or pool snapshot, to template makes a StorPool snapshot of the template's (the answer's `mirror`), and
         copies that to the new file `destination.path`; volume to volume on an image store copies to that file, too.
+        Volume to volume gives it another pool, and `destination.path` only where that is a file. Within a StorPool
+        cluster the volume itself goes there, and its path stays; else it is a copy, and the source must be deleted when
+        the records point to it. After `Unknown` within a cluster, call again until it ends otherwise.
         """
         ...
 
@@ -363,9 +366,16 @@ class DriverRecords(Protocol):
 class HostEndpoints(Protocol):
     """Agents, chosen as the framework's endpoint selector does: Up and Enabled hosts only."""
 
-    def select(self, pool: DataStore, storpool_cluster_id: str | None = None, *, encrypting: bool = False) -> Endpoint:
-        """An agent whose host has the pool connected, and can encrypt volumes when that is asked for;
-        `InsufficientCapacity` when there is none.
+    def select(
+        self,
+        pool: DataStore,
+        storpool_cluster_id: str | None = None,
+        *,
+        encrypting: bool = False,
+        also: DataStore | None = None,
+    ) -> Endpoint:
+        """An agent whose host has the pool, and `also` that one, connected, and can encrypt volumes when that is asked
+        for; `InsufficientCapacity` when there is none.
 
         One in a CloudStack cluster with exactly this `sp.cluster.id`, if there is one: what is in another StorPool
         cluster can be attached there too, but its data has a longer way.

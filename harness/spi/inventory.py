@@ -22,6 +22,7 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
     removed: bool
     pool_id: int | None
     path: str | None
+    """None too for a volume that is on another provider's pool."""
     vm_uuid: str | None
     """The VM it is attached to, in the records; that VM need not run."""
     device_id: int | None

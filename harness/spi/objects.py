@@ -38,6 +38,15 @@ def storpool_id(path: str) -> str:
     raise InvalidParameter(f"{path!r} is not a path of a StorPool object; it should look like {PATH_PREFIX}<globalId>")
 
 
+def is_storpool_path(path: str) -> bool:
+    """Whether it is the path of a StorPool object, and not of a file on another pool."""
+    try:
+        storpool_id(path)
+    except InvalidParameter:
+        return False
+    return True
+
+
 class StoreRole(enum.StrEnum):
     PRIMARY = "Primary"
     IMAGE = "Image"
@@ -69,9 +78,9 @@ class DataStore(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     role: StoreRole
     provider: str
-    """`StorPool` for our pools, `NFS` for image stores."""
+    """`StorPool` for our pools, `DefaultPrimary` for CloudStack's own, `NFS` for image stores."""
     url: str
-    """`storpool:<template>` for a pool, without secrets; `nfs://host/export` for an image store."""
+    """`storpool:<template>` for one of our pools, without secrets; `nfs://host/export` for any other store."""
 
 
 class VolumeObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object", tag="VolumeObject"):
@@ -82,6 +91,7 @@ class VolumeObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object"
     size: int
     store: DataStore | None = None
     path: str | None = None
+    """Device path on a StorPool pool; on an NFS pool the name of its file there."""
     format: ImageFormat = ImageFormat.RAW
     device_id: int | None = None
     vm_uuid: str | None = None
@@ -133,7 +143,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One disk of a virtual machine, as the agent must present it (`DiskTO`)."""
 
     path: str
-    """Device path on the host, `/dev/storpool-byid/<globalId>`."""
+    """Device path on the host, `/dev/storpool-byid/<globalId>`; of a file on an NFS pool `nfs://server/file`."""
     serial: str
     """Volume uuid without dashes, first 20 characters; what the guest identifies the disk by."""
     device_id: int
@@ -141,6 +151,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     size: int
     """Of the device; the guest of an encrypted disk sees `LUKS_HEADER` less."""
     type: VolumeType
+    format: ImageFormat = ImageFormat.RAW
     encrypted: bool = False
     passphrase: Passphrase | None = None
     """Of an encrypted disk, where one is about to be opened."""

@@ -199,6 +199,7 @@ class VmEvent(enum.StrEnum):
     DESTROY_REQUESTED = "DestroyRequested"
     RECOVERY_REQUESTED = "RecoveryRequested"
     MIGRATION_REQUESTED = "MigrationRequested"
+    STORAGE_MIGRATION_REQUESTED = "StorageMigrationRequested"
     EXPUNGE_OPERATION = "ExpungeOperation"
     OPERATION_SUCCEEDED = "OperationSucceeded"
     OPERATION_FAILED = "OperationFailed"
@@ -214,6 +215,8 @@ VM_STATES = StateMachine(
         (VmState.STOPPED, VmEvent.DESTROY_REQUESTED): VmState.DESTROYED,
         (VmState.STOPPED, VmEvent.EXPUNGE_OPERATION): VmState.EXPUNGING,
         (VmState.STOPPED, VmEvent.OPERATION_FAILED_TO_ERROR): VmState.ERROR,
+        (VmState.STOPPED, VmEvent.STORAGE_MIGRATION_REQUESTED): VmState.MIGRATING,
+        (VmState.MIGRATING, VmEvent.AGENT_REPORT_STOPPED): VmState.STOPPED,
         (VmState.STARTING, VmEvent.OPERATION_SUCCEEDED): VmState.RUNNING,
         (VmState.STARTING, VmEvent.OPERATION_FAILED): VmState.STOPPED,
         (VmState.STARTING, VmEvent.OPERATION_FAILED_TO_ERROR): VmState.ERROR,

@@ -113,13 +113,14 @@ class FakeHost:
 class FakeSecondary:
     backup_files: list[str]
     template_files: list[str]
+    volume_files: list[str] = field(default_factory=list)
+    primary_url: str = "nfs://s/export/primary"
 
     def backups(self) -> list[str]:
         return self.backup_files
 
     def files(self, directory: str) -> list[str]:
-        assert directory == "template/tmpl/2"
-        return self.template_files
+        return {"template/tmpl/2": self.template_files, "primary": self.volume_files}[directory]
 
     def download(self, url: str, offset: int, length: int) -> bytes | None:
         raise NotImplementedError
@@ -148,6 +149,7 @@ class FakeWorld:
     real: bool = False
     backup_files: list[str] = field(default_factory=list)
     template_files: list[str] = field(default_factory=list)
+    volume_files: list[str] = field(default_factory=list)
 
     @property
     def cloud(self) -> Cloud:
@@ -163,7 +165,7 @@ class FakeWorld:
 
     @property
     def secondary(self) -> Secondary:
-        return FakeSecondary(self.backup_files, self.template_files)
+        return FakeSecondary(self.backup_files, self.template_files, self.volume_files)
 
     @property
     def hosts(self) -> Sequence[Host]:
@@ -469,6 +471,34 @@ def lost_backup(c: FakeWorld) -> None:
     c.records["snapshot"] = [{"id": "s-1", "state": "BackedUp", "datastoretype": "Image"}]
 
 
+def on_nfs(c: FakeWorld) -> None:
+    """The VM's DATA disk is a file."""
+    c.records["volume"][1] |= {"path": "file-2", "storageid": "nfs"}
+    c.sp_volumes = [v for v in c.sp_volumes if v["globalId"] != "a.b.2"]
+    c.sp_attachments = c.sp_attachments[:1]
+    host = c.machines[0]
+    del host.sizes["a.b.2"]
+    source = "nfs://s/export/primary/file-2"
+    host.disks["i-2-1-VM"][1] = DomainDisk(source, "vdb", DATA.replace("-", "")[:20], "qcow2", "unmap", "none")
+    c.volume_files = ["primary/file-2"]
+
+
+def leaked_file(c: FakeWorld) -> None:
+    on_nfs(c)
+    c.volume_files.append("primary/file-3")
+
+
+def lost_file(c: FakeWorld) -> None:
+    on_nfs(c)
+    c.volume_files.clear()
+
+
+def file_read_as_raw(c: FakeWorld) -> None:
+    on_nfs(c)
+    wrong = c.machines[0].disks["i-2-1-VM"]
+    wrong[1] = replace(wrong[1], driver_type="raw")
+
+
 def given_in_the_clear(c: FakeWorld) -> None:
     """An encrypted volume without room for its header, whose device a guest has as it is."""
     next(v for v in c.records["volume"] if "virtualmachineid" in v)["encryptformat"] = "LUKS"
@@ -516,6 +546,7 @@ def iso_not_in_drive(c: FakeWorld) -> None:
     WHOLE,
     BACKUPS,
     FILES,
+    VOLUME_FILES,
     ONCE,
     ATTACHED,
     DEVICES,
@@ -551,6 +582,10 @@ def iso_not_in_drive(c: FakeWorld) -> None:
         (half_written_template, {FILES}),
         (template_of_two_tries, {FILES}),
         (template_without_file, {FILES}),
+        (on_nfs, set()),
+        (leaked_file, {VOLUME_FILES}),
+        (lost_file, {VOLUME_FILES}),
+        (file_read_as_raw, {DISKS}),
         (seeded_twice, {ONCE}),
         (made_twice, {ONCE}),
         (leaked_attachment, {ATTACHED}),

@@ -132,11 +132,24 @@ class FakeStorPool(Scripted):
         if isinstance(destination, TemplateObject):
             return self._seed(source, destination)
         assert isinstance(destination, VolumeObject)
+        if isinstance(source, VolumeObject):
+            return self._move(source, destination)
         self.step("clone")
         assert source.path is not None
         if source.path not in self.snapshots:
             raise NotFound(f"snapshot {source.path} does not exist")
         return self._new_volume(destination, "clone")
+
+    def _move(self, source: VolumeObject, destination: VolumeObject) -> VolumeObject:
+        """Within the cluster, into a file, or out of one."""
+        self.step("move")
+        if destination.path is not None:
+            return destination
+        if source.path not in self.volumes:
+            return self._new_volume(destination, "move")
+        made = self.volumes[source.path] = msgspec.structs.replace(destination, path=source.path)
+        self.struck("move", after=True)
+        return made
 
     def delete(self, item: DataObject) -> None:
         kind = type(item).__name__.removesuffix("Object").lower()

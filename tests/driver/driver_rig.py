@@ -385,8 +385,15 @@ class Agent:
     name: str = "kvm-1"
     encrypts: bool = True
 
-    def select(self, pool: DataStore, storpool_cluster_id: str | None = None, *, encrypting: bool = False) -> Agent:
-        del pool, storpool_cluster_id
+    def select(
+        self,
+        pool: DataStore,
+        storpool_cluster_id: str | None = None,
+        *,
+        encrypting: bool = False,
+        also: DataStore | None = None,
+    ) -> Agent:
+        del pool, storpool_cluster_id, also
         if encrypting and not self.encrypts:
             raise InsufficientCapacity("no host can encrypt")
         return self

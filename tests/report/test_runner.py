@@ -36,6 +36,8 @@ class TinyWorld:
     def storpool(self) -> StorPool:
         return self
 
+    primary_url: str = "nfs://s/export/primary"
+
     @property
     def secondary(self) -> Secondary:
         return self

@@ -99,6 +99,7 @@ def failed_check(case_id: str) -> str:
         (without(StorPoolDriver, "provide_vm_info"), "22.attached-later", ON_EVERY_DISK),
         (without(StorPoolDriver, "delete"), "7.running", "StorPool volume gone"),
         (without(StorPoolDriver, "delete"), "8.detached", "StorPool volume gone"),
+        (without(StorPoolDriver, "delete"), "18.to-nfs", "StorPool volume gone"),
         (without_disconnect, "5.stop", "no attachment on StorPool"),
         (without_disconnect, "5.guest-off", "no attachment on StorPool"),
         (in_the_clear, "encryption.data", "the guest sees the disk"),

@@ -11,7 +11,7 @@ from harness.agent.secrets import lent
 from harness.agent.tools import Tools
 from harness.spi.commands import AttachAnswer, AttachCommand
 from harness.spi.errors import Conflict, Error, NotFound, Unknown
-from harness.spi.objects import Disk
+from harness.spi.objects import Disk, is_storpool_path
 from harness.spi.ports import DomainState
 
 
@@ -28,21 +28,24 @@ def _attach(tools: Tools, name: str, disk: Disk, deadline: Deadline) -> AttachAn
     if tools.hypervisor.domains().get(name) is not DomainState.RUNNING:
         raise NotFound(f"domain {name} does not run on host {tools.config.host_name}; {disk.path} was not attached")
     if _has(tools, name, disk):
-        tools.adaptor.verify(disk.path, size=disk.size, timeout=deadline.remaining)
+        if is_storpool_path(disk.path):
+            tools.adaptor.verify(disk.path, size=disk.size, timeout=deadline.remaining)
         return AttachAnswer(result=True, details=f"{disk.path} was attached to {name} already")
     with tools.operations.begin(Kind.ATTACH, name, [disk.path]) as operation:
         return _give(tools, name, disk, deadline, operation)
 
 
 def _give(tools: Tools, name: str, disk: Disk, deadline: Deadline, operation: Operation) -> AttachAnswer:
-    tools.adaptor.connect(disk.path, size=disk.size, timeout=deadline.remaining)
+    attached = [disk.path] if is_storpool_path(disk.path) else []
+    for path in attached:
+        tools.adaptor.connect(path, size=disk.size, timeout=deadline.remaining)
     try:
         with lent(tools.hypervisor, [disk], operation):
             tools.hypervisor.attach_device(name, disk_xml(disk))
     except Error as error:
         if _has_after_all(tools, name, disk, error):
             return AttachAnswer(result=True, details=f"attached, although libvirt answered: {error}")
-        tools.adaptor.undo(error, [disk.path])
+        tools.adaptor.undo(error, attached)
         raise
     return AttachAnswer(result=True)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from harness.agent.adaptor import is_storpool_path
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import read_disks, with_console
 from harness.agent.operations import Kind, Operation
 from harness.agent.tools import Tools
 from harness.spi.commands import Answer, MigrateCommand
 from harness.spi.errors import Error, InvalidParameter, NotFound, Unknown
+from harness.spi.objects import is_storpool_path
 from harness.spi.ports import DomainState
 
 CANCEL_SECONDS = 30.0

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import console_path
+from harness.agent.handlers.start import attached_disks
 from harness.agent.handlers.stop import ON, take_down
 from harness.agent.operations import Kind
+from harness.agent.secrets import lend, take_back, take_back_left
 from harness.agent.tools import Tools
 from harness.spi.commands import PrepareForMigrationAnswer, PrepareForMigrationCommand, StopCommand
 from harness.spi.errors import Conflict, Error
@@ -37,16 +39,22 @@ def _prepare(tools: Tools, command: PrepareForMigrationCommand, state: DomainSta
     vm = command.vm
     if state in ON:
         raise Conflict(f"domain {vm.name} is {state} on host {tools.config.host_name} already; nothing was attached")
-    paths = [disk.path for disk in vm.disks]
+    disks = attached_disks(vm)
+    paths = [disk.path for disk in disks]
     with tools.volumes(paths, deadline.remaining), tools.operations.begin(Kind.PREPARE, vm.name, paths) as operation:
         connected: list[str] = []
-        for disk in vm.disks:
-            try:
+        try:
+            for disk in disks:
                 tools.adaptor.connect(disk.path, size=disk.size, timeout=deadline.remaining, shared=True)
-            except Error as error:
-                tools.adaptor.undo(error, reversed(connected))
-                raise
-            connected.append(disk.path)
+                connected.append(disk.path)
+            # Until the guest is here, or does not come: its QEMU opens the disks when it does.
+            lend(tools.hypervisor, [disk for disk in disks if disk.encrypted])
+        except Error as error:
+            for problem in take_back(tools.hypervisor, [disk.path for disk in disks if disk.encrypted]):
+                operation.leave_open()
+                error.add_note(f"while cleaning up: {problem}")
+            tools.adaptor.undo(error, reversed(connected))
+            raise
         # Looked at when it has settled: the server may be gone by then, or the VM have other disks than it rolls back.
         operation.settle()
         tools.arrivals.expect(vm.name, frozenset(paths))
@@ -58,5 +66,7 @@ def _roll_back(
     vm = command.vm
     if state is DomainState.RUNNING:
         raise Conflict(f"domain {vm.name} runs on host {tools.config.host_name}, so nothing was taken from it")
-    paths = tuple(disk.path for disk in vm.disks)
+    disks = attached_disks(vm)
+    paths = tuple(disk.path for disk in disks)
+    take_back_left(tools.hypervisor, [disk.path for disk in disks if disk.encrypted])
     take_down(tools, StopCommand(vm_name=vm.name, force=True, volumes_to_disconnect=paths), state, deadline)

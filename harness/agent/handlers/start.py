@@ -9,7 +9,7 @@ from harness.agent.secrets import lent
 from harness.agent.tools import Tools
 from harness.spi.commands import Answer, StartCommand
 from harness.spi.errors import Conflict, Error, NotFound, Unknown
-from harness.spi.objects import VirtualMachine
+from harness.spi.objects import Disk, VirtualMachine, is_storpool_path
 from harness.spi.ports import DomainState
 
 
@@ -61,14 +61,19 @@ def _bring_up_with(
     except Error as error:
         if _runs_after_all(tools, vm, error):
             return Answer(result=True, details=f"domain {vm.name} runs, although libvirt answered: {error}")
-        tools.adaptor.undo(error, [disk.path for disk in reversed(vm.disks)])
+        tools.adaptor.undo(error, [disk.path for disk in reversed(attached_disks(vm))])
         raise
     return Answer(result=True)
 
 
+def attached_disks(vm: VirtualMachine) -> list[Disk]:
+    """Disks that are StorPool volumes, which must be attached to this host."""
+    return [disk for disk in vm.disks if is_storpool_path(disk.path)]
+
+
 def _connect_all(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> None:
     connected: list[str] = []
-    for disk in vm.disks:
+    for disk in attached_disks(vm):
         try:
             tools.adaptor.connect(disk.path, size=disk.size, timeout=deadline.remaining)
         except Error as error:
@@ -80,7 +85,7 @@ def _connect_all(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> None:
 def _check_running(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> None:
     """The domain must have every disk that was asked for. More may be there: disks that were hot-plugged since."""
     _check_disks(vm, read_disks(tools.hypervisor.xml(vm.name)), tools.config.host_name)
-    for disk in vm.disks:
+    for disk in attached_disks(vm):
         # Not undone on failure: the running guest needs them.
         tools.adaptor.verify(disk.path, size=disk.size, timeout=deadline.remaining)
 

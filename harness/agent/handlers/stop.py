@@ -6,13 +6,13 @@ XML of one that is off is what it was started with: a disk that was taken from i
 
 from __future__ import annotations
 
-from harness.agent.adaptor import is_storpool_path
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import read_disks
 from harness.agent.operations import Kind
 from harness.agent.tools import Tools
 from harness.spi.commands import Answer, StopCommand
 from harness.spi.errors import Error, NotFound, Unavailable
+from harness.spi.objects import is_storpool_path
 from harness.spi.ports import DomainState
 
 ON = (DomainState.RUNNING, DomainState.PAUSED)

@@ -15,6 +15,7 @@ from harness.cloudstack.api import (
     hosts,
     infrastructure,
     isos,
+    migrate_storage,
     migration,
     offerings,
     resize,
@@ -74,6 +75,7 @@ ENTITIES: Mapping[str, type[Row]] = {
     "ostypeid": GuestOs,
     "serviceofferingid": ServiceOffering,
     "diskofferingid": DiskOffering,
+    "newdiskofferingid": DiskOffering,
     "overridediskofferingid": DiskOffering,
 }
 
@@ -98,6 +100,7 @@ def _table() -> dict[str, Command]:
         hosts,
         isos,
         migration,
+        migrate_storage,
         offerings,
         resize,
         resources,

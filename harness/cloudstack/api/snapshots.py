@@ -7,6 +7,7 @@ from harness.cloudstack.api.command import Command, Created, Json, job, listing,
 from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import by_uuid, clean, entity, matching, named, optional, owner, tags_of, time
 from harness.cloudstack.api.parameters import OWNED, Request
+from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.backup import (
     PRIMARY,
     SECONDARY,
@@ -19,6 +20,7 @@ from harness.cloudstack.orchestration.encryption import check_plain, check_snaps
 from harness.cloudstack.orchestration.replication import check_copyable, check_destinations
 from harness.cloudstack.orchestration.revert import check_revertable
 from harness.cloudstack.orchestration.vm_snapshot_rules import check_idle
+from harness.cloudstack.primary.drivers import is_default
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import ImageStore, Snapshot, SnapshotStore, StoragePool, Vm, Volume, Zone
 from harness.cloudstack.services import Services
@@ -34,6 +36,11 @@ def create_snapshot(services: Services, request: Request) -> Created:
             raise ApiError(
                 PARAMETER,
                 f"VolumeId: {volume.uuid} is not in Ready state but {volume.state.value}. Cannot take snapshot.",
+            )
+        if is_default(objects.pool_store(tx, volume.pool_id)):
+            raise ApiError(
+                PARAMETER,
+                f"VolumeId: {volume.uuid} is on a pool whose provider takes no snapshots here; migrate it to StorPool",
             )
         check_idle(tx, volume.instance_id)
         zones = destinations(tx, request, tx.get(Zone, volume.data_center_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.cloudstack.api import nfs_pools
 from harness.cloudstack.api.command import Command, Json, deleting, listing, object_job, sync
 from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import clean, entity, matching, named, optional, time, visible
@@ -9,13 +10,22 @@ from harness.cloudstack.api.parameters import LIST, Request
 from harness.cloudstack.orchestration.placement import allocated_bytes
 from harness.cloudstack.orchestration.pool import check_cancellable, check_maintainable, set_tags
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import HostRow, StoragePool, StoragePoolHost, StoragePoolTag, Zone
+from harness.cloudstack.records.rows import (
+    Cluster,
+    HostRow,
+    StoragePool,
+    StoragePoolHost,
+    StoragePoolTag,
+    Zone,
+)
 from harness.cloudstack.services import Services
 from harness.spi.driver import PoolRequest, Space
 
 
 def create_storage_pool(services: Services, request: Request) -> Json:
-    """Zone-wide pools of the one provider: checked by it, then connected on every host that is Up."""
+    """Checked by its provider, then connected on every host that is Up. Pools of the plugin are zone-wide."""
+    if nfs_pools.is_nfs(request):
+        return _show(services, services.pools.connect(nfs_pools.insert(services, request)))
     wanted = _pool_request(services, request)
     with services.records.read() as tx:
         zone = entity(tx, Zone, request, "zoneid")
@@ -107,6 +117,7 @@ def storage_pool(services: Services, tx: Transaction, row: StoragePool, *, custo
     """Without the details that hold secrets. Capacity is what accounting goes by; what StorPool tells is beside it."""
     real = services.context.driver.pool_stats(row.id)
     zone = tx.get(Zone, row.data_center_id)
+    cluster = None if row.cluster_id is None else tx.get(Cluster, row.cluster_id)
     allocated = allocated_bytes(tx, row.id)
     return clean(
         id=row.uuid,
@@ -120,6 +131,9 @@ def storage_pool(services: Services, tx: Transaction, row: StoragePool, *, custo
         managed=False,
         zoneid=zone.uuid,
         zonename=zone.name,
+        clusterid=cluster and cluster.uuid,
+        clustername=cluster and cluster.name,
+        ipaddress=None if row.host_address == "n/a" else row.host_address,
         tags=",".join(tag.tag for tag in tx.all(StoragePoolTag, pool_id=row.id)) or None,
         capacitybytes=row.capacity_bytes,
         capacityiops=row.capacity_iops,
@@ -172,7 +186,7 @@ _FIELDS = (
     "id:string name:string state:string provider:string type:string path:string scope:string hypervisor:string"
     " managed:boolean zoneid:string zonename:string tags:string capacitybytes:long capacityiops:long"
     " disksizetotal:long disksizeused:long disksizeallocated:long storagecustomstats:map overprovisionfactor:string"
-    " details:map created:date"
+    " details:map clusterid:string clustername:string ipaddress:string created:date"
 )
 
 COMMANDS: tuple[Command, ...] = (

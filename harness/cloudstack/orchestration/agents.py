@@ -40,18 +40,26 @@ class Agents:
         self._guard = runtime.lock("command sequence")
         self._last_sequence = 0
 
-    def select(self, pool: DataStore, storpool_cluster_id: str | None = None, *, encrypting: bool = False) -> Endpoint:
+    def select(
+        self,
+        pool: DataStore,
+        storpool_cluster_id: str | None = None,
+        *,
+        encrypting: bool = False,
+        also: DataStore | None = None,
+    ) -> Endpoint:
         """An agent of any usable host that has the pool connected, as CloudStack in no fixed order.
 
         Of the CloudStack cluster with exactly this `sp.cluster.id`, if one of its hosts will do.
         """
         capable = f" AND {CAPABLE_HOST}" if encrypting else ""
+        pools = [pool] if also is None else [pool, also]
+        connected = " AND id IN (SELECT host_id FROM storage_pool_host_ref WHERE pool_id = ?)" * len(pools)
         with self._records.read() as tx:
             hosts = tx.select(
                 HostRow,
-                f"{USABLE} AND id IN (SELECT host_id FROM storage_pool_host_ref WHERE pool_id = ?){capable}"
-                " ORDER BY id",
-                (pool.id,),
+                f"{USABLE}{connected}{capable} ORDER BY id",
+                tuple(each.id for each in pools),
             )
             clusters = {host.cluster_id: tx.details("cluster_details", host.cluster_id) for host in hosts}
         near = [host for host in hosts if clusters[host.cluster_id].get(CLUSTER_ID) == storpool_cluster_id]
@@ -62,8 +70,9 @@ class Agents:
                 " volumes; see encryptionsupported in listHosts, and install cryptsetup on a host"
             )
         if not hosts:
+            names = " and ".join(each.name for each in pools)
             raise InsufficientCapacity(
-                f"no host that is Up and Enabled has storage pool {pool.name} connected; see listHosts and the agents"
+                f"no host that is Up and Enabled has storage pool {names} connected; see listHosts and the agents"
             )
         return self._endpoint(hosts[int(self._runtime.random() * len(hosts))])
 

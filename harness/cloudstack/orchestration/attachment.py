@@ -135,8 +135,8 @@ class AttachmentManager:
         vm_id, host_id, device_id = intent
         with self._context.records.read() as tx:
             vm = tx.find(Vm, id=vm_id)
-        if vm is not None:
-            disk = objects.disk(msgspec.structs.replace(row, device_id=device_id))
+            disk = None if vm is None else objects.disk(tx, msgspec.structs.replace(row, device_id=device_id))
+        if vm is not None and disk is not None:
             self._context.agents.send(host_id, DettachCommand(vm_name=vm.instance_name, disk=disk, wait=ATTACH_WAIT))
 
     def _insist(self, ask: Callable[[], None]) -> None:
@@ -162,7 +162,7 @@ class AttachmentManager:
             device_id = _device_id(tx, vm, row, device_id)
             row = tx.transition(row, VolumeEvent.ATTACH_REQUESTED)
             tx.set_detail("volume_details", row.id, ATTACHING, f"{vm.id}:{vm.host_id}:{device_id}")
-        disk = objects.disk(msgspec.structs.replace(row, device_id=device_id))
+            disk = objects.disk(tx, msgspec.structs.replace(row, device_id=device_id))
         try:
             if vm.host_id is None:
                 raise InvalidParameter(f"VM {vm.instance_name} is Running on no host")

@@ -9,12 +9,14 @@ from harness.cloudstack.orchestration.agents import ask
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.encryption import set_host_encrypts
 from harness.cloudstack.orchestration.vm import VmManager
+from harness.cloudstack.primary import default_driver
+from harness.cloudstack.primary.drivers import is_default
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.inventory import CLUSTER_ID, NOT_SET
 from harness.cloudstack.records.rows import HostRow, StoragePool, StoragePoolHost
 from harness.spi.commands import PingAnswer, PingCommand
 from harness.spi.errors import Error, InvalidParameter, Unavailable
-from harness.spi.objects import Host
+from harness.spi.objects import DataStore, Host
 
 _log = logging.getLogger("harness.cloudstack.hosts")
 
@@ -57,13 +59,14 @@ class HostManager:
         with self._context.records.read() as tx:
             row = tx.get(HostRow, host_id)
             pool = objects.pool_store(tx, pool_id)
-        connected = self._context.provider.host_listener.host_connected(host_object(row), pool)
+        connected = self._listen(host_object(row), pool)
         with self._context.records.transaction("pool connected") as tx:
             client = connected.storpool_client_id
             details = tx.details("cluster_details", row.cluster_id)
             if connected.storpool_cluster_id is not None and details.get(CLUSTER_ID) in (None, "", NOT_SET):
                 tx.set_detail("cluster_details", row.cluster_id, CLUSTER_ID, connected.storpool_cluster_id)
-            tx.update(tx.get(HostRow, host_id), parent=None if client is None else str(client))
+            if not is_default(pool):
+                tx.update(tx.get(HostRow, host_id), parent=None if client is None else str(client))
             if tx.find(StoragePoolHost, pool_id=pool_id, host_id=host_id) is None:
                 tx.insert(
                     StoragePoolHost(pool_id=pool_id, host_id=host_id, local_path=tx.get(StoragePool, pool_id).path)
@@ -82,6 +85,13 @@ class HostManager:
         failures = self._connect_pools(host_id)
         if failures:
             raise Error(f"host {host.name} is connected, but cannot use every storage pool: {'; '.join(failures)}")
+
+    def _listen(self, host: Host, pool: DataStore) -> Host:
+        """What the listener of the pool's provider does."""
+        if is_default(pool):
+            default_driver.connect(self._context.agents, host.id, pool)
+            return host
+        return self._context.provider.host_listener.host_connected(host, pool)
 
     def maintain(self, host_id: int) -> None:
         """Enabled -> Maintenance, for a host that no VM is on. VMs are not migrated by it."""
@@ -103,19 +113,14 @@ class HostManager:
     def _connect_pools(self, host_id: int) -> list[str]:
         """Why the host cannot use pools that it should."""
         with self._context.records.read() as tx:
-            if tx.get(HostRow, host_id).resource_state != "Enabled":
+            host = tx.get(HostRow, host_id)
+            if host.resource_state != "Enabled":
                 return []
             connected = {ref.pool_id for ref in tx.all(StoragePoolHost, host_id=host_id)}
-            pools = tx.all(
-                StoragePool,
-                removed=None,
-                status="Up",
-                storage_provider_name=self._context.provider.name,
-                data_center_id=tx.get(HostRow, host_id).data_center_id,
-            )
+            pools = tx.all(StoragePool, removed=None, status="Up", data_center_id=host.data_center_id)
         failures = []
         for pool in pools:
-            if pool.id in connected:
+            if pool.id in connected or not serves(pool, host):
                 continue
             try:
                 self.connect_pool(host_id, pool.id)
@@ -141,6 +146,11 @@ class HostManager:
             if row.status != "Down":
                 _log.warning("host %s is Down: %s", host.name, error)
                 tx.update(row, status="Down")
+
+
+def serves(pool: StoragePool, host: HostRow) -> bool:
+    """Whether the pool is for this host: one of the zone, or of the host's cluster."""
+    return pool.data_center_id == host.data_center_id and pool.cluster_id in (None, host.cluster_id)
 
 
 def host_object(row: HostRow) -> Host:

@@ -22,7 +22,7 @@ from harness.spi.errors import InsufficientCapacity
 
 def pool_for(tx: Transaction, volume: Volume, host_id: int | None = None) -> StoragePool:
     """An Up pool that has every storage tag of the volume's offering, room for it, and `host_id` connected."""
-    wanted = _words(tx.get(DiskOffering, volume.disk_offering_id).tags)
+    wanted = words(tx.get(DiskOffering, volume.disk_offering_id).tags)
     reasons = []
     pools = tx.select(StoragePool, "removed IS NULL AND data_center_id = ? ORDER BY id", (volume.data_center_id,))
     for pool in pools:
@@ -55,7 +55,7 @@ def check_change(tx: Transaction, volume: Volume, disk_offering_id: int, size: i
     if volume.pool_id is None:
         return
     pool = tx.get(StoragePool, volume.pool_id)
-    wanted = _words(tx.get(DiskOffering, disk_offering_id).tags)
+    wanted = words(tx.get(DiskOffering, disk_offering_id).tags)
     reason = _unfit(tx, pool, wanted, max(0, size - volume.size), None)
     if reason is not None:
         raise InsufficientCapacity(
@@ -126,6 +126,11 @@ def _unfit(tx: Transaction, pool: StoragePool, wanted: set[str], asked: int, hos
         return f"lacks the storage tag {', '.join(sorted(missing))}"
     if host_id is not None and tx.find(StoragePoolHost, pool_id=pool.id, host_id=host_id) is None:
         return "is not connected to the host"
+    return full(tx, pool, asked)
+
+
+def full(tx: Transaction, pool: StoragePool, asked: int) -> str | None:
+    """Why so many bytes more are too many for the pool; None when there is room."""
     name = "pool.storage.allocated.capacity.disablethreshold"
     limit = pool.capacity_bytes * float(settings.value(tx, name, zone_id=pool.data_center_id) or 1)
     used = allocated_bytes(tx, pool.id)
@@ -138,5 +143,5 @@ def _vms_on(tx: Transaction, host_id: int) -> int:
     return tx.integer("SELECT COUNT(*) FROM vm_instance WHERE host_id = ? AND removed IS NULL", (host_id,))
 
 
-def _words(tags: str) -> set[str]:
+def words(tags: str) -> set[str]:
     return {tag.strip() for tag in tags.split(",") if tag.strip()}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
-from harness.cloudstack.orchestration.hosts import HostManager
+from harness.cloudstack.orchestration.hosts import HostManager, serves
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.orchestration.volume import VolumeManager
@@ -63,6 +63,11 @@ class PoolManager:
             description = self._context.provider.life_cycle.initialize(wanted)
             with self._context.records.transaction("storage pool") as tx:
                 row = self._insert(tx, wanted, description, zone)
+            return self._connect(row)
+
+    def connect(self, row: StoragePool) -> StoragePool:
+        """The same for a pool that is recorded, and whose provider has nothing to check."""
+        with self._locks.hold("add", LOCK_TIMEOUT):
             return self._connect(row)
 
     def maintain(self, pool_id: int) -> StoragePool:
@@ -172,7 +177,7 @@ class PoolManager:
     def _connect_hosts(self, row: StoragePool) -> list[str]:
         """Why hosts cannot use the pool; a host that is away is connected when it comes back."""
         with self._context.records.read() as tx:
-            hosts = tx.all(HostRow, status="Up", resource_state="Enabled", data_center_id=row.data_center_id)
+            hosts = [host for host in tx.all(HostRow, status="Up", resource_state="Enabled") if serves(row, host)]
         failures = []
         for host in hosts:
             try:
@@ -191,7 +196,8 @@ class PoolManager:
             cached = tx.all(TemplatePool, pool_id=row.id)
         for entry in cached:
             self._templates.evict(entry.template_id, row.id)
-        self._context.provider.life_cycle.remove(row.id)
+        if row.storage_provider_name == self._context.provider.name:
+            self._context.provider.life_cycle.remove(row.id)
         with self._context.records.transaction("storage pool deleted") as tx:
             tx.update(tx.get(StoragePool, row.id), removed=tx.now, status="Removed")
             for table, column in (

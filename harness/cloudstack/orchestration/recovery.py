@@ -17,6 +17,7 @@ from harness.cloudstack.orchestration.replication import ReplicationManager
 from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
+from harness.cloudstack.orchestration.storage_migration import StorageMigrationManager
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.orchestration.vm_snapshot import VmSnapshotManager
@@ -25,6 +26,8 @@ from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import (
     CHANGING,
     DETACHING,
+    LEFT_BEHIND,
+    MIGRATING,
     HaWork,
     ItWork,
     Snapshot,
@@ -56,6 +59,7 @@ class Recovery:
     isos: IsoManager
     pools: PoolManager
     migrations: MigrationManager
+    storage_migrations: StorageMigrationManager
     unfinished: list[tuple[str, Callable[[int], object], int]] = field(default_factory=list)
     """What the server before left and this one could not finish yet; only the background task works on it."""
 
@@ -66,6 +70,7 @@ class Recovery:
             for entry in tx.all(TemplatePool, state=StoreRefState.CREATING):
                 tx.transition(entry, StoreRefEvent.OPERATION_FAILED)
         self.backups.resume()
+        self.context.files.resume()
         self.replications.reset()
 
     def resume(self) -> None:
@@ -109,7 +114,7 @@ class Recovery:
 
     def settle(self) -> None:
         """Now and then: what is left of the start, then migrations, stops, attaches and detaches that no host has
-        confirmed, changes of volumes whose outcome is not known, and expunges that failed."""
+        confirmed, changes and migrations of volumes whose outcome is not known, and expunges that failed."""
         self.unfinished[:] = [work for work in self.unfinished if not _try(*work)]
         with self.context.records.read() as tx:
             migrating = tx.all(ItWork)
@@ -130,6 +135,16 @@ class Recovery:
             )
             drives = tx.select(Vm, "removed IS NULL AND iso_changing AND state IN ('Running', 'Stopped') ORDER BY id")
             expunging = tx.select(Vm, "removed IS NULL AND state = 'Expunging' ORDER BY id")
+            moving = tx.select(
+                Volume,
+                "id IN (SELECT resource_id FROM volume_details WHERE name IN (?, ?)) ORDER BY id",
+                (MIGRATING, LEFT_BEHIND),
+            )
+            moving_vms = tx.select(Vm, "removed IS NULL AND state = 'Migrating' AND host_id IS NULL ORDER BY id")
+        for row in moving:
+            _try(f"migration of volume {row.uuid}", self.storage_migrations.finish, row.id)
+        for vm in moving_vms:
+            _try(f"migration of VM {vm.instance_name}", self.storage_migrations.finish_vm, vm.id)
         for row in rows:
             _try(f"attachment of volume {row.uuid}", self.attachments.settle, row.id)
         for row in reverting:

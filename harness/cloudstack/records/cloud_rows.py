@@ -97,6 +97,10 @@ class StoragePool(Row, frozen=True, kw_only=True):
     capacity_bytes: int
     capacity_iops: int | None = None
     created: float
+    host_address: str = "n/a"
+    """The NFS server."""
+    cluster_id: int | None = None
+    """Of a pool that is not zone-wide."""
     removed: float | None = None
 
 

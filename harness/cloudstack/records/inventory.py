@@ -11,6 +11,7 @@ from harness.cloudstack.records.rows import (
     CHANGING,
     DETACHING,
     DETAIL_TABLES,
+    MIGRATING,
     HaWork,
     HostRow,
     ItWork,
@@ -36,7 +37,7 @@ from harness.spi.inventory import (
     VmSnapshotRecord,
     VolumeRecord,
 )
-from harness.spi.objects import NAME_PREFIX, PATH_PREFIX, StoreRole
+from harness.spi.objects import NAME_PREFIX, PATH_PREFIX, StoreRole, is_storpool_path
 from harness.spi.states import StoreRefState
 
 _PATHS = " UNION ALL ".join(
@@ -65,7 +66,11 @@ POOL_DETAIL = "spStoragePoolId"
 def inventory(tx: Transaction) -> Inventory:
     """All of it, in one consistent view."""
     return Inventory(
-        volumes=tuple(volume(tx, row) for row in tx.select(Volume, "removed IS NULL AND path IS NOT NULL ORDER BY id")),
+        volumes=tuple(
+            volume(tx, row)
+            for row in tx.select(Volume, "removed IS NULL AND path IS NOT NULL ORDER BY id")
+            if is_storpool_path(row.path or "")
+        ),
         snapshots=tuple(copy for row in tx.all(Snapshot, removed=None) for copy in _snapshots(tx, row)),
         templates=tuple(cache(tx, row) for row in tx.all(TemplatePool)),
         vms=tuple(vm(tx, row) for row in tx.all(Vm, removed=None)),
@@ -92,12 +97,12 @@ def volume(tx: Transaction, row: Volume) -> VolumeRecord:
         state=row.state,
         removed=row.removed is not None,
         pool_id=row.last_pool_id if row.pool_id is None else row.pool_id,
-        path=row.path,
+        path=row.path if is_storpool_path(row.path or "") else None,
         vm_uuid=None if owner is None else owner.uuid,
         device_id=row.device_id,
         disk_offering_id=row.disk_offering_id,
         max_iops=row.max_iops,
-        plugging=any(name in details for name in (ATTACHING, DETACHING, CHANGING)),
+        plugging=any(name in details for name in (ATTACHING, DETACHING, CHANGING, MIGRATING)),
         changed_at=max(row.created, row.updated or 0.0, row.attached or 0.0),
     )
 

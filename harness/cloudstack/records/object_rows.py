@@ -164,6 +164,10 @@ DETACHING = "detach.intent"
 
 CHANGING = "change.intent"
 """Volume detail while its size or offering is being changed: `harness.cloudstack.orchestration.resize.Change`."""
+MIGRATING = "migrate.intent"
+"""Volume detail while it is given another pool: `harness.cloudstack.orchestration.storage_migration.Move`."""
+LEFT_BEHIND = "migrate.source"
+"""Volume detail while what it was before a migration is still to be deleted: `...storage_migration.LeftBehind`."""
 
 
 class Volume(Row, frozen=True, kw_only=True):
@@ -271,3 +275,22 @@ class VmSnapshot(Row, frozen=True, kw_only=True):
     current: bool = False
     """Whether the VM's disks come from it: the last that was taken or reverted to."""
     removed: float | None = None
+
+
+class PoolFile(Row, frozen=True, kw_only=True):
+    """A file that is, or may come to be, on an NFS pool. Its row comes before it, and goes only when nobody can make or
+    write it any more. Every try has a file of its own."""
+
+    TABLE = "op_pool_file"
+    UNIQUE = ("pool_id", "path")
+
+    pool_id: int
+    path: str
+    """Its name in the pool, as in `volumes.path`."""
+    volume_id: int
+    written_until: float
+    """When the last request to write it is surely over."""
+    doomed: bool = False
+    """It is to be deleted."""
+    gone: bool = False
+    """It was deleted; a late request may make it again."""

@@ -35,8 +35,11 @@ from harness.cloudstack.records.object_rows import (
     ATTACHING,
     CHANGING,
     DETACHING,
+    LEFT_BEHIND,
+    MIGRATING,
     Nic,
     PassphraseRow,
+    PoolFile,
     Snapshot,
     SnapshotStore,
     Template,
@@ -83,6 +86,7 @@ ROWS: tuple[type[Row], ...] = (
     HaWork,
     ItWork,
     Operation,
+    PoolFile,
 )
 
 DETAIL_TABLES = (
@@ -105,6 +109,8 @@ __all__ = [
     "CHANGING",
     "DETACHING",
     "DETAIL_TABLES",
+    "LEFT_BEHIND",
+    "MIGRATING",
     "ROWS",
     "Account",
     "AsyncJob",
@@ -122,6 +128,7 @@ __all__ = [
     "Operation",
     "PassphraseRow",
     "Pod",
+    "PoolFile",
     "ResourceTag",
     "Row",
     "Sequence",

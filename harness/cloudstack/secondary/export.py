@@ -14,9 +14,9 @@ from harness.spi.errors import Conflict, Error, InsufficientCapacity, InvalidPar
 
 PART = ".part"
 """Ends the name of a file that is being written; what a crash leaves is overwritten by the next try."""
-WRITTEN_BY_HOSTS = ("snapshots", "template/tmpl/2", "volumes")
-"""Directories that hosts write backups of snapshots, templates of the one account and copies of volumes to. They are
-always there: QEMU's NFS client makes no directories."""
+WRITTEN_BY_HOSTS = ("snapshots", "template/tmpl/2", "volumes", "primary")
+"""Directories that hosts write backups of snapshots, templates of the one account, copies of volumes, and volumes of a
+primary storage pool to. They are always there: QEMU's NFS client makes no directories."""
 
 
 class Export:

@@ -231,7 +231,7 @@ def disks_of(xml: str) -> tuple[DomainDisk, ...]:
 def _disk(disk: ET.Element) -> DomainDisk:
     source, target, driver = (_attributes(disk, name) for name in ("source", "target", "driver"))
     return DomainDisk(
-        source=source.get("dev") or source.get("file") or "",
+        source=source.get("dev") or source.get("file") or source.get("name") or "",
         target=target.get("dev", ""),
         serial=disk.findtext("serial") or "",
         driver_type=driver.get("type", ""),

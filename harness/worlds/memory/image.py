@@ -44,6 +44,25 @@ class Image:
             parts += [_EXTENT.pack(offset, len(data)), data]
         return b"".join(parts)
 
+    def read(self, offset: int, length: int) -> bytes:
+        found = bytearray(length)
+        for start, data in self.extents:
+            first, last = max(start, offset), min(start + len(data), offset + length)
+            if first < last:
+                found[first - offset : last - offset] = data[first - start : last - start]
+        return bytes(found)
+
+    def written(self, offset: int, data: bytes) -> Image:
+        """The disk after a write."""
+        end = offset + len(data)
+        kept = [(offset, data)]
+        for start, before in self.extents:
+            if start < offset:
+                kept.append((start, before[: offset - start]))
+            if start + len(before) > end:
+                kept.append((max(start, end), before[max(0, end - start) :]))
+        return Image(self.size, tuple(sorted(kept)))
+
     def raw(self) -> bytes:
         disk = bytearray(self.size)
         for offset, data in self.extents:

@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+from harness.agent.nfs_disk import nfs_source
 from harness.runtime.process import SimulatedEvent, SimulatedRuntime
 from harness.spi.errors import Error, InvalidParameter, NotFound
 from harness.spi.objects import LUKS_HEADER, PATH_PREFIX
 from harness.spi.ports import DomainState
-from harness.worlds.memory.image import BOOT_MAGIC, ISO_MAGIC
+from harness.worlds.memory.image import BOOT_MAGIC, ISO_MAGIC, Image, ImageError, read_image
 from harness.worlds.memory.model_luks import HEADER_BYTES, Luks, LuksError, unlock
 
 BY_NAME = "/dev/storpool/"
 CD = "cdrom"
+NFS = "nfs://"
 BOOT_SECONDS = (2.0, 6.0)
 """How long a guest needs until it is up; while it boots it neither lets a disk go nor hears a power button."""
 POWEROFF_SECONDS = (1.0, 4.0)
@@ -61,6 +63,16 @@ class Devices(Protocol):
     def release(self, key: int, client: int | None = None) -> None: ...
 
 
+class NfsFiles(Protocol):
+    """Files of NFS pools, by the names that QEMU opens them by."""
+
+    def read(self, name: str) -> bytes:
+        """Raises `NotFound`."""
+        ...
+
+    def write(self, name: str, content: bytes, *, new: bool) -> None: ...
+
+
 class Boot(enum.Enum):
     """How far the guest came."""
 
@@ -87,6 +99,14 @@ class ModelDisk:
     """An encrypted disk that is open."""
     ejecting: bool = False
     """The guest let it go and QEMU has not closed it yet."""
+    format: str = "raw"
+    file_open: bool = False
+    """Of one that is a file on an NFS pool, which has no key: QEMU holds it open."""
+
+    @property
+    def seen(self) -> bool:
+        """Whether the guest has it."""
+        return self.key is not None or self.file_open
 
     @property
     def overhead(self) -> int:
@@ -174,11 +194,13 @@ class Machine:
         *,
         cluster_id: str = "",
         place: int | None = None,
+        nfs: NfsFiles | None = None,
     ) -> None:
         """`place` is its number among all hosts; its client id, unless hosts of several StorPool clusters are there."""
         self.runtime = runtime
+        self.nfs = nfs
         self.name = name
-        self.image: Callable[[str], bytes] = _no_image
+        self.cd_image: Callable[[str], bytes] = _no_image
         """Contents of an image on secondary storage, by the name that QEMU opens it by; raises `NotFound`."""
         self.client_id = client_id
         self.cluster_id = cluster_id
@@ -257,7 +279,11 @@ class Machine:
         return domain
 
     def open(self, disk: ModelDisk) -> None:
-        """QEMU opens the disk's device for writing."""
+        """QEMU opens the disk's device, or file, for writing."""
+        if disk.source.startswith(NFS):
+            disk.size = self.image(disk).size
+            disk.file_open = True
+            return
         key = self.key(disk.source)
         if key is None:
             raise Error(f"Cannot access storage file '{disk.source}': No such file or directory")
@@ -275,18 +301,33 @@ class Machine:
             if disk.key is not None:
                 self.blocks.touch(disk.key)
 
+    def image(self, disk: ModelDisk) -> Image:
+        """What is in the file of a disk on an NFS pool, in the format that the domain says."""
+        try:
+            if self.nfs is None:
+                raise NotFound(f"{disk.source}: No such file or directory")
+            return read_image(self.nfs.read(disk.source), disk.format)
+        except (NotFound, ImageError) as error:
+            raise Error(f"internal error: process exited while connecting to monitor: {error}") from error
+
     def close(self, disk: ModelDisk) -> None:
+        disk.file_open = False
         if disk.key is not None:
             self.blocks.release(disk.key, self.client_id)
             disk.key = disk.luks = None
 
     def read(self, disk: ModelDisk, offset: int, length: int) -> bytes:
         """What the guest reads of a disk that is open."""
+        if disk.file_open:
+            return self.image(disk).read(offset, length)
         assert disk.key is not None, "it is open"
         data = self.blocks.read(disk.key, offset + disk.overhead, length)
         return data if disk.luks is None else disk.luks.crypt(offset, data)
 
     def write(self, disk: ModelDisk, offset: int, data: bytes) -> None:
+        if disk.file_open and self.nfs is not None:
+            self.nfs.write(disk.source, self.image(disk).written(offset, data).qcow2(), new=False)
+            return
         assert disk.key is not None, "it is open"
         stored = data if disk.luks is None else disk.luks.crypt(offset, data)
         self.blocks.write(disk.key, offset + disk.overhead, stored)
@@ -376,7 +417,7 @@ class Machine:
     def read_image(self, name: str) -> bytes:
         """What QEMU does with an image that libvirt gives it."""
         try:
-            return self.image(name)
+            return self.cd_image(name)
         except NotFound as error:
             raise Error(f"internal error: qemu unexpectedly closed the monitor: {error}") from error
 
@@ -469,7 +510,7 @@ class Machine:
         return Boot.NOTHING
 
     def _look_at_first_disk(self, domain: ModelDomain) -> Boot:
-        if not domain.disks or domain.disks[0].key is None:
+        if not domain.disks or not domain.disks[0].seen:
             return Boot.NOTHING
         disk = domain.disks[0]
         length = min(len(BOOT_MAGIC), disk.size)
@@ -537,16 +578,18 @@ def read_disk(element: ET.Element) -> ModelDisk:
     if target is None or not target.get("dev"):
         raise Error("missing target information for device: <disk> needs <target dev=...>")
     source = element.find("source")
-    if element.get("type") != "block" or source is None or not source.get("dev"):
-        raise InvalidParameter("XML error: the model host only knows <disk type='block'> with <source dev=...>")
+    name = None if source is None else source.get("dev") if element.get("type") == "block" else nfs_source(source)
+    if source is None or not name or element.get("type") not in ("block", "network"):
+        raise InvalidParameter("XML error: the model host only knows disks of devices and of files on NFS")
     driver = element.find("driver")
     if driver is None or not driver.get("type"):
         raise InvalidParameter("refused: <driver type=...> is missing, so libvirt would take its default format")
     return ModelDisk(
         element=element,
-        source=source.get("dev", ""),
+        source=name,
         target=target.get("dev", ""),
         serial=element.findtext("serial", "").strip(),
+        format=driver.get("type", ""),
         secret=_secret(source),
     )
 

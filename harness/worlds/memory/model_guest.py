@@ -31,7 +31,7 @@ class ModelGuest:
 
     def disks(self) -> Mapping[str, int]:
         domain = self._up()[1]
-        return {disk.serial: disk.size for disk in domain.disks if disk.key is not None}
+        return {disk.serial: disk.size for disk in domain.disks if disk.seen}
 
     def write(self, serial: str, offset: int, data: bytes) -> None:
         machine, disk = self._disk(serial, offset + len(data))
@@ -68,7 +68,7 @@ class ModelGuest:
         """The disk, which is open; `OSError` when `end` is past what the guest sees of it."""
         machine, domain = self._up()
         found: list[ModelDisk] = [disk for disk in domain.disks if disk.serial == serial]
-        if len(found) != 1 or found[0].key is None:
+        if len(found) != 1 or not found[0].seen:
             known = ", ".join(disk.serial for disk in domain.disks)
             raise FileNotFoundError(f"the guest of {domain.name} has no disk with serial {serial}; it has {known}")
         if end > found[0].size:

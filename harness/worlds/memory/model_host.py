@@ -35,8 +35,12 @@ COPY_SECONDS = 12.0
 FORMAT_SECONDS = 1.0
 END_POLL_SECONDS = 0.05
 
-_PROGRAMS = {("qemu-img", "info"), ("qemu-img", "convert"), ("cryptsetup", "luksFormat"), ("cryptsetup", "open")}
+_PROGRAMS = {("qemu-img", verb) for verb in ("info", "create", "convert")} | {
+    ("cryptsetup", "luksFormat"),
+    ("cryptsetup", "open"),
+}
 _INFO_OPTIONS = {"-f": True, "--output=json": False}
+_CREATE_OPTIONS = {"-f": True, "-q": False}
 _CONVERT_OPTIONS = {"-f": True, "-O": True, "-t": True, "-T": True, "-n": False, "-p": False}
 _ENCRYPT_OPTIONS = {"-n": False, "-f": True, "-T": True, "-t": True, "--object": True, "--target-image-opts": False}
 _FORMAT_OPTIONS = {"--batch-mode": False} | dict.fromkeys(
@@ -101,8 +105,8 @@ class ModelHost:
         timeout: float,
         operation: str | None = None,
     ) -> CommandResult:
-        """qemu-img info and convert, cryptsetup luksFormat and open. Any other program is refused, as is a format that
-        is not given.
+        """qemu-img info, create and convert, cryptsetup luksFormat and open. Any other program is refused, as is a
+        format that is not given.
 
         A copy takes `COPY_SECONDS` and goes on when the agent dies, as any program does.
         """
@@ -129,6 +133,8 @@ class ModelHost:
         match arguments[:2]:
             case ("qemu-img", "info"):
                 return self._info(_parse(arguments[2:], _INFO_OPTIONS))
+            case ("qemu-img", "create"):
+                self._create(_parse(arguments[2:], _CREATE_OPTIONS))
             case ("cryptsetup", "luksFormat"):
                 self._format(_parse(arguments[2:], _FORMAT_OPTIONS), stdin, operation, timeout)
             case ("cryptsetup", "open"):
@@ -151,6 +157,15 @@ class ModelHost:
                 "dirty-flag": False,
             }
         )
+
+    def _create(self, call: _Call) -> None:
+        file, size = call.operand(0, 2), int(call.operand(1, 2))
+        if call.need("-f") != "qcow2":
+            raise _Failed(f"the model makes qcow2 files, not {call.need('-f')}")
+        try:
+            self._files.write(file, Image(size, ()).qcow2(), new=True)
+        except Unavailable as error:
+            raise _Failed(str(error)) from error
 
     def _format(self, call: _Call, passphrase: bytes, operation: str | None, timeout: float) -> None:
         """A new header; what was on the device before stays there as noise."""

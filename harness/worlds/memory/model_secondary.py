@@ -22,7 +22,7 @@ from harness.spi.errors import Error, InvalidParameter, NotFound, Unavailable
 from harness.spi.runtime import Runtime
 from harness.worlds.memory.image import ImageError, read_image
 
-DIRECTORIES = ("snapshots", "template/tmpl/2", "volumes")
+DIRECTORIES = ("snapshots", "template/tmpl/2", "volumes", "primary")
 """Those that are always there: QEMU's NFS client makes none."""
 WEB = "http://secondary"
 """Where what was published is downloaded from."""

@@ -123,15 +123,19 @@ class MemorySecondary:
     def backups(self) -> Sequence[str]:
         return sorted(path for path in self._export.files if path.startswith("snapshots/"))
 
+    @property
+    def primary_url(self) -> str:
+        return f"{self._export.url}/primary"
+
     def files(self, directory: str) -> Sequence[str]:
         return sorted(path for path in self._export.files if path.startswith(directory + "/"))
 
     def download(self, url: str, offset: int, length: int) -> bytes | None:
         content = self._export.download(url)
-        return None if content is None else _read(read_image(content, "qcow2"), offset, length)
+        return None if content is None else read_image(content, "qcow2").read(offset, length)
 
     def read(self, path: str, offset: int, length: int) -> bytes:
-        return _read(self._image(path), offset, length)
+        return self._image(path).read(offset, length)
 
     def size(self, path: str) -> int:
         return self._image(path).size
@@ -312,7 +316,7 @@ def _shown(disk: ModelDisk) -> DomainDisk:
     driver = disk.element.find("driver")
     attributes = {} if driver is None else driver.attrib
     return DomainDisk(
-        source=disk.source,
+        source=disk.source.removeprefix("nfs://"),
         target=disk.target,
         serial=disk.serial,
         driver_type=attributes.get("type", ""),

@@ -220,8 +220,9 @@ class Processes:
             {STORPOOL_CONF: conf},
             cluster_id="" if alone else own,
             place=place,
+            nfs=self.export,
         )
-        machine.image = self.export.read
+        machine.cd_image = self.export.read
         return machine
 
     def _agent_config(self, host: str) -> AgentConfig:
