@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 Json = dict[str, Any]
@@ -69,6 +69,13 @@ class StorPool(Protocol):
 
     def keep(self, bucket: str, key: str, value: str) -> None:
         """Into StorPool's key-value store; a missing bucket is made, an empty value deletes the key."""
+
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        """A StorPool template that places as the template `like` does; it may be left without a replication."""
+        ...
+
+    def remove_template(self, name: str) -> bool:
+        """False while something is on it; True when there is none any more."""
         ...
 
     def calls(self) -> Mapping[str, int]:
@@ -157,6 +164,34 @@ class Host(Protocol):
 
     def resume(self, name: str) -> None: ...
 
+    def cd_image(self, name: str) -> str | None:
+        """File name of the image in the CD drive of the live domain; None when that is empty."""
+        ...
+
+    def kill_agent(self) -> None:
+        """SIGKILL the host's agent; everything else runs on."""
+        ...
+
+    def start_agent(self) -> None:
+        """Start the agent that was killed, as an upgrade does; returns when it takes commands."""
+        ...
+
+    def power_cut(self) -> None:
+        """Everything on the host ends at once, guests too."""
+        ...
+
+    def power_on(self) -> None:
+        """Start the host and its agent again; returns when that takes commands."""
+        ...
+
+    def storpool_conf(self, **settings: str) -> AbstractContextManager[None]:
+        """While inside, the host's StorPool configuration has these settings; the agent is not restarted for it."""
+        ...
+
+    def devices_late(self) -> AbstractContextManager[None]:
+        """While inside, devices of new attachments do not show up on this host."""
+        ...
+
     def storpool_api_cut(self) -> AbstractContextManager[None]:
         """While inside, this host cannot reach the StorPool API; others can."""
         ...
@@ -200,6 +235,10 @@ class Guest(Protocol):
 
     def boot_id(self) -> str:
         """Waits until the guest is up; differs after each boot."""
+        ...
+
+    def booted_from(self) -> str:
+        """`cdrom` when it runs from the environment's ISO, else `disk`. Waits as `boot_id` does."""
         ...
 
     def disks(self) -> Mapping[str, int]:
@@ -256,9 +295,16 @@ class Environment:
     """Virtual size of the guest image."""
     image_sha256: str
     """Of the guest disk's bytes, that is of the image converted to raw."""
+    iso_url: str
+    """Where the secondary storage role can fetch an ISO from that guests boot; ends in `.iso`."""
+    iso_size: int
+    """Of its file."""
     service_offering_id: str
     """A small compute offering whose ROOT disks go to the first pool."""
     os_type_id: str
+    storpool_endpoints: str
+    """`host:port` of the StorPool API, several with commas between, as the management server reaches it."""
+    storpool_token: str = field(repr=False)
     location: str = ""
     """What StorPool calls where the zone is, in a world with several StorPool clusters."""
     other_zone: OtherZone | None = None

@@ -102,7 +102,12 @@ class RecordingCloud:
 
 
 def _call_text(command: str, parameters: Mapping[str, str | int | bool]) -> str:
-    return " ".join([command, *(f"{key}={value}" for key, value in parameters.items())])
+    return " ".join([command, *(f"{key}={_shown(key, str(value))}" for key, value in parameters.items())])
+
+
+def _shown(key: str, value: str) -> str:
+    """A pool's URL holds the token of a StorPool cluster."""
+    return "********" if key == "url" and ("token" in value.lower() or "storpool" in value.lower()) else value
 
 
 class RecordingHost:
@@ -181,6 +186,11 @@ class RecordingHost:
         self._note(f"fio reads {path} {rate:.0f} times a second")
         return rate
 
+    def cd_image(self, name: str) -> str | None:
+        seen = self._inner.cd_image(name)
+        self._note(f"CD drive of {name}: {seen or 'empty'}")
+        return seen
+
     def kill_qemu(self, name: str) -> None:
         self._note(f"kill -9 the QEMU of {name}")
         self._inner.kill_qemu(name)
@@ -192,6 +202,36 @@ class RecordingHost:
     def resume(self, name: str) -> None:
         self._note(f"resume {name}")
         self._inner.resume(name)
+
+    def kill_agent(self) -> None:
+        self._note("kill -9 its agent")
+        self._inner.kill_agent()
+
+    def start_agent(self) -> None:
+        self._inner.start_agent()
+        self._note("its agent runs")
+
+    def power_cut(self) -> None:
+        self._note("its power is cut")
+        self._inner.power_cut()
+
+    def power_on(self) -> None:
+        self._inner.power_on()
+        self._note("it is on again, and its agent runs")
+
+    @contextmanager
+    def storpool_conf(self, **settings: str) -> Iterator[None]:
+        with self._inner.storpool_conf(**settings):
+            self._note(f"its storpool.conf sets {', '.join(settings)}")
+            yield
+        self._note("its storpool.conf is as before")
+
+    @contextmanager
+    def devices_late(self) -> Iterator[None]:
+        with self._inner.devices_late():
+            self._note("devices of new attachments do not show up")
+            yield
+        self._note("devices show up")
 
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:
@@ -210,6 +250,11 @@ class RecordingGuest:
     def boot_id(self) -> str:
         seen = self._inner.boot_id()
         self._recorder.timeline(self._source, f"boot id {seen}")
+        return seen
+
+    def booted_from(self) -> str:
+        seen = self._inner.booted_from()
+        self._recorder.timeline(self._source, f"booted from its {seen}")
         return seen
 
     def disks(self) -> Mapping[str, int]:

@@ -65,6 +65,9 @@ class KvmHost(Strict, frozen=True, kw_only=True):
     """Local hosts only: the cgroup that everything of this host runs in."""
     second_storpool: bool = False
     """Whether it is a client of the lab's second StorPool cluster, not of the first."""
+    fence_command: tuple[str, ...] = ()
+    """Run on this machine, it switches the host off and ends with status 0 once that is done; without it the host is
+    never fenced."""
 
 
 class Access(enum.StrEnum):
@@ -98,6 +101,9 @@ class GuestImage(Strict, frozen=True, kw_only=True):
     virtual_size: int
     sha256: str
     """Of the disk's bytes (raw)."""
+    iso_url: str
+    """A bootable ISO, as the secondary storage host can fetch it: the same system, which runs from memory."""
+    iso_size: int
     ssh_user: str
     ssh_key_file: Path
     known_hosts_file: Path | None = None

@@ -17,6 +17,7 @@ from harness.agent.config import AgentConfig
 from harness.agent.deadline import Deadline
 from harness.agent.handlers import (
     attach,
+    attach_iso,
     dettach,
     download_template,
     modify_pool,
@@ -38,6 +39,7 @@ from harness.spi.commands import (
     AnyAnswer,
     AnyCommand,
     AttachCommand,
+    AttachIsoCommand,
     CreateObjectCommand,
     DettachCommand,
     ModifyStoragePoolCommand,
@@ -132,8 +134,16 @@ class Agent:
                 return attach.handle(self._tools, command)
             case DettachCommand():
                 return dettach.handle(self._tools, command)
+            case AttachIsoCommand():
+                return attach_iso.handle(self._tools, command)
             case StorPoolResizeVolumeCommand():
                 return resize.handle(self._tools, command)
+            case _:
+                return self._on_storage(command)
+
+    def _on_storage(self, command: AnyCommand) -> AnyAnswer:
+        """Those that are about no VM."""
+        match command:
             case StorPoolModifyStoragePoolCommand():
                 return modify_pool.handle(self._tools, command)
             case StorPoolDownloadTemplateCommand():
@@ -167,6 +177,8 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return command.vm_name, (command.disk.path,)
         case StorPoolResizeVolumeCommand():
             return command.vm_name, (command.path,)
+        case AttachIsoCommand():
+            return command.vm_name, ()
         case StorPoolModifyStoragePoolCommand():
             return None, (command.volume_path,)
         case StorPoolDownloadTemplateCommand():

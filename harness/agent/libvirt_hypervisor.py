@@ -37,6 +37,7 @@ _CONFIG_UNSUPPORTED = 67
 _TIMED_OUT = 68
 _DEVICE_MISSING = 99
 _AFFECT_LIVE = 1
+_FORCE = 4
 _SIZE_IN_BYTES = 1
 _USAGE_VOLUME = 1
 """virSecretUsageType: the passphrase of an encrypted volume, found by its path."""
@@ -69,6 +70,7 @@ class Domain(Protocol):
     def undefineFlags(self, flags: int = 0) -> int: ...
     def attachDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
     def detachDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
+    def updateDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
     def blockInfo(self, path: str, flags: int = 0) -> Sequence[int]: ...
     def blockResize(self, disk: str, size: int, flags: int = 0) -> int: ...
 
@@ -189,6 +191,14 @@ class LibvirtHypervisor:
                 raise
 
         self._on(name, f"detach {_device(xml)} from", detach, ignored=(_DEVICE_MISSING,))
+
+    def update_device(self, name: str, xml: str) -> None:
+        """Live only, and with force: a guest may keep its tray locked for ever."""
+        self._on(
+            name,
+            f"change {_device(xml)} of",
+            lambda domain: domain.updateDeviceFlags(xml, _AFFECT_LIVE | _FORCE),
+        )
 
     def disk_size(self, name: str, target: str) -> int:
         def read(connection: Connection) -> int:

@@ -170,6 +170,7 @@ class Recovery:
             released = self._release(record, list(paths), deadline)
             if off and released and record.vm is not None:
                 tools.hypervisor.undefine(record.vm)
+                tools.secondary.let_go(record.vm)
             if record.step is Step.ACTING:
                 tools.operations.settle(record)
                 _log.info("%s is finished or undone, and is looked at again when it has settled", record)

@@ -40,6 +40,7 @@ STORPOOL_TAG = re.compile(r"[A-Za-z0-9_\-.:]{0,199}")
 STEADY_VOLUME_STATES = {"Allocated", "Ready", "Destroy", "Expunged"}
 STEADY_SNAPSHOT_STATES = {"BackedUp", "Error"}
 STEADY_VM_SNAPSHOT_STATES = {"Ready", "Error"}
+STEADY_POOL_STATES = {"Up", "Disabled", "Maintenance", "ErrorInMaintenance"}
 STEADY_VM_STATES = {"Running", "Stopped", "Destroyed", "Error"}
 
 
@@ -57,6 +58,9 @@ def nothing_in_between(picture: Picture) -> Found:
     for vm in picture.vm_records.values():
         if vm["state"] not in STEADY_VM_STATES:
             yield f"VM {vm['id']}", f"is {vm['state']}"
+    for pool in picture.pool_records.values():
+        if pool["state"] not in STEADY_POOL_STATES:
+            yield f"storage pool {pool['id']}", f"is {pool['state']}"
 
 
 def records_have_volumes(picture: Picture) -> Found:
@@ -284,6 +288,17 @@ def _recorded(source: str, files: Mapping[str, Json]) -> str:
     return name if name in files else source
 
 
+def drives_follow_records(picture: Picture) -> Found:
+    """The CD drive of a running domain has its VM's ISO, or nothing."""
+    for vm in picture.running():
+        host, name = picture.host_of(vm), str(vm["instancename"])
+        if host is None or name not in host.drives:
+            continue
+        wanted = f"{vm['isoid']}.iso" if "isoid" in vm else None
+        if host.drives[name] != wanted:
+            yield f"domain {name} on {host.name}", f"has {host.drives[name]} in its CD drive, expected {wanted}"
+
+
 def tags_follow_records(picture: Picture) -> Found:
     """Tags `uuid`, `cs`, `cvm`, `disk` and `vc-policy` of a StorPool volume say what CloudStack's records say."""
     for gid, record in picture.records_by_path().items():
@@ -336,6 +351,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant("host devices follow attachments", devices_follow_attachments),
     Invariant("domains follow VMs", domains_follow_vms),
     Invariant("domain disks follow records", disks_follow_records),
+    Invariant("CD drives follow records", drives_follow_records),
     Invariant("StorPool tags follow records", tags_follow_records),
     Invariant("a pool has one check volume", one_check_volume_a_pool),
     Invariant("no passphrase is left with libvirt", no_secret_is_left),

@@ -26,6 +26,8 @@ class HostPicture:
     domains: Mapping[str, str]
     disks: Mapping[str, Sequence[DomainDisk]]
     """Disks of every domain that is not shut off."""
+    drives: Mapping[str, str | None]
+    """Image in the CD drive of each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Picture:
     backups: tuple[str, ...]
     """Files of backups on secondary storage."""
     template_ids: frozenset[str]
+    pool_records: Mapping[str, Json]
     host_names: Mapping[str, str]
     """CloudStack host id -> name."""
     offering_templates: frozenset[str]
@@ -118,6 +121,7 @@ def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
 
     templates = listed("listTemplates", "template", templatefilter="all", showremoved=True)
     there = {template_id: item for template_id, item in templates.items() if "removed" not in item}
+    there |= listed("listIsos", "iso", isofilter="all")
     stores = cloud.call("listSnapshots", listall=True).get("snapshot", [])
     hosts = listed("listHosts", "host", type="Routing")
     volumes, snapshots = world.storpool.volumes(), world.storpool.snapshots()
@@ -132,6 +136,7 @@ def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
         backed_up=frozenset(str(item["id"]) for item in stores if item.get("datastoretype") == "Image"),
         backups=tuple(world.secondary.backups()),
         template_ids=frozenset(there),
+        pool_records=listed("listStoragePools", "storagepool"),
         host_names={host_id: str(host["name"]) for host_id, host in hosts.items()},
         offering_templates=_offering_templates(cloud) if _off_pool(pools, records, by_id) else frozenset(),
         volumes=by_id,
@@ -183,6 +188,7 @@ def known_id(item: Json) -> str:
 def _host(world: World, index: int, ignored: frozenset[str]) -> HostPicture:
     host = world.hosts[index]
     domains = dict(host.domains())
+    on = [name for name, state in domains.items() if state != "shut off"]
     return HostPicture(
         name=host.name,
         client_id=host.client_id,
@@ -190,5 +196,6 @@ def _host(world: World, index: int, ignored: frozenset[str]) -> HostPicture:
         devices={gid: host.device_size(PATH_PREFIX + gid) for gid in host.devices() if gid not in ignored},
         secrets=tuple(host.secrets()),
         domains=domains,
-        disks={name: tuple(host.domain_disks(name)) for name, state in domains.items() if state != "shut off"},
+        disks={name: tuple(host.domain_disks(name)) for name in on},
+        drives={name: host.cd_image(name) for name in on},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.cloudstack.config import CloudConfig
@@ -10,7 +11,10 @@ from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.extraction import ExtractionManager
+from harness.cloudstack.orchestration.ha import Fence, HighAvailability
 from harness.cloudstack.orchestration.hosts import HostManager
+from harness.cloudstack.orchestration.iso import IsoManager
+from harness.cloudstack.orchestration.pool import PoolManager
 from harness.cloudstack.orchestration.recovery import Recovery
 from harness.cloudstack.orchestration.replication import ReplicationManager
 from harness.cloudstack.orchestration.resize import ResizeManager
@@ -25,7 +29,6 @@ from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.orchestration.vm_snapshot import VmSnapshotManager
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Records
-from harness.spi.locks import KeyedLocks
 from harness.spi.runtime import Runtime
 
 
@@ -48,10 +51,12 @@ class Services:
     replications: ReplicationManager
     resizes: ResizeManager
     vm_snapshots: VmSnapshotManager
+    isos: IsoManager
+    pools: PoolManager
+    ha: HighAvailability
     storage_migrations: StorageMigrationManager
     hosts: HostManager
     recovery: Recovery
-    pool_locks: KeyedLocks
 
     @property
     def runtime(self) -> Runtime:
@@ -62,8 +67,8 @@ class Services:
         return self.context.records
 
 
-def assemble(config: CloudConfig, context: Context) -> Services:
-    """Wire the managers together."""
+def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence]) -> Services:
+    """Wire the managers together. `fences` are those of the hosts that have one, by name."""
     runtime, records = context.runtime, context.records
     templates = TemplateManager(context)
     removal = TemplateRemoval(context, templates)
@@ -78,6 +83,9 @@ def assemble(config: CloudConfig, context: Context) -> Services:
     resizes = ResizeManager(context)
     storage_migrations = StorageMigrationManager(context, volumes)
     replications = ReplicationManager(context)
+    isos = IsoManager(context)
+    hosts = HostManager(context, vms, config.ping_interval * config.ping_timeout)
+    pools = PoolManager(context, vms, volumes, templates, hosts)
     return Services(
         config=config,
         context=context,
@@ -97,7 +105,10 @@ def assemble(config: CloudConfig, context: Context) -> Services:
         resizes=resizes,
         vm_snapshots=vm_snapshots,
         storage_migrations=storage_migrations,
-        hosts=HostManager(context, vms, config.ping_interval * config.ping_timeout),
+        isos=isos,
+        pools=pools,
+        ha=HighAvailability(context, vms, fences),
+        hosts=hosts,
         recovery=Recovery(
             context=context,
             volumes=volumes,
@@ -110,7 +121,8 @@ def assemble(config: CloudConfig, context: Context) -> Services:
             resizes=resizes,
             vm_snapshots=vm_snapshots,
             replications=replications,
+            isos=isos,
+            pools=pools,
             storage_migrations=storage_migrations,
         ),
-        pool_locks=KeyedLocks(runtime, "pool"),
     )

@@ -13,6 +13,8 @@ BYPASS = "sp.bypass.secondary.storage"
 BACKUP = "snapshot.backup.to.secondary"
 VOLUME_CHECKUP = "storpool.volume.tags.checkup"
 SNAPSHOT_CHECKUP = "storpool.snapshot.tags.checkup"
+POOL_STATS = "storpool.storage.stats.interval"
+VOLUME_STATS = "storpool.volumes.stats.interval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,8 @@ _ALL = (
     Setting("sp.cluster.location", None, "StorPool location name of the pool", "StoragePool"),
     Setting("sp.cluster.endpoint", None, "StorPool endpoint of this cluster, for exports", "Cluster"),
     Setting("use.storage.replication", "false", "The pool may receive copied snapshots", "StoragePool", kind="Boolean"),
-    Setting("storpool.volumes.stats.interval", "3600", "Seconds between volume statistics; 0 is off", dynamic=False),
-    Setting("storpool.storage.stats.interval", "3600", "Seconds between pool statistics; 0 is off", dynamic=False),
+    Setting(VOLUME_STATS, "3600", "Seconds between volume statistics; 0 is off", dynamic=False),
+    Setting(POOL_STATS, "3600", "Seconds between pool statistics; 0 is off", dynamic=False),
     Setting("storpool.delete.after.interval", "0", "Seconds a deleted volume leaves a snapshot", "StoragePool"),
     Setting("storpool.list.snapshots.delete.after.interval", "360", "Seconds between expiry syncs", dynamic=False),
     Setting(VOLUME_CHECKUP, "86400", "Seconds between comparing volumes with StorPool; 0 is off", dynamic=False),

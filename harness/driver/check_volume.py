@@ -47,6 +47,19 @@ class CheckVolumes:
         """While the host may have the check volume attached because it was asked to."""
         return self._operations.exclusive(use(pool_id, f"{DETAIL}{cluster_id}", host_id))
 
+    def remove(self, pool_id: int) -> None:
+        """Delete the pool's check volumes, which no host needs any more. Never by force; one that is gone is done.
+
+        The detail goes last: whoever asks again after a lost answer finds it, and asks for the same volume.
+        """
+        pool = self._pools.get(pool_id)
+        for key, path in sorted(self._records.pool_details(pool_id).items()):
+            if not key.startswith(DETAIL):
+                continue
+            with self._operations.exclusive(f"pool:{pool_id}/{key}"):
+                remover(pool.client, "volume")(storpool_id(path))
+                self._records.set_pool_detail(pool_id, key, None)
+
     def recover(self, operation: Operation) -> str:
         pool = self._pools.get(int(operation.data["pool"]))
         creation = Creation(self._operations, operation, "volume", pool.client)

@@ -11,6 +11,7 @@ from harness.driver.deletion import Deletion
 from harness.driver.discard import Discards
 from harness.driver.encryption import VolumeEncryption
 from harness.driver.exporting import VolumeExport
+from harness.driver.fenced import release_fenced
 from harness.driver.leaks import Leaks
 from harness.driver.motion import Motion
 from harness.driver.moving import VolumeMoving
@@ -26,15 +27,16 @@ from harness.driver.reverting import SnapshotReverting
 from harness.driver.seeding import TemplateSeeding
 from harness.driver.settling import Settler
 from harness.driver.snapshots import SnapshotTaking
+from harness.driver.stats import SpaceStats
 from harness.driver.templating import TemplateMaking
 from harness.driver.vm_reverting import VmReverting
 from harness.driver.vm_snapshots import VmSnapshotDeletion, VmSnapshotTaking
 from harness.driver.vm_strategy import StorPoolVmSnapshots
 from harness.driver.volumes import VolumeCreation
-from harness.spi.driver import DriverRecords, HostEndpoints, ResizePayload
-from harness.spi.errors import Error, MisuseError, NotFound, Unavailable, Unknown
+from harness.spi.driver import DriverRecords, HostEndpoints, ResizePayload, Space
+from harness.spi.errors import Conflict, Error, MisuseError, NotFound, Unavailable, Unknown
 from harness.spi.inventory import Finding
-from harness.spi.objects import DataObject, SnapshotObject, VolumeObject
+from harness.spi.objects import DataObject, Host, SnapshotObject, VolumeObject
 
 
 class _Work(Protocol):
@@ -60,6 +62,7 @@ class StorPoolDriver:
         connect: Connect,
     ) -> None:
         self._operations = operations
+        self._pools = pools
         self._records = records
         self._discards = discards = Discards(operations, pools)
         self._volumes = VolumeCreation(operations, pools, records, discards, settler)
@@ -118,6 +121,7 @@ class StorPoolDriver:
             vm_reverting,
         )
         self._retention = Retention(operations, records)
+        self._stats = SpaceStats(pools)
         self._works = {work.kind: work for work in works}
 
     def can_copy(self, source: DataObject, destination: DataObject) -> bool:
@@ -154,6 +158,9 @@ class StorPoolDriver:
         except NotFound as gone:
             log.info("%s: nothing to revoke", gone)
 
+    def release_fenced(self, volume: VolumeObject, host: Host) -> None:
+        release_fenced(self._pools, volume, host)
+
     def resize(self, volume: VolumeObject, payload: ResizePayload) -> VolumeObject:
         return self._resizing.resize(volume, payload)
 
@@ -162,6 +169,18 @@ class StorPoolDriver:
 
     def reconcile_snapshots(self) -> list[Finding]:
         return self._reconciler.snapshots()
+
+    def collect_pool_stats(self) -> list[str]:
+        return self._stats.collect_pools()
+
+    def collect_volume_stats(self) -> list[str]:
+        return self._stats.collect_volumes()
+
+    def pool_stats(self, pool_id: int) -> Space | None:
+        return self._stats.of_pool(pool_id)
+
+    def volume_stats(self, path: str) -> Space | None:
+        return self._stats.of_volume(path)
 
     def recover(self) -> list[str]:
         """Finish or undo every open operation that no call of this process is working on.
@@ -194,6 +213,22 @@ class StorPoolDriver:
         except Error as error:
             lines.append(f"ended operations are kept: {error}")
         return lines
+
+    def conclude(self, pool_id: int) -> None:
+        """Before a pool goes: finish or undo every open operation on it, as `recover` does.
+
+        What only waits until a lost request can no longer arrive is given up with the pool. Raises `Conflict` for one
+        that is being worked on, and what keeps another from being looked at.
+        """
+        for operation in sorted(self._operations.open(), key=lambda found: found.kind == Discards.kind):
+            work = self._works.get(operation.kind)
+            if operation.data.get("pool") != str(pool_id) or work is None:
+                continue
+            with self._operations.recovering(operation) as current:
+                if current is not None:
+                    log.info("%s", work.recover(current))
+                elif self._operations.find(operation.kind, operation.subject) is not None:
+                    raise Conflict(f"pool {pool_id}: {operation} is being worked on; try again when it is over")
 
     def _recover(self, operation: Operation) -> str | None:
         work = self._works.get(operation.kind)

@@ -36,8 +36,8 @@ class StorPoolProvider:
         self._driver = StorPoolDriver(
             operations, pools, records, endpoints, check_volumes, Settler(runtime, operations), connect
         )
-        self._life_cycle = StorPoolLifeCycle(runtime, records, connect)
         self._host_listener = StorPoolHostListener(endpoints, check_volumes, records)
+        self._life_cycle = StorPoolLifeCycle(runtime, records, connect, self._driver.conclude, check_volumes)
 
     @property
     def name(self) -> str:

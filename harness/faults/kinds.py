@@ -54,7 +54,7 @@ _EFFECTS = (
 """Calls that change blocks or devices."""
 _FILLS = ("VolumeCreate", "VolumeRevert", "VolumeSnapshot", "VolumesGroupSnapshot", "SnapshotFromRemote")
 _PING = "PingCommand "
-_LIBVIRT = ("create", "shutdown", "destroy", "undefine", "attach-device", "detach-device")
+_LIBVIRT = ("create", "shutdown", "destroy", "undefine", "attach-device", "detach-device", "update-device")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,18 @@ from harness.faults.clusters import CLUSTERS
 from harness.faults.deploys import DEPLOYS
 from harness.faults.disks import DISKS
 from harness.faults.encrypted import ENCRYPTED
+from harness.faults.hosts import HOSTS
+from harness.faults.isos import ISOS
 from harness.faults.offerings import OFFERINGS
 from harness.faults.operation import Operation
+from harness.faults.pools import POOLS
 from harness.faults.snapshots import SNAPSHOTS
 from harness.faults.storage_migrations import STORAGE_MIGRATIONS
 from harness.faults.templates import TEMPLATES
 from harness.faults.tiers import TIERS
 
 OPERATIONS: tuple[Operation, ...] = (
+    *ISOS,
     *DEPLOYS,
     *DISKS,
     *SNAPSHOTS,
@@ -26,6 +30,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *TIERS,
     *CLUSTERS,
     *ENCRYPTED,
+    *POOLS,
+    *HOSTS,
     *STORAGE_MIGRATIONS,
 )
 BY_ID = {operation.id: operation for operation in OPERATIONS}

@@ -72,6 +72,16 @@ class DettachCommand(Command, frozen=True, kw_only=True, tag="DettachCommand"):
     disk: Disk
 
 
+class AttachIsoCommand(Command, frozen=True, kw_only=True, tag="AttachIsoCommand"):
+    """Put this ISO into the CD drive of the running domain, or without one empty the drive.
+
+    A domain that does not run here is success: its next start is told what is in the drive.
+    """
+
+    vm_name: str
+    iso: TemplateObject | None = None
+
+
 class StorPoolResizeVolumeCommand(Command, frozen=True, kw_only=True, tag="StorPoolResizeVolumeCommand"):
     """Have the running guest see the disk at `path` in its new size, once the device here has `size` bytes.
 
@@ -227,6 +237,7 @@ AnyCommand = (
     | StopCommand
     | AttachCommand
     | DettachCommand
+    | AttachIsoCommand
     | StorPoolResizeVolumeCommand
     | StorPoolModifyStoragePoolCommand
     | StorPoolDownloadTemplateCommand

@@ -47,6 +47,14 @@ class ResizePayload(msgspec.Struct, frozen=True, kw_only=True):
     """Where that runs; None when no guest has to be told."""
 
 
+class Space(msgspec.Struct, frozen=True, kw_only=True):
+    """Real space of a pool or a volume in bytes, as StorPool tells it."""
+
+    capacity: int
+    """Of a volume, its size."""
+    used: int
+
+
 class PrimaryDataStoreDriver(Protocol):
     """Management half of the plugin, object by object."""
 
@@ -107,6 +115,14 @@ class PrimaryDataStoreDriver(Protocol):
         """After a detach: clears `cvm`, `disk` and `vc-policy`, keeps `uuid` and `qc`."""
         ...
 
+    def release_fenced(self, volume: VolumeObject, host: Host) -> None:
+        """Detach the volume from a host that is known to be switched off. What is not attached there, or gone, is done.
+
+        The only detach by force that there is. After `Unknown` it may be done later: until it can be no more, nothing
+        may be started on that host.
+        """
+        ...
+
     def resize(self, volume: VolumeObject, payload: ResizePayload) -> VolumeObject:
         """Change size, tier, template and limits of a volume, all of it or nothing; the answer has the new size.
 
@@ -114,6 +130,23 @@ class PrimaryDataStoreDriver(Protocol):
         be: call again with the same payload until it succeeds or ends with another error. Then nothing was changed.
         """
         ...
+
+    def collect_pool_stats(self) -> list[str]:
+        """Ask StorPool for the space of every pool; why it was not told of some. Never raises because of one cluster.
+
+        What was known before stays known until then.
+        """
+        ...
+
+    def collect_volume_stats(self) -> list[str]:
+        """As `collect_pool_stats`, for volumes."""
+        ...
+
+    def pool_stats(self, pool_id: int) -> Space | None:
+        """What was told last; None when it never was."""
+        ...
+
+    def volume_stats(self, path: str) -> Space | None: ...
 
     def recover(self) -> list[str]:
         """Finish or undo every operation a dead management server left open; one line of text for each.
@@ -143,6 +176,8 @@ class PoolRequest(msgspec.Struct, frozen=True, kw_only=True):
     """May hold a secret; never log it."""
     scope: str
     capacity_bytes: int | None
+    capacity_iops: int | None = None
+    """Kept, and used for nothing: StorPool's limits are those of volumes."""
     tags: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -165,6 +200,13 @@ class PoolDescription(msgspec.Struct, frozen=True, kw_only=True):
 class PoolLifeCycle(Protocol):
     def initialize(self, request: PoolRequest) -> PoolDescription:
         """Check the request against StorPool; raises `InvalidParameter` or `Unavailable` and makes nothing then."""
+        ...
+
+    def remove(self, pool_id: int) -> None:
+        """Remove what the provider itself made on a pool that nothing uses any more; what is gone already is done.
+
+        `Conflict` while a host has it open, or an operation of the driver on this pool is not over.
+        """
         ...
 
 

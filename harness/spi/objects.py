@@ -62,11 +62,12 @@ class ImageFormat(enum.StrEnum):
 
     RAW = "RAW"
     QCOW2 = "QCOW2"
+    ISO = "ISO"
 
     @property
     def qemu(self) -> str:
-        """The name QEMU knows the format by."""
-        return self.value.lower()
+        """The name QEMU knows the format by; an ISO has none of its own."""
+        return "raw" if self is ImageFormat.ISO else self.value.lower()
 
 
 class DataStore(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,6 +178,8 @@ class VirtualMachine(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     disks: tuple[Disk, ...]
     nics: tuple[Nic, ...]
+    iso: TemplateObject | None = None
+    """What is in its CD drive; on an image store."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):

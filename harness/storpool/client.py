@@ -62,6 +62,7 @@ _VOLUME = _Shape(types.VolumeSummary)
 _SNAPSHOT = _Shape(types.SnapshotSummary)
 _ATTACHMENT = _Shape(types.Attachment)
 _GROUP_SNAPSHOTS = _Shape(types.GroupSnapshots)
+_SPACES = _Shape(list[types.VolumeSpace])
 _TEMPLATE = _Shape(types.Template)
 _TEMPLATES_STATUS = _Shape(list[types.TemplateStatus])
 _CLUSTER = _Shape(types.ClusterStatus)
@@ -189,6 +190,10 @@ class StorPoolClient:
 
     def volume_templates_status(self) -> list[types.TemplateStatus]:
         return self._get("VolumeTemplatesStatus", _TEMPLATES_STATUS)
+
+    def volumes_space(self) -> list[types.VolumeSpace]:
+        """Of every volume; for statistics only, because it grows with the cluster."""
+        return self._get("VolumesSpace", _SPACES)
 
     def services_list(self) -> types.ClusterStatus:
         return self._get("ServicesList", _CLUSTER)

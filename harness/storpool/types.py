@@ -180,6 +180,15 @@ class VolumeSummary(Answered, frozen=True, kw_only=True):
     cluster_id: str | None = None
 
 
+class VolumeSpace(Answered, frozen=True, kw_only=True):
+    """Bytes."""
+
+    name: str
+    global_id: GlobalId
+    size: Size
+    space_used: int
+
+
 class SnapshotSummary(VolumeSummary, frozen=True, kw_only=True):
     deleted: bool = False
     transient: bool = False

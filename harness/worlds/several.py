@@ -59,6 +59,15 @@ class SeveralStorPools:
         for cluster in self._clusters:
             cluster.keep(bucket, key, value)
 
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        """In each cluster."""
+        for cluster in self._clusters:
+            cluster.make_template(name, like, replication=replication)
+
+    def remove_template(self, name: str) -> bool:
+        """From each cluster."""
+        return all([cluster.remove_template(name) for cluster in self._clusters])
+
     def calls(self) -> Mapping[str, int]:
         """Sums."""
         total: dict[str, int] = {}

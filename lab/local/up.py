@@ -107,6 +107,7 @@ def _bring_up(state: State, progress: Progress, site: Site) -> Lab:
     _directories(state, ledger)
     credentials.make(state)
     shutil.copyfile(guest.qcow2, state.images / "guest.qcow2")
+    shutil.copyfile(guest.iso, state.images / "guest.iso")
     for directory in MOUNT_POINTS:
         if not directory.exists():
             ledger.record(Kind.DIRECTORY, directory)
@@ -313,6 +314,8 @@ def _describe(state: State, guest: image.Image, accelerator: Accelerator, site: 
             url=f"http://{MANAGEMENT.ip}/guest.qcow2",
             virtual_size=guest.virtual_size,
             sha256=guest.sha256,
+            iso_url=f"http://{MANAGEMENT.ip}/guest.iso",
+            iso_size=guest.iso.stat().st_size,
             ssh_user="root",
             ssh_key_file=guest.key_file,
             known_hosts_file=guest.known_hosts_file,

@@ -163,6 +163,8 @@ class Rig:
     """What guests see, by domain and target."""
     mounts: int = 0
     unmounts: int = 0
+    held: dict[str, str] = field(default_factory=dict)
+    """Images that domains hold, by holder."""
     appears: dict[str, float] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     """What the agent wrote, by path."""
@@ -232,7 +234,7 @@ class Rig:
 
     def sources(self, name: str) -> list[str]:
         found = ET.fromstring(self.domains[name]).iterfind("./devices/disk/source")
-        return [source.attrib["dev"] for source in found]
+        return [source.attrib["dev"] for source in found if "dev" in source.attrib]
 
     def running(self, name: str) -> bool:
         return self.states.get(name) in (DomainState.RUNNING, DomainState.PAUSED)
@@ -433,6 +435,15 @@ class FakeHypervisor:
                     devices.remove(disk)
             self._rig.domains[name] = ET.tostring(domain, encoding="unicode")
 
+    def update_device(self, name: str, xml: str) -> None:
+        with self._rig.step("update_device"):
+            domain = ET.fromstring(self._rig.domains[name])
+            devices, drive = domain.find("devices"), domain.find("./devices/disk[@device='cdrom']")
+            assert devices is not None and drive is not None
+            devices.remove(drive)
+            devices.append(ET.fromstring(xml))
+            self._rig.domains[name] = ET.tostring(domain, encoding="unicode")
+
     def disk_size(self, name: str, target: str) -> int:
         with self._rig.step("disk_size"):
             return self._rig.guest_sizes[name, target]
@@ -470,6 +481,15 @@ class FakeSecondary:
 
     def new_file(self, store: DataStore, path: str) -> AbstractContextManager[str]:
         return self.file(store, path)
+
+    def hold(self, store: DataStore, path: str, holder: str) -> str:
+        assert store.url.startswith("nfs:")
+        with self._rig.step("hold"):
+            self._rig.held[holder] = path
+        return f"/mnt/store/{path}"
+
+    def let_go(self, holder: str) -> None:
+        self._rig.held.pop(holder, None)
 
     def clean_up(self) -> None:
         raise NotImplementedError("for the start of an agent only")

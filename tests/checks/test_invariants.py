@@ -41,6 +41,8 @@ class FakeHost:
     def without_encryption(self) -> Iterator[None]:
         yield
 
+    drives: dict[str, str] = field(default_factory=dict)
+
     def devices(self) -> Sequence[str]:
         return sorted(self.sizes)
 
@@ -56,6 +58,9 @@ class FakeHost:
     def domain_disks(self, name: str) -> Sequence[DomainDisk]:
         return self.disks.get(name, [])
 
+    def cd_image(self, name: str) -> str | None:
+        return self.drives.get(name)
+
     def domain_xml(self, name: str) -> str:
         raise NotImplementedError
 
@@ -70,6 +75,27 @@ class FakeHost:
 
     def resume(self, name: str) -> None:
         raise NotImplementedError
+
+    def kill_agent(self) -> None:
+        raise NotImplementedError
+
+    def start_agent(self) -> None:
+        raise NotImplementedError
+
+    def power_cut(self) -> None:
+        raise NotImplementedError
+
+    def power_on(self) -> None:
+        raise NotImplementedError
+
+    @contextmanager
+    def storpool_conf(self, **settings: str) -> Iterator[None]:
+        del settings
+        yield
+
+    @contextmanager
+    def devices_late(self) -> Iterator[None]:
+        yield
 
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:
@@ -141,7 +167,7 @@ class FakeWorld:
     @property
     def environment(self) -> Environment:
         pools = (Pool("pool-1", "one", "one", "t-one"), Pool("pool-2", "two", "two", "t-two"))
-        return Environment("zone", pools, "http://image", 1, "0", "offering", "os")
+        return Environment("zone", pools, "http://image", 1, "0", "http://iso", 1, "offering", "os", "api:81", "token")
 
     def call(self, command: str, /, **parameters: str | int | bool) -> Json:
         del parameters
@@ -159,6 +185,12 @@ class FakeWorld:
         return self.sp_volumes
 
     def volume(self, name: str) -> Json | None:
+        raise NotImplementedError
+
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        raise NotImplementedError
+
+    def remove_template(self, name: str) -> bool:
         raise NotImplementedError
 
     def lose_snapshot(self, name: str) -> None:
@@ -491,6 +523,14 @@ def template_without_file(c: FakeWorld) -> None:
     c.template_files.clear()
 
 
+def iso_not_ejected(c: FakeWorld) -> None:
+    c.machines[0].drives["i-2-1-VM"] = "iso-1.iso"
+
+
+def iso_not_in_drive(c: FakeWorld) -> None:
+    c.records["virtualmachine"][0]["isoid"] = "iso-1"
+
+
 (
     STEADY,
     HAVE,
@@ -505,6 +545,7 @@ def template_without_file(c: FakeWorld) -> None:
     DEVICES,
     DOMAINS,
     DISKS,
+    DRIVES,
     TAGS,
     CHECKS,
     SECRETS,
@@ -552,6 +593,8 @@ def template_without_file(c: FakeWorld) -> None:
         (foreign_disk, {DISKS}),
         (wrong_serial, {DISKS}),
         (probed_format, {DISKS}),
+        (iso_not_ejected, {DRIVES}),
+        (iso_not_in_drive, {DRIVES}),
         (stale_cvm, {TAGS}),
         (wrong_uuid, {TAGS}),
         (policy_not_told, {TAGS}),

@@ -44,7 +44,9 @@ class TinyWorld:
 
     @property
     def environment(self) -> Environment:
-        return Environment("zone", (Pool("p", "p", "p", "t"),), "http://image", 1, "0", "offering", "os")
+        return Environment(
+            "zone", (Pool("p", "p", "p", "t"),), "http://image", 1, "0", "http://iso", 1, "offering", "os"
+        )
 
     def call(self, command: str, /, **parameters: str | int | bool) -> Json:
         if command == "createVolume":
@@ -84,6 +86,12 @@ class TinyWorld:
         return self.objects
 
     def volume(self, name: str) -> Json | None:
+        raise NotImplementedError
+
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        raise NotImplementedError
+
+    def remove_template(self, name: str) -> bool:
         raise NotImplementedError
 
     def lose_snapshot(self, name: str) -> None:

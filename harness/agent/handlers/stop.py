@@ -43,6 +43,7 @@ def handle(tools: Tools, command: StopCommand) -> Answer:
                 _disconnect_all(tools, list(paths), deadline)
                 if state is not None:
                     tools.hypervisor.undefine(command.vm_name)
+                tools.secondary.let_go(command.vm_name)
     return Answer(result=True, details="" if state is not None else f"domain {command.vm_name} was not there")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import msgspec
+
 from harness.cloudstack.api.command import Created, Json
 from harness.cloudstack.api.errors import CAPACITY, PARAMETER, ApiError
 from harness.cloudstack.api.lookup import entity, optional, owner
@@ -28,7 +30,7 @@ from harness.cloudstack.records.rows import (
     Zone,
 )
 from harness.cloudstack.services import Services
-from harness.spi.objects import VolumeType
+from harness.spi.objects import ImageFormat, VolumeType
 from harness.spi.states import StoreRefState, VmState, VolumeState
 
 CREATE = (
@@ -60,13 +62,17 @@ def create_vm(services: Services, request: Request) -> Created:
         if sum(1 for name in ("templateid", "volumeid", "snapshotid") if request.text(name)) != 1:
             raise ApiError(PARAMETER, "Please provide exactly one of templateid, volumeid and snapshotid")
         template = optional(tx, Template, request, "templateid")
+        from_iso = template is not None and template.format is ImageFormat.ISO
         vm = _insert_vm(tx, request, uuids, offering, template, place)
         _insert_nic(tx, services, vm, uuids.nic)
         if request.text("volumeid"):
             _take_volume(tx, request, vm)
+        elif from_iso:
+            _insert_empty_root(tx, request, vm, uuids.root)
         else:
             _insert_root(tx, request, vm, uuids.root, offering, template)
-        _insert_data(tx, request, vm, uuids.data)
+        if not from_iso:
+            _insert_data(tx, request, vm, uuids.data)
         for key, value in request.pairs("details").items():
             tx.set_detail("user_vm_details", vm.id, key[:255], value)
     return Created(vm.id, vm.uuid, "VirtualMachine")
@@ -111,6 +117,9 @@ def _insert_vm(
             raise ApiError(PARAMETER, f"Template {template.name} is not ready: see status in listTemplates")
         if tx.get(ImageStore, ref.store_id).data_center_id != place.id:
             raise ApiError(PARAMETER, f"The template {template.name} is not available for use in zone {place.name}")
+    iso = template if template is not None and template.format is ImageFormat.ISO else None
+    if iso is not None and not iso.bootable:
+        raise ApiError(PARAMETER, f"Installing from ISO requires an ISO that is bootable: {iso.name} is not")
     number = tx.integer("SELECT MAX(id) FROM vm_instance") + 1
     return tx.insert(
         Vm(
@@ -128,6 +137,7 @@ def _insert_vm(
             power_state=None,
             created=tx.now,
             update_time=tx.now,
+            iso_id=iso.id if iso else None,
         )
     )
 
@@ -215,6 +225,24 @@ def _root_size(tx: Transaction, request: Request, disk: DiskOffering, override: 
     if not text.isdigit() or not text.isascii() or len(text) > 9 or int(text) < 1:
         raise ApiError(PARAMETER, "Root disk size should be a positive number of GB")
     return max(int(text) * GIB, disk.disk_size if override is not None else 0)
+
+
+def _insert_empty_root(tx: Transaction, request: Request, vm: Vm, uuid: str) -> None:
+    """Deploy from an ISO: the disk offering is that of the ROOT volume, which is empty."""
+    offering = optional(tx, DiskOffering, request, "diskofferingid")
+    override = optional(tx, DiskOffering, request, "overridediskofferingid")
+    disk = offering or override
+    if disk is None:
+        raise ApiError(PARAMETER, "Installing from ISO requires a disk offering to be specified for the root disk.")
+    if offering is not None and override is not None:
+        raise ApiError(
+            PARAMETER, "Either diskofferingid or overridediskofferingid is the offering of the root disk, not both"
+        )
+    if disk.compute_only:
+        raise ApiError(PARAMETER, "diskofferingid names the disk offering of a compute offering")
+    size = volume_size(tx, disk, request.natural("size", 1))
+    row = data_volume(tx, uuid, f"ROOT-{vm.id}", disk, size, place=tx.get(Zone, vm.data_center_id))
+    tx.insert(msgspec.structs.replace(row, volume_type=VolumeType.ROOT, instance_id=vm.id, device_id=0))
 
 
 def _insert_data(tx: Transaction, request: Request, vm: Vm, uuid: str) -> None:

@@ -10,8 +10,11 @@ import msgspec
 
 from harness.cloudstack.api import (
     async_jobs,
+    capacity,
     extraction,
+    hosts,
     infrastructure,
+    isos,
     migrate_storage,
     offerings,
     resize,
@@ -92,6 +95,9 @@ def _table() -> dict[str, Command]:
         async_jobs,
         extraction,
         infrastructure,
+        capacity,
+        hosts,
+        isos,
         migrate_storage,
         offerings,
         resize,
@@ -121,7 +127,7 @@ class Dispatcher:
             command = _command(query)
             request = check(command.name, command.parameters, query, user.id)
             key = f"{command.name.lower()}response"
-            if command.shape is not Shape.LIST or command.name == "registerTemplate":
+            if command.shape is not Shape.LIST or command.name in ("registerTemplate", "registerIso"):
                 self._check_entities(command, request)
             return ApiReply(200, msgspec.json.encode({key: self._run(command, request)}))
         except MisuseError:

@@ -52,6 +52,7 @@ def create_service_offering(services: Services, request: Request) -> Json:
                 speed=speed or 0,
                 ram_size=memory,
                 disk_offering_id=disk.id,
+                ha_enabled=request.flag("offerha"),
                 state="Active",
                 created=tx.now,
             )
@@ -127,6 +128,7 @@ def service_offering(tx: Transaction, row: ServiceOffering) -> Json:
         miniops=disk.min_iops,
         maxiops=disk.max_iops,
         issystem=False,
+        offerha=row.ha_enabled,
         diskofferingid=disk.uuid,
         diskofferingname=disk.name,
         state=row.state,
@@ -180,7 +182,8 @@ _DISK = (
 _SERVICE = (
     "id:string name:string displaytext:string cpunumber:integer cpuspeed:integer memory:integer storagetype:string"
     " storagetags:string rootdisksize:long encryptroot:boolean iscustomized:boolean issystem:boolean"
-    " diskofferingid:string diskofferingname:string state:string created:date serviceofferingdetails:map"
+    " offerha:boolean diskofferingid:string diskofferingname:string state:string created:date"
+    " serviceofferingdetails:map"
 )
 _COMMON = (
     "name:string* displaytext:string tags:string storagetype:string provisioningtype:string customizediops:boolean"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from harness.cloudstack.orchestration import objects
+from harness.cloudstack.orchestration import objects, placement
 from harness.cloudstack.orchestration.confirmation import confirm_stopped
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.encryption import why_not_on_host
@@ -218,6 +218,7 @@ def check_attachable(tx: Transaction, vm: Vm, row: Volume, device_id: int | None
         raise InvalidParameter(
             f"Volume state must be in Allocated, Ready or in Uploaded state; {row.name} is {row.state.value}"
         )
+    placement.check_pool(tx, row)
     if CHANGING in tx.details("volume_details", row.id):
         raise InvalidParameter(f"Volume {row.name} is being changed; attach it when that is over")
     if row.instance_id is not None:

@@ -183,6 +183,7 @@ def virtual_machine(tx: Transaction, row: Vm) -> objects.VirtualMachine:
         cpus=offering.cpu,
         memory=offering.ram_size * MIB,
         disks=tuple(disk(tx, volume) for volume in volumes_of(tx, row.id)),
+        iso=None if row.iso_id is None else template_on_image_store(tx, row.iso_id),
         nics=tuple(objects.Nic(mac=nic.mac_address, ip=nic.ip4_address, bridge=nic.bridge) for nic in nics),
     )
 

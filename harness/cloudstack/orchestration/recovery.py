@@ -10,6 +10,8 @@ from harness.cloudstack import settings
 from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.iso import IsoManager
+from harness.cloudstack.orchestration.pool import PoolManager
 from harness.cloudstack.orchestration.replication import ReplicationManager
 from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.revert import RevertManager
@@ -52,6 +54,8 @@ class Recovery:
     resizes: ResizeManager
     vm_snapshots: VmSnapshotManager
     replications: ReplicationManager
+    isos: IsoManager
+    pools: PoolManager
     storage_migrations: StorageMigrationManager
     unfinished: list[tuple[str, Callable[[int], object], int]] = field(default_factory=list)
     """What the server before left and this one could not finish yet; only the background task works on it."""
@@ -122,6 +126,7 @@ class Recovery:
             changing = tx.select(
                 Volume, "id IN (SELECT resource_id FROM volume_details WHERE name = ?) ORDER BY id", (CHANGING,)
             )
+            drives = tx.select(Vm, "removed IS NULL AND iso_changing AND state IN ('Running', 'Stopped') ORDER BY id")
             expunging = tx.select(Vm, "removed IS NULL AND state = 'Expunging' ORDER BY id")
             moving = tx.select(
                 Volume,
@@ -141,6 +146,9 @@ class Recovery:
             _try(f"revert to VM snapshot {group.uuid}", self.vm_snapshots.finish_revert, group.id)
         for row in changing:
             _try(f"change of volume {row.uuid}", self.resizes.finish, row.id)
+        self.pools.settle()
+        for vm in drives:
+            _try(f"CD drive of VM {vm.instance_name}", self.isos.settle, vm.id)
         for vm in expunging:
             _try(f"expunge of VM {vm.instance_name}", self.vms.expunge_again, vm.id)
         for vm_id in sorted(waiting):

@@ -152,6 +152,38 @@ class VmManager:
         with self._context.vm_locks.hold(str(vm_id), 0.0):
             confirm_stopped(self._context, vm_id)
 
+    def lost(self, vm_id: int, host_id: int, tries: int) -> None:
+        """The host was fenced, and has none of the VM's volumes any more: a VM that ran there is Stopped.
+
+        The caller holds the VM. `tries`: how often it may be started elsewhere because of that.
+        """
+        with self._context.records.transaction("vm lost") as tx:
+            tx.execute("DELETE FROM op_ha_work WHERE instance_id = ? AND host_id = ?", (vm_id, host_id))
+            vm = tx.get(Vm, vm_id)
+            if vm.state is not VmState.RUNNING or vm.host_id != host_id:
+                return
+            vm = tx.transition(vm, VmEvent.AGENT_REPORT_STOPPED, update_time=tx.now)
+            tx.transition(
+                vm,
+                VmEvent.OPERATION_SUCCEEDED,
+                host_id=None,
+                last_host_id=host_id,
+                power_state=VmPower.OFF,
+                update_time=tx.now,
+                ha_tries=tries,
+            )
+
+    def start_lost(self, vm_id: int) -> bool:
+        """Start a VM that was lost, once; whether it was. `Conflict` when an operation is under way on it."""
+        with self._context.vm_locks.hold(str(vm_id), 0.0):
+            with self._context.records.transaction("ha start") as tx:
+                vm = tx.get(Vm, vm_id)
+                if vm.removed is not None or vm.state is not VmState.STOPPED or vm.ha_tries == 0:
+                    return False
+                tx.update(vm, ha_tries=vm.ha_tries - 1)
+            self._start(vm_id, None)
+            return True
+
     def reset_interrupted(self, vm_id: int) -> None:
         """After a restart: a VM in Starting or Stopping is stopped where it was."""
         with self._context.vm_locks.hold(str(vm_id), LOCK_TIMEOUT):
@@ -186,6 +218,7 @@ class VmManager:
             vm = tx.get(Vm, vm_id)
             check_startable(tx, vm)
             try:
+                placement.check_pools(tx, vm)
                 host = placement.host_for(tx, vm, failed, wanted)
             except InsufficientCapacity as error:
                 cause: Error = list(failed.values())[-1] if failed else error
@@ -221,6 +254,7 @@ class VmManager:
                 last_host_id=vm.host_id,
                 power_state=VmPower.ON,
                 update_time=tx.now,
+                ha_tries=0,
             )
 
     def _not_started(self, vm: Vm, error: Error | None) -> None:
@@ -256,6 +290,9 @@ class VmManager:
     def _stop(self, vm_id: int, event: VmEvent, forced: bool) -> Vm:
         with self._context.records.transaction("vm stop") as tx:
             vm = tx.get(Vm, vm_id)
+            if vm.ha_tries:
+                # Who asks for a stop does not want it started elsewhere either.
+                vm = tx.update(vm, ha_tries=0)
             vm = tx.transition(vm, event, update_time=tx.now)
             if vm.state is VmState.STOPPED or vm.host_id is None:
                 return vm

@@ -8,10 +8,10 @@ from __future__ import annotations
 from harness.cloudstack.orchestration.agents import Agents, ask
 from harness.cloudstack.primary.files import PoolFiles
 from harness.spi.commands import CreateObjectCommand, ModifyStoragePoolCommand
-from harness.spi.driver import ResizePayload
+from harness.spi.driver import ResizePayload, Space
 from harness.spi.errors import Error, InvalidParameter
 from harness.spi.inventory import Finding
-from harness.spi.objects import DataObject, DataStore, SnapshotObject, VolumeObject
+from harness.spi.objects import DataObject, DataStore, Host, SnapshotObject, VolumeObject
 
 PROVIDER = "DefaultPrimary"
 CREATE_WAIT = 120.0
@@ -68,9 +68,26 @@ class DefaultPrimaryDriver:
     def revoke_access(self, volume: VolumeObject) -> None:
         """Files carry no tags."""
 
+    def release_fenced(self, volume: VolumeObject, host: Host) -> None:
+        """A host that is off has no file open."""
+
     def resize(self, volume: VolumeObject, payload: ResizePayload) -> VolumeObject:
         del payload
         raise _unsupported(volume, "it changes no volume's size or offering")
+
+    def collect_pool_stats(self) -> list[str]:
+        return []
+
+    def collect_volume_stats(self) -> list[str]:
+        return []
+
+    def pool_stats(self, pool_id: int) -> Space | None:
+        del pool_id
+        return None
+
+    def volume_stats(self, path: str) -> Space | None:
+        del path
+        return None
 
     def recover(self) -> list[str]:
         return []

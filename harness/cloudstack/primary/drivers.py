@@ -6,10 +6,10 @@ from harness.cloudstack import settings
 from harness.cloudstack.primary.default_driver import PROVIDER
 from harness.cloudstack.primary.files import PoolFiles
 from harness.cloudstack.records import Records
-from harness.spi.driver import PrimaryDataStoreDriver, ResizePayload
+from harness.spi.driver import PrimaryDataStoreDriver, ResizePayload, Space
 from harness.spi.errors import Error
 from harness.spi.inventory import Finding
-from harness.spi.objects import DataObject, DataStore, SnapshotObject, StoreRole, VolumeObject
+from harness.spi.objects import DataObject, DataStore, Host, SnapshotObject, StoreRole, VolumeObject
 
 COPY_WAIT = "copy.volume.wait"
 
@@ -63,8 +63,23 @@ class Drivers:
     def revoke_access(self, volume: VolumeObject) -> None:
         self._of(volume).revoke_access(volume)
 
+    def release_fenced(self, volume: VolumeObject, host: Host) -> None:
+        self._of(volume).release_fenced(volume, host)
+
     def resize(self, volume: VolumeObject, payload: ResizePayload) -> VolumeObject:
         return self._of(volume).resize(volume, payload)
+
+    def collect_pool_stats(self) -> list[str]:
+        return self._plugin.collect_pool_stats()
+
+    def collect_volume_stats(self) -> list[str]:
+        return self._plugin.collect_volume_stats()
+
+    def pool_stats(self, pool_id: int) -> Space | None:
+        return self._plugin.pool_stats(pool_id)
+
+    def volume_stats(self, path: str) -> Space | None:
+        return self._plugin.volume_stats(path)
 
     def recover(self) -> list[str]:
         return self._plugin.recover()

@@ -19,7 +19,7 @@ from harness.spi.states import (
 
 
 class Template(Row, frozen=True, kw_only=True):
-    """`size` is the virtual size, 0 until it is known."""
+    """A template, or with format ISO an ISO. `size` is the virtual size, 0 until it is known."""
 
     TABLE = "vm_template"
 
@@ -35,6 +35,8 @@ class Template(Row, frozen=True, kw_only=True):
     public: bool
     featured: bool
     extractable: bool
+    bootable: bool = True
+    """Of an ISO: whether VMs are deployed from it."""
     state: str
     """Active or Inactive (deleted)."""
     created: float
@@ -132,6 +134,14 @@ class Vm(Row, frozen=True, kw_only=True):
     created: float
     update_time: float
     """When the state changed last."""
+    iso_id: int | None = None
+    """What is in the CD drive, or will be once its host has answered."""
+    ha_tries: int = 0
+    """How often it may yet be started because its host was lost."""
+    iso_before: int | None = None
+    """While `iso_changing`, what was in the drive before."""
+    iso_changing: bool = False
+    """Whether the host has not answered yet; ours, not CloudStack's."""
     removed: float | None = None
 
 

@@ -26,6 +26,7 @@ from harness.cloudstack.records.cloud_rows import (
     StoragePool,
     StoragePoolHost,
     StoragePoolTag,
+    StoragePoolWork,
     User,
     Zone,
 )
@@ -61,6 +62,7 @@ ROWS: tuple[type[Row], ...] = (
     StoragePool,
     StoragePoolTag,
     StoragePoolHost,
+    StoragePoolWork,
     DiskOffering,
     ServiceOffering,
     Template,
@@ -133,6 +135,7 @@ __all__ = [
     "StoragePool",
     "StoragePoolHost",
     "StoragePoolTag",
+    "StoragePoolWork",
     "Template",
     "TemplatePool",
     "TemplateStore",

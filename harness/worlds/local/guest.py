@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from lab.file import GuestImage, Ssh
+from lab.iso import ISO_WORD
 from lab.shell import CommandFailed, Completed
 from lab.ssh import SshHost
 
@@ -36,6 +37,11 @@ class SshGuest:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"the guest was not up within {BOOT_SECONDS:g} s: {error}") from error
                 time.sleep(POLL_SECONDS)
+
+    def booted_from(self) -> str:
+        self.boot_id()
+        words = self._run(["cat", "/proc/cmdline"]).text.split()
+        return "cdrom" if ISO_WORD in words else "disk"
 
     def disks(self) -> Mapping[str, int]:
         return {serial: size for serial, (size, _) in self._found().items()}

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 from harness.bench.fio_parser import FioError, parse
 from harness.observers import DomainDisk
+from harness.worlds.local.deploy import AgentProcess
+from lab.errors import LabError
 from lab.file import KvmHost
+from lab.local import power
 from lab.ssh import SshHost
 
 BY_ID = "/dev/storpool-byid"
@@ -31,17 +34,31 @@ done
 exit 2"""
 
 
+_SETTINGS = "/etc/storpool.conf.d/zz-splab.conf"
+_SET = 'mkdir -p "$(dirname "$0")" && umask 077 && cat > "$0"'
+_LATE = "mount -t tmpfs -o mode=755 tmpfs " + BY_ID
+"""Over the directory that StorPool makes links in."""
+_NOT_LATE = f"umount -l {BY_ID}"
+
+
 class SshKvmHost:
-    def __init__(self, host: KvmHost, storpool_endpoints: Sequence[str], cluster_id: str = "") -> None:
+    def __init__(
+        self,
+        host: KvmHost,
+        storpool_endpoints: Sequence[str],
+        cluster_id: str = "",
+        agent: AgentProcess | None = None,
+    ) -> None:
         """`storpool_endpoints` are the addresses (`ip:port`) that a cut takes away from this host.
 
-        `cluster_id` is for a world with several StorPool clusters.
+        `cluster_id` is for a world with several StorPool clusters. `agent` is ours to kill and start.
         """
         self._cluster_id = cluster_id
         self._host = host
         self._ssh = SshHost(host.ssh)
         self._folders = (str(host.agent_directory), *LIBVIRT_FOLDERS)
         self._endpoints = tuple(endpoint.rpartition(":")[::2] for endpoint in storpool_endpoints)
+        self._agent = agent
 
     @property
     def name(self) -> str:
@@ -121,6 +138,11 @@ class SshKvmHost:
     def domain_xml(self, name: str) -> str:
         return self._ssh.run([*VIRSH, "dumpxml", name]).text
 
+    def cd_image(self, name: str) -> str | None:
+        source = ET.fromstring(self.domain_xml(name)).find("devices/disk[@device='cdrom']/source")
+        path = "" if source is None else source.get("name") or source.get("file") or ""
+        return path.rpartition("/")[2] or None
+
     def kill_qemu(self, name: str) -> None:
         self._ssh.run(["sh", "-c", _KILL, name])
 
@@ -129,6 +151,48 @@ class SshKvmHost:
 
     def resume(self, name: str) -> None:
         self._ssh.run([*VIRSH, "resume", name])
+
+    def kill_agent(self) -> None:
+        self._our_agent().kill()
+
+    def start_agent(self) -> None:
+        self._our_agent().start()
+
+    def power_cut(self) -> None:
+        self._local()
+        power.off(self.name)
+
+    def power_on(self) -> None:
+        self._local()
+        power.on(self.name)
+        self._our_agent().start()
+
+    @contextmanager
+    def storpool_conf(self, **settings: str) -> Iterator[None]:
+        """In a section of the host's own, which wins over what its other files say."""
+        text = "".join([f"[{self.name}]\n", *(f"{key}={value}\n" for key, value in settings.items())])
+        self._ssh.run(["sh", "-c", _SET, _SETTINGS], stdin=text.encode())
+        try:
+            yield
+        finally:
+            self._ssh.run(["rm", "-f", _SETTINGS])
+
+    @contextmanager
+    def devices_late(self) -> Iterator[None]:
+        self._ssh.run(["sh", "-c", _LATE])
+        try:
+            yield
+        finally:
+            self._ssh.run(["sh", "-c", _NOT_LATE])
+
+    def _our_agent(self) -> AgentProcess:
+        if self._agent is None:
+            raise LabError(f"the agent of host {self.name} is not ours to kill and start")
+        return self._agent
+
+    def _local(self) -> None:
+        if self._host.cgroup is None:
+            raise LabError(f"host {self.name} is no host of the local lab, so its power is not cut")
 
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:

@@ -254,6 +254,7 @@ class ManagementProcess:
                 "settings": dict(pace.settings),
                 **_given(ping_interval=pace.ping_interval, cleanup_interval=pace.cleanup_interval),
             },
+            "fences": {host.name: fence for host in lab.hosts if (fence := _fence(host))},
             **_given(settle_time=pace.settle_time, answer_time=pace.answer_time),
         }
 
@@ -271,6 +272,12 @@ def _further_clusters(lab: Lab) -> list[dict[str, object]]:
         return []
     place = {"zone": "zone2", "pod": "pod2"} if lab.site is Site.ZONES else {}
     return [{"name": "cluster2", "hosts": hosts, **place}]
+
+
+def _fence(host: KvmHost) -> dict[str, object]:
+    if host.cgroup is not None:
+        return {"cgroup": str(host.cgroup)}
+    return {"command": list(host.fence_command)} if host.fence_command else {}
 
 
 def _given(**values: float | None) -> dict[str, float]:

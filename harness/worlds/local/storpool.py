@@ -66,6 +66,18 @@ class VendorStorPool:
             self._api.kvsCreate(bucket)
         self._api.kvsUpdate(bucket, {"set": {key: value}})
 
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        shown = self._api.volumeTemplateDescribe(like, returnRawAPIData=True)
+        keys = ("placeAll", "placeTail", "placeHead", *(("replication",) if replication else ()))
+        self._api.volumeTemplateCreate({"name": name, **{key: shown[key] for key in keys}})
+
+    def remove_template(self, name: str) -> bool:
+        try:
+            self._api.volumeTemplateDelete(name)
+        except spapi.ApiError as error:
+            return bool(error.name == "objectDoesNotExist")
+        return True
+
     def calls(self) -> Mapping[str, int]:
         if self._control is None:
             return {}

@@ -154,6 +154,7 @@ class LocalVenue:
             raise RuntimeError("the lab is not open")
         clusters = [cluster for cluster in (lab.storpool, lab.second_storpool) if cluster is not None]
         several = len(clusters) > 1
+        agents = {agent.name: agent for agent in self.agents}
         return LocalWorld(
             cloud=cloud,
             storpools=[
@@ -167,7 +168,7 @@ class LocalVenue:
             ],
             secondary=SshSecondary(lab.secondary, [SshHost(host.ssh) for host in lab.hosts]),
             hosts=[
-                SshKvmHost(host, cluster.endpoints, cluster.cluster_id if several else "")
+                SshKvmHost(host, cluster.endpoints, cluster.cluster_id if several else "", agents.get(host.name))
                 for host in lab.hosts
                 for cluster in [storpool_of(lab, host)]
             ],

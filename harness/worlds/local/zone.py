@@ -32,10 +32,14 @@ def fill_zone(cloud: Cloud, lab: Lab, endpoints: Sequence[str], token: str) -> E
         image_url=lab.guest_image.url,
         image_size=lab.guest_image.virtual_size,
         image_sha256=lab.guest_image.sha256,
+        iso_url=lab.guest_image.iso_url,
+        iso_size=lab.guest_image.iso_size,
         service_offering_id=_offering(cloud, pools[0].tag),
         os_type_id=os_type_id,
         location="" if second is None else lab.storpool.location,
         other_zone=None if second is None or len(zones) == 1 else _other_zone(cloud, zones[1], second),
+        storpool_endpoints=",".join(endpoints),
+        storpool_token=token,
     )
 
 

@@ -6,10 +6,12 @@ import msgspec
 
 from harness.observers import Environment, Json, OtherZone, Pool, World
 from harness.storpool import Request, Transport
-from harness.worlds.memory.image import guest_image, guest_image_sha256
+from harness.worlds.memory.image import guest_image, guest_image_sha256, guest_iso
+from harness.worlds.memory.processes import ENDPOINT, STORPOOL_TOKEN
 from harness.worlds.memory.site import ClusterSite, Site
 
 IMAGE_URL = "http://images/guest.qcow2"
+ISO_URL = "http://images/guest.iso"
 POOL_CAPACITY = 1 << 40
 """Bytes that CloudStack may allocate on a pool."""
 TEMPLATES = {"fast": "ssd", "large": "hdd"}
@@ -54,10 +56,14 @@ def bootstrap(world: World, site: Site) -> Environment:
         image_url=IMAGE_URL,
         image_size=guest_image().size,
         image_sha256=guest_image_sha256(),
+        iso_url=ISO_URL,
+        iso_size=len(guest_iso()),
         service_offering_id=str(offering["serviceoffering"]["id"]),
         os_type_id=os_type_id,
         location="" if first is last else first.known.location,
         other_zone=None if len(zones) == 1 else _other_zone(world, zones[1], last),
+        storpool_endpoints=ENDPOINT,
+        storpool_token=STORPOOL_TOKEN,
     )
 
 

@@ -37,6 +37,17 @@ class MemoryFaults:
         if self._simulation.alive(process):
             self._simulation.kill(process)
 
+    def end(self, process: str) -> None:
+        """As `kill`, until `begin`."""
+        if self._simulation.alive(process):
+            self._simulation.kill(process)
+
+    def begin(self, process: str) -> None:
+        """Start what `end`, or a kill, ended; returns when it can be used."""
+        self._restarting.pop(process, None)
+        if not self._simulation.alive(process):
+            self._start(process)
+
     def lose_host(self, host: str, seconds: float) -> None:
         self._processes.machines[host].cut_power()
         self.kill(agent_of(host), seconds)
@@ -133,6 +144,8 @@ class MemoryFaults:
     def _restart(self, process: str) -> None:
         main, simulation = self._simulation.main, self._simulation
         while True:
+            if process not in self._restarting:
+                return
             if simulation.elapsed < self._restarting[process]:
                 main.sleep(self._restarting[process] - simulation.elapsed)
                 continue

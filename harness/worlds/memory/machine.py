@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -17,11 +17,12 @@ from harness.runtime.process import SimulatedEvent, SimulatedRuntime
 from harness.spi.errors import Error, InvalidParameter, NotFound
 from harness.spi.objects import LUKS_HEADER, PATH_PREFIX
 from harness.spi.ports import DomainState
-from harness.worlds.memory.image import BOOT_MAGIC, Image, ImageError, read_image
+from harness.worlds.memory.image import BOOT_MAGIC, ISO_MAGIC, Image, ImageError, read_image
 from harness.worlds.memory.model_luks import HEADER_BYTES, Luks, LuksError, unlock
 
 BY_NAME = "/dev/storpool/"
 NFS = "nfs://"
+CD = "cdrom"
 BOOT_SECONDS = (2.0, 6.0)
 """How long a guest needs until it is up; while it boots it neither lets a disk go nor hears a power button."""
 POWEROFF_SECONDS = (1.0, 4.0)
@@ -72,6 +73,7 @@ class Boot(enum.Enum):
     """How far the guest came."""
 
     FOUND = "found a boot sector"
+    CD = "found an ISO in its CD drive"
     NOTHING = "no bootable device"
 
 
@@ -109,6 +111,15 @@ class ModelDisk:
 
 
 @dataclass(slots=True)
+class ModelDrive:
+    """The CD drive of a domain."""
+
+    element: ET.Element
+    image: str | None
+    """What is in it, by the name that QEMU opens it by."""
+
+
+@dataclass(slots=True)
 class ModelDomain:
     """`disks` are those of the live domain; `defined`, from which `xml` differs by them, is what a next start takes."""
 
@@ -127,6 +138,7 @@ class ModelDomain:
     """Targets that a suspended guest was asked to let go."""
     forgotten: list[ModelDisk] = field(default_factory=list)
     """Disks that libvirt dropped from the XML while QEMU was ejecting them: they stay open until the domain is off."""
+    drive: ModelDrive | None = None
     transient: bool = False
     """It was undefined while it ran, so nothing is left of it when it goes off."""
     xml: str | None = None
@@ -163,6 +175,8 @@ class Machine:
         self.runtime = runtime
         self.nfs = nfs
         self.name = name
+        self.image: Callable[[str], bytes] = _no_image
+        """Contents of an image on secondary storage, by the name that QEMU opens it by; raises `NotFound`."""
         self.client_id = client_id
         self.cluster_id = cluster_id
         """Of its StorPool cluster, where there are several."""
@@ -238,7 +252,7 @@ class Machine:
     def open(self, disk: ModelDisk) -> None:
         """QEMU opens the disk's device, or file, for writing."""
         if disk.source.startswith(NFS):
-            disk.size = self.image(disk).size
+            disk.size = self.file_image(disk).size
             disk.file_open = True
             return
         key = self.key(disk.source)
@@ -252,7 +266,7 @@ class Machine:
         disk.key = key
         disk.size = (self.device_size(disk.source) or 0) - disk.overhead
 
-    def image(self, disk: ModelDisk) -> Image:
+    def file_image(self, disk: ModelDisk) -> Image:
         """What is in the file of a disk on an NFS pool, in the format that the domain says."""
         try:
             if self.nfs is None:
@@ -270,14 +284,14 @@ class Machine:
     def read(self, disk: ModelDisk, offset: int, length: int) -> bytes:
         """What the guest reads of a disk that is open."""
         if disk.file_open:
-            return self.image(disk).read(offset, length)
+            return self.file_image(disk).read(offset, length)
         assert disk.key is not None, "it is open"
         data = self.blocks.read(disk.key, offset + disk.overhead, length)
         return data if disk.luks is None else disk.luks.crypt(offset, data)
 
     def write(self, disk: ModelDisk, offset: int, data: bytes) -> None:
         if disk.file_open and self.nfs is not None:
-            self.nfs.write(disk.source, self.image(disk).written(offset, data).qcow2(), new=False)
+            self.nfs.write(disk.source, self.file_image(disk).written(offset, data).qcow2(), new=False)
             return
         assert disk.key is not None, "it is open"
         stored = data if disk.luks is None else disk.luks.crypt(offset, data)
@@ -299,7 +313,10 @@ class Machine:
     def power_on(self, domain: ModelDomain) -> None:
         """Open every disk and let the guest boot; all or nothing."""
         opened: list[ModelDisk] = []
+        cd = b""
         try:
+            if domain.drive is not None and domain.drive.image is not None:
+                cd = self.read_image(domain.drive.image)
             for disk in domain.disks:
                 self.open(disk)
                 opened.append(disk)
@@ -311,7 +328,7 @@ class Machine:
         domain.state = DomainState.RUNNING
         domain.boot_id = self.runtime.uuid()
         domain.up_at = self.runtime.now() + low + (high - low) * self.runtime.random()
-        domain.boot = self._look_for_boot_sector(domain)
+        domain.boot = self._look_for_boot_sector(domain, cd)
 
     def power_off(self, domain: ModelDomain) -> None:
         """QEMU ends: every device is closed and the domain is what its definition says."""
@@ -320,6 +337,7 @@ class Machine:
         domain.forgotten.clear()
         # What was hot-plugged, or taken away, since the start is forgotten: libvirt changed the live domain only.
         domain.disks = read_disks(domain.defined)
+        domain.drive = read_drive(domain.defined)
         domain.xml = None
         domain.state = DomainState.SHUT_OFF
         domain.boot_id = ""
@@ -345,7 +363,8 @@ class Machine:
 
     def up(self, domain: ModelDomain) -> bool:
         """Whether the guest has booted and runs."""
-        return domain.state is DomainState.RUNNING and domain.boot is Boot.FOUND and self.runtime.now() >= domain.up_at
+        booted = domain.boot is not Boot.NOTHING and self.runtime.now() >= domain.up_at
+        return domain.state is DomainState.RUNNING and booted
 
     def plug(self, domain: ModelDomain, element: ET.Element) -> None:
         """Hot-plug a disk."""
@@ -356,6 +375,22 @@ class Machine:
             raise Error(f"internal error: No more available PCI slots in domain {domain.name}")
         self.open(disk)
         domain.disks.append(disk)
+        domain.xml = None
+
+    def read_image(self, name: str) -> bytes:
+        """What QEMU does with an image that libvirt gives it."""
+        try:
+            return self.image(name)
+        except NotFound as error:
+            raise Error(f"internal error: qemu unexpectedly closed the monitor: {error}") from error
+
+    def change_medium(self, domain: ModelDomain, element: ET.Element) -> None:
+        drive = _drive(element)
+        if domain.drive is None:
+            raise InvalidParameter(f"invalid argument: domain {domain.name} has no CD drive")
+        if drive.image is not None:
+            self.read_image(drive.image)
+        domain.drive = drive
         domain.xml = None
 
     def disk(self, domain: ModelDomain, target: str) -> ModelDisk:
@@ -422,7 +457,16 @@ class Machine:
         domain.disks.remove(disk)
         domain.xml = None
 
-    def _look_for_boot_sector(self, domain: ModelDomain) -> Boot:
+    def _look_for_boot_sector(self, domain: ModelDomain, cd: bytes) -> Boot:
+        """In the order of the XML."""
+        for device in (boot.get("dev") for boot in domain.defined.iterfind("./os/boot")):
+            if device == "cdrom" and cd.startswith(ISO_MAGIC):
+                return Boot.CD
+            if device == "hd" and (found := self._look_at_first_disk(domain)) is Boot.FOUND:
+                return found
+        return Boot.NOTHING
+
+    def _look_at_first_disk(self, domain: ModelDomain) -> Boot:
         if not domain.disks or not domain.disks[0].seen:
             return Boot.NOTHING
         disk = domain.disks[0]
@@ -445,7 +489,11 @@ def read_domain(text: str) -> ModelDomain:
         declared = len(devices.findall("controller[@model='pcie-root-port']"))
         others = len(devices.findall("interface")) + len(devices.findall("rng"))
         ports = declared - others if declared else None
-    return ModelDomain(name=name, uuid=uuid, defined=root, disks=disks, ports=ports)
+    return ModelDomain(name=name, uuid=uuid, defined=root, disks=disks, ports=ports, drive=read_drive(root))
+
+
+def _no_image(name: str) -> bytes:
+    raise NotFound(f"{name}: No such file or directory")
 
 
 def _by_target(domain: ModelDomain, target: str) -> ModelDisk | None:
@@ -453,7 +501,25 @@ def _by_target(domain: ModelDomain, target: str) -> ModelDisk | None:
 
 
 def read_disks(domain: ET.Element) -> list[ModelDisk]:
-    return [read_disk(element) for element in domain.iterfind("./devices/disk")]
+    return [read_disk(element) for element in domain.iterfind("./devices/disk") if element.get("device") != CD]
+
+
+def read_drive(domain: ET.Element) -> ModelDrive | None:
+    """The CD drive; raises `InvalidParameter` for what libvirt would refuse."""
+    found = domain.find(f"./devices/disk[@device='{CD}']")
+    return None if found is None else _drive(found)
+
+
+def _drive(element: ET.Element) -> ModelDrive:
+    target, source = element.find("target"), element.find("source")
+    if element.get("device") != CD or target is None or target.get("bus") != "sata" or element.find("readonly") is None:
+        raise InvalidParameter("XML error: the model host only knows a CD drive on SATA, which is read only")
+    if source is None:
+        return ModelDrive(element, None)
+    host = source.find("host")
+    if element.get("type") != "network" or source.get("protocol") != "nfs" or host is None:
+        raise InvalidParameter("XML error: the model host reads images over NFS only")
+    return ModelDrive(element, f"nfs://{host.get('name')}{source.get('name')}")
 
 
 def read_disk(element: ET.Element) -> ModelDisk:
@@ -516,6 +582,8 @@ def _render(domain: ModelDomain) -> str:
         devices = ET.SubElement(root, "devices")
         devices.extend(item for item in child if item.tag != "disk")
         devices.extend(disk.element for disk in domain.disks)
+        if domain.drive is not None:
+            devices.append(domain.drive.element)
     return ET.tostring(root, encoding="unicode")
 
 

@@ -30,8 +30,10 @@ IMAGE_TIMEOUT = 60.0
 class Management:
     """One management server at a time, over records in memory."""
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: Processes, lose_host: Callable[[str], None]) -> None:
+        """`lose_host` cuts a host's power; it comes back by itself later."""
         self._processes = processes
+        self._lose_host = lose_host
         self._records: Records | None = None
         self._runtime: SimulatedRuntime | None = None
         self._server: ManagementServer | None = None
@@ -128,10 +130,25 @@ class Management:
             {name: self._endpoint(runtime, name) for name in HOSTS},
             self._endpoint(runtime, SECONDARY),
             configuration(self._processes.site),
+            {name: MemoryFence(runtime, name, self._lose_host) for name in HOSTS},
         )
 
     def _endpoint(self, runtime: SimulatedRuntime, name: str) -> Endpoint:
         return MemoryEndpoint(runtime, self._processes.listeners[name])
+
+
+class MemoryFence:
+    """The power supply of a model host."""
+
+    def __init__(self, runtime: SimulatedRuntime, host: str, lose_host: Callable[[str], None]) -> None:
+        self._runtime = runtime
+        self._host = host
+        self._lose_host = lose_host
+
+    def fence(self) -> None:
+        self._runtime.point("effect-begin", f"{self._host}: fence")
+        self._lose_host(self._host)
+        self._runtime.point("effect-end", f"{self._host}: fence")
 
 
 def configuration(site: Site) -> CloudConfig:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from harness.spi.runtime import Runtime
-from harness.worlds.memory.machine import Machine, ModelDisk, ModelDomain
+from harness.worlds.memory.machine import Boot, Machine, ModelDisk, ModelDomain
 
 BOOT_TIMEOUT = 120.0
 POLL_SECONDS = 0.5
@@ -25,6 +25,9 @@ class ModelGuest:
 
     def boot_id(self) -> str:
         return self._up()[1].boot_id
+
+    def booted_from(self) -> str:
+        return "cdrom" if self._up()[1].boot is Boot.CD else "disk"
 
     def disks(self) -> Mapping[str, int]:
         domain = self._up()[1]

@@ -85,6 +85,12 @@ class ModelHypervisor:
         self._runtime.sleep(UNPLUG_SECONDS if gone else UNPLUG_TIMEOUT)
         self._end("detach-device", name)
 
+    def update_device(self, name: str, xml: str) -> None:
+        element = disk_element(xml)
+        self._begin("update-device", name)
+        self._machine.change_medium(self._running(name), element)
+        self._end("update-device", name)
+
     def disk_size(self, name: str, target: str) -> int:
         self._reach(f"read the size of {target} of domain {name}")
         return self._machine.disk(self._running(name), target).size

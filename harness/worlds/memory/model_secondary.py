@@ -101,7 +101,7 @@ class ModelSecondaryRole:
             raise NotFound(f"{command.url} answers 404 Not Found; check the template's URL")
         _check_sum(content, command)
         try:
-            image = read_image(content, template.format.qemu)
+            image = read_image(content, template.format.lower())
         except ImageError as error:
             raise InvalidParameter(f"{command.url} is not a {template.format} image: {error}") from error
         self._check_export(path)

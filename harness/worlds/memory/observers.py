@@ -12,10 +12,12 @@ from harness.spi.objects import PATH_PREFIX
 from harness.spi.ports import DomainState
 from harness.spi.runtime import Runtime
 from harness.storpool import Reply, Request, Transport
+from harness.worlds.memory.faults import MemoryFaults
 from harness.worlds.memory.image import Image, read_image
 from harness.worlds.memory.machine import Machine, ModelDisk, live_xml
 from harness.worlds.memory.model_luks import LuksError, unlock
 from harness.worlds.memory.model_secondary import ModelExport
+from harness.worlds.memory.processes import STORPOOL_CONF, agent_of
 
 CALL_TIMEOUT = 60.0
 
@@ -63,6 +65,18 @@ class MemoryStorPool:
         if self._one(f"KV/List/{bucket}") is None:
             self._post(f"KV/Create/{bucket}", {})
         self._post(f"KV/Set/{bucket}", {"set": {key: value}})
+
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        shown: Json = msgspec.json.decode(self._get(f"VolumeTemplateDescribe/{like}").body)["data"]
+        keys = ("placeAll", "placeTail", "placeHead", *(("replication",) if replication else ()))
+        body = {"name": name, **{key: shown[key] for key in keys}}
+        reply = self._transport.call(Request("POST", "VolumeTemplateCreate", msgspec.json.encode(body), CALL_TIMEOUT))
+        if reply.status != 200:
+            raise AssertionError(f"StorPool VolumeTemplateCreate: HTTP {reply.status}: {reply.body[:500]!r}")
+
+    def remove_template(self, name: str) -> bool:
+        reply = self._transport.call(Request("POST", f"VolumeTemplateDelete/{name}", b"{}", CALL_TIMEOUT))
+        return reply.status == 200 or b'"objectDoesNotExist"' in reply.body
 
     def calls(self) -> Mapping[str, int]:
         return self._calls()
@@ -150,9 +164,10 @@ def _read(image: Image, offset: int, length: int) -> bytes:
 class MemoryHost:
     """`harness.observers.Host` over a model machine; `runtime` is the observer's."""
 
-    def __init__(self, machine: Machine, runtime: Runtime) -> None:
+    def __init__(self, machine: Machine, runtime: Runtime, faults: MemoryFaults) -> None:
         self._machine = machine
         self._runtime = runtime
+        self._faults = faults
 
     @property
     def name(self) -> str:
@@ -220,6 +235,10 @@ class MemoryHost:
     def domain_xml(self, name: str) -> str:
         return live_xml(self._machine.find(name))
 
+    def cd_image(self, name: str) -> str | None:
+        drive = self._machine.find(name).drive
+        return None if drive is None or drive.image is None else drive.image.rpartition("/")[2]
+
     def kill_qemu(self, name: str) -> None:
         self._runtime.point("effect-begin", f"{self.name}: kill -9 the QEMU of {name}")
         domain = self._machine.find(name)
@@ -233,6 +252,38 @@ class MemoryHost:
     def resume(self, name: str) -> None:
         self._runtime.point("effect-begin", f"{self.name}: resume {name}")
         self._machine.resume(self._machine.find(name))
+
+    def kill_agent(self) -> None:
+        self._faults.end(agent_of(self.name))
+
+    def start_agent(self) -> None:
+        self._faults.begin(agent_of(self.name))
+
+    def power_cut(self) -> None:
+        self._machine.cut_power()
+        self._faults.end(agent_of(self.name))
+
+    def power_on(self) -> None:
+        self._faults.begin(agent_of(self.name))
+
+    @contextmanager
+    def storpool_conf(self, **settings: str) -> Iterator[None]:
+        files, before = self._machine.files, self._machine.files[STORPOOL_CONF]
+        lines = "".join(f"{key}={value}\n" for key, value in settings.items())
+        files[STORPOOL_CONF] = f"{before}{lines}"
+        try:
+            yield
+        finally:
+            files[STORPOOL_CONF] = before
+
+    @contextmanager
+    def devices_late(self) -> Iterator[None]:
+        there = self._machine.late = set(self._machine.blocks.links_by_id(self.client_id))
+        try:
+            yield
+        finally:
+            if self._machine.late is there:
+                self._machine.late = None
 
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:

@@ -210,7 +210,7 @@ class Processes:
         )
         alone = len(self.clusters) == 1
         devices: Devices = self.blocks if alone else HostDevices(self.pools, host.cluster)
-        return Machine(
+        machine = Machine(
             self.simulation.process(name),
             name,
             host.client_id,
@@ -220,6 +220,8 @@ class Processes:
             place=place,
             nfs=self.export,
         )
+        machine.image = self.export.read
+        return machine
 
     def _agent_config(self, host: str) -> AgentConfig:
         return AgentConfig(

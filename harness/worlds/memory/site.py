@@ -58,7 +58,7 @@ FIRST = ClusterSite(
     "storpool",
     KnownCluster(cluster_id=Settings().cluster_id, name="splab", location="sofia"),
     "storpool-api:81",
-    "1234567890",
+    "12345=67890=",
 )
 
 

@@ -11,10 +11,10 @@ from typing import TypeVar
 from harness import checks
 from harness.observers import Cloud, Environment, Guest, Host, Json, Secondary, StorPool
 from harness.runtime.simulated import Simulation, Strike
-from harness.worlds.memory.bootstrap import IMAGE_URL, bootstrap, make_templates
+from harness.worlds.memory.bootstrap import IMAGE_URL, ISO_URL, bootstrap, make_templates
 from harness.worlds.memory.cloud import MemoryCloud
 from harness.worlds.memory.faults import MemoryFaults
-from harness.worlds.memory.image import guest_image
+from harness.worlds.memory.image import guest_image, guest_iso
 from harness.worlds.memory.management import API_KEY, SECRET_KEY, Management
 from harness.worlds.memory.model_guest import ModelGuest
 from harness.worlds.memory.observers import MemoryHost, MemorySecondary, MemoryStorPool
@@ -26,6 +26,8 @@ from harness.worlds.several import SeveralStorPools
 T = TypeVar("T")
 
 POLL_SECONDS = 0.5
+FENCED_SECONDS = 900.0
+"""Until somebody switches a fenced host on again."""
 PREPARING_SEED = -1 << 64
 """Of the run that makes a prepared cloud. No other run may have it: it would draw the same ids again."""
 
@@ -71,8 +73,8 @@ class MemoryWorld:
         self.simulation = Simulation(seed, elapsed=0.0 if prepared is None else prepared.elapsed)
         self._strike = strike
         self.processes = Processes(self.simulation, prepared, SITES[site])
-        self.management = Management(self.processes)
         self.faults = MemoryFaults(self.processes, self.start)
+        self.management = Management(self.processes, lambda host: self.faults.lose_host(host, FENCED_SECONDS))
         self._names = 0
         self._environment: Environment | None = None
         main = self.simulation.main
@@ -85,7 +87,7 @@ class MemoryWorld:
         self._storpools = tuple(observers)
         self._storpool = observers[0] if len(observers) == 1 else SeveralStorPools(observers)
         self._cloud = MemoryCloud(main, lambda query: self.management.request(main, query), API_KEY, SECRET_KEY)
-        self._hosts = tuple(MemoryHost(machine, main) for machine in machines)
+        self._hosts = tuple(MemoryHost(machine, main, self.faults) for machine in machines)
 
     def run(self, body: Callable[[MemoryWorld], T]) -> T:
         """Start everything, run `body` as the scenario's task, end everything. Once in a world's life.
@@ -208,6 +210,7 @@ class MemoryWorld:
             self.processes.export.served[IMAGE_URL] = guest_image().qcow2()
             for transport in self._transports:
                 make_templates(transport)
+            self.processes.export.served[ISO_URL] = guest_iso()
             self.management.start()
             self._environment = bootstrap(self, self.processes.site)
         else:
