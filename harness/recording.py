@@ -233,6 +233,17 @@ class RecordingHost:
             yield
         self._note("devices show up")
 
+    def slow_migration(self, name: str) -> None:
+        self._note(f"slow down migrations of {name}")
+        self._inner.slow_migration(name)
+
+    @contextmanager
+    def libvirt_cut(self) -> Iterator[None]:
+        self._note("libvirtd is cut off from other hosts")
+        with self._inner.libvirt_cut():
+            yield
+        self._note("libvirtd is reached again")
+
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:
         with self._inner.storpool_api_cut():

@@ -225,6 +225,8 @@ def nfs_volume(world: World) -> None:
     with world.check("a second one is plugged into the running VM, and taken away"):
         guest_sees(world, vm, second)
         second = detach(world, second)
+    with refused(world, "to migrate the running VM with a disk on NFS to another host", 431):
+        world.cloud.call("migrateVirtualMachine", virtualmachineid=vm["id"], autoselect=True)
     vm = stop(world, vm)
     with world.check("its file has what the guest wrote"):
         file_holds(world, volume, "word")

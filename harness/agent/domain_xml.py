@@ -151,6 +151,20 @@ def read_disks(xml: str) -> tuple[AttachedDisk, ...]:
     return tuple(disks)
 
 
+def with_console(xml: str, path: str | None) -> str:
+    """The domain with its serial console written to this file, if it is written to one."""
+    root = ET.fromstring(xml)
+    for source in root.iterfind("./devices/*[@type='file']/source[@path]"):
+        if path is not None:
+            source.set("path", path)
+    return _text(root)
+
+
+def console_path(name: str, config: AgentConfig) -> str | None:
+    """File that the domain's serial console is written to here."""
+    return None if config.log_directory is None else f"{config.log_directory}/{name}.console"
+
+
 def _devices(vm: VirtualMachine, config: AgentConfig, cd: str | None) -> ET.Element:
     devices = ET.Element("devices")
     # Every cold-plugged virtio device below takes a port of its own; the rest stay free for hot-plug.
@@ -187,15 +201,16 @@ def _interface(nic: Nic, config: AgentConfig) -> ET.Element:
 
 
 def _console(name: str, config: AgentConfig) -> list[ET.Element]:
-    if config.log_directory is None:
+    path = console_path(name, config)
+    if path is None:
         serial = ET.Element("serial", type="pty")
     else:
         serial = ET.Element("serial", type="file")
-        ET.SubElement(serial, "source", path=f"{config.log_directory}/{name}.console", append="on")
+        ET.SubElement(serial, "source", path=path, append="on")
     ET.SubElement(serial, "target", port="0")
     console = ET.Element("console", type=serial.attrib["type"])
-    if config.log_directory is not None:
-        ET.SubElement(console, "source", path=f"{config.log_directory}/{name}.console", append="on")
+    if path is not None:
+        ET.SubElement(console, "source", path=path, append="on")
     ET.SubElement(console, "target", type="serial", port="0")
     return [serial, console]
 

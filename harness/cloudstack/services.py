@@ -14,6 +14,7 @@ from harness.cloudstack.orchestration.extraction import ExtractionManager
 from harness.cloudstack.orchestration.ha import Fence, HighAvailability
 from harness.cloudstack.orchestration.hosts import HostManager
 from harness.cloudstack.orchestration.iso import IsoManager
+from harness.cloudstack.orchestration.migration import MigrationManager
 from harness.cloudstack.orchestration.pool import PoolManager
 from harness.cloudstack.orchestration.recovery import Recovery
 from harness.cloudstack.orchestration.replication import ReplicationManager
@@ -54,6 +55,7 @@ class Services:
     isos: IsoManager
     pools: PoolManager
     ha: HighAvailability
+    migrations: MigrationManager
     storage_migrations: StorageMigrationManager
     hosts: HostManager
     recovery: Recovery
@@ -86,6 +88,7 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
     isos = IsoManager(context)
     hosts = HostManager(context, vms, config.ping_interval * config.ping_timeout)
     pools = PoolManager(context, vms, volumes, templates, hosts)
+    migrations = MigrationManager(context)
     return Services(
         config=config,
         context=context,
@@ -123,6 +126,8 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
             replications=replications,
             isos=isos,
             pools=pools,
+            migrations=migrations,
             storage_migrations=storage_migrations,
         ),
+        migrations=migrations,
     )

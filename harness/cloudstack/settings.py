@@ -52,6 +52,7 @@ _ALL = (
     Setting("backup.snapshot.wait", "21600", "Seconds to wait for a snapshot backup", category="Snapshots"),
     Setting("copy.volume.wait", "10800", "Seconds to wait for a volume copy"),
     Setting("kvm.storage.online.migration.wait", "86400", "Seconds to wait for a live storage migration"),
+    Setting("migratewait", "3600", "Seconds to wait for a VM to be migrated", category="Advanced"),
     Setting("kvm.auto.convergence", "false", "Slow a guest down so that its migration ends", kind="Boolean"),
     Setting("storage.pool.max.waitseconds", "3600", "Seconds to wait for a template's lock on a pool"),
     Setting("backup.retry", "3", "Tries of a snapshot backup", dynamic=False, category="Snapshots"),

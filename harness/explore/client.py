@@ -143,6 +143,23 @@ class Client(VolumeActions):
             vm.unconfirmed = False
         return how
 
+    def migrate(self, action: Action) -> str | None:
+        """To a host that CloudStack takes; that the VM runs there is all that it writes."""
+        vm = self._vm(action)
+        if vm is None:
+            return None
+        request = Request("migrateVirtualMachine", {"virtualmachineid": vm.id or "", "autoselect": True})
+        self._writes(request, vm.register, model.RUNNING)
+        # The host that it left, or does not come to, may keep its disks until it answers, or looks by itself.
+        vm.unconfirmed = True
+        for volume in self._model.volumes.values():
+            if vm.name in volume.register.possible():
+                volume.late_on.update(host.name for host in self._world.hosts)
+        how, _ = self._send(request)
+        if how != DONE:
+            vm.register.writes = [write for write in vm.register.writes if write is not request.writes[0][1]]
+        return how
+
     def destroy(self, action: Action) -> str | None:
         return self._vm_request(action, "destroyVirtualMachine", model.STOPPED, model.DESTROYED, releases=True)
 
@@ -266,6 +283,7 @@ _ACTIONS: dict[str, Callable[[Client, Action], str | None]] = {
     "stop": Client.stop,
     "force-stop": Client.force_stop,
     "start": Client.start,
+    "migrate": Client.migrate,
     "destroy": Client.destroy,
     "destroy-expunge": Client.destroy_expunge,
     "expunge": Client.expunge,

@@ -21,6 +21,7 @@ _WEIGHTS: dict[ActionKind, int] = {
     "stop": 6,
     "force-stop": 2,
     "start": 7,
+    "migrate": 7,
     "destroy": 3,
     "destroy-expunge": 5,
     "recover": 3,
@@ -227,7 +228,7 @@ def _action(generator: Generator, sketch: _Sketch, client: int) -> Action:
         offering=generator.below(OFFERINGS) if kind == "change-offering" else 0,
         template=generator.choice((0, 0, 0, 1)) if kind == "deploy" else 0,
         pause=generator.choice(_PAUSES),
-        write=kind in ("deploy", "attach", "start") and generator.below(2) == 0,
+        write=kind in ("deploy", "attach", "start", "migrate") and generator.below(2) == 0,
     )
 
 
@@ -265,6 +266,7 @@ def _choices(sketch: _Sketch, client: int, kind: ActionKind) -> list[_On]:
         "force-stop": ("running",),
         "power-off": ("running",),
         "kill-qemu": ("running",),
+        "migrate": ("running",),
         "agent-down": ("running",),
         "start": ("stopped",),
         "destroy": ("running", "stopped"),

@@ -54,7 +54,18 @@ _EFFECTS = (
 """Calls that change blocks or devices."""
 _FILLS = ("VolumeCreate", "VolumeRevert", "VolumeSnapshot", "VolumesGroupSnapshot", "SnapshotFromRemote")
 _PING = "PingCommand "
-_LIBVIRT = ("create", "shutdown", "destroy", "undefine", "attach-device", "detach-device", "update-device")
+_MIGRATION = "migration of "
+"""In what libvirtds do among themselves."""
+_LIBVIRT = (
+    "create",
+    "shutdown",
+    "destroy",
+    "undefine",
+    "attach-device",
+    "detach-device",
+    "update-device",
+    "migrate",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +109,8 @@ def _own(point: Point) -> bool:
 
 
 def _libvirt(point: Point) -> bool:
+    if point.machine and _MIGRATION in point.detail:
+        return True
     if not point.agent or not point.kind.startswith("effect"):
         return False
     verb = point.detail.partition(": ")[2].partition(" ")[0]

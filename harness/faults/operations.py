@@ -12,6 +12,7 @@ from harness.faults.disks import DISKS
 from harness.faults.encrypted import ENCRYPTED
 from harness.faults.hosts import HOSTS
 from harness.faults.isos import ISOS
+from harness.faults.migrations import MIGRATIONS
 from harness.faults.offerings import OFFERINGS
 from harness.faults.operation import Operation
 from harness.faults.pools import POOLS
@@ -24,6 +25,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *ISOS,
     *DEPLOYS,
     *DISKS,
+    *MIGRATIONS,
     *SNAPSHOTS,
     *OFFERINGS,
     *TEMPLATES,

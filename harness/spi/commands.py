@@ -82,6 +82,46 @@ class AttachIsoCommand(Command, frozen=True, kw_only=True, tag="AttachIsoCommand
     iso: TemplateObject | None = None
 
 
+class PrepareForMigrationCommand(Command, frozen=True, kw_only=True, tag="PrepareForMigrationCommand"):
+    """To the destination: attach every disk of the VM here too, while the source goes on with them.
+
+    With `rollback`, take away what a migration that came to nothing left here: a domain that waits for its memory, and
+    the disks. `Conflict` when the guest runs here, and nothing is done then.
+    """
+
+    vm: VirtualMachine
+    rollback: bool = False
+
+
+class MigrateCommand(Command, frozen=True, kw_only=True, tag="MigrateCommand"):
+    """To the source: move the running domain, live, then detach its disks from this host.
+
+    After an error that is not `Unknown` it runs here as before; after `Unknown` it may be at either host, or at none.
+    """
+
+    vm_name: str
+    destination: str
+    """As the destination answered its PrepareForMigrationCommand: where its libvirtd is reached."""
+    console: str | None = None
+    """Also from that answer."""
+    auto_convergence: bool = False
+    """Slow a guest down that writes to its memory faster than that can be copied."""
+
+
+class CancelMigrationCommand(Command, frozen=True, kw_only=True, tag="CancelMigrationCommand"):
+    """To the source: end a migration of the domain that is under way, and tell what is here once none is."""
+
+    vm_name: str
+    resume: bool = False
+    """Let a domain go on that libvirt left paused in the middle. Only when the destination surely does not run it."""
+
+
+class CheckVirtualMachineCommand(Command, frozen=True, kw_only=True, tag="CheckVirtualMachineCommand"):
+    """Does the domain run here?"""
+
+    vm_name: str
+
+
 class StorPoolResizeVolumeCommand(Command, frozen=True, kw_only=True, tag="StorPoolResizeVolumeCommand"):
     """Have the running guest see the disk at `path` in its new size, once the device here has `size` bytes.
 
@@ -238,6 +278,10 @@ AnyCommand = (
     | AttachCommand
     | DettachCommand
     | AttachIsoCommand
+    | PrepareForMigrationCommand
+    | MigrateCommand
+    | CancelMigrationCommand
+    | CheckVirtualMachineCommand
     | StorPoolResizeVolumeCommand
     | StorPoolModifyStoragePoolCommand
     | StorPoolDownloadTemplateCommand
@@ -278,6 +322,18 @@ class PingAnswer(Answer, frozen=True, kw_only=True, tag="PingAnswer"):
 
 class AttachAnswer(Answer, frozen=True, kw_only=True, tag="AttachAnswer"):
     disk: Disk | None = None
+
+
+class PrepareForMigrationAnswer(Answer, frozen=True, kw_only=True, tag="PrepareForMigrationAnswer"):
+    destination: str = ""
+    """URI by which another host's libvirtd reaches the one here."""
+    console: str | None = None
+    """File that the guest's serial console is to be written to here, if it is written to a file."""
+
+
+class CheckVirtualMachineAnswer(Answer, frozen=True, kw_only=True, tag="CheckVirtualMachineAnswer"):
+    power: VmPower
+    """Off also when the host does not know the domain."""
 
 
 class ResizeVolumeAnswer(Answer, frozen=True, kw_only=True, tag="ResizeVolumeAnswer"):
@@ -322,6 +378,8 @@ AnyAnswer = (
     Answer
     | PingAnswer
     | AttachAnswer
+    | PrepareForMigrationAnswer
+    | CheckVirtualMachineAnswer
     | ResizeVolumeAnswer
     | CopyCmdAnswer
     | StorPoolSetVolumeEncryptionAnswer

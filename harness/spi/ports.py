@@ -123,6 +123,29 @@ class Hypervisor(Protocol):
         """
         ...
 
+    def migratable_xml(self, name: str) -> str:
+        """XML of a running domain as the libvirtd of another host takes it."""
+        ...
+
+    def migrate(self, name: str, uri: str, xml: str, *, converge: bool, timeout: float) -> None:
+        """Move a running domain, live, to the libvirtd at `uri`, where it becomes `xml`; nothing of it stays here.
+
+        The libvirtds do it among themselves, and go on when the caller dies. After `timeout` seconds it is cancelled.
+        After any error the domain may be here, there or nowhere: look.
+        """
+        ...
+
+    def cancel_migration(self, name: str, *, timeout: float) -> None:
+        """End a migration of the domain that is under way from here. No error when there is none, or no such domain.
+
+        It may end by being through. `Unknown` when it is still under way after `timeout` seconds.
+        """
+        ...
+
+    def resume(self, name: str) -> None:
+        """Let a domain run that is paused. No error when it runs."""
+        ...
+
     def disk_size(self, name: str, target: str) -> int:
         """Bytes of the disk with this target (`vda`), as QEMU has it: what the guest of a running domain sees."""
         ...

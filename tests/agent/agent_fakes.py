@@ -166,6 +166,8 @@ class Rig:
     held: dict[str, str] = field(default_factory=dict)
     """Images that domains hold, by holder."""
     appears: dict[str, float] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
+    """XML of the domains that were migrated, as the other host has them."""
     files: dict[str, str] = field(default_factory=dict)
     """What the agent wrote, by path."""
     programs: Callable[[tuple[str, ...]], CommandResult] | None = None
@@ -443,6 +445,24 @@ class FakeHypervisor:
             devices.remove(drive)
             devices.append(ET.fromstring(xml))
             self._rig.domains[name] = ET.tostring(domain, encoding="unicode")
+
+    def migratable_xml(self, name: str) -> str:
+        with self._rig.step("migratable_xml"):
+            return self._rig.domains[name]
+
+    def migrate(self, name: str, uri: str, xml: str, *, converge: bool, timeout: float) -> None:
+        assert uri.startswith("qemu+") and xml and timeout > 0 and not converge
+        with self._rig.step("migrate"):
+            self._rig.moved[name] = xml
+            del self._rig.domains[name], self._rig.states[name]
+
+    def cancel_migration(self, name: str, *, timeout: float) -> None:  # noqa: ARG002 - the contract's signature
+        with self._rig.step("cancel_migration"):
+            pass
+
+    def resume(self, name: str) -> None:
+        with self._rig.step("resume"):
+            self._rig.states[name] = DomainState.RUNNING
 
     def disk_size(self, name: str, target: str) -> int:
         with self._rig.step("disk_size"):

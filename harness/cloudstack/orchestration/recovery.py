@@ -11,6 +11,7 @@ from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.iso import IsoManager
+from harness.cloudstack.orchestration.migration import MigrationManager
 from harness.cloudstack.orchestration.pool import PoolManager
 from harness.cloudstack.orchestration.replication import ReplicationManager
 from harness.cloudstack.orchestration.resize import ResizeManager
@@ -28,6 +29,7 @@ from harness.cloudstack.records.rows import (
     LEFT_BEHIND,
     MIGRATING,
     HaWork,
+    ItWork,
     Snapshot,
     TemplatePool,
     TemplateStore,
@@ -56,6 +58,7 @@ class Recovery:
     replications: ReplicationManager
     isos: IsoManager
     pools: PoolManager
+    migrations: MigrationManager
     storage_migrations: StorageMigrationManager
     unfinished: list[tuple[str, Callable[[int], object], int]] = field(default_factory=list)
     """What the server before left and this one could not finish yet; only the background task works on it."""
@@ -110,9 +113,13 @@ class Recovery:
         self.settle()
 
     def settle(self) -> None:
-        """Now and then: what is left of the start, then stops, attaches and detaches that no host has confirmed,
-        changes and migrations of volumes whose outcome is not known, and expunges that failed."""
+        """Now and then: what is left of the start, then migrations, stops, attaches and detaches that no host
+        has confirmed, changes of volumes whose outcome is not known, and expunges that failed."""
         self.unfinished[:] = [work for work in self.unfinished if not _try(*work)]
+        with self.context.records.read() as tx:
+            migrating = tx.all(ItWork)
+        for work in migrating:
+            _try(f"migration of VM {work.instance_id}", self.migrations.settle, work.instance_id)
         with self.context.records.read() as tx:
             waiting = {work.instance_id for work in tx.all(HaWork)}
             rows = tx.select(

@@ -259,6 +259,21 @@ class HaWork(Row, frozen=True, kw_only=True):
     created: float
 
 
+class ItWork(Row, frozen=True, kw_only=True):
+    """A migration of a VM that is not over (CloudStack's item work)."""
+
+    TABLE = "op_it_work"
+    UNIQUE = ("instance_id",)
+
+    instance_id: int
+    step: str
+    """Prepare or Migrating."""
+    source_id: int
+    resource_id: int
+    """The destination."""
+    created: float
+
+
 class Operation(Row, frozen=True, kw_only=True):
     """An operation of the storage driver; `data` is a JSON object of texts, `outcome` None while it is open."""
 

@@ -14,6 +14,7 @@ from harness.cloudstack.records.rows import (
     MIGRATING,
     HaWork,
     HostRow,
+    ItWork,
     Operation,
     Snapshot,
     SnapshotStore,
@@ -175,9 +176,15 @@ def vm(tx: Transaction, row: Vm) -> VmRecord:
         uuid=row.uuid,
         state=row.state,
         host_id=row.host_id,
-        unconfirmed_hosts=frozenset(work.host_id for work in tx.all(HaWork, instance_id=row.id)),
+        unconfirmed_hosts=frozenset(work.host_id for work in tx.all(HaWork, instance_id=row.id)) | _migrating(tx, row),
         changed_at=row.update_time,
     )
+
+
+def _migrating(tx: Transaction, row: Vm) -> frozenset[int]:
+    """Hosts that a migration of the VM concerns, also before and after it is called Migrating."""
+    work = tx.find(ItWork, instance_id=row.id)
+    return frozenset() if work is None else frozenset((work.source_id, work.resource_id))
 
 
 def _host(tx: Transaction, row: HostRow) -> HostRecord:

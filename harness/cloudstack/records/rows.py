@@ -18,6 +18,7 @@ from harness.cloudstack.records.cloud_rows import (
     HaWork,
     HostRow,
     ImageStore,
+    ItWork,
     Operation,
     Pod,
     ResourceTag,
@@ -83,6 +84,7 @@ ROWS: tuple[type[Row], ...] = (
     User,
     GuestOs,
     HaWork,
+    ItWork,
     Operation,
     PoolFile,
 )
@@ -121,6 +123,7 @@ __all__ = [
     "HaWork",
     "HostRow",
     "ImageStore",
+    "ItWork",
     "Nic",
     "Operation",
     "PassphraseRow",

@@ -38,6 +38,10 @@ EJECT_SECONDS = 0.05
 class Devices(Protocol):
     """Blocks whose devices and links a model can look at, open, read and write, and close."""
 
+    def touch(self, key: int) -> None:
+        """What has it open may have changed, so it is looked at again."""
+        ...
+
     def size(self, key: int) -> int: ...
 
     def stored(self, key: int) -> int: ...
@@ -141,8 +145,29 @@ class ModelDomain:
     drive: ModelDrive | None = None
     transient: bool = False
     """It was undefined while it ran, so nothing is left of it when it goes off."""
+    inactive: bool = False
+    """One of the two QEMUs of a migration, the one that has the disks open and may not write to them: the destination
+    until it is handed over, the source from then on."""
+    migration: ModelMigration | None = None
+    """That is under way from here."""
+    slow: bool = False
+    """Whether its memory is copied at a crawl."""
+    moved_to: tuple[Machine, ModelDomain] | None = None
+    """Where the guest went on."""
     xml: str | None = None
     """Live XML, if it was asked for since the disks changed."""
+
+
+@dataclass(slots=True)
+class ModelMigration:
+    """A migration of a domain, which libvirtd conducts also when nobody waits for it any more."""
+
+    cancel: SimulatedEvent
+    listeners: list[SimulatedEvent] = field(default_factory=list)
+    """Of those who wait for its end."""
+    over: bool = False
+    error: str = ""
+    """libvirt's, when it came to nothing."""
 
 
 @dataclass(slots=True)
@@ -187,6 +212,8 @@ class Machine:
         self.domains: dict[str, ModelDomain] = {}
         self.programs: list[ModelProgram] = []
         """Those that run, also after the agent that started them has died."""
+        self.peers: dict[str, Machine] = {}
+        """The other hosts, by name, as far as their libvirtds reach each other."""
         self.cuts = 0
         """How many reasons there are for which this host does not reach the StorPool API."""
         self.secrets: dict[str, bytes] = {}
@@ -195,6 +222,8 @@ class Machine:
         """Of every program that was run."""
         self.no_cryptsetup = 0
         """How many reasons there are for which there is no cryptsetup."""
+        self.unreached = 0
+        """How many reasons there are for which other hosts do not reach libvirtd here."""
         self.libvirtd_gone = 0
         """How many reasons there are for which libvirtd does not answer; its domains run on."""
         self.late: set[str] | None = None
@@ -275,6 +304,12 @@ class Machine:
         except (NotFound, ImageError) as error:
             raise Error(f"internal error: process exited while connecting to monitor: {error}") from error
 
+    def touch(self, domain: ModelDomain) -> None:
+        """Another of its QEMUs may write to its disks now."""
+        for disk in domain.disks:
+            if disk.key is not None:
+                self.blocks.touch(disk.key)
+
     def close(self, disk: ModelDisk) -> None:
         disk.file_open = False
         if disk.key is not None:
@@ -340,6 +375,7 @@ class Machine:
         domain.drive = read_drive(domain.defined)
         domain.xml = None
         domain.state = DomainState.SHUT_OFF
+        domain.inactive = False
         domain.boot_id = ""
         domain.unplugging.clear()
         if domain.transient:
@@ -355,9 +391,10 @@ class Machine:
 
         def go_off() -> None:
             self.runtime.sleep(seconds)
-            if domain.boot_id == boot_id and domain.state is DomainState.RUNNING:
+            machine, there = where_it_went(self, domain)
+            if there.boot_id == boot_id and there.state is DomainState.RUNNING:
                 self.runtime.point("effect-begin", f"guest of {domain.name} powers off")
-                self.power_off(domain)
+                machine.power_off(there)
 
         self.runtime.spawn(f"power off {domain.name}", go_off)
 
@@ -437,6 +474,12 @@ class Machine:
         if domain.state is not DomainState.PAUSED:
             return
         domain.state = DomainState.RUNNING
+        domain.inactive = False
+        self.touch(domain)
+        self.let_go(domain)
+
+    def let_go(self, domain: ModelDomain) -> None:
+        """Of what the guest was asked for while it was suspended."""
         targets, domain.unplugging = domain.unplugging, []
         for target in targets:
             self.runtime.spawn(f"eject {target} of {domain.name}", partial(self._eject, domain, domain.boot_id, target))
@@ -494,6 +537,13 @@ def read_domain(text: str) -> ModelDomain:
 
 def _no_image(name: str) -> bytes:
     raise NotFound(f"{name}: No such file or directory")
+
+
+def where_it_went(machine: Machine, domain: ModelDomain) -> tuple[Machine, ModelDomain]:
+    """The domain, or the one that its guest was last migrated to."""
+    while domain.moved_to is not None:
+        machine, domain = domain.moved_to
+    return machine, domain
 
 
 def _by_target(domain: ModelDomain, target: str) -> ModelDisk | None:

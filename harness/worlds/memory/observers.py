@@ -285,6 +285,17 @@ class MemoryHost:
             if self._machine.late is there:
                 self._machine.late = None
 
+    def slow_migration(self, name: str) -> None:
+        self._machine.find(name).slow = True
+
+    @contextmanager
+    def libvirt_cut(self) -> Iterator[None]:
+        self._machine.unreached += 1
+        try:
+            yield
+        finally:
+            self._machine.unreached -= 1
+
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:
         self._machine.cuts += 1

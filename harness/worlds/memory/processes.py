@@ -92,6 +92,8 @@ class Processes:
             self.export.served.update(prepared.served)
             self._calls.update(prepared.calls)
         self.machines = {host.name: self._machine(host, place) for place, host in enumerate(site.hosts, start=1)}
+        for name, machine in self.machines.items():
+            machine.peers.update((other, peer) for other, peer in self.machines.items() if other != name)
         if prepared is not None:
             for name, machine in self.machines.items():
                 machine.files.update(prepared.host_files[name])

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from harness.spi.ports import DomainState
-from harness.worlds.memory.machine import Machine
+from harness.worlds.memory.machine import Machine, ModelDomain
 
 _ON = (DomainState.RUNNING, DomainState.PAUSED)
 
@@ -75,10 +75,11 @@ class Safety:
             return "no growth is taken back that a guest was told of", where
         if all(self._reads(client, key) for client in openers):
             return None
-        if len(openers) > 1:
-            hosts = " and ".join(self._name(client) for client in openers)
+        writers = self._writers(key, openers)
+        if len(writers) > 1:
+            hosts = " and ".join(self._name(client) for client in writers)
             return "no object is open for writing on two hosts", f"object {key} is open on {hosts}"
-        for client, times in openers.items():
+        for client, times in writers.items():
             if times > 1:
                 where = f"object {key} is open {times} times on {self._name(client)}"
                 return "no object is open for writing twice on one host", where
@@ -93,12 +94,30 @@ class Safety:
         seen: dict[str, str] = {}
         for machine in self._machines:
             for name, domain in machine.domains.items():
-                if domain.state not in _ON:
+                if domain.state not in _ON or domain.inactive:
                     continue
                 if name in seen:
                     return "no VM runs on two hosts", f"domain {name} runs on {seen[name]} and {machine.name}"
                 seen[name] = machine.name
         return None
+
+    def _users(self, key: int) -> list[tuple[Machine, ModelDomain]]:
+        """Domains whose QEMU has it open, once for each of their disks."""
+        return [
+            (machine, domain)
+            for machine in self._machines
+            for domain in machine.domains.values()
+            for disk in domain.disks
+            if disk.key == key
+        ]
+
+    def _writers(self, key: int, openers: Mapping[int | None, int]) -> dict[int | None, int]:
+        """Openers without a QEMU that waits for the other one of a migration: at no time may both write."""
+        writers = dict(openers)
+        for machine, domain in self._users(key):
+            if domain.inactive and machine.client_id in writers:
+                writers[machine.client_id] -= 1
+        return {client: times for client, times in writers.items() if times > 0}
 
     def _reads(self, client: int | None, key: int) -> bool:
         """Whether a program of the host has it open, which is attached there, to read it, and no domain has."""
