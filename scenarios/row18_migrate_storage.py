@@ -37,7 +37,6 @@ from scenarios.steps import (
     start,
     stop,
     tag_vm,
-    volume_by_id,
 )
 from scenarios.storage_migration import (
     NFS_POOL,
@@ -226,6 +225,8 @@ def nfs_volume(world: World) -> None:
     with world.check("a second one is plugged into the running VM, and taken away"):
         guest_sees(world, vm, second)
         second = detach(world, second)
+    with refused(world, "to migrate the running VM with a disk on NFS to another host", 431):
+        world.cloud.call("migrateVirtualMachine", virtualmachineid=vm["id"], autoselect=True)
     vm = stop(world, vm)
     with world.check("its file has what the guest wrote"):
         file_holds(world, volume, "word")
@@ -350,6 +351,7 @@ def pool(world: World) -> None:
     with refused(world, "a snapshot of a volume that is not on StorPool", 431, 530):
         take(world, volume)
     world.cloud.call("deleteVolume", id=volume["id"])
+    world.cloud.call("enableStorageMaintenance", id=made["id"])
     world.cloud.call("deleteStoragePool", id=made["id"])
     with world.check("it is gone, and can be made again"):
         assert many(world.cloud.call("listStoragePools", name=NFS_POOL), "storagepool") == []
@@ -394,8 +396,8 @@ def refusals(world: World) -> None:
     no("with a snapshot on primary storage only", str(only_here["name"]), str(used["id"]), pools[1].id)
     with world.check("that snapshot is still there"):
         assert len(all_on_storpool(world, only_here)) == 1
-    world.cloud.call("updateStoragePool", id=nfs["id"], enabled=False)
+    world.cloud.call("enableStorageMaintenance", id=nfs["id"])
     try:
-        no("to a pool that is disabled", "Disabled", str(volume_by_id(world, volume_id)["id"]), str(nfs["id"]))
+        no("to a pool in maintenance", "is in maintenance mode", volume_id, str(nfs["id"]))
     finally:
-        world.cloud.call("updateStoragePool", id=nfs["id"], enabled=True)
+        world.cloud.call("cancelStorageMaintenance", id=nfs["id"])

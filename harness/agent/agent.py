@@ -25,6 +25,7 @@ from harness.agent.handlers import (
     check_vm,
     dettach,
     download_template,
+    download_volume,
     migrate,
     modify_pool,
     nfs_pool,
@@ -159,9 +160,9 @@ _HANDLERS: Mapping[type[AnyCommand], Callable[[Tools, Any], AnyAnswer]] = {
     StorPoolResizeVolumeCommand: resize.handle,
     StorPoolModifyStoragePoolCommand: modify_pool.handle,
     StorPoolDownloadTemplateCommand: download_template.handle,
-    StorPoolDownloadVolumeCommand: nfs_pool.handle,
-    CreateObjectCommand: nfs_pool.handle,
-    ModifyStoragePoolCommand: nfs_pool.handle,
+    StorPoolDownloadVolumeCommand: download_volume.handle,
+    CreateObjectCommand: nfs_pool.create,
+    ModifyStoragePoolCommand: nfs_pool.modify,
     StorPoolSetVolumeEncryptionCommand: set_encryption.handle,
     StorPoolBackupSnapshotCommand: to_secondary.handle,
     StorPoolBackupTemplateFromSnapshotCommand: to_secondary.handle,
@@ -188,14 +189,14 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return command.vm_name, ()
         case StorPoolModifyStoragePoolCommand():
             return None, (command.volume_path,)
+        case StorPoolDownloadTemplateCommand() | StorPoolDownloadVolumeCommand():
+            return None, (command.destination.path,) if command.destination.path is not None else ()
         case (
             StorPoolBackupSnapshotCommand()
             | StorPoolBackupTemplateFromSnapshotCommand()
             | StorPoolCopyVolumeToSecondaryCommand()
         ):
             return None, (command.source.path,) if command.source.path is not None else ()
-        case StorPoolDownloadTemplateCommand() | StorPoolDownloadVolumeCommand():
-            return None, (command.destination.path,) if command.destination.path is not None else ()
         case StorPoolSetVolumeEncryptionCommand():
             return None, (command.path,) if command.source is None else (command.path, command.source)
         case _:

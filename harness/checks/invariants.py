@@ -283,6 +283,11 @@ def _disks_of(picture: Picture, host: HostPicture, vm: Json) -> Found:
             yield where, f"disk {path} is read as {disk.driver_type}, never to be probed or anything but raw"
 
 
+def _recorded(source: str, files: Mapping[str, Json]) -> str:
+    name = source.rpartition("/")[2]
+    return name if name in files else source
+
+
 def drives_follow_records(picture: Picture) -> Found:
     """The CD drive of a running domain has its VM's ISO, or nothing."""
     for vm in picture.running():
@@ -292,11 +297,6 @@ def drives_follow_records(picture: Picture) -> Found:
         wanted = f"{vm['isoid']}.iso" if "isoid" in vm else None
         if host.drives[name] != wanted:
             yield f"domain {name} on {host.name}", f"has {host.drives[name]} in its CD drive, expected {wanted}"
-
-
-def _recorded(source: str, files: Mapping[str, Json]) -> str:
-    name = source.rpartition("/")[2]
-    return name if name in files else source
 
 
 def tags_follow_records(picture: Picture) -> Found:

@@ -107,11 +107,11 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
         replications=replications,
         resizes=resizes,
         vm_snapshots=vm_snapshots,
+        storage_migrations=storage_migrations,
         isos=isos,
         pools=pools,
         ha=HighAvailability(context, vms, fences),
         hosts=hosts,
-        storage_migrations=storage_migrations,
         recovery=Recovery(
             context=context,
             volumes=volumes,

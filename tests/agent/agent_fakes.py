@@ -15,7 +15,7 @@ from harness.agent.agent import Agent
 from harness.agent.config import AgentConfig
 from harness.agent.operations import Record
 from harness.spi.errors import Conflict, NotFound
-from harness.spi.objects import DataStore, Disk, Nic, StoreRole, VirtualMachine, VolumeType, device_path
+from harness.spi.objects import DataStore, Disk, Nic, VirtualMachine, VolumeType, device_path
 from harness.spi.passphrase import Passphrase
 from harness.spi.ports import CommandResult, DomainState
 from harness.spi.runtime import Event, Task
@@ -503,7 +503,7 @@ class FakeSecondary:
         return self.file(store, path)
 
     def hold(self, store: DataStore, path: str, holder: str) -> str:
-        assert store.role is StoreRole.IMAGE
+        assert store.url.startswith("nfs:")
         with self._rig.step("hold"):
             self._rig.held[holder] = path
         return f"/mnt/store/{path}"

@@ -1,18 +1,15 @@
-"""Commands for pools on NFS (CloudStack's default primary storage): reach, a new empty volume, copies from it."""
+"""Commands for pools on NFS (CloudStack's default primary storage): reach, and a new empty volume."""
 
 from __future__ import annotations
 
 from harness.agent import qemu_img
 from harness.agent.deadline import Deadline
-from harness.agent.handlers import download_volume
 from harness.agent.tools import Tools
 from harness.spi.commands import (
     Answer,
-    AnyAnswer,
     CopyCmdAnswer,
     CreateObjectCommand,
     ModifyStoragePoolCommand,
-    StorPoolDownloadVolumeCommand,
 )
 from harness.spi.errors import Conflict, InvalidParameter
 from harness.spi.objects import ImageFormat
@@ -20,19 +17,6 @@ from harness.spi.objects import ImageFormat
 PROBE = "reachable"
 """A file that nobody makes: that a server says it is not there is an answer."""
 CALL_SECONDS = 60.0
-
-
-def handle(
-    tools: Tools,
-    command: StorPoolDownloadVolumeCommand | CreateObjectCommand | ModifyStoragePoolCommand,
-) -> AnyAnswer:
-    match command:
-        case StorPoolDownloadVolumeCommand():
-            return download_volume.handle(tools, command)
-        case CreateObjectCommand():
-            return create(tools, command)
-        case ModifyStoragePoolCommand():
-            return modify(tools, command)
 
 
 def modify(tools: Tools, command: ModifyStoragePoolCommand) -> Answer:

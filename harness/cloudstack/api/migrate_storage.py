@@ -1,4 +1,4 @@
-"""migrateVolume, and migrateVirtualMachine with a storage pool (spec/cloudstack-plugin.md 4.18)."""
+"""migrateVolume, and what migrateVirtualMachine does with a storage pool (spec/cloudstack-plugin.md 4.18)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from harness.cloudstack.api.command import Command, Json, object_job
 from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import entity, optional, owner
 from harness.cloudstack.api.parameters import Request
-from harness.cloudstack.api.vm_view import FIELDS, virtual_machine
+from harness.cloudstack.api.vm_view import virtual_machine
 from harness.cloudstack.api.volumes import VOLUME_FIELDS, volume
 from harness.cloudstack.orchestration.storage_migration import Move, check_vm
 from harness.cloudstack.orchestration.storage_migration_checks import check_migratable
@@ -42,8 +42,6 @@ def migrate_vm_storage(services: Services, request: Request) -> Json:
 def check_vm_storage(services: Services, request: Request) -> tuple[int, int]:
     if request.text("hostid") is not None and request.text("storageid") is not None:
         raise ApiError(PARAMETER, "Only one of hostId and storageId can be specified")
-    if request.text("storageid") is None:
-        raise ApiError(PARAMETER, "Either hostId or storageId must be specified; a running VM is not migrated here yet")
     with services.records.read() as tx:
         vm, pool = entity(tx, Vm, request, "virtualmachineid"), entity(tx, StoragePool, request, "storageid")
         check_vm(tx, vm, pool)
@@ -58,13 +56,5 @@ COMMANDS: tuple[Command, ...] = (
         VOLUME_FIELDS,
         migrate_volume,
         check=check_volume,
-    ),
-    object_job(
-        "migrateVirtualMachine",
-        "virtualmachine",
-        "virtualmachineid:uuid* hostid:uuid storageid:uuid autoselect:boolean",
-        FIELDS,
-        migrate_vm_storage,
-        check=check_vm_storage,
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.cloudstack.api import migrate_storage
 from harness.cloudstack.api.command import Command, Json, listing, object_job
 from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.infrastructure import list_hosts
@@ -18,6 +19,8 @@ from harness.spi.states import VmState
 
 
 def migrate_vm(services: Services, request: Request) -> Json:
+    if request.text("storageid"):
+        return migrate_storage.migrate_vm_storage(services, request)
     vm_id, host_id = check_migrate(services, request)
     services.migrations.migrate(vm_id, host_id)
     with services.records.read() as tx:
@@ -25,13 +28,6 @@ def migrate_vm(services: Services, request: Request) -> Json:
 
 
 def check_migrate(services: Services, request: Request) -> tuple[int, int]:
-    """`storageid` is for volumes of a VM that does not run."""
-    if request.text("storageid"):
-        raise ApiError(
-            PARAMETER,
-            "storageid moves a VM that does not run to other storage, which is not supported here; migrate its volumes"
-            " with migrateVolume",
-        )
     with services.records.read() as tx:
         vm, host = entity(tx, Vm, request, "virtualmachineid"), optional(tx, HostRow, request, "hostid")
         if host is None and not request.flag("autoselect"):
@@ -76,6 +72,13 @@ def _suits(tx: Transaction, vm: Vm, host: HostRow) -> bool:
     return True
 
 
+def check(services: Services, request: Request) -> object:
+    """`storageid` is for the volumes of a VM that does not run."""
+    if request.text("storageid"):
+        return migrate_storage.check_vm_storage(services, request)
+    return check_migrate(services, request)
+
+
 COMMANDS: tuple[Command, ...] = (
     object_job(
         "migrateVirtualMachine",
@@ -83,7 +86,7 @@ COMMANDS: tuple[Command, ...] = (
         "virtualmachineid:uuid* hostid:uuid storageid:uuid autoselect:boolean",
         FIELDS,
         migrate_vm,
-        check=check_migrate,
+        check=check,
     ),
     listing(
         "findHostsForMigration",

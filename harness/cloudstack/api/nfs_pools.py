@@ -8,10 +8,11 @@ from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import entity, named, optional
 from harness.cloudstack.api.parameters import Request
 from harness.cloudstack.orchestration.objects import NFS_POOL
+from harness.cloudstack.orchestration.pool import set_tags
 from harness.cloudstack.primary.default_driver import PROVIDER
 from harness.cloudstack.primary.files import directory_on_export
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import Cluster, ImageStore, StoragePool, StoragePoolTag, Zone
+from harness.cloudstack.records.rows import Cluster, ImageStore, StoragePool, Zone
 from harness.cloudstack.services import Services
 from harness.spi.errors import InvalidParameter
 
@@ -25,34 +26,32 @@ def is_nfs(request: Request) -> bool:
     return request.need("url").startswith("nfs://") and (provider or PROVIDER).lower() == PROVIDER.lower()
 
 
-def insert(services: Services, request: Request) -> StoragePool:
+def insert(services: Services, tx: Transaction, request: Request) -> StoragePool:
     """The new pool's row, not Up yet; raises `ApiError` for what cannot be a pool."""
     server, path = _place(request)
-    with services.records.transaction("storage pool") as tx:
-        zone = entity(tx, Zone, request, "zoneid")
-        cluster = optional(tx, Cluster, request, "clusterid")
-        scope = (request.text("scope") or ("CLUSTER" if cluster else "ZONE")).upper()
-        if scope not in ("CLUSTER", "ZONE") or (scope == "CLUSTER") != (cluster is not None):
-            raise ApiError(PARAMETER, "give scope=cluster with a clusterid, or scope=zone without one")
-        _check_new(tx, request, server, path)
-        row = tx.insert(
-            StoragePool(
-                uuid=services.runtime.uuid(),
-                name=named(request),
-                status="Initialized",
-                path=path,
-                scope=scope,
-                storage_provider_name=PROVIDER,
-                pool_type=NFS_POOL,
-                data_center_id=zone.id,
-                capacity_bytes=request.natural("capacitybytes", 1) or CAPACITY,
-                created=tx.now,
-                host_address=server,
-                cluster_id=cluster.id if cluster else None,
-            )
+    zone = entity(tx, Zone, request, "zoneid")
+    cluster = optional(tx, Cluster, request, "clusterid")
+    scope = (request.text("scope") or ("CLUSTER" if cluster else "ZONE")).upper()
+    if scope not in ("CLUSTER", "ZONE") or (scope == "CLUSTER") != (cluster is not None):
+        raise ApiError(PARAMETER, "give scope=cluster with a clusterid, or scope=zone without one")
+    _check_new(tx, request, server, path)
+    row = tx.insert(
+        StoragePool(
+            uuid=services.runtime.uuid(),
+            name=named(request),
+            status="Initialized",
+            path=path,
+            scope=scope,
+            storage_provider_name=PROVIDER,
+            pool_type=NFS_POOL,
+            data_center_id=zone.id,
+            capacity_bytes=request.natural("capacitybytes", 1) or CAPACITY,
+            created=tx.now,
+            host_address=server,
+            cluster_id=cluster.id if cluster else None,
         )
-        for tag in dict.fromkeys(request.items("tags")):
-            tx.insert(StoragePoolTag(pool_id=row.id, tag=tag))
+    )
+    set_tags(tx, row, request.items("tags"))
     return row
 
 

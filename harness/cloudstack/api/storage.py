@@ -25,7 +25,7 @@ from harness.spi.driver import PoolRequest, Space
 def create_storage_pool(services: Services, request: Request) -> Json:
     """Checked by its provider, then connected on every host that is Up. Pools of the plugin are zone-wide."""
     if nfs_pools.is_nfs(request):
-        return _show(services, services.pools.connect(nfs_pools.insert(services, request)))
+        return _show(services, services.pools.add_by(lambda tx: nfs_pools.insert(services, tx, request)))
     wanted = _pool_request(services, request)
     with services.records.read() as tx:
         zone = entity(tx, Zone, request, "zoneid")
@@ -184,9 +184,10 @@ def _show(services: Services, row: StoragePool) -> Json:
 
 _FIELDS = (
     "id:string name:string state:string provider:string type:string path:string scope:string hypervisor:string"
-    " managed:boolean zoneid:string zonename:string tags:string capacitybytes:long capacityiops:long"
+    " managed:boolean zoneid:string zonename:string clusterid:string clustername:string ipaddress:string"
+    " tags:string capacitybytes:long capacityiops:long"
     " disksizetotal:long disksizeused:long disksizeallocated:long storagecustomstats:map overprovisionfactor:string"
-    " details:map clusterid:string clustername:string ipaddress:string created:date"
+    " details:map created:date"
 )
 
 COMMANDS: tuple[Command, ...] = (

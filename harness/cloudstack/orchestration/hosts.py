@@ -72,6 +72,13 @@ class HostManager:
                     StoragePoolHost(pool_id=pool_id, host_id=host_id, local_path=tx.get(StoragePool, pool_id).path)
                 )
 
+    def _listen(self, host: Host, pool: DataStore) -> Host:
+        """What the listener of the pool's provider does."""
+        if is_default(pool):
+            default_driver.connect(self._context.agents, host.id, pool)
+            return host
+        return self._context.provider.host_listener.host_connected(host, pool)
+
     def reconnect(self, host_id: int) -> None:
         """Forget what the host has connected, ping it, and connect every pool anew; raises when one cannot be."""
         with self._context.records.transaction("host reconnect") as tx:
@@ -85,13 +92,6 @@ class HostManager:
         failures = self._connect_pools(host_id)
         if failures:
             raise Error(f"host {host.name} is connected, but cannot use every storage pool: {'; '.join(failures)}")
-
-    def _listen(self, host: Host, pool: DataStore) -> Host:
-        """What the listener of the pool's provider does."""
-        if is_default(pool):
-            default_driver.connect(self._context.agents, host.id, pool)
-            return host
-        return self._context.provider.host_listener.host_connected(host, pool)
 
     def maintain(self, host_id: int) -> None:
         """Enabled -> Maintenance, for a host that no VM is on. VMs are not migrated by it."""

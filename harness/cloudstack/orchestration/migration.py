@@ -32,7 +32,7 @@ from harness.spi.commands import (
     PrepareForMigrationCommand,
 )
 from harness.spi.errors import Conflict, Error, InvalidParameter, Unavailable, Unknown
-from harness.spi.objects import VmPower
+from harness.spi.objects import VmPower, is_storpool_path
 from harness.spi.states import VmEvent, VmState, VolumeState
 
 _log = logging.getLogger("harness.cloudstack.migration")
@@ -251,6 +251,11 @@ def check_migratable(tx: Transaction, vm: Vm, host: HostRow) -> int:
             raise InvalidParameter(
                 f"Cannot migrate VM {vm.display_name}: its volume {volume.name} is {volume.state.value}, or is being"
                 " attached, detached or changed; try again when that is over"
+            )
+        if volume.path is not None and not is_storpool_path(volume.path):
+            raise InvalidParameter(
+                f"Cannot migrate VM {vm.display_name}: its volume {volume.name} is not on StorPool, and goes to another"
+                " host only while the VM is stopped"
             )
     placement.host_for(tx, vm, wanted=host.id)
     return vm.host_id

@@ -182,8 +182,8 @@ def virtual_machine(tx: Transaction, row: Vm) -> objects.VirtualMachine:
         name=row.instance_name,
         cpus=offering.cpu,
         memory=offering.ram_size * MIB,
-        iso=None if row.iso_id is None else template_on_image_store(tx, row.iso_id),
         disks=tuple(disk(tx, volume) for volume in volumes_of(tx, row.id)),
+        iso=None if row.iso_id is None else template_on_image_store(tx, row.iso_id),
         nics=tuple(objects.Nic(mac=nic.mac_address, ip=nic.ip4_address, bridge=nic.bridge) for nic in nics),
     )
 

@@ -65,9 +65,11 @@ class PoolManager:
                 row = self._insert(tx, wanted, description, zone)
             return self._connect(row)
 
-    def connect(self, row: StoragePool) -> StoragePool:
-        """The same for a pool that is recorded, and whose provider has nothing to check."""
+    def add_by(self, insert: Callable[[Transaction], StoragePool]) -> StoragePool:
+        """As `add`, for a pool of CloudStack's own provider, whose row `insert` makes."""
         with self._locks.hold("add", LOCK_TIMEOUT):
+            with self._context.records.transaction("storage pool") as tx:
+                row = insert(tx)
             return self._connect(row)
 
     def maintain(self, pool_id: int) -> StoragePool:

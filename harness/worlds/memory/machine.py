@@ -21,8 +21,8 @@ from harness.worlds.memory.image import BOOT_MAGIC, ISO_MAGIC, Image, ImageError
 from harness.worlds.memory.model_luks import HEADER_BYTES, Luks, LuksError, unlock
 
 BY_NAME = "/dev/storpool/"
-CD = "cdrom"
 NFS = "nfs://"
+CD = "cdrom"
 BOOT_SECONDS = (2.0, 6.0)
 """How long a guest needs until it is up; while it boots it neither lets a disk go nor hears a power button."""
 POWEROFF_SECONDS = (1.0, 4.0)
@@ -281,7 +281,7 @@ class Machine:
     def open(self, disk: ModelDisk) -> None:
         """QEMU opens the disk's device, or file, for writing."""
         if disk.source.startswith(NFS):
-            disk.size = self.image(disk).size
+            disk.size = self.file_image(disk).size
             disk.file_open = True
             return
         key = self.key(disk.source)
@@ -295,13 +295,7 @@ class Machine:
         disk.key = key
         disk.size = (self.device_size(disk.source) or 0) - disk.overhead
 
-    def touch(self, domain: ModelDomain) -> None:
-        """Another of its QEMUs may write to its disks now."""
-        for disk in domain.disks:
-            if disk.key is not None:
-                self.blocks.touch(disk.key)
-
-    def image(self, disk: ModelDisk) -> Image:
+    def file_image(self, disk: ModelDisk) -> Image:
         """What is in the file of a disk on an NFS pool, in the format that the domain says."""
         try:
             if self.nfs is None:
@@ -309,6 +303,12 @@ class Machine:
             return read_image(self.nfs.read(disk.source), disk.format)
         except (NotFound, ImageError) as error:
             raise Error(f"internal error: process exited while connecting to monitor: {error}") from error
+
+    def touch(self, domain: ModelDomain) -> None:
+        """Another of its QEMUs may write to its disks now."""
+        for disk in domain.disks:
+            if disk.key is not None:
+                self.blocks.touch(disk.key)
 
     def close(self, disk: ModelDisk) -> None:
         disk.file_open = False
@@ -319,14 +319,14 @@ class Machine:
     def read(self, disk: ModelDisk, offset: int, length: int) -> bytes:
         """What the guest reads of a disk that is open."""
         if disk.file_open:
-            return self.image(disk).read(offset, length)
+            return self.file_image(disk).read(offset, length)
         assert disk.key is not None, "it is open"
         data = self.blocks.read(disk.key, offset + disk.overhead, length)
         return data if disk.luks is None else disk.luks.crypt(offset, data)
 
     def write(self, disk: ModelDisk, offset: int, data: bytes) -> None:
         if disk.file_open and self.nfs is not None:
-            self.nfs.write(disk.source, self.image(disk).written(offset, data).qcow2(), new=False)
+            self.nfs.write(disk.source, self.file_image(disk).written(offset, data).qcow2(), new=False)
             return
         assert disk.key is not None, "it is open"
         stored = data if disk.luks is None else disk.luks.crypt(offset, data)
