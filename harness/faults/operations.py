@@ -11,6 +11,7 @@ from harness.faults.disks import DISKS
 from harness.faults.offerings import OFFERINGS
 from harness.faults.operation import Operation
 from harness.faults.snapshots import SNAPSHOTS
+from harness.faults.vm_snapshots import VM_SNAPSHOTS
 
-OPERATIONS: tuple[Operation, ...] = (*DEPLOYS, *DISKS, *SNAPSHOTS, *OFFERINGS)
+OPERATIONS: tuple[Operation, ...] = (*DEPLOYS, *DISKS, *SNAPSHOTS, *OFFERINGS, *VM_SNAPSHOTS)
 BY_ID = {operation.id: operation for operation in OPERATIONS}
