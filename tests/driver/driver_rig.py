@@ -23,7 +23,7 @@ from harness.spi.commands import (
 )
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Conflict, Dead, Unavailable, Unknown
-from harness.spi.inventory import CacheRecord, HostRecord, Inventory, SnapshotRecord, VmRecord, VolumeRecord
+from harness.spi.inventory import CacheRecord, HostRecord, Inventory, SnapshotRecord, VmRecord, VmSnapshotRecord, VolumeRecord
 from harness.spi.objects import (
     DataStore,
     ImageFormat,
@@ -132,6 +132,7 @@ class FakeRecords:
         self.volumes: dict[str, VolumeRecord] = {}
         """By uuid, as `snapshots` and `vms`; those that are removed too."""
         self.snapshots: dict[str, SnapshotRecord] = {}
+        self.vm_snapshots: dict[str, VmSnapshotRecord] = {}
         self.known_templates: set[str] = set()
         self.vms: dict[str, VmRecord] = {}
         self.hosts: list[HostRecord] = []
@@ -223,11 +224,13 @@ class FakeRecords:
             offering_templates=frozenset(templates),
             tiers=frozenset(details["SP_QOSCLASS"] for details in self.offerings.values() if "SP_QOSCLASS" in details),
             busy=frozenset(busy),
+            vm_snapshots=tuple(record for record in self.vm_snapshots.values() if not record.removed),
         )
 
     def _paths(self) -> set[str]:
         named = {record.path for record in self.volumes.values() if not record.removed}
         named |= {record.path for record in self.snapshots.values() if not record.removed}
+        named |= {path for record in self.vm_snapshots.values() if not record.removed for path in record.paths}
         named |= {entry.path for entry in self._caches()}
         named |= {value for details in self.details.values() for value in details.values()}
         return {path for path in named if path is not None and path.startswith("/dev/storpool")}
@@ -237,6 +240,9 @@ class FakeRecords:
 
     def snapshot(self, uuid: str) -> SnapshotRecord | None:
         return self.snapshots.get(uuid)
+
+    def vm_snapshot(self, uuid: str) -> VmSnapshotRecord | None:
+        return self.vm_snapshots.get(uuid)
 
     def vm(self, uuid: str) -> VmRecord | None:
         return self.vms.get(uuid)
