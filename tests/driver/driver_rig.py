@@ -23,7 +23,15 @@ from harness.spi.commands import (
 )
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Conflict, Dead, Unavailable, Unknown
-from harness.spi.inventory import CacheRecord, HostRecord, Inventory, SnapshotRecord, VmRecord, VmSnapshotRecord, VolumeRecord
+from harness.spi.inventory import (
+    CacheRecord,
+    HostRecord,
+    Inventory,
+    SnapshotRecord,
+    VmRecord,
+    VmSnapshotRecord,
+    VolumeRecord,
+)
 from harness.spi.objects import (
     DataStore,
     ImageFormat,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from driver_rig import TOKEN, Fault, Rig, volume
+from driver_rig import POOL, TOKEN, Fault, Rig, volume
 from reconciler_rig import DAY, gid, kinds, prepared, record, recorded
 
 from harness.spi.errors import Dead, Error, InvalidParameter, NotFound, Unavailable, Unknown
@@ -190,7 +190,7 @@ def test_what_cannot_be_snapshotted_at_one_time_is_told(rig: Rig) -> None:
     assert strategy.why_not(snapshot.volumes, memory=False) is None
     assert "not the memory" in str(strategy.why_not(snapshot.volumes, memory=True))
     rig.records.details[3] = {"SP_API_HTTP_HOST": "other:81", "SP_AUTH_TOKEN": "99", "SP_TEMPLATE": "hdd"}
-    store = msgspec.structs.replace(snapshot.volumes[0].store, id=3)  # type: ignore[type-var]
+    store = msgspec.structs.replace(POOL, id=3)
     apart = (msgspec.structs.replace(snapshot.volumes[0], store=store), *snapshot.volumes[1:])
     with pytest.raises(InvalidParameter, match="different StorPool clusters"):
         strategy.take(msgspec.structs.replace(snapshot, volumes=apart))
