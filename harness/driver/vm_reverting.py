@@ -1,8 +1,8 @@
 """Reverting all disks of a VM to one of its snapshots: all of them, or none (spec/cloudstack-plugin.md 4.20).
 
 StorPool reverts one volume at a time, and what a volume has is lost then. So all disks are kept first, by one group
-snapshot: when one of them cannot be reverted, those that were are put back to it. Which way it goes is durable before it
-goes there, and it never turns a second time.
+snapshot: when one of them cannot be reverted, those that were are put back to it. Which way it goes is durable before
+it goes there, and it never turns a second time.
 
 As with a single volume (`harness.driver.reverting`), a request that arrives late must not find what it names: the
 snapshots have names of the operation while it runs only.

@@ -35,5 +35,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *POOLS,
     *HOSTS,
     *STORAGE_MIGRATIONS,
+    *VM_SNAPSHOTS,
 )
+
 BY_ID = {operation.id: operation for operation in OPERATIONS}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from fake_vm_snapshots import FakeVmSnapshots
 
 from harness.cloudstack.api.dispatch import ApiReply
 from harness.cloudstack.api.signature import sign
@@ -106,6 +107,7 @@ class FakeStorPool(Scripted):
         self.records: DriverRecords | None = None
         self.left_open: set[str] = set()
         """What was made by a call that has not answered well: for `recover`, as the driver's operation records are."""
+        self.vm_snapshots = FakeVmSnapshots(self)
         self.findings: list[Finding] = []
         """Of every comparison of volumes."""
 

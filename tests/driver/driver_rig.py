@@ -33,6 +33,7 @@ from harness.spi.inventory import (
     SnapshotCopy,
     SnapshotRecord,
     VmRecord,
+    VmSnapshotRecord,
     VolumeRecord,
 )
 from harness.spi.objects import (
@@ -145,6 +146,7 @@ class FakeRecords:
         self.volumes: dict[str, VolumeRecord] = {}
         """By uuid, as `snapshots` and `vms`; those that are removed too."""
         self.snapshots: dict[str, SnapshotRecord] = {}
+        self.vm_snapshots: dict[str, VmSnapshotRecord] = {}
         self.known_templates: set[str] = set()
         self.mirrors: dict[str, MirrorRecord] = {}
         self.vms: dict[str, VmRecord] = {}
@@ -237,11 +239,13 @@ class FakeRecords:
             offering_templates=frozenset(templates),
             tiers=frozenset(details["SP_QOSCLASS"] for details in self.offerings.values() if "SP_QOSCLASS" in details),
             busy=frozenset(busy),
+            vm_snapshots=tuple(record for record in self.vm_snapshots.values() if not record.removed),
         )
 
     def _paths(self) -> set[str]:
         named = {record.path for record in self.volumes.values() if not record.removed}
         named |= {record.path for record in self.snapshots.values() if not record.removed}
+        named |= {path for record in self.vm_snapshots.values() if not record.removed for path in record.paths}
         named |= {entry.path for entry in self._caches()}
         named |= {value for details in self.details.values() for value in details.values()}
         return {path for path in named if path is not None and path.startswith("/dev/storpool")}
@@ -264,6 +268,9 @@ class FakeRecords:
     def cluster_of(self, storpool_cluster_id: str) -> int | None:
         del storpool_cluster_id
         return None
+
+    def vm_snapshot(self, uuid: str) -> VmSnapshotRecord | None:
+        return self.vm_snapshots.get(uuid)
 
     def vm(self, uuid: str) -> VmRecord | None:
         return self.vms.get(uuid)
