@@ -12,6 +12,8 @@ from harness.observers import CloudApiError, DomainDisk, Host, Json, World
 from scenarios.steps import host_of, many, vm_by_id, volume_by_id
 
 PATH_PREFIX = "/dev/storpool-byid/"
+LUKS_HEADER = 2 << 20
+"""Bytes that an encrypted volume has on StorPool beside those that its guest sees."""
 
 
 def global_id(volume: Json) -> str:
@@ -24,6 +26,11 @@ def global_id(volume: Json) -> str:
 def serial(volume: Json) -> str:
     """What a guest knows the disk by: the volume's uuid without dashes, 20 characters."""
     return str(volume["id"]).replace("-", "")[:20]
+
+
+def device_size(volume: Json) -> int:
+    """Bytes of the volume on StorPool and on hosts."""
+    return int(volume["size"]) + (LUKS_HEADER if "encryptformat" in volume else 0)
 
 
 def on_storpool(world: World, volume: Json) -> Json:
@@ -63,7 +70,8 @@ def device_only_on(world: World, volume: Json, host: Host) -> None:
     """The device is there, of the volume's size, and no other host has it."""
     gid = global_id(volume)
     size = host.device_size(str(volume["path"]))
-    assert size == volume["size"], f"{volume['path']} on {host.name} has {size} bytes, expected {volume['size']}"
+    wanted = device_size(volume)
+    assert size == wanted, f"{volume['path']} on {host.name} has {size} bytes, expected {wanted}"
     assert gid in host.devices(), f"{gid} is not under {PATH_PREFIX} on {host.name}"
     for other in world.hosts:
         if other.name != host.name:
@@ -154,12 +162,14 @@ def gone(world: World, volume: Json) -> None:
 
 
 def template_snapshots(world: World, template_id: str) -> list[Json]:
-    """Cached snapshots of a template, on all pools."""
+    """Cached snapshots of a template, on all pools; not the one that it may have been made as."""
     return [item for item in world.storpool.snapshots() if _is_cache_of(item, template_id) and not item.get("deleted")]
 
 
 def _is_cache_of(item: Json, template_id: str) -> bool:
     item_tags = item.get("tags") or {}
+    if item_tags.get("vc-policy") == "no":
+        return False
     return item_tags.get("cs") == "template" and item_tags.get("uuid") == template_id
 
 

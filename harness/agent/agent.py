@@ -18,7 +18,7 @@ from harness.agent.config import AgentConfig
 from harness.agent.deadline import Deadline
 from harness.agent.handlers import (
     attach,
-    backup_snapshot,
+    attach_iso,
     cancel_migration,
     check_vm,
     dettach,
@@ -28,8 +28,10 @@ from harness.agent.handlers import (
     ping,
     prepare_for_migration,
     resize,
+    set_encryption,
     start,
     stop,
+    to_secondary,
 )
 from harness.agent.operations import Operations
 from harness.agent.recovery import Recovery
@@ -41,6 +43,7 @@ from harness.spi.commands import (
     AnyAnswer,
     AnyCommand,
     AttachCommand,
+    AttachIsoCommand,
     CancelMigrationCommand,
     CheckVirtualMachineCommand,
     DettachCommand,
@@ -50,9 +53,12 @@ from harness.spi.commands import (
     StartCommand,
     StopCommand,
     StorPoolBackupSnapshotCommand,
+    StorPoolBackupTemplateFromSnapshotCommand,
+    StorPoolCopyVolumeToSecondaryCommand,
     StorPoolDownloadTemplateCommand,
     StorPoolModifyStoragePoolCommand,
     StorPoolResizeVolumeCommand,
+    StorPoolSetVolumeEncryptionCommand,
 )
 from harness.spi.errors import Error, ErrorClass, MisuseError
 from harness.spi.locks import KeyedLocks
@@ -134,32 +140,26 @@ class Agent:
                 return attach.handle(self._tools, command)
             case DettachCommand():
                 return dettach.handle(self._tools, command)
-            case (
-                PrepareForMigrationCommand()
-                | MigrateCommand()
-                | CancelMigrationCommand()
-                | CheckVirtualMachineCommand()
-            ):
-                return self._dispatch_migration(command)
+            case AttachIsoCommand():
+                return attach_iso.handle(self._tools, command)
             case StorPoolResizeVolumeCommand():
                 return resize.handle(self._tools, command)
             case StorPoolModifyStoragePoolCommand():
                 return modify_pool.handle(self._tools, command)
             case StorPoolDownloadTemplateCommand():
                 return download_template.handle(self._tools, command)
-            case StorPoolBackupSnapshotCommand():
-                return backup_snapshot.handle(self._tools, command)
+            case StorPoolSetVolumeEncryptionCommand():
+                return set_encryption.handle(self._tools, command)
+            case (
+                StorPoolBackupSnapshotCommand()
+                | StorPoolBackupTemplateFromSnapshotCommand()
+                | StorPoolCopyVolumeToSecondaryCommand()
+            ):
+                return to_secondary.handle(self._tools, command)
             case _:
-                return Answer(
-                    result=False,
-                    details=f"{type(command).__name__} is for the secondary storage role, not for a KVM host",
-                    error_class=ErrorClass.PERMANENT,
-                )
+                return self._dispatch_migration(command)
 
-    def _dispatch_migration(
-        self,
-        command: PrepareForMigrationCommand | MigrateCommand | CancelMigrationCommand | CheckVirtualMachineCommand,
-    ) -> AnyAnswer:
+    def _dispatch_migration(self, command: AnyCommand) -> AnyAnswer:
         match command:
             case PrepareForMigrationCommand():
                 return prepare_for_migration.handle(self._tools, command)
@@ -169,6 +169,12 @@ class Agent:
                 return cancel_migration.handle(self._tools, command)
             case CheckVirtualMachineCommand():
                 return check_vm.handle(self._tools, command)
+            case _:
+                return Answer(
+                    result=False,
+                    details=f"{type(command).__name__} is for the secondary storage role, not for a KVM host",
+                    error_class=ErrorClass.PERMANENT,
+                )
 
 
 def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
@@ -186,12 +192,20 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return command.vm_name, ()
         case StorPoolResizeVolumeCommand():
             return command.vm_name, (command.path,)
+        case AttachIsoCommand():
+            return command.vm_name, ()
         case StorPoolModifyStoragePoolCommand():
             return None, (command.volume_path,)
         case StorPoolDownloadTemplateCommand():
             return None, (command.destination.path,) if command.destination.path is not None else ()
-        case StorPoolBackupSnapshotCommand():
+        case (
+            StorPoolBackupSnapshotCommand()
+            | StorPoolBackupTemplateFromSnapshotCommand()
+            | StorPoolCopyVolumeToSecondaryCommand()
+        ):
             return None, (command.source.path,) if command.source.path is not None else ()
+        case StorPoolSetVolumeEncryptionCommand():
+            return None, (command.path,) if command.source is None else (command.path, command.source)
         case _:
             return None, ()
 

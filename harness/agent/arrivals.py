@@ -29,6 +29,11 @@ class Arrivals:
         with self._guard:
             self._awaited.pop(vm, None)
 
+    def arrived(self, vm: str) -> frozenset[str]:
+        """It is here: its devices, if it was awaited."""
+        with self._guard:
+            return self._awaited.pop(vm, (0.0, frozenset[str]()))[1]
+
     def paths(self) -> set[str]:
         """Devices of all that are still awaited."""
         now = self._runtime.monotonic()

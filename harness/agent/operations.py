@@ -45,14 +45,18 @@ class Kind(enum.StrEnum):
     """Of the destination of a migration, up to its answer."""
     MIGRATE = "migrate"
     """Of its source: libvirt goes on with it when the agent dies."""
+    ENCRYPT = "encrypt"
+    """Of a volume: programs write to it, and read from the snapshot that it is made from."""
     CHECK = "check"
     """Of the pool, with its check volume."""
     LATE_ATTACH = "late-attach"
     """No command: an attachment that StorPool may make later, because the answer was lost."""
 
 
-COPIES = (Kind.DOWNLOAD, Kind.BACKUP)
+COPIES = (Kind.DOWNLOAD, Kind.BACKUP, Kind.ENCRYPT)
 """A program does the work, and goes on when the agent dies; it is found by the record's own id."""
+LENDERS = (Kind.START, Kind.ATTACH, Kind.PREPARE)
+"""libvirt is lent the passphrases of their encrypted disks meanwhile."""
 FORWARD_ONLY = (Kind.STOP, Kind.DETTACH)
 """Never undone: what of it is left, the same command does when it is sent again."""
 

@@ -14,7 +14,8 @@ from contextlib import ExitStack
 from harness.agent.adaptor import is_storpool_path
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import read_disks
-from harness.agent.operations import COPIES, Kind, Record, Step
+from harness.agent.operations import COPIES, LENDERS, Kind, Record, Step
+from harness.agent.secrets import take_back_left
 from harness.agent.tools import Tools
 from harness.spi.errors import Conflict, Error, MisuseError, NotFound, Unavailable
 from harness.spi.ports import DomainState
@@ -47,6 +48,7 @@ class Recovery:
 
         def tend() -> None:
             failed = self.look_at_all()
+            self._take_back_strays()
             looked.set()
             try:
                 self._tools.secondary.clean_up()
@@ -100,6 +102,25 @@ class Recovery:
             failed = failed or operations.incomplete
             pause = min(2 * pause, longest) if failed else RETRY_SECONDS[0]
 
+    def _take_back_strays(self) -> None:
+        """Passphrases that an agent lent to libvirt, and of which no record is left."""
+        tools = self._tools
+        try:
+            found = tools.hypervisor.secrets()
+        except Error as error:
+            _log.error("passphrases that an earlier agent may have left with libvirt cannot be looked for: %s", error)
+            return
+        known = {path for record in tools.operations.left() for path in record.paths}
+        for path in found:
+            if path in known or not is_storpool_path(path):
+                continue
+            try:
+                with tools.volumes([path], 0.0):
+                    tools.hypervisor.undefine_secret(path)
+            except Error as error:
+                # A command that has begun meanwhile holds the volume, and takes its passphrase back itself.
+                _log.warning("the passphrase of %s stays with libvirt: %s", path, error)
+
     def _follow_clock(self) -> None:
         """What the clock was set back for settles in its time from now; looked at again when that is over at most."""
         operations = self._tools.operations
@@ -150,9 +171,12 @@ class Recovery:
                 return
             if record.kind in COPIES:
                 tools.host.end_programs(record.id, timeout=min(PROGRAM_SECONDS, deadline.remaining))
+            if record.kind in LENDERS:
+                take_back_left(tools.hypervisor, record.paths)
             released = self._release(record, list(paths), deadline)
             if off and released and record.vm is not None:
                 tools.hypervisor.undefine(record.vm)
+                tools.secondary.let_go(record.vm)
             if record.step is Step.ACTING:
                 tools.operations.settle(record)
                 _log.info("%s is finished or undone, and is looked at again when it has settled", record)

@@ -31,18 +31,32 @@ _CHANGES = (
     "VolumeDelete",
     "VolumeRevert",
     "VolumeSnapshot",
+    "VolumesGroupSnapshot",
     "SnapshotUpdate",
     "SnapshotDelete",
+    "SnapshotExport",
+    "SnapshotFromRemote",
+    "SnapshotReconcile",
+    "SnapshotUnexport",
     "VolumesReassignWait",
 )
 _BUSY = ("VolumeDelete", "VolumeRevert", "SnapshotDelete", "VolumesReassignWait")
-_EFFECTS = ("VolumeCreate", "VolumeDelete", "VolumeRevert", "VolumeSnapshot", "SnapshotDelete", "VolumesReassignWait")
+_EFFECTS = (
+    "VolumeCreate",
+    "VolumeDelete",
+    "VolumeRevert",
+    "VolumeSnapshot",
+    "VolumesGroupSnapshot",
+    "SnapshotDelete",
+    "SnapshotFromRemote",
+    "VolumesReassignWait",
+)
 """Calls that change blocks or devices."""
-_FILLS = ("VolumeCreate", "VolumeRevert", "VolumeSnapshot")
+_FILLS = ("VolumeCreate", "VolumeRevert", "VolumeSnapshot", "VolumesGroupSnapshot", "SnapshotFromRemote")
 _PING = "PingCommand "
 _MIGRATION = "migration of "
 """In what libvirtds do among themselves."""
-_LIBVIRT = ("create", "shutdown", "destroy", "undefine", "attach-device", "detach-device", "migrate")
+_LIBVIRT = ("create", "shutdown", "destroy", "undefine", "attach-device", "detach-device", "update-device", "migrate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +89,7 @@ def _at(point: Point, kind: str) -> bool:
 
 def _changing(point: Point) -> bool:
     """A message that asks for a change: every call of CloudStack's API that is a point, every command but a ping."""
-    if point.peer == STORPOOL:
+    if point.call is not None:
         return point.call in _CHANGES
     return point.peer is not None and not point.detail.startswith(_PING)
 
@@ -287,7 +301,7 @@ _ALL: tuple[FaultKind, ...] = (
         "storpool-clock",
         "wall clock of StorPool two hours forward",
         lambda p: p.kind == "send" and p.call in _CHANGES,
-        lambda target, p: target.set_clock(STORPOOL, JUMP),  # noqa: ARG005
+        lambda target, p: target.set_clock(p.peer or STORPOOL, JUMP),
     ),
 )
 KINDS: dict[str, FaultKind] = {kind.name: kind for kind in _ALL}

@@ -13,6 +13,7 @@ import msgspec
 
 from harness.spi.errors import ErrorClass
 from harness.spi.objects import DataStore, Disk, SnapshotObject, TemplateObject, VirtualMachine, VmPower, VolumeObject
+from harness.spi.passphrase import Passphrase
 
 
 def shown(url: str) -> str:
@@ -111,8 +112,18 @@ class CheckVirtualMachineCommand(Command, frozen=True, kw_only=True, tag="CheckV
     vm_name: str
 
 
+class AttachIsoCommand(Command, frozen=True, kw_only=True, tag="AttachIsoCommand"):
+    """Put this ISO into the CD drive of the running domain, or without one empty the drive.
+
+    A domain that does not run here is success: its next start is told what is in the drive.
+    """
+
+    vm_name: str
+    iso: TemplateObject | None = None
+
+
 class StorPoolResizeVolumeCommand(Command, frozen=True, kw_only=True, tag="StorPoolResizeVolumeCommand"):
-    """Have the running guest see `size` bytes on the disk at `path`, once the device here has as many.
+    """Have the running guest see the disk at `path` in its new size, once the device here has `size` bytes.
 
     A domain that does not run here is success: nobody has to be told. After an error that is not `Unknown` the guest
     sees what it saw before.
@@ -121,6 +132,8 @@ class StorPoolResizeVolumeCommand(Command, frozen=True, kw_only=True, tag="StorP
     vm_name: str
     path: str
     size: int
+    overhead: int = 0
+    """Bytes of the device that the guest does not see: those of a LUKS header."""
 
 
 class StorPoolModifyStoragePoolCommand(Command, frozen=True, kw_only=True, tag="StorPoolModifyStoragePoolCommand"):
@@ -147,6 +160,76 @@ class StorPoolBackupSnapshotCommand(Command, frozen=True, kw_only=True, tag="Sto
 
     source: SnapshotObject
     destination: SnapshotObject
+
+
+class StorPoolSetVolumeEncryptionCommand(Command, frozen=True, kw_only=True, tag="StorPoolSetVolumeEncryptionCommand"):
+    """Make the blank StorPool volume at `path` an encrypted one, attached here meanwhile.
+
+    With `source`, the path of a StorPool snapshot, what is in that is written onto it, encrypted. Sent again it begins
+    anew. After an error the volume holds nothing that can be used.
+    """
+
+    path: str
+    size: int
+    """Bytes of the volume's device."""
+    passphrase: Passphrase
+    source: str | None = None
+
+
+class StorPoolBackupTemplateFromSnapshotCommand(
+    Command, frozen=True, kw_only=True, tag="StorPoolBackupTemplateFromSnapshotCommand"
+):
+    """As `StorPoolBackupSnapshotCommand`, for a template. `source.path` is that of a StorPool snapshot."""
+
+    source: VolumeObject | SnapshotObject
+    destination: TemplateObject
+
+
+class StorPoolCopyVolumeToSecondaryCommand(
+    Command, frozen=True, kw_only=True, tag="StorPoolCopyVolumeToSecondaryCommand"
+):
+    """As `StorPoolBackupSnapshotCommand`, into a qcow2 to be downloaded. `source.path` is that of a StorPool
+    snapshot."""
+
+    source: VolumeObject
+    destination: VolumeObject
+
+
+ToSecondary = (
+    StorPoolBackupSnapshotCommand | StorPoolBackupTemplateFromSnapshotCommand | StorPoolCopyVolumeToSecondaryCommand
+)
+"""An agent copies a StorPool snapshot to a new file."""
+
+
+class CopyCommand(Command, frozen=True, kw_only=True, tag="CopyCommand"):
+    """To the secondary storage role: copy a snapshot's file into the new file of a template, whole or not at all."""
+
+    source: SnapshotObject
+    destination: TemplateObject
+
+
+class CreateEntityDownloadURLCommand(Command, frozen=True, kw_only=True, tag="CreateEntityDownloadURLCommand"):
+    """To the secondary storage role: let the qcow2 at `path`, which is written no more, be downloaded.
+
+    Whoever knows the URL may. It ends when `published(token)` is deleted.
+    """
+
+    store: DataStore
+    path: str
+    token: str
+    """A uuid that nobody else knows; never logged."""
+
+    def __repr__(self) -> str:
+        return f"CreateEntityDownloadURLCommand(path={self.path!r})"
+
+
+USERDATA = "userdata"
+"""Directory of the export that is served to whoever knows a name in it."""
+
+
+def published(token: str) -> str:
+    """Path in the store by which the file with this token can be downloaded."""
+    return f"{USERDATA}/{token}.qcow2"
 
 
 class DownloadCommand(Command, frozen=True, kw_only=True, tag="DownloadCommand"):
@@ -178,10 +261,16 @@ AnyCommand = (
     | MigrateCommand
     | CancelMigrationCommand
     | CheckVirtualMachineCommand
+    | AttachIsoCommand
     | StorPoolResizeVolumeCommand
     | StorPoolModifyStoragePoolCommand
     | StorPoolDownloadTemplateCommand
     | StorPoolBackupSnapshotCommand
+    | StorPoolSetVolumeEncryptionCommand
+    | StorPoolBackupTemplateFromSnapshotCommand
+    | StorPoolCopyVolumeToSecondaryCommand
+    | CopyCommand
+    | CreateEntityDownloadURLCommand
     | DownloadCommand
     | DeleteCommand
 )
@@ -204,6 +293,8 @@ class Answer(
 class PingAnswer(Answer, frozen=True, kw_only=True, tag="PingAnswer"):
     host_uuid: str
     vms: dict[str, VmPower]
+    volume_encryption: bool = False
+    """Whether the host has what encrypted volumes need (CloudStack's host detail `host.volume.encryption`)."""
 
 
 class AttachAnswer(Answer, frozen=True, kw_only=True, tag="AttachAnswer"):
@@ -235,10 +326,22 @@ class CopyCmdAnswer(Answer, frozen=True, kw_only=True, tag="CopyCmdAnswer"):
     """What the file that was written takes, where one was."""
 
 
+class StorPoolSetVolumeEncryptionAnswer(Answer, frozen=True, kw_only=True, tag="StorPoolSetVolumeEncryptionAnswer"):
+    size: int | None = None
+    """Bytes that a guest sees of the volume."""
+
+
 class DownloadAnswer(Answer, frozen=True, kw_only=True, tag="DownloadAnswer"):
     install_path: str | None = None
     virtual_size: int | None = None
     physical_size: int | None = None
+
+
+class CreateEntityDownloadURLAnswer(Answer, frozen=True, kw_only=True, tag="CreateEntityDownloadURLAnswer"):
+    url: str
+
+    def __repr__(self) -> str:
+        return f"CreateEntityDownloadURLAnswer(result={self.result})"
 
 
 class StorPoolModifyStoragePoolAnswer(Answer, frozen=True, kw_only=True, tag="StorPoolModifyStoragePoolAnswer"):
@@ -256,6 +359,8 @@ AnyAnswer = (
     | CheckVirtualMachineAnswer
     | ResizeVolumeAnswer
     | CopyCmdAnswer
+    | StorPoolSetVolumeEncryptionAnswer
     | DownloadAnswer
+    | CreateEntityDownloadURLAnswer
     | StorPoolModifyStoragePoolAnswer
 )

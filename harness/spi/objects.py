@@ -10,11 +10,14 @@ import enum
 import msgspec
 
 from harness.spi.errors import InvalidParameter
+from harness.spi.passphrase import Passphrase
 
 PATH_PREFIX = "/dev/storpool-byid/"
 """A StorPool object's CloudStack path is this prefix and its global id (section 1.3)."""
 NAME_PREFIX = "/dev/storpool/"
 """What the path of an object that goes by its name starts with, as old ones do."""
+LUKS_HEADER = 2 << 20
+"""Bytes at the beginning of an encrypted volume that its guest does not see: a LUKS1 header (section 4.24)."""
 
 
 def device_path(global_id: str) -> str:
@@ -50,11 +53,12 @@ class ImageFormat(enum.StrEnum):
 
     RAW = "RAW"
     QCOW2 = "QCOW2"
+    ISO = "ISO"
 
     @property
     def qemu(self) -> str:
-        """The name QEMU knows the format by."""
-        return self.value.lower()
+        """The name QEMU knows the format by; an ISO has none of its own."""
+        return "raw" if self is ImageFormat.ISO else self.value.lower()
 
 
 class DataStore(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +88,12 @@ class VolumeObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object"
     max_iops: int | None = None
     disk_offering_id: int | None = None
     template_id: int | None = None
+    encrypted: bool = False
+
+    @property
+    def overhead(self) -> int:
+        """Bytes that the volume has on StorPool beside the `size` that its guest sees."""
+        return LUKS_HEADER if self.encrypted else 0
 
 
 class TemplateObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object", tag="TemplateObject"):
@@ -96,6 +106,11 @@ class TemplateObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="objec
     store: DataStore
     path: str | None = None
     """On an image store: relative to its export. On a pool: the device path of the cached snapshot."""
+    mirror: str | None = None
+    """On an image store: the device path of the StorPool snapshot with the same bytes, of one made from a volume or
+    snapshot there."""
+    physical_size: int | None = None
+    """On an image store: what the file takes."""
 
 
 class SnapshotObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object", tag="SnapshotObject"):
@@ -114,7 +129,7 @@ class SnapshotObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="objec
 DataObject = VolumeObject | TemplateObject | SnapshotObject
 
 
-class Disk(msgspec.Struct, frozen=True, kw_only=True):
+class Disk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One disk of a virtual machine, as the agent must present it (`DiskTO`)."""
 
     path: str
@@ -124,7 +139,11 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     device_id: int
     """0 is the ROOT disk; the target name follows from it (vda, vdb, ...)."""
     size: int
+    """Of the device; the guest of an encrypted disk sees `LUKS_HEADER` less."""
     type: VolumeType
+    encrypted: bool = False
+    passphrase: Passphrase | None = None
+    """Of an encrypted disk, where one is about to be opened."""
 
 
 def disk_serial(volume_uuid: str) -> str:
@@ -148,6 +167,8 @@ class VirtualMachine(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     disks: tuple[Disk, ...]
     nics: tuple[Nic, ...]
+    iso: TemplateObject | None = None
+    """What is in its CD drive; on an image store."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,6 +178,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: int
     storpool_client_id: int | None = None
     """SP_OURID as the host's agent reported it."""
+    storpool_cluster_id: str | None = None
+    """SP_CLUSTER_ID as the host's agent reported it."""
 
 
 class VmPower(enum.StrEnum):

@@ -275,6 +275,10 @@ class MemoryBlocks:
         if not found.openers[client]:
             del found.openers[client]
 
+    def touch(self, key: int) -> None:
+        """Note it for whoever watches, as if it had been opened anew."""
+        self.touched[key] = None
+
     def _find(self, key: int, verb: str) -> _Object:
         found = self._objects.get(key)
         if found is None:

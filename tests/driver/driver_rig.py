@@ -20,11 +20,23 @@ from harness.spi.commands import (
     StorPoolDownloadTemplateCommand,
     StorPoolModifyStoragePoolAnswer,
     StorPoolResizeVolumeCommand,
+    StorPoolSetVolumeEncryptionAnswer,
+    StorPoolSetVolumeEncryptionCommand,
 )
 from harness.spi.driver import CachedTemplate, OperationRecord
-from harness.spi.errors import Conflict, Dead, Unavailable, Unknown
-from harness.spi.inventory import CacheRecord, HostRecord, Inventory, SnapshotRecord, VmRecord, VolumeRecord
+from harness.spi.errors import Conflict, Dead, InsufficientCapacity, Unavailable, Unknown
+from harness.spi.inventory import (
+    CacheRecord,
+    HostRecord,
+    Inventory,
+    MirrorRecord,
+    SnapshotCopy,
+    SnapshotRecord,
+    VmRecord,
+    VolumeRecord,
+)
 from harness.spi.objects import (
+    LUKS_HEADER,
     DataStore,
     ImageFormat,
     SnapshotObject,
@@ -33,6 +45,7 @@ from harness.spi.objects import (
     VolumeObject,
     VolumeType,
 )
+from harness.spi.passphrase import Passphrase
 from harness.spi.states import StoreRefState
 from harness.storpool import (
     AnswerLost,
@@ -133,6 +146,7 @@ class FakeRecords:
         """By uuid, as `snapshots` and `vms`; those that are removed too."""
         self.snapshots: dict[str, SnapshotRecord] = {}
         self.known_templates: set[str] = set()
+        self.mirrors: dict[str, MirrorRecord] = {}
         self.vms: dict[str, VmRecord] = {}
         self.hosts: list[HostRecord] = []
         self.after_inventory: Callable[[], object] = lambda: None
@@ -232,17 +246,33 @@ class FakeRecords:
         named |= {value for details in self.details.values() for value in details.values()}
         return {path for path in named if path is not None and path.startswith("/dev/storpool")}
 
+    def passphrase(self, volume_uuid: str) -> Passphrase:
+        return Passphrase(f"passphrase of {volume_uuid}")
+
     def volume(self, uuid: str) -> VolumeRecord | None:
         return self.volumes.get(uuid)
 
     def snapshot(self, uuid: str) -> SnapshotRecord | None:
         return self.snapshots.get(uuid)
 
+    def snapshot_copy(self, uuid: str, pool_id: int) -> SnapshotCopy | None:
+        record = self.snapshots.get(uuid)
+        if record is None or record.pool_id != pool_id:
+            return None
+        return SnapshotCopy(snapshot_uuid=uuid, pool_id=pool_id, state=StoreRefState.READY, path=record.path)
+
+    def cluster_of(self, storpool_cluster_id: str) -> int | None:
+        del storpool_cluster_id
+        return None
+
     def vm(self, uuid: str) -> VmRecord | None:
         return self.vms.get(uuid)
 
     def template_known(self, uuid: str) -> bool:
         return uuid in self.known_templates
+
+    def template_mirror(self, uuid: str) -> MirrorRecord | None:
+        return self.mirrors.get(uuid)
 
     def template_cache(self, template_id: int, pool_id: int) -> CacheRecord | None:
         found = [entry for entry in self._caches() if (entry.template_id, entry.pool_id) == (template_id, pool_id)]
@@ -353,9 +383,12 @@ class Agent:
     faults: list[Fault] = field(default_factory=list)
     """Of the next commands."""
     name: str = "kvm-1"
+    encrypts: bool = True
 
-    def select(self, pool: DataStore) -> Agent:
-        del pool
+    def select(self, pool: DataStore, storpool_cluster_id: str | None = None, *, encrypting: bool = False) -> Agent:
+        del pool, storpool_cluster_id
+        if encrypting and not self.encrypts:
+            raise InsufficientCapacity("no host can encrypt")
         return self
 
     def host(self, host_id: int) -> Agent:
@@ -387,6 +420,9 @@ class Agent:
             assert command.destination.path is not None and command.source.store.role is StoreRole.IMAGE
             self.rig.write(command.destination.path, command.source.name.encode())
             return CopyCmdAnswer(result=True, path=command.destination.path, size=command.source.size)
+        if isinstance(command, StorPoolSetVolumeEncryptionCommand):
+            self.rig.write(command.path, f"LUKS {command.source or 'blank'}".encode())
+            return StorPoolSetVolumeEncryptionAnswer(result=True, size=command.size - LUKS_HEADER)
         if isinstance(command, StorPoolResizeVolumeCommand):
             return ResizeVolumeAnswer(result=True, size=command.size)
         return StorPoolModifyStoragePoolAnswer(result=True, client_node_id=7, cluster_id="splab.b")

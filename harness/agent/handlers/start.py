@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import AttachedDisk, domain_xml, read_disks
-from harness.agent.operations import Kind
+from harness.agent.operations import Kind, Operation
+from harness.agent.secrets import lent
 from harness.agent.tools import Tools
 from harness.spi.commands import Answer, StartCommand
 from harness.spi.errors import Conflict, Error, NotFound, Unknown
@@ -28,14 +29,35 @@ def _start(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> Answer:
     if state is DomainState.RUNNING:
         _check_running(tools, vm, deadline)
         return Answer(result=True, details=f"domain {vm.name} was running already")
-    with tools.operations.begin(Kind.START, vm.name, [disk.path for disk in vm.disks]):
-        return _bring_up(tools, vm, deadline)
+    with tools.operations.begin(Kind.START, vm.name, [disk.path for disk in vm.disks]) as operation:
+        return _bring_up(tools, vm, deadline, operation)
 
 
-def _bring_up(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> Answer:
+def _bring_up(tools: Tools, vm: VirtualMachine, deadline: Deadline, operation: Operation) -> Answer:
+    try:
+        return _bring_up_with(tools, vm, deadline, operation, _hold_iso(tools, vm))
+    except Unknown:
+        raise
+    except Error:
+        tools.secondary.let_go(vm.name)
+        raise
+
+
+def _hold_iso(tools: Tools, vm: VirtualMachine) -> str | None:
+    if vm.iso is None:
+        return None
+    if vm.iso.path is None:
+        raise NotFound(f"ISO {vm.iso.name} of domain {vm.name} is on no image store")
+    return tools.secondary.hold(vm.iso.store, vm.iso.path, vm.name)
+
+
+def _bring_up_with(
+    tools: Tools, vm: VirtualMachine, deadline: Deadline, operation: Operation, cd: str | None
+) -> Answer:
     _connect_all(tools, vm, deadline)
     try:
-        tools.hypervisor.create(domain_xml(vm, tools.config))
+        with lent(tools.hypervisor, vm.disks, operation):
+            tools.hypervisor.create(domain_xml(vm, tools.config, cd))
     except Error as error:
         if _runs_after_all(tools, vm, error):
             return Answer(result=True, details=f"domain {vm.name} runs, although libvirt answered: {error}")

@@ -50,6 +50,7 @@ def take_down(tools: Tools, command: StopCommand, state: DomainState | None, dea
             _disconnect_all(tools, list(paths), deadline)
             if state is not None:
                 tools.hypervisor.undefine(command.vm_name)
+            tools.secondary.let_go(command.vm_name)
 
 
 def _disks(tools: Tools, name: str) -> list[str]:

@@ -10,7 +10,11 @@ import msgspec
 
 from harness.cloudstack.api import (
     async_jobs,
+    capacity,
+    extraction,
+    hosts,
     infrastructure,
+    isos,
     migration,
     offerings,
     resize,
@@ -18,7 +22,9 @@ from harness.cloudstack.api import (
     signature,
     snapshots,
     storage,
+    template_creation,
     templates,
+    vm_snapshots,
     vms,
     volumes,
 )
@@ -86,14 +92,20 @@ class ApiReply:
 def _table() -> dict[str, Command]:
     modules = (
         async_jobs,
+        extraction,
         infrastructure,
+        capacity,
+        hosts,
+        isos,
         migration,
         offerings,
         resize,
         resources,
         snapshots,
         storage,
+        template_creation,
         templates,
+        vm_snapshots,
         vms,
         volumes,
     )
@@ -114,7 +126,7 @@ class Dispatcher:
             command = _command(query)
             request = check(command.name, command.parameters, query, user.id)
             key = f"{command.name.lower()}response"
-            if command.shape is not Shape.LIST or command.name == "registerTemplate":
+            if command.shape is not Shape.LIST or command.name in ("registerTemplate", "registerIso"):
                 self._check_entities(command, request)
             return ApiReply(200, msgspec.json.encode({key: self._run(command, request)}))
         except MisuseError:

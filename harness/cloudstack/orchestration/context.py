@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from harness.cloudstack.orchestration.agents import Agents
 from harness.cloudstack.records import Records
+from harness.cloudstack.records.passphrases import Passphrases
 from harness.spi.driver import DataStoreProvider, PrimaryDataStoreDriver
 from harness.spi.locks import KeyedLocks
 from harness.spi.ports import Endpoint
@@ -21,6 +22,7 @@ class Context:
 
     runtime: Runtime
     records: Records
+    passphrases: Passphrases
     provider: DataStoreProvider
     agents: Agents
     secondary: Endpoint

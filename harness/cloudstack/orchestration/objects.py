@@ -69,6 +69,7 @@ def volume_object(tx: Transaction, row: Volume) -> VolumeObject:
         max_iops=row.max_iops,
         disk_offering_id=row.disk_offering_id,
         template_id=row.template_id,
+        encrypted=row.passphrase_id is not None,
     )
 
 
@@ -86,6 +87,7 @@ def template_on_image_store(tx: Transaction, template_id: int) -> TemplateObject
         size=ref.size,
         store=image_store(tx, ref.store_id),
         path=ref.install_path,
+        mirror=ref.local_path,
     )
 
 
@@ -118,12 +120,14 @@ def disk(row: Volume) -> Disk:
     """The disk as the agent must present it; the volume must be on a pool and have a device id."""
     if row.path is None or row.device_id is None:
         raise NotFound(f"volume {row.name} is not on primary storage yet")
+    encrypted = row.passphrase_id is not None
     return Disk(
         path=row.path,
         serial=objects.disk_serial(row.uuid),
         device_id=row.device_id,
-        size=row.size,
+        size=row.size + (objects.LUKS_HEADER if encrypted else 0),
         type=row.volume_type,
+        encrypted=encrypted,
     )
 
 
@@ -150,6 +154,7 @@ def virtual_machine(tx: Transaction, row: Vm) -> objects.VirtualMachine:
         cpus=offering.cpu,
         memory=offering.ram_size * MIB,
         disks=tuple(disk(volume) for volume in volumes_of(tx, row.id)),
+        iso=None if row.iso_id is None else template_on_image_store(tx, row.iso_id),
         nics=tuple(objects.Nic(mac=nic.mac_address, ip=nic.ip4_address, bridge=nic.bridge) for nic in nics),
     )
 

@@ -27,6 +27,7 @@ from harness.cloudstack.records.cloud_rows import (
     StoragePool,
     StoragePoolHost,
     StoragePoolTag,
+    StoragePoolWork,
     User,
     Zone,
 )
@@ -35,13 +36,16 @@ from harness.cloudstack.records.object_rows import (
     CHANGING,
     DETACHING,
     Nic,
+    PassphraseRow,
     Snapshot,
     SnapshotStore,
     Template,
     TemplatePool,
     TemplateStore,
     Vm,
+    VmSnapshot,
     Volume,
+    VolumeStore,
 )
 from harness.cloudstack.records.row import Row
 
@@ -56,6 +60,7 @@ ROWS: tuple[type[Row], ...] = (
     StoragePool,
     StoragePoolTag,
     StoragePoolHost,
+    StoragePoolWork,
     DiskOffering,
     ServiceOffering,
     Template,
@@ -64,8 +69,11 @@ ROWS: tuple[type[Row], ...] = (
     Vm,
     Nic,
     Volume,
+    PassphraseRow,
+    VolumeStore,
     Snapshot,
     SnapshotStore,
+    VmSnapshot,
     AsyncJob,
     ResourceTag,
     Domain,
@@ -80,6 +88,7 @@ ROWS: tuple[type[Row], ...] = (
 DETAIL_TABLES = (
     "data_center_details",
     "cluster_details",
+    "host_details",
     "storage_pool_details",
     "disk_offering_details",
     "service_offering_details",
@@ -87,6 +96,7 @@ DETAIL_TABLES = (
     "user_vm_details",
     "volume_details",
     "snapshot_details",
+    "vm_snapshot_details",
 )
 """Key and value pairs of a resource; in those of zone, cluster and pool also the settings of that scope."""
 
@@ -110,6 +120,7 @@ __all__ = [
     "ItWork",
     "Nic",
     "Operation",
+    "PassphraseRow",
     "Pod",
     "ResourceTag",
     "Row",
@@ -120,11 +131,14 @@ __all__ = [
     "StoragePool",
     "StoragePoolHost",
     "StoragePoolTag",
+    "StoragePoolWork",
     "Template",
     "TemplatePool",
     "TemplateStore",
     "User",
     "Vm",
+    "VmSnapshot",
     "Volume",
+    "VolumeStore",
     "Zone",
 ]

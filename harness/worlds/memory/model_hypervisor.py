@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.runtime.process import SimulatedRuntime
 from harness.spi.errors import Conflict, Error, Unavailable, Unknown
+from harness.spi.passphrase import Passphrase
 from harness.spi.ports import DomainState
 from harness.worlds.memory import model_migration
 from harness.worlds.memory.machine import Machine, ModelDomain, disk_element, live_xml, read_disk, read_domain
@@ -124,6 +125,12 @@ class ModelHypervisor:
         self._machine.resume(domain)
         self._end("resume", name)
 
+    def update_device(self, name: str, xml: str) -> None:
+        element = disk_element(xml)
+        self._begin("update-device", name)
+        self._machine.change_medium(self._running(name), element)
+        self._end("update-device", name)
+
     def disk_size(self, name: str, target: str) -> int:
         self._reach(f"read the size of {target} of domain {name}")
         return self._machine.disk(self._running(name), target).size
@@ -132,6 +139,20 @@ class ModelHypervisor:
         self._begin("resize-disk", name)
         self._machine.resize(self._running(name), target, size)
         self._end("resize-disk", name)
+
+    def secrets(self) -> tuple[str, ...]:
+        self._reach("list the secrets")
+        return tuple(sorted(self._machine.secrets))
+
+    def define_secret(self, device: str, passphrase: Passphrase) -> None:
+        self._begin("define the secret of", device)
+        self._machine.secrets[device] = passphrase.reveal()
+        self._end("define the secret of", device)
+
+    def undefine_secret(self, device: str) -> None:
+        self._begin("undefine the secret of", device)
+        self._machine.secrets.pop(device, None)
+        self._end("undefine the secret of", device)
 
     def _running(self, name: str) -> ModelDomain:
         domain = self._machine.find(name)

@@ -6,21 +6,34 @@ Only objects that were touched since the last look are looked at, so that a look
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 from harness.spi.ports import DomainState
 from harness.worlds.memory.machine import Machine, ModelDomain
-from simulator.blocks.memory import MemoryBlocks
 
 _ON = (DomainState.RUNNING, DomainState.PAUSED)
+
+
+class Watched(Protocol):
+    """What is looked at of blocks; clients go by `Machine.place`."""
+
+    @property
+    def touched(self) -> dict[int, None]: ...
+
+    def openers(self, key: int) -> Mapping[int | None, int]: ...
+
+    def size(self, key: int) -> int: ...
+
+    def rights(self, key: int, client: int, /) -> str | None: ...
 
 
 class Safety:
     """Over the machines and blocks of one world."""
 
-    def __init__(self, machines: tuple[Machine, ...], blocks: MemoryBlocks) -> None:
+    def __init__(self, machines: tuple[Machine, ...], blocks: Watched) -> None:
         self._machines = machines
         self._blocks = blocks
-        self._names = {machine.client_id: machine.name for machine in machines}
+        self._names = {machine.place: machine.name for machine in machines}
         self._open: dict[int, int] = {}
         """Size of every object that somebody has open."""
         self._least: dict[int, int] = {}
@@ -102,13 +115,13 @@ class Safety:
         """Openers without a QEMU that waits for the other one of a migration: at no time may both write."""
         writers = dict(openers)
         for machine, domain in self._users(key):
-            if domain.inactive and machine.client_id in writers:
-                writers[machine.client_id] -= 1
+            if domain.inactive and machine.place in writers:
+                writers[machine.place] -= 1
         return {client: times for client, times in writers.items() if times > 0}
 
     def _reads(self, client: int | None, key: int) -> bool:
         """Whether a program of the host has it open, which is attached there, to read it, and no domain has."""
-        machine = next((machine for machine in self._machines if machine.client_id == client), None)
+        machine = next((machine for machine in self._machines if machine.place == client), None)
         if machine is None or client is None or self._blocks.rights(key, client) is None:
             return False
         reads = any(program.reads == key for program in machine.programs)
