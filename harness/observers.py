@@ -164,14 +164,6 @@ class Host(Protocol):
 
     def resume(self, name: str) -> None: ...
 
-    def slow_migration(self, name: str) -> None:
-        """From now on memory of the domain, which runs here, is copied to another host at 1 MiB a second at most."""
-        ...
-
-    def libvirt_cut(self) -> AbstractContextManager[None]:
-        """While inside, no other host reaches the libvirtd of this one."""
-        ...
-
     def cd_image(self, name: str) -> str | None:
         """File name of the image in the CD drive of the live domain; None when that is empty."""
         ...
@@ -198,6 +190,13 @@ class Host(Protocol):
 
     def devices_late(self) -> AbstractContextManager[None]:
         """While inside, devices of new attachments do not show up on this host."""
+
+    def slow_migration(self, name: str) -> None:
+        """From now on memory of the domain, which runs here, is copied to another host at 1 MiB a second at most."""
+        ...
+
+    def libvirt_cut(self) -> AbstractContextManager[None]:
+        """While inside, no other host reaches the libvirtd of this one."""
         ...
 
     def storpool_api_cut(self) -> AbstractContextManager[None]:

@@ -203,17 +203,6 @@ class RecordingHost:
         self._note(f"resume {name}")
         self._inner.resume(name)
 
-    def slow_migration(self, name: str) -> None:
-        self._note(f"slow down migrations of {name}")
-        self._inner.slow_migration(name)
-
-    @contextmanager
-    def libvirt_cut(self) -> Iterator[None]:
-        self._note("libvirtd is cut off from other hosts")
-        with self._inner.libvirt_cut():
-            yield
-        self._note("libvirtd is reached again")
-
     def kill_agent(self) -> None:
         self._note("kill -9 its agent")
         self._inner.kill_agent()
@@ -243,6 +232,17 @@ class RecordingHost:
             self._note("devices of new attachments do not show up")
             yield
         self._note("devices show up")
+
+    def slow_migration(self, name: str) -> None:
+        self._note(f"slow down migrations of {name}")
+        self._inner.slow_migration(name)
+
+    @contextmanager
+    def libvirt_cut(self) -> Iterator[None]:
+        self._note("libvirtd is cut off from other hosts")
+        with self._inner.libvirt_cut():
+            yield
+        self._note("libvirtd is reached again")
 
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:

@@ -7,6 +7,8 @@ Stopping a VM does not: it helps whatever was left open, and must be possible wh
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -129,52 +131,35 @@ class Agent:
         return msgspec.structs.replace(command, wait=deadline.remaining)
 
     def _dispatch(self, command: AnyCommand) -> AnyAnswer:
-        match command:
-            case PingCommand():
-                return ping.handle(self._tools, command)
-            case StartCommand():
-                return start.handle(self._tools, command)
-            case StopCommand():
-                return stop.handle(self._tools, command)
-            case AttachCommand():
-                return attach.handle(self._tools, command)
-            case DettachCommand():
-                return dettach.handle(self._tools, command)
-            case AttachIsoCommand():
-                return attach_iso.handle(self._tools, command)
-            case StorPoolResizeVolumeCommand():
-                return resize.handle(self._tools, command)
-            case StorPoolModifyStoragePoolCommand():
-                return modify_pool.handle(self._tools, command)
-            case StorPoolDownloadTemplateCommand():
-                return download_template.handle(self._tools, command)
-            case StorPoolSetVolumeEncryptionCommand():
-                return set_encryption.handle(self._tools, command)
-            case (
-                StorPoolBackupSnapshotCommand()
-                | StorPoolBackupTemplateFromSnapshotCommand()
-                | StorPoolCopyVolumeToSecondaryCommand()
-            ):
-                return to_secondary.handle(self._tools, command)
-            case _:
-                return self._dispatch_migration(command)
+        handler = _HANDLERS.get(type(command))
+        if handler is None:
+            return Answer(
+                result=False,
+                details=f"{type(command).__name__} is for the secondary storage role, not for a KVM host",
+                error_class=ErrorClass.PERMANENT,
+            )
+        return handler(self._tools, command)
 
-    def _dispatch_migration(self, command: AnyCommand) -> AnyAnswer:
-        match command:
-            case PrepareForMigrationCommand():
-                return prepare_for_migration.handle(self._tools, command)
-            case MigrateCommand():
-                return migrate.handle(self._tools, command)
-            case CancelMigrationCommand():
-                return cancel_migration.handle(self._tools, command)
-            case CheckVirtualMachineCommand():
-                return check_vm.handle(self._tools, command)
-            case _:
-                return Answer(
-                    result=False,
-                    details=f"{type(command).__name__} is for the secondary storage role, not for a KVM host",
-                    error_class=ErrorClass.PERMANENT,
-                )
+
+_HANDLERS: Mapping[type[AnyCommand], Callable[[Tools, Any], AnyAnswer]] = {
+    PingCommand: ping.handle,
+    StartCommand: start.handle,
+    StopCommand: stop.handle,
+    AttachCommand: attach.handle,
+    DettachCommand: dettach.handle,
+    AttachIsoCommand: attach_iso.handle,
+    PrepareForMigrationCommand: prepare_for_migration.handle,
+    MigrateCommand: migrate.handle,
+    CancelMigrationCommand: cancel_migration.handle,
+    CheckVirtualMachineCommand: check_vm.handle,
+    StorPoolResizeVolumeCommand: resize.handle,
+    StorPoolModifyStoragePoolCommand: modify_pool.handle,
+    StorPoolDownloadTemplateCommand: download_template.handle,
+    StorPoolSetVolumeEncryptionCommand: set_encryption.handle,
+    StorPoolBackupSnapshotCommand: to_secondary.handle,
+    StorPoolBackupTemplateFromSnapshotCommand: to_secondary.handle,
+    StorPoolCopyVolumeToSecondaryCommand: to_secondary.handle,
+}
 
 
 def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:

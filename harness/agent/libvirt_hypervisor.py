@@ -39,6 +39,8 @@ _DEVICE_MISSING = 99
 _AFFECT_LIVE = 1
 _FORCE = 4
 _SIZE_IN_BYTES = 1
+_USAGE_VOLUME = 1
+"""virSecretUsageType: the passphrase of an encrypted volume, found by its path."""
 _SECURE, _MIGRATABLE = 1, 8
 _LIVE, _PEER_TO_PEER, _PERSIST_DESTINATION, _UNDEFINE_SOURCE = 1, 2, 8, 16
 _ABORT_ON_ERROR, _AUTO_CONVERGE = 1 << 12, 1 << 13
@@ -46,8 +48,6 @@ _MIGRATION = _LIVE | _PEER_TO_PEER | _PERSIST_DESTINATION | _UNDEFINE_SOURCE | _
 """Peer to peer: the libvirtds go through its phases by themselves, so an agent that dies leaves none of them open."""
 _NO_JOB = 0
 JOB_POLL_SECONDS = 0.2
-_USAGE_VOLUME = 1
-"""virSecretUsageType: the passphrase of an encrypted volume, found by its path."""
 _UNDEFINE_ALL = 1 | 2 | 4 | 16
 """With managed save, snapshots' metadata, NVRAM, checkpoints' metadata: nothing of the domain stays."""
 
@@ -77,11 +77,11 @@ class Domain(Protocol):
     def undefineFlags(self, flags: int = 0) -> int: ...
     def attachDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
     def detachDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
+    def updateDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
     def resume(self) -> int: ...
     def jobInfo(self) -> Sequence[int]: ...
     def abortJob(self) -> int: ...
     def migrateToURI3(self, dconnuri: str, params: dict[str, str], flags: int = 0) -> int: ...
-    def updateDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
     def blockInfo(self, path: str, flags: int = 0) -> Sequence[int]: ...
     def blockResize(self, disk: str, size: int, flags: int = 0) -> int: ...
 
@@ -203,6 +203,14 @@ class LibvirtHypervisor:
 
         self._on(name, f"detach {_device(xml)} from", detach, ignored=(_DEVICE_MISSING,))
 
+    def update_device(self, name: str, xml: str) -> None:
+        """Live only, and with force: a guest may keep its tray locked for ever."""
+        self._on(
+            name,
+            f"change {_device(xml)} of",
+            lambda domain: domain.updateDeviceFlags(xml, _AFFECT_LIVE | _FORCE),
+        )
+
     def migratable_xml(self, name: str) -> str:
         def read(connection: Connection) -> str:
             return connection.lookupByName(name).XMLDesc(_SECURE | _MIGRATABLE)
@@ -245,14 +253,6 @@ class LibvirtHypervisor:
             if _code(error) not in (_OPERATION_INVALID, _NO_DOMAIN):
                 raise
         return True
-
-    def update_device(self, name: str, xml: str) -> None:
-        """Live only, and with force: a guest may keep its tray locked for ever."""
-        self._on(
-            name,
-            f"change {_device(xml)} of",
-            lambda domain: domain.updateDeviceFlags(xml, _AFFECT_LIVE | _FORCE),
-        )
 
     def disk_size(self, name: str, target: str) -> int:
         def read(connection: Connection) -> int:

@@ -50,11 +50,11 @@ class Services:
     reverts: RevertManager
     replications: ReplicationManager
     resizes: ResizeManager
-    migrations: MigrationManager
     vm_snapshots: VmSnapshotManager
     isos: IsoManager
     pools: PoolManager
     ha: HighAvailability
+    migrations: MigrationManager
     hosts: HostManager
     recovery: Recovery
 
@@ -81,11 +81,11 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
     reverts = RevertManager(context)
     snapshots = SnapshotManager(context, backups)
     resizes = ResizeManager(context)
-    migrations = MigrationManager(context)
     replications = ReplicationManager(context)
     isos = IsoManager(context)
     hosts = HostManager(context, vms, config.ping_interval * config.ping_timeout)
     pools = PoolManager(context, vms, volumes, templates, hosts)
+    migrations = MigrationManager(context)
     return Services(
         config=config,
         context=context,
@@ -103,7 +103,6 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
         reverts=reverts,
         replications=replications,
         resizes=resizes,
-        migrations=migrations,
         vm_snapshots=vm_snapshots,
         isos=isos,
         pools=pools,
@@ -125,4 +124,5 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
             pools=pools,
             migrations=migrations,
         ),
+        migrations=migrations,
     )

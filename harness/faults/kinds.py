@@ -56,7 +56,16 @@ _FILLS = ("VolumeCreate", "VolumeRevert", "VolumeSnapshot", "VolumesGroupSnapsho
 _PING = "PingCommand "
 _MIGRATION = "migration of "
 """In what libvirtds do among themselves."""
-_LIBVIRT = ("create", "shutdown", "destroy", "undefine", "attach-device", "detach-device", "update-device", "migrate")
+_LIBVIRT = (
+    "create",
+    "shutdown",
+    "destroy",
+    "undefine",
+    "attach-device",
+    "detach-device",
+    "update-device",
+    "migrate",
+)
 
 
 @dataclass(frozen=True, slots=True)

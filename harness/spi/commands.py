@@ -72,6 +72,16 @@ class DettachCommand(Command, frozen=True, kw_only=True, tag="DettachCommand"):
     disk: Disk
 
 
+class AttachIsoCommand(Command, frozen=True, kw_only=True, tag="AttachIsoCommand"):
+    """Put this ISO into the CD drive of the running domain, or without one empty the drive.
+
+    A domain that does not run here is success: its next start is told what is in the drive.
+    """
+
+    vm_name: str
+    iso: TemplateObject | None = None
+
+
 class PrepareForMigrationCommand(Command, frozen=True, kw_only=True, tag="PrepareForMigrationCommand"):
     """To the destination: attach every disk of the VM here too, while the source goes on with them.
 
@@ -110,16 +120,6 @@ class CheckVirtualMachineCommand(Command, frozen=True, kw_only=True, tag="CheckV
     """Does the domain run here?"""
 
     vm_name: str
-
-
-class AttachIsoCommand(Command, frozen=True, kw_only=True, tag="AttachIsoCommand"):
-    """Put this ISO into the CD drive of the running domain, or without one empty the drive.
-
-    A domain that does not run here is success: its next start is told what is in the drive.
-    """
-
-    vm_name: str
-    iso: TemplateObject | None = None
 
 
 class StorPoolResizeVolumeCommand(Command, frozen=True, kw_only=True, tag="StorPoolResizeVolumeCommand"):
@@ -257,11 +257,11 @@ AnyCommand = (
     | StopCommand
     | AttachCommand
     | DettachCommand
+    | AttachIsoCommand
     | PrepareForMigrationCommand
     | MigrateCommand
     | CancelMigrationCommand
     | CheckVirtualMachineCommand
-    | AttachIsoCommand
     | StorPoolResizeVolumeCommand
     | StorPoolModifyStoragePoolCommand
     | StorPoolDownloadTemplateCommand

@@ -116,6 +116,13 @@ class Hypervisor(Protocol):
         """Ask a running domain to let a device go. No error when it has no such device."""
         ...
 
+    def update_device(self, name: str, xml: str) -> None:
+        """Change the medium of a running domain's CD drive to what the XML says; a guest that locked it is overruled.
+
+        After `Unknown` it may be done later.
+        """
+        ...
+
     def migratable_xml(self, name: str) -> str:
         """XML of a running domain as the libvirtd of another host takes it."""
         ...
@@ -137,13 +144,6 @@ class Hypervisor(Protocol):
 
     def resume(self, name: str) -> None:
         """Let a domain run that is paused. No error when it runs."""
-        ...
-
-    def update_device(self, name: str, xml: str) -> None:
-        """Change the medium of a running domain's CD drive to what the XML says; a guest that locked it is overruled.
-
-        After `Unknown` it may be done later.
-        """
         ...
 
     def disk_size(self, name: str, target: str) -> int:

@@ -66,7 +66,8 @@ class SeveralStorPools:
 
     def remove_template(self, name: str) -> bool:
         """From each cluster."""
-        return all([cluster.remove_template(name) for cluster in self._clusters])
+        gone = [cluster.remove_template(name) for cluster in self._clusters]
+        return all(gone)
 
     def calls(self) -> Mapping[str, int]:
         """Sums."""

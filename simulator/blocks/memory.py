@@ -49,6 +49,10 @@ class MemoryBlocks:
         self.touched: dict[int, None] = {}
         """Objects that were made, changed, attached or opened, or the opposite, since somebody cleared this."""
 
+    def touch(self, key: int) -> None:
+        """What somebody else does with it may have changed."""
+        self.touched[key] = None
+
     def create(self, key: int, size: int) -> None:
         self.touched[key] = None
         if key not in self._objects:
@@ -274,10 +278,6 @@ class MemoryBlocks:
         found.openers[client] -= 1
         if not found.openers[client]:
             del found.openers[client]
-
-    def touch(self, key: int) -> None:
-        """Note it for whoever watches, as if it had been opened anew."""
-        self.touched[key] = None
 
     def _find(self, key: int, verb: str) -> _Object:
         found = self._objects.get(key)

@@ -437,6 +437,15 @@ class FakeHypervisor:
                     devices.remove(disk)
             self._rig.domains[name] = ET.tostring(domain, encoding="unicode")
 
+    def update_device(self, name: str, xml: str) -> None:
+        with self._rig.step("update_device"):
+            domain = ET.fromstring(self._rig.domains[name])
+            devices, drive = domain.find("devices"), domain.find("./devices/disk[@device='cdrom']")
+            assert devices is not None and drive is not None
+            devices.remove(drive)
+            devices.append(ET.fromstring(xml))
+            self._rig.domains[name] = ET.tostring(domain, encoding="unicode")
+
     def migratable_xml(self, name: str) -> str:
         with self._rig.step("migratable_xml"):
             return self._rig.domains[name]
@@ -454,15 +463,6 @@ class FakeHypervisor:
     def resume(self, name: str) -> None:
         with self._rig.step("resume"):
             self._rig.states[name] = DomainState.RUNNING
-
-    def update_device(self, name: str, xml: str) -> None:
-        with self._rig.step("update_device"):
-            domain = ET.fromstring(self._rig.domains[name])
-            devices, drive = domain.find("devices"), domain.find("./devices/disk[@device='cdrom']")
-            assert devices is not None and drive is not None
-            devices.remove(drive)
-            devices.append(ET.fromstring(xml))
-            self._rig.domains[name] = ET.tostring(domain, encoding="unicode")
 
     def disk_size(self, name: str, target: str) -> int:
         with self._rig.step("disk_size"):

@@ -88,6 +88,13 @@ class FakeHost:
     def power_on(self) -> None:
         raise NotImplementedError
 
+    def slow_migration(self, name: str) -> None:
+        raise NotImplementedError
+
+    @contextmanager
+    def libvirt_cut(self) -> Iterator[None]:
+        yield
+
     @contextmanager
     def storpool_conf(self, **settings: str) -> Iterator[None]:
         del settings

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from driver_rig import MIB, POOL, Fault, Rig, image, on_pool, snapshot_of, volume
 
-from harness.spi.commands import Answer, AnyCommand
+from harness.spi.commands import Answer, AnyCommand, StorPoolDownloadTemplateCommand
 from harness.spi.driver import CachedTemplate
 from harness.spi.errors import Conflict, Error, ErrorClass, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import StoreRole, TemplateObject, VolumeObject
@@ -195,7 +195,7 @@ def test_a_copy_of_unknown_outcome_keeps_its_volume_until_nobody_uses_it(rig: Ri
 
     assert rig.snapshots() == [made.path]
     assert rig.volumes() == [doubtful], "the volume that a host may be writing was taken away"
-    destinations = [c.destination.path for c in rig.agent.commands if hasattr(c, "destination")]
+    destinations = [c.destination.path for c in rig.agent.commands if isinstance(c, StorPoolDownloadTemplateCommand)]
     assert destinations[0] == doubtful != destinations[1]
     assert "in use by StorPool client 1" in " ".join(rig.driver.recover())
     assert rig.volumes() == [doubtful]

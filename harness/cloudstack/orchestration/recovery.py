@@ -51,11 +51,11 @@ class Recovery:
     backups: BackupManager
     reverts: RevertManager
     resizes: ResizeManager
-    migrations: MigrationManager
     vm_snapshots: VmSnapshotManager
     replications: ReplicationManager
     isos: IsoManager
     pools: PoolManager
+    migrations: MigrationManager
     unfinished: list[tuple[str, Callable[[int], object], int]] = field(default_factory=list)
     """What the server before left and this one could not finish yet; only the background task works on it."""
 

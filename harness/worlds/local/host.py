@@ -17,10 +17,10 @@ from lab.ssh import SshHost
 
 BY_ID = "/dev/storpool-byid"
 BLOCK = 4096
-LIBVIRT_PORT = 16509
 LIBVIRT_FOLDERS = ("/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt")
 WRONG_KEY, NOT_LUKS = 2, 1
 """Exit statuses of cryptsetup."""
+LIBVIRT_PORT = 16509
 VIRSH = ("virsh", "--connect", "qemu:///system")
 _STATES = """for name in $(virsh --connect qemu:///system list --all --name); do
 printf '%s\\t%s\\n' "$name" "$(virsh --connect qemu:///system domstate "$name")"
@@ -153,19 +153,6 @@ class SshKvmHost:
     def resume(self, name: str) -> None:
         self._ssh.run([*VIRSH, "resume", name])
 
-    def slow_migration(self, name: str) -> None:
-        self._ssh.run([*VIRSH, "migrate-setspeed", name, "1"])
-
-    @contextmanager
-    def libvirt_cut(self) -> Iterator[None]:
-        """By a routing rule for libvirtd's answers, so that only what comes from other hosts is concerned."""
-        rule = f"unreachable ipproto tcp sport {LIBVIRT_PORT} priority 77"
-        try:
-            self._ssh.run(["sh", "-c", f"ip rule add {rule} && ip route flush cache"])
-            yield
-        finally:
-            self._ssh.run(["sh", "-c", f"while ip rule del {rule} 2>/dev/null; do :; done; ip route flush cache"])
-
     def kill_agent(self) -> None:
         self._our_agent().kill()
 
@@ -207,6 +194,19 @@ class SshKvmHost:
     def _local(self) -> None:
         if self._host.cgroup is None:
             raise LabError(f"host {self.name} is no host of the local lab, so its power is not cut")
+
+    def slow_migration(self, name: str) -> None:
+        self._ssh.run([*VIRSH, "migrate-setspeed", name, "1"])
+
+    @contextmanager
+    def libvirt_cut(self) -> Iterator[None]:
+        """By a routing rule for libvirtd's answers, so that only what comes from other hosts is concerned."""
+        rule = f"unreachable ipproto tcp sport {LIBVIRT_PORT} priority 77"
+        try:
+            self._ssh.run(["sh", "-c", f"ip rule add {rule} && ip route flush cache"])
+            yield
+        finally:
+            self._ssh.run(["sh", "-c", f"while ip rule del {rule} 2>/dev/null; do :; done; ip route flush cache"])
 
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:

@@ -70,6 +70,10 @@ class HostDevices:
         blocks, own = self._at(key)
         return blocks.read_only(own, self._client(key, client))
 
+    def touch(self, key: int) -> None:
+        blocks, own = self._at(key)
+        blocks.touch(own)
+
     def open(self, key: int, client: int | None = None) -> None:
         blocks, own = self._at(key)
         blocks.open(own, None if client is None else self._client(key, client))
@@ -77,10 +81,6 @@ class HostDevices:
     def release(self, key: int, client: int | None = None) -> None:
         blocks, own = self._at(key)
         blocks.release(own, None if client is None else self._client(key, client))
-
-    def touch(self, key: int) -> None:
-        blocks, own = self._at(key)
-        blocks.touch(own)
 
 
 class AllBlocks:

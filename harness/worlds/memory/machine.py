@@ -36,7 +36,9 @@ EJECT_SECONDS = 0.05
 class Devices(Protocol):
     """Blocks whose devices and links a model can look at, open, read and write, and close."""
 
-    def touch(self, key: int) -> None: ...
+    def touch(self, key: int) -> None:
+        """What has it open may have changed, so it is looked at again."""
+        ...
 
     def size(self, key: int) -> int: ...
 
@@ -192,14 +194,14 @@ class Machine:
         """The other hosts, by name, as far as their libvirtds reach each other."""
         self.cuts = 0
         """How many reasons there are for which this host does not reach the StorPool API."""
-        self.unreached = 0
-        """How many reasons there are for which other hosts do not reach libvirtd here."""
         self.secrets: dict[str, bytes] = {}
         """What libvirtd keeps in memory, by usage."""
         self.command_lines: list[str] = []
         """Of every program that was run."""
         self.no_cryptsetup = 0
         """How many reasons there are for which there is no cryptsetup."""
+        self.unreached = 0
+        """How many reasons there are for which other hosts do not reach libvirtd here."""
         self.libvirtd_gone = 0
         """How many reasons there are for which libvirtd does not answer; its domains run on."""
         self.late: set[str] | None = None

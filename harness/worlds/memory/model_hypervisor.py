@@ -86,6 +86,12 @@ class ModelHypervisor:
         self._runtime.sleep(UNPLUG_SECONDS if gone else UNPLUG_TIMEOUT)
         self._end("detach-device", name)
 
+    def update_device(self, name: str, xml: str) -> None:
+        element = disk_element(xml)
+        self._begin("update-device", name)
+        self._machine.change_medium(self._running(name), element)
+        self._end("update-device", name)
+
     def migratable_xml(self, name: str) -> str:
         self._reach(f"read domain {name}")
         return live_xml(self._running(name))
@@ -124,12 +130,6 @@ class ModelHypervisor:
             raise Error(f"Requested operation is not valid: domain '{name}' waits for an incoming migration")
         self._machine.resume(domain)
         self._end("resume", name)
-
-    def update_device(self, name: str, xml: str) -> None:
-        element = disk_element(xml)
-        self._begin("update-device", name)
-        self._machine.change_medium(self._running(name), element)
-        self._end("update-device", name)
 
     def disk_size(self, name: str, target: str) -> int:
         self._reach(f"read the size of {target} of domain {name}")

@@ -249,17 +249,6 @@ class MemoryHost:
         self._runtime.point("effect-begin", f"{self.name}: resume {name}")
         self._machine.resume(self._machine.find(name))
 
-    def slow_migration(self, name: str) -> None:
-        self._machine.find(name).slow = True
-
-    @contextmanager
-    def libvirt_cut(self) -> Iterator[None]:
-        self._machine.unreached += 1
-        try:
-            yield
-        finally:
-            self._machine.unreached -= 1
-
     def kill_agent(self) -> None:
         self._faults.end(agent_of(self.name))
 
@@ -291,6 +280,17 @@ class MemoryHost:
         finally:
             if self._machine.late is there:
                 self._machine.late = None
+
+    def slow_migration(self, name: str) -> None:
+        self._machine.find(name).slow = True
+
+    @contextmanager
+    def libvirt_cut(self) -> Iterator[None]:
+        self._machine.unreached += 1
+        try:
+            yield
+        finally:
+            self._machine.unreached -= 1
 
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:
