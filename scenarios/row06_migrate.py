@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.observers import CloudApiError, Host, Json, World
+from scenarios.isos import attach_iso, detach_iso, iso
 from scenarios.looks import (
     attached_nowhere,
     attachments_of,
@@ -282,6 +283,66 @@ def takes_too_long(world: World) -> None:
         assert "8 s" in error.text or "time" in error.text, error.text
     runs_only_on(world, vm, source)
     counter.is_there()
+
+
+@scenario(6, "destination-agent-away", "the destination's agent is away: a clear error, and nothing changes")
+def destination_agent_away(world: World) -> None:
+    vm = booted_vm(world)
+    source, destination = host_of(world, vm), other_host(world, vm)
+    attach(world, data_volume(world), vm)
+    destination.kill_agent()
+    try:
+        error = fails(lambda: migrate(world, vm, destination))
+        with world.check("the error names the host"):
+            assert destination.name in error.text, error.text
+    finally:
+        destination.start_agent()
+    runs_only_on(world, vm, source)
+    world.wait_until("the host is Up again", lambda: _is_up(world, destination), 120)
+    migrate(world, vm, destination)
+    runs_only_on(world, vm, destination)
+
+
+def _is_up(world: World, host: Host) -> bool:
+    listed = many(world.cloud.call("listHosts", type="Routing"), "host")
+    return any((item["name"], item["state"]) == (host.name, "Up") for item in listed)
+
+
+@scenario(6, "source-agent-dies", "the source's agent dies half-way: the next one ends the migration")
+def source_agent_dies(world: World) -> None:
+    vm = booted_vm(world)
+    source, destination = host_of(world, vm), other_host(world, vm)
+    data = attach(world, data_volume(world), vm)
+    boot = world.guest(str(vm["id"])).boot_id()
+    job, counter = in_the_middle(world, vm, data, destination)
+    source.kill_agent()
+    try:
+        counter.write()
+    finally:
+        source.start_agent()
+    counter.write_until_ended(job)
+    job_fails(world, job)
+    world.wait_until("the VM is Running", lambda: reread(world, vm)["state"] == "Running", 120)
+    runs_only_on(world, vm, source)
+    with world.check("the guest was never down, and every write is there"):
+        assert world.guest(str(vm["id"])).boot_id() == boot
+        counter.is_there()
+
+
+@scenario(6, "iso", "a VM with an ISO attached is not migrated; without it, it is")
+def with_iso(world: World) -> None:
+    vm = booted_vm(world)
+    destination = other_host(world, vm)
+    shown = iso(world)
+    attach_iso(world, shown, vm)
+    with refused(world, "a VM with an ISO attached", 431, 530):
+        world.cloud.call("migrateVirtualMachine", virtualmachineid=vm["id"], hostid=host_id(world, destination))
+    with world.check("no host is offered"):
+        hosts = many(world.cloud.call("findHostsForMigration", virtualmachineid=vm["id"]), "host")
+        assert [host["suitableformigration"] for host in hosts] == [False], hosts
+    detach_iso(world, vm)
+    migrate(world, vm, destination)
+    runs_only_on(world, vm, destination)
 
 
 @scenario(6, "kept-disk", "a disk that the guest did not let go is migrated with it")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from harness.spi.runtime import Runtime
 
 AWAITED_SECONDS = 120.0
@@ -31,10 +29,10 @@ class Arrivals:
         with self._guard:
             self._awaited.pop(vm, None)
 
-    def arrived(self, vms: Collection[str]) -> set[str]:
-        """Devices of those that are awaited no longer, because they are among these, which run here."""
+    def arrived(self, vm: str) -> frozenset[str]:
+        """It is here: its devices, if it was awaited."""
         with self._guard:
-            return {path for vm in vms if vm in self._awaited for path in self._awaited.pop(vm)[1]}
+            return self._awaited.pop(vm, (0.0, frozenset[str]()))[1]
 
     def paths(self) -> set[str]:
         """Devices of all that are still awaited."""

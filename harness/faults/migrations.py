@@ -6,6 +6,7 @@ from harness.faults.disks import MARK
 from harness.faults.operation import Operation, Subject, running
 from harness.observers import Json, World
 from scenarios import looks, migrating, steps
+from scenarios.encrypted import reads, with_data
 
 DISKS = 2
 """DATA volumes beside the ROOT volume: a destination that fails at a disk may have some of them already."""
@@ -20,6 +21,23 @@ def _vm_with_disks(world: World) -> Subject:
     destination = migrating.other_host(world, vm)
     target = {"target": migrating.host_id(world, destination), "volumes": volumes, "boot": boot}
     return Subject(vm={**vm, **target}, volume=volumes[0])
+
+
+def _vm_with_encrypted_disk(world: World) -> Subject:
+    vm, volume = with_data(world, "moved")
+    boot = world.guest(str(vm["id"])).boot_id()
+    target = migrating.host_id(world, migrating.other_host(world, vm))
+    return Subject(vm={**vm, "target": target, "volumes": [], "boot": boot}, volume=volume)
+
+
+def _reads_on_target(world: World, subject: Subject) -> None:
+    _migrated(world, subject)
+    reads(world, looks.reread(world, subject.vm), looks.reread_volume(world, subject.volume), "moved")
+
+
+def _reads_where_it_was(world: World, subject: Subject) -> None:
+    _not_migrated(world, subject)
+    reads(world, looks.reread(world, subject.vm), looks.reread_volume(world, subject.volume), "moved")
 
 
 def _migrate(world: World, subject: Subject) -> None:
@@ -76,4 +94,12 @@ def _has_mark(world: World, vm: Json, volume: Json) -> None:
 MIGRATIONS: tuple[Operation, ...] = (
     Operation("6.migrate", "migrate a VM with three disks", _vm_with_disks, _migrate, _migrated, _not_migrated),
     Operation("6.back", "migrate a VM there and back", _vm_with_disks, _there_and_back, _somewhere, _halfway),
+    Operation(
+        "encryption.migrate",
+        "migrate a VM with an encrypted volume",
+        _vm_with_encrypted_disk,
+        _migrate,
+        _reads_on_target,
+        _reads_where_it_was,
+    ),
 )

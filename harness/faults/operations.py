@@ -20,6 +20,7 @@ from harness.faults.snapshots import SNAPSHOTS
 from harness.faults.storage_migrations import STORAGE_MIGRATIONS
 from harness.faults.templates import TEMPLATES
 from harness.faults.tiers import TIERS
+from harness.faults.vm_snapshots import VM_SNAPSHOTS
 
 OPERATIONS: tuple[Operation, ...] = (
     *ISOS,

@@ -10,7 +10,7 @@ from cloud_rig import HOSTS, CloudError, FakeHost, FakeStorPool, Rig
 from harness.cloudstack.orchestration import migration
 from harness.cloudstack.orchestration.migration import MIGRATING, PREPARE
 from harness.cloudstack.records import RecordsOfDriver
-from harness.cloudstack.records.rows import HaWork, ItWork, Vm
+from harness.cloudstack.records.rows import HaWork, HostRow, ItWork, Vm
 from harness.runtime.threads import ThreadRuntime
 from harness.spi.commands import (
     AnyAnswer,
@@ -145,6 +145,34 @@ def test_nothing_is_decided_while_no_host_can_tell(
     assert all("Stop" not in call for host in site.hosts for call in host.calls)
     site.settle(OFF, ON)
     assert site.place == ("Running", DESTINATION)
+
+
+@pytest.mark.parametrize(
+    ("fenced", "source", "destination", "host", "awaited"),
+    [
+        (SOURCE, None, ON, DESTINATION, [SOURCE]),
+        (SOURCE, None, OFF, SOURCE, []),
+        (DESTINATION, OFF, None, SOURCE, [DESTINATION]),
+        (DESTINATION, PAUSED, None, SOURCE, [DESTINATION]),
+    ],
+)
+def test_a_host_that_was_fenced_runs_nothing(
+    site: Site, fenced: int, source: VmPower | None, destination: VmPower | None, host: int, awaited: list[int]
+) -> None:
+    site.leave(MIGRATING)
+    with site.rig.records.transaction("fenced") as tx:
+        tx.update(tx.get(HostRow, fenced), status="Down", fenced=True)
+    site.settle(source, destination)
+    assert site.place == ("Running", host)
+    assert site.awaited == awaited
+
+
+def test_a_vm_with_an_iso_stays(site: Site) -> None:
+    with site.rig.records.transaction("iso") as tx:
+        tx.update(tx.get(Vm, 1), iso_changing=True)
+    with pytest.raises(CloudError, match="ISO"):
+        site.rig.call("migrateVirtualMachine", virtualmachineid=site.id, hostid=site.ids[1])
+    assert not site.under_way and site.hosts[1].calls.count("PrepareForMigrationCommand") == 0
 
 
 def test_before_the_source_was_asked_to_migrate_only_the_destination_is_cleaned(site: Site) -> None:

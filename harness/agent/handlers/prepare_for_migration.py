@@ -15,6 +15,7 @@ from harness.agent.secrets import lend, take_back, take_back_left
 from harness.agent.tools import Tools
 from harness.spi.commands import PrepareForMigrationAnswer, PrepareForMigrationCommand, StopCommand
 from harness.spi.errors import Conflict, Error
+from harness.spi.objects import VirtualMachine
 from harness.spi.ports import DomainState
 
 
@@ -42,22 +43,30 @@ def _prepare(tools: Tools, command: PrepareForMigrationCommand, state: DomainSta
     disks = attached_disks(vm)
     paths = [disk.path for disk in disks]
     with tools.volumes(paths, deadline.remaining), tools.operations.begin(Kind.PREPARE, vm.name, paths) as operation:
-        connected: list[str] = []
+        _connect_all(tools, vm, deadline)
+        encrypted = [disk for disk in disks if disk.encrypted]
         try:
-            for disk in disks:
-                tools.adaptor.connect(disk.path, size=disk.size, timeout=deadline.remaining, shared=True)
-                connected.append(disk.path)
-            # Until the guest is here, or does not come: its QEMU opens the disks when it does.
-            lend(tools.hypervisor, [disk for disk in disks if disk.encrypted])
+            # QEMU will open the disks when the source migrates: until the domain is here libvirt keeps the passphrases.
+            lend(tools.hypervisor, encrypted)
         except Error as error:
-            for problem in take_back(tools.hypervisor, [disk.path for disk in disks if disk.encrypted]):
-                operation.leave_open()
+            for problem in take_back(tools.hypervisor, [disk.path for disk in encrypted]):
                 error.add_note(f"while cleaning up: {problem}")
-            tools.adaptor.undo(error, reversed(connected))
+            tools.adaptor.undo(error, reversed(paths))
             raise
         # Looked at when it has settled: the server may be gone by then, or the VM have other disks than it rolls back.
         operation.settle()
         tools.arrivals.expect(vm.name, frozenset(paths))
+
+
+def _connect_all(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> None:
+    connected: list[str] = []
+    for disk in attached_disks(vm):
+        try:
+            tools.adaptor.connect(disk.path, size=disk.size, timeout=deadline.remaining, shared=True)
+        except Error as error:
+            tools.adaptor.undo(error, reversed(connected))
+            raise
+        connected.append(disk.path)
 
 
 def _roll_back(
@@ -66,7 +75,6 @@ def _roll_back(
     vm = command.vm
     if state is DomainState.RUNNING:
         raise Conflict(f"domain {vm.name} runs on host {tools.config.host_name}, so nothing was taken from it")
-    disks = attached_disks(vm)
-    paths = tuple(disk.path for disk in disks)
-    take_back_left(tools.hypervisor, [disk.path for disk in disks if disk.encrypted])
+    paths = tuple(disk.path for disk in attached_disks(vm))
     take_down(tools, StopCommand(vm_name=vm.name, force=True, volumes_to_disconnect=paths), state, deadline)
+    take_back_left(tools.hypervisor, paths)

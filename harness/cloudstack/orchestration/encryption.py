@@ -102,10 +102,9 @@ def with_passphrases(records: Records, passphrases: Passphrases, command: AnyCom
     match command:
         case AttachCommand(disk=disk) if disk.encrypted:
             return msgspec.structs.replace(command, disk=_opened(records, passphrases, disk))
-        case StartCommand(vm=vm) if any(disk.encrypted for disk in vm.disks):
-            disks = tuple(_opened(records, passphrases, disk) for disk in vm.disks)
-            return msgspec.structs.replace(command, vm=msgspec.structs.replace(vm, disks=disks))
-        case PrepareForMigrationCommand(vm=vm, rollback=False) if any(disk.encrypted for disk in vm.disks):
+        case PrepareForMigrationCommand(rollback=True):
+            return command
+        case StartCommand(vm=vm) | PrepareForMigrationCommand(vm=vm) if any(disk.encrypted for disk in vm.disks):
             disks = tuple(_opened(records, passphrases, disk) for disk in vm.disks)
             return msgspec.structs.replace(command, vm=msgspec.structs.replace(vm, disks=disks))
         case _:

@@ -15,7 +15,7 @@ from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.hosts import host_object
 from harness.cloudstack.orchestration.vm import VmManager
-from harness.cloudstack.records.rows import HaWork, HostRow, ServiceOffering, Vm
+from harness.cloudstack.records.rows import HaWork, HostRow, ItWork, ServiceOffering, Vm
 from harness.spi.errors import Conflict, Error, Unknown
 from harness.spi.states import VmState
 
@@ -59,7 +59,8 @@ class HighAvailability:
         with self._context.records.read() as tx:
             vms = tx.all(Vm, host_id=host.id, state=VmState.RUNNING, removed=None)
             works = tx.all(HaWork, host_id=host.id)
-        if not vms and not works:
+            migrations = tx.select(ItWork, "source_id = ? OR resource_id = ?", (host.id, host.id))
+        if not vms and not works and not migrations:
             return
         if not host.fenced:
             self._fence(host)

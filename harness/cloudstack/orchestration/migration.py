@@ -20,6 +20,7 @@ from harness.cloudstack.orchestration import objects, placement
 from harness.cloudstack.orchestration.confirmation import confirm_stopped, expect_stop
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
+from harness.cloudstack.orchestration.vm_snapshot_rules import check_idle
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import ATTACHING, CHANGING, DETACHING, HostRow, ItWork, Vm
 from harness.spi.commands import (
@@ -168,7 +169,8 @@ class MigrationManager:
         if here is VmPower.OFF:
             # No QEMU waits there any longer for one that is gone: a paused one is the guest.
             return Place.DESTINATION if there is VmPower.PAUSED else Place.SOURCE
-        self._roll_back(work, PrepareForMigrationCommand(vm=machine, rollback=True, wait=PREPARE_WAIT))
+        if not self._fenced(work.resource_id):
+            self._roll_back(work, PrepareForMigrationCommand(vm=machine, rollback=True, wait=PREPARE_WAIT))
         resume = CancelMigrationCommand(vm_name=name, resume=True, wait=LOOK_WAIT)
         here, problem = self._ask(work.source_id, resume)
         if here is None:
@@ -177,6 +179,8 @@ class MigrationManager:
 
     def _ask(self, host_id: int, command: AnyCommand) -> tuple[VmPower | None, Error | None]:
         """What the host has of the VM, or the error that keeps it from being known."""
+        if self._fenced(host_id):
+            return VmPower.OFF, None
         try:
             answer = self._context.agents.send(host_id, command)
         except Error as error:
@@ -184,6 +188,12 @@ class MigrationManager:
         if not isinstance(answer, CheckVirtualMachineAnswer):
             return None, Error(f"{type(command).__name__} was answered with {type(answer).__name__}")
         return answer.power, None
+
+    def _fenced(self, host_id: int) -> bool:
+        """Whether the host is known to be switched off."""
+        with self._context.records.read() as tx:
+            host = tx.get(HostRow, host_id)
+        return host.status == "Down" and host.fenced
 
     def _roll_back(self, work: ItWork, command: PrepareForMigrationCommand) -> None:
         self._context.agents.send(work.resource_id, command)
@@ -216,6 +226,10 @@ class MigrationManager:
             vm = tx.transition(
                 vm, VmEvent.OPERATION_SUCCEEDED, host_id=work.resource_id, power_state=VmPower.ON, update_time=tx.now
             )
+        # As CloudStack does; the destination ends what it prepared then.
+        _, problem = self._ask(work.resource_id, CheckVirtualMachineCommand(vm_name=vm.instance_name, wait=LOOK_WAIT))
+        if problem is not None:
+            _log.warning("VM %s was migrated, and its host does not say so yet: %s", vm.instance_name, problem)
         if not confirmed:
             try:
                 confirm_stopped(self._context, vm.id)
@@ -245,6 +259,12 @@ def check_migratable(tx: Transaction, vm: Vm, host: HostRow) -> int:
             f"Cannot migrate VM, destination host {host.name} is not in correct state, has status: {host.status},"
             f" state: {host.resource_state}"
         )
+    if vm.iso_id is not None or vm.iso_changing:
+        raise InvalidParameter(
+            f"Cannot migrate VM {vm.display_name}: it has an ISO attached, or one is being attached or detached; detach"
+            " it first"
+        )
+    check_idle(tx, vm.id)
     for volume in objects.volumes_of(tx, vm.id):
         details = tx.details("volume_details", volume.id)
         if volume.state is not VolumeState.READY or any(name in details for name in (ATTACHING, DETACHING, CHANGING)):

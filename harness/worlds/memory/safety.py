@@ -115,8 +115,8 @@ class Safety:
         """Openers without a QEMU that waits for the other one of a migration: at no time may both write."""
         writers = dict(openers)
         for machine, domain in self._users(key):
-            if domain.inactive and machine.client_id in writers:
-                writers[machine.client_id] -= 1
+            if domain.inactive and machine.place in writers:
+                writers[machine.place] -= 1
         return {client: times for client, times in writers.items() if times > 0}
 
     def _reads(self, client: int | None, key: int) -> bool:
