@@ -64,6 +64,13 @@ class TinyWorld:
             raise CloudApiError(command, 530, "the database is gone")
         return {}
 
+    def files(self, directory: str) -> list[str]:
+        del directory
+        return []
+
+    def download(self, url: str, offset: int, length: int) -> bytes | None:
+        raise NotImplementedError
+
     def backups(self) -> Sequence[str]:
         return ()
 

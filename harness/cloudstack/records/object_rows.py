@@ -40,6 +40,8 @@ class Template(Row, frozen=True, kw_only=True):
     state: str
     """Active or Inactive (deleted)."""
     created: float
+    direct_download: bool = False
+    """It is on no image store; hosts fetch it themselves."""
     source_template_id: int | None = None
     """Which one the volume was made from that this one was made from."""
     removed: float | None = None

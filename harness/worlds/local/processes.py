@@ -104,6 +104,7 @@ def _kvm_agent(lab: Lab, host: KvmHost, storpool: Sequence[str]) -> AgentProcess
         "secondary_access": "qemu-nfs" if lab.secondary.access is Access.QEMU else "kernel-mount",
         "log_directory": str(host.agent_directory / "consoles"),
         "operations_directory": str(host.agent_directory / "operations"),
+        "download_directory": str(host.agent_directory / "downloads"),
     }
     files = {}
     if tuple(storpool) != storpool_of(lab, host).endpoints:
