@@ -162,12 +162,14 @@ def gone(world: World, volume: Json) -> None:
 
 
 def template_snapshots(world: World, template_id: str) -> list[Json]:
-    """Cached snapshots of a template, on all pools."""
+    """Cached snapshots of a template, on all pools; not the one that it may have been made as."""
     return [item for item in world.storpool.snapshots() if _is_cache_of(item, template_id) and not item.get("deleted")]
 
 
 def _is_cache_of(item: Json, template_id: str) -> bool:
     item_tags = item.get("tags") or {}
+    if item_tags.get("vc-policy") == "no":
+        return False
     return item_tags.get("cs") == "template" and item_tags.get("uuid") == template_id
 
 

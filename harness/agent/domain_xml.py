@@ -6,11 +6,14 @@ import functools
 import string
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from harness.agent.config import Accelerator, AgentConfig
 from harness.spi.errors import InvalidParameter
 from harness.spi.objects import Disk, Nic, VirtualMachine
 
+CD_TARGET = "sda"
+NFS_PREFIX = "nfs://"
 HOT_PLUG_PORTS = 8
 """Free pcie-root-ports of a new domain: q35 hot-plugs into these only."""
 
@@ -52,6 +55,39 @@ def disk_element(source: str, target: str, serial: str, *, encrypted: bool = Fal
     return disk
 
 
+def cd_element(image: str | None) -> ET.Element:
+    """The CD drive, on the SATA controller that q35 has, with this image: a file, or `nfs://server/file`."""
+    network = image is not None and image.startswith(NFS_PREFIX)
+    drive = ET.Element("disk", type="network" if network else "file", device="cdrom")
+    ET.SubElement(drive, "driver", name="qemu", type="raw")
+    if image is not None and network:
+        url = urlsplit(image)
+        source = ET.SubElement(drive, "source", protocol="nfs", name=url.path)
+        ET.SubElement(source, "host", name=url.hostname or "")
+        ET.SubElement(source, "identity", user="+0", group="+0")
+    elif image is not None:
+        ET.SubElement(drive, "source", file=image)
+    ET.SubElement(drive, "target", dev=CD_TARGET, bus="sata")
+    ET.SubElement(drive, "readonly")
+    return drive
+
+
+def cd_xml(image: str | None) -> str:
+    """XML that changes what is in the drive."""
+    return _text(cd_element(image))
+
+
+def read_cd(xml: str) -> str | None:
+    """The image in the domain's CD drive, as `cd_element` takes it; None when it is empty, or there is none."""
+    source = ET.fromstring(xml).find("./devices/disk[@device='cdrom']/source")
+    if source is None:
+        return None
+    host = source.find("host")
+    if source.get("protocol") == "nfs" and host is not None:
+        return f"{NFS_PREFIX}{host.get('name', '')}{source.get('name', '')}"
+    return source.get("file")
+
+
 def disk_xml(disk: Disk) -> str:
     """XML to hot-plug this disk."""
     return _text(_element(disk))
@@ -62,8 +98,8 @@ def attached_disk_xml(disk: AttachedDisk) -> str:
     return _text(disk_element(disk.source, disk.target, disk.serial))
 
 
-def domain_xml(vm: VirtualMachine, config: AgentConfig) -> str:
-    """XML of a q35 guest that boots from its first disk."""
+def domain_xml(vm: VirtualMachine, config: AgentConfig, cd: str | None = None) -> str:
+    """XML of a q35 guest that boots from the image in its CD drive, else from its first disk."""
     domain = ET.Element("domain", type=config.accelerator.value)
     ET.SubElement(domain, "name").text = vm.name
     ET.SubElement(domain, "uuid").text = vm.uuid
@@ -71,6 +107,7 @@ def domain_xml(vm: VirtualMachine, config: AgentConfig) -> str:
     ET.SubElement(domain, "vcpu").text = str(vm.cpus)
     boot = ET.SubElement(domain, "os")
     ET.SubElement(boot, "type", arch="x86_64", machine="q35").text = "hvm"
+    ET.SubElement(boot, "boot", dev="cdrom")
     ET.SubElement(boot, "boot", dev="hd")
     features = ET.SubElement(domain, "features")
     ET.SubElement(features, "acpi")
@@ -80,7 +117,7 @@ def domain_xml(vm: VirtualMachine, config: AgentConfig) -> str:
     ET.SubElement(domain, "clock", offset="utc")
     for moment, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
         ET.SubElement(domain, moment).text = action
-    domain.append(_devices(vm, config))
+    domain.append(_devices(vm, config, cd))
     ET.indent(domain)
     return _text(domain)
 
@@ -104,7 +141,21 @@ def read_disks(xml: str) -> tuple[AttachedDisk, ...]:
     return tuple(disks)
 
 
-def _devices(vm: VirtualMachine, config: AgentConfig) -> ET.Element:
+def with_console(xml: str, path: str | None) -> str:
+    """The domain with its serial console written to this file, if it is written to one."""
+    root = ET.fromstring(xml)
+    for source in root.iterfind("./devices/*[@type='file']/source[@path]"):
+        if path is not None:
+            source.set("path", path)
+    return _text(root)
+
+
+def console_path(name: str, config: AgentConfig) -> str | None:
+    """File that the domain's serial console is written to here."""
+    return None if config.log_directory is None else f"{config.log_directory}/{name}.console"
+
+
+def _devices(vm: VirtualMachine, config: AgentConfig, cd: str | None) -> ET.Element:
     devices = ET.Element("devices")
     # Every cold-plugged virtio device below takes a port of its own; the rest stay free for hot-plug.
     fixed = len(vm.disks) + len(vm.nics) + 1
@@ -114,6 +165,7 @@ def _devices(vm: VirtualMachine, config: AgentConfig) -> ET.Element:
     ET.SubElement(devices, "controller", type="usb", index="0", model="none")
     for disk in sorted(vm.disks, key=lambda disk: disk.device_id):
         devices.append(_element(disk))
+    devices.append(cd_element(cd))
     for nic in vm.nics:
         devices.append(_interface(nic, config))
     devices.extend(_console(vm.name, config))
@@ -136,15 +188,16 @@ def _interface(nic: Nic, config: AgentConfig) -> ET.Element:
 
 
 def _console(name: str, config: AgentConfig) -> list[ET.Element]:
-    if config.log_directory is None:
+    path = console_path(name, config)
+    if path is None:
         serial = ET.Element("serial", type="pty")
     else:
         serial = ET.Element("serial", type="file")
-        ET.SubElement(serial, "source", path=f"{config.log_directory}/{name}.console", append="on")
+        ET.SubElement(serial, "source", path=path, append="on")
     ET.SubElement(serial, "target", port="0")
     console = ET.Element("console", type=serial.attrib["type"])
-    if config.log_directory is not None:
-        ET.SubElement(console, "source", path=f"{config.log_directory}/{name}.console", append="on")
+    if path is not None:
+        ET.SubElement(console, "source", path=path, append="on")
     ET.SubElement(console, "target", type="serial", port="0")
     return [serial, console]
 

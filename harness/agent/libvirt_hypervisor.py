@@ -37,9 +37,17 @@ _CONFIG_UNSUPPORTED = 67
 _TIMED_OUT = 68
 _DEVICE_MISSING = 99
 _AFFECT_LIVE = 1
+_FORCE = 4
 _SIZE_IN_BYTES = 1
 _USAGE_VOLUME = 1
 """virSecretUsageType: the passphrase of an encrypted volume, found by its path."""
+_SECURE, _MIGRATABLE = 1, 8
+_LIVE, _PEER_TO_PEER, _PERSIST_DESTINATION, _UNDEFINE_SOURCE = 1, 2, 8, 16
+_ABORT_ON_ERROR, _AUTO_CONVERGE = 1 << 12, 1 << 13
+_MIGRATION = _LIVE | _PEER_TO_PEER | _PERSIST_DESTINATION | _UNDEFINE_SOURCE | _ABORT_ON_ERROR
+"""Peer to peer: the libvirtds go through its phases by themselves, so an agent that dies leaves none of them open."""
+_NO_JOB = 0
+JOB_POLL_SECONDS = 0.2
 _UNDEFINE_ALL = 1 | 2 | 4 | 16
 """With managed save, snapshots' metadata, NVRAM, checkpoints' metadata: nothing of the domain stays."""
 
@@ -69,6 +77,11 @@ class Domain(Protocol):
     def undefineFlags(self, flags: int = 0) -> int: ...
     def attachDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
     def detachDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
+    def updateDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
+    def resume(self) -> int: ...
+    def jobInfo(self) -> Sequence[int]: ...
+    def abortJob(self) -> int: ...
+    def migrateToURI3(self, dconnuri: str, params: dict[str, str], flags: int = 0) -> int: ...
     def blockInfo(self, path: str, flags: int = 0) -> Sequence[int]: ...
     def blockResize(self, disk: str, size: int, flags: int = 0) -> int: ...
 
@@ -190,6 +203,57 @@ class LibvirtHypervisor:
 
         self._on(name, f"detach {_device(xml)} from", detach, ignored=(_DEVICE_MISSING,))
 
+    def update_device(self, name: str, xml: str) -> None:
+        """Live only, and with force: a guest may keep its tray locked for ever."""
+        self._on(
+            name,
+            f"change {_device(xml)} of",
+            lambda domain: domain.updateDeviceFlags(xml, _AFFECT_LIVE | _FORCE),
+        )
+
+    def migratable_xml(self, name: str) -> str:
+        def read(connection: Connection) -> str:
+            return connection.lookupByName(name).XMLDesc(_SECURE | _MIGRATABLE)
+
+        return self._call(f"read domain {name}", read)
+
+    def migrate(self, name: str, uri: str, xml: str, *, converge: bool, timeout: float) -> None:
+        flags = _MIGRATION | (_AUTO_CONVERGE if converge else 0)
+        what = f"migrate domain {name} to {uri}"
+
+        def move(connection: Connection) -> int:
+            return connection.lookupByName(name).migrateToURI3(uri, {"destination_xml": xml}, flags)
+
+        try:
+            self._call(what, move, changes=True, timeout=timeout, bounded=False)
+        except Unknown:
+            self.cancel_migration(name, timeout=self._timeout)
+            raise
+
+    def cancel_migration(self, name: str, *, timeout: float) -> None:
+        deadline = self._runtime.monotonic() + timeout
+        while self._call(f"cancel the migration of domain {name}", lambda found: self._abort(found, name)):
+            if self._runtime.monotonic() >= deadline:
+                raise Unknown(f"the migration of domain {name} is still under way after {timeout:g} s")
+            self._runtime.sleep(JOB_POLL_SECONDS)
+
+    def resume(self, name: str) -> None:
+        self._on(name, "resume", lambda domain: domain.resume(), ignored=(_OPERATION_INVALID,))
+
+    def _abort(self, connection: Connection, name: str) -> bool:
+        """Whether a job was there, and was told to end; it ends later."""
+        domain = self._find(connection, name)
+        try:
+            # One that is off has no jobs to ask for.
+            if domain is None or not domain.isActive() or domain.jobInfo()[0] == _NO_JOB:
+                return False
+            domain.abortJob()
+        except self._library.libvirtError as error:
+            # It was over meanwhile, or is at a step that is not broken off: the next look tells.
+            if _code(error) not in (_OPERATION_INVALID, _NO_DOMAIN):
+                raise
+        return True
+
     def disk_size(self, name: str, target: str) -> int:
         def read(connection: Connection) -> int:
             return connection.lookupByName(name).blockInfo(target)[0]
@@ -250,15 +314,25 @@ class LibvirtHypervisor:
             raise
 
     def _call(
-        self, what: str, action: Callable[[Connection], T], *, changes: bool = False, timeout: float | None = None
+        self,
+        what: str,
+        action: Callable[[Connection], T],
+        *,
+        changes: bool = False,
+        timeout: float | None = None,
+        bounded: bool = True,
     ) -> T:
-        """Make the call in a task of its own and wait for it no longer than `timeout`."""
+        """Make the call in a task of its own and wait for it no longer than `timeout`.
+
+        One that is not `bounded` takes as long as it takes, and does not count as one that libvirtd leaves hanging.
+        """
         outcome: _Outcome[T] = _Outcome()
         done = self._runtime.event("libvirt-call")
+        counts = 1 if bounded else 0
         with self._guard:
-            if self._running >= STUCK_LIMIT:
+            if bounded and self._running >= STUCK_LIMIT:
                 raise Unavailable(f"cannot {what}: libvirtd at {self._uri} leaves {self._running} calls unanswered")
-            self._running += 1
+            self._running += counts
 
         def work() -> None:
             try:
@@ -268,7 +342,7 @@ class LibvirtHypervisor:
                 outcome.error = error
             finally:
                 with self._guard:
-                    self._running -= 1
+                    self._running -= counts
                 done.set()
 
         self._runtime.spawn("libvirt", work)

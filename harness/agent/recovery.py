@@ -156,7 +156,13 @@ class Recovery:
         with ExitStack() as stack:
             if record.vm is not None:
                 stack.enter_context(tools.vm_locks.hold(record.vm, deadline.remaining))
-            off = record.kind in (Kind.START, Kind.STOP) and record.vm is not None and self._is_off(record.vm)
+            if record.kind is Kind.MIGRATE and record.vm is not None and record.step is Step.ACTING:
+                tools.hypervisor.cancel_migration(record.vm, timeout=deadline.remaining)
+            off = (
+                record.kind in (Kind.START, Kind.STOP, Kind.MIGRATE)
+                and record.vm is not None
+                and self._is_off(record.vm)
+            )
             paths = dict.fromkeys(record.paths)
             if off and record.vm is not None:
                 paths |= dict.fromkeys(self._disks(record.vm))
@@ -170,6 +176,7 @@ class Recovery:
             released = self._release(record, list(paths), deadline)
             if off and released and record.vm is not None:
                 tools.hypervisor.undefine(record.vm)
+                tools.secondary.let_go(record.vm)
             if record.step is Step.ACTING:
                 tools.operations.settle(record)
                 _log.info("%s is finished or undone, and is looked at again when it has settled", record)
@@ -199,9 +206,10 @@ class Recovery:
         return released
 
     def _used(self) -> set[str]:
-        """Devices that a domain which runs or is paused has."""
+        """Devices that a domain which runs or is paused has, or one that is about to be migrated here."""
         states = self._tools.hypervisor.domains()
-        return {path for name, state in states.items() if state in _ON for path in self._disks(name)}
+        found = {path for name, state in states.items() if state in _ON for path in self._disks(name)}
+        return found | self._tools.arrivals.paths()
 
     def _is_off(self, vm: str) -> bool:
         return self._tools.hypervisor.domains().get(vm) not in _ON

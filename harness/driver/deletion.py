@@ -44,7 +44,7 @@ class Deletion:
         data = {"pool": str(pool.id), "object": storpool_id(item.path), "key": key}
         with self._operations.exclusive(subject):
             operation = self._operations.begin(self.kind, subject, "begin", data)
-            if operation.resumed and (operation.step == "delete" or operation.data["object"] != data["object"]):
+            if operation.resumed and (operation.step == "delete" or data.items() - operation.data.items()):
                 # Its backup may be older than the last write. It stays, because the lost delete may still arrive, and
                 # expires by itself.
                 operation.undone()

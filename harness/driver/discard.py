@@ -5,12 +5,12 @@ from __future__ import annotations
 from harness.driver.creation import Creation
 from harness.driver.operations import Operation, Operations, log
 from harness.driver.pools import Pools
-from harness.driver.removal import remove_volume, remover
+from harness.driver.removal import remove_snapshot, remove_volume, remover
 from harness.spi.errors import Error
 from harness.storpool import StorPoolClient
 
 IN_USE = "in-use-until"
-"""In an operation's data: the time until which an agent may use the volume."""
+"""In an operation's data: the time until which an agent may use the object."""
 IN_USE_FOR = "in-use-for"
 """How many seconds ahead that time was set; records of older drivers do not tell it."""
 _WAITING = "removed; open until neither a lost request nor a copy of one can arrive any more"
@@ -30,9 +30,24 @@ class Discards:
 
         Never raises an `Error` of StorPool: what stays is removed by `recover`.
         """
-        subject = f"storpool:{creation.name}"
         use = {IN_USE: str(in_use_until), IN_USE_FOR: str(max(0.0, in_use_until - self._operations.now()))}
-        data = {**creation.handover(), "pool": str(pool_id), "key": creation.key, **use}
+        self._take_over(creation.name, {**creation.handover(), "key": creation.key, **use}, pool_id)
+
+    def take_over_snapshot(self, name: str, unanswered: int, settles_at: float, pool_id: int) -> None:
+        """As `take_over`, of what has this name: one snapshot of a group."""
+        data = {
+            "key": "snapshot",
+            "snapshot.name": name,
+            # One more than there are: then it is looked for by its name.
+            "snapshot.unanswered": str(unanswered + 1),
+            "snapshot.settles": str(settles_at),
+            IN_USE: "0",
+            IN_USE_FOR: "0",
+        }
+        self._take_over(name, data, pool_id)
+
+    def _take_over(self, name: str, more: dict[str, str], pool_id: int) -> None:
+        subject, data = f"storpool:{name}", {**more, "pool": str(pool_id)}
         with self._operations.exclusive(subject):
             operation = self._operations.begin(self.kind, subject, "discard", data)
             try:
@@ -73,8 +88,18 @@ class Discards:
         remove = remover(client, creation.key)
         if not self._operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf"))):
             # An agent may be about to open it: an attachment that nobody has opened yet is not known to be unused.
-            remove = lambda name: remove_volume(client, name, detach_unused=False)  # noqa: E731
+            gently = remove_snapshot if creation.key == "snapshot" else remove_volume
+            remove = lambda name: gently(client, name, detach_unused=False)  # noqa: E731
         if not creation.unmake(remove, copies=True):
             return False
         operation.done()
         return True
+
+
+def taken_over(discards: Discards, operations: Operations, operation: Operation, creation: Creation) -> None:
+    """Give an object of an operation that is undone, if there is or may come one, to an operation of its own."""
+    if creation.global_id is None and not creation.unanswered:
+        return
+    over = operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf")))
+    until = 0.0 if over else float(operation.data[IN_USE])
+    discards.take_over(creation, int(operation.data["pool"]), in_use_until=until)

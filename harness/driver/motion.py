@@ -6,9 +6,12 @@ import msgspec
 
 from harness.driver.backup import SnapshotBackup
 from harness.driver.encryption import VolumeEncryption
+from harness.driver.exporting import VolumeExport
 from harness.driver.pools import Pools, is_ours
+from harness.driver.replicating import SnapshotReplication
 from harness.driver.restoring import SnapshotRestoring
 from harness.driver.seeding import TemplateSeeding
+from harness.driver.templating import TemplateMaking
 from harness.driver.volumes import VolumeCreation
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import InvalidParameter, NotFound
@@ -35,7 +38,10 @@ class Motion:
         volumes: VolumeCreation,
         backup: SnapshotBackup,
         restoring: SnapshotRestoring,
+        replication: SnapshotReplication,
         encryption: VolumeEncryption,
+        templating: TemplateMaking,
+        exporting: VolumeExport,
     ) -> None:
         self._pools = pools
         self._records = records
@@ -43,11 +49,19 @@ class Motion:
         self._volumes = volumes
         self._backup = backup
         self._restoring = restoring
+        self._replication = replication
         self._encryption = encryption
+        self._templating = templating
+        self._exporting = exporting
 
     def can_copy(self, source: DataObject, destination: DataObject) -> bool:
         if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
+            if is_ours(source.store) and is_ours(destination.store):
+                return not _same(source.store, destination.store)
             return is_ours(source.store) and destination.store.role is StoreRole.IMAGE
+        if is_ours(source.store) and destination.store is not None and destination.store.role is StoreRole.IMAGE:
+            to_volume = isinstance(source, VolumeObject) and isinstance(destination, VolumeObject)
+            return to_volume or (not isinstance(source, TemplateObject) and isinstance(destination, TemplateObject))
         if not is_ours(destination.store) or source.store is None:
             return False
         if isinstance(source, SnapshotObject) and source.store.role is StoreRole.IMAGE:
@@ -66,9 +80,17 @@ class Motion:
         if isinstance(source, TemplateObject) and isinstance(destination, TemplateObject):
             return self._seeding.seed(source, destination)
         if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
+            if is_ours(destination.store):
+                return self._replication.copy(source, destination)
             if source.volume.encrypted:
                 raise InvalidParameter(f"{_shown(source)} is of an encrypted volume, and these are not backed up")
             return self._backup.back_up(source, destination)
+        if isinstance(destination, TemplateObject):
+            assert not isinstance(source, TemplateObject)
+            return self._templating.make(source, destination)
+        if isinstance(source, VolumeObject):
+            assert isinstance(destination, VolumeObject)
+            return self._exporting.export(source, destination)
         assert isinstance(destination, VolumeObject) and isinstance(source, TemplateObject | SnapshotObject)
         if isinstance(source, SnapshotObject) and source.volume.encrypted is not destination.encrypted:
             raise InvalidParameter(
@@ -93,7 +115,8 @@ class Motion:
             ) from error
         if volume.encrypted and isinstance(source, TemplateObject):
             return self._encryption.create_from(found, volume)
-        return self._volumes.create(volume, parent, found.size)
+        limited = (found.iops, found.bw) != ("-", "-")
+        return self._volumes.create(volume, parent, found.size, limited=limited)
 
     def _path(self, source: TemplateObject | SnapshotObject) -> str:
         path = source.path

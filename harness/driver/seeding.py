@@ -5,27 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
+from msgspec import UNSET
 
 from harness.driver import tags
 from harness.driver.copying import ANSWER_MARGIN, copied
 from harness.driver.creation import Creation
 from harness.driver.discard import IN_USE, IN_USE_FOR, Discards
-from harness.driver.operations import ANSWERED, Operation, Operations, report_also
-from harness.driver.pools import Pool, Pools
+from harness.driver.operations import ANSWERED, Operation, Operations, log, report_also
+from harness.driver.pools import Pool, Pools, cluster_of
 from harness.driver.removal import remover
 from harness.driver.settling import Fate, Settler
 from harness.spi.commands import StorPoolDownloadTemplateCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.errors import Error, InvalidParameter, Unavailable, Unknown
-from harness.spi.objects import TemplateObject, device_path
-from harness.storpool import VolumeCreateDesc, VolumeSnapshotDesc
+from harness.spi.objects import TemplateObject, device_path, storpool_id
+from harness.storpool import ObjectDoesNotExist, VolumeCreateDesc, VolumeSnapshotDesc
 
 SECTOR = 512
+BLANK = "blank"
+"""In an operation's data: a volume without a parent may have been asked for."""
 DOWNLOAD_WAIT = "primary.storage.download.wait"
 
 
 class TemplateSeeding:
     """Copies an image onto a volume, snapshots it, and deletes the volume.
+
+    A template that was made on StorPool is taken from its mirror, and nothing is copied.
 
     Steps: create, made, copy (the agent was asked), copied, snapped, answered; undo. A copy whose end is unknown is
     never trusted or repeated on the same volume: qemu-img may still be writing there. The volume is discarded once
@@ -133,7 +138,7 @@ class TemplateSeeding:
         volume = Creation(self._operations, operation, "volume", pool.client)
         snapshot = self._snapshot(operation, pool)
         if operation.step == "create":
-            volume.make(self._volume_sender(pool, source), "made")
+            self._make_volume(operation, volume, pool, source)
         on_volume = msgspec.structs.replace(destination, path=device_path(str(volume.global_id)))
         if operation.step == "made":
             self._copy(operation, source, on_volume, wait)
@@ -152,19 +157,37 @@ class TemplateSeeding:
         self._settler.wake()
         return msgspec.structs.replace(destination, path=device_path(str(snapshot.global_id)), size=made.size)
 
-    def _volume_sender(self, pool: Pool, source: TemplateObject) -> Callable[[str], str]:
+    def _make_volume(self, operation: Operation, volume: Creation, pool: Pool, source: TemplateObject) -> None:
+        """On top of the mirror where that is there, else blank. What is found by its name is of the kind that was asked
+        for last: so a blank one is never taken for the other."""
+        if source.mirror is not None and BLANK not in operation.data:
+            try:
+                volume.make(self._volume_sender(pool, source, storpool_id(source.mirror)), "copied")
+                return
+            except ObjectDoesNotExist as error:
+                log.warning("%s: template %s is copied from its image store: %s", operation, source.name, error)
+        operation.note({BLANK: "yes"})
+        volume.make(self._volume_sender(pool, source), "made")
+
+    def _volume_sender(self, pool: Pool, source: TemplateObject, parent: str | None = None) -> Callable[[str], str]:
         if source.size <= 0:
             raise InvalidParameter(f"template {source.name} ({source.uuid}): its virtual size is not known")
         size = -(-source.size // SECTOR) * SECTOR
 
         def send(name: str) -> str:
-            desc = VolumeCreateDesc(name=name, size=size, template=pool.template, tags=tags.template_volume(source))
+            desc = VolumeCreateDesc(
+                name=name,
+                size=size,
+                parent=UNSET if parent is None else parent,
+                template=pool.template,
+                tags=tags.template_volume(source),
+            )
             return pool.client.volume_create(desc).global_id
 
         return send
 
     def _copy(self, operation: Operation, source: TemplateObject, onto: TemplateObject, wait: float) -> None:
-        endpoint = self._endpoints.select(onto.store)
+        endpoint = self._endpoints.select(onto.store, None if onto.path is None else cluster_of(onto.path))
         command = StorPoolDownloadTemplateCommand(source=source, destination=onto, wait=wait)
         use = wait + self._operations.settle_time
         until = self._operations.now() + use

@@ -51,8 +51,8 @@ def _register(world: World, subject: Subject) -> None:
 
 def _registered(world: World, subject: Subject) -> None:
     assert _fetched(world, subject), f"template {subject.name} is not there: {_template(world, subject)}"
-    _deploy(world, subject)
-    _deployed(world, subject)
+    deploy(world, subject)
+    deployed(world, subject)
 
 
 def _not_registered(world: World, subject: Subject) -> None:
@@ -77,7 +77,7 @@ def _template(world: World, subject: Subject) -> Json | None:
     return next(iter(steps.many(answer, "template")), None)
 
 
-def _deploy(world: World, subject: Subject) -> None:
+def deploy(world: World, subject: Subject) -> None:
     _deploy_at_once(world, subject, 1)
 
 
@@ -105,7 +105,7 @@ def _deploy_at_once(world: World, subject: Subject, count: int) -> None:
         raise refusals[0]
 
 
-def _deployed(world: World, subject: Subject) -> None:
+def deployed(world: World, subject: Subject) -> None:
     for name in subject.names:
         _has_been_deployed(world, subject, name)
 
@@ -122,7 +122,7 @@ def _has_been_deployed(world: World, subject: Subject, name: str) -> None:
     assert seen == world.environment.image_sha256, f"the ROOT volume of {name} differs from the template"
 
 
-def _not_deployed(world: World, subject: Subject) -> None:
+def not_deployed(world: World, subject: Subject) -> None:
     """A VM whose deploy was interrupted is Stopped, as in CloudStack, and can be started; of two one may run."""
     for name in subject.names:
         vm = _named(world, name)
@@ -141,15 +141,15 @@ def _named(world: World, name: str) -> Json | None:
 DEPLOYS: tuple[Operation, ...] = (
     Operation("2.register", "register a template", _nothing, _register, _registered, _not_registered),
     Operation(
-        "2.seed", "deploy a VM from a template that the pool has not", _new_template, _deploy, _deployed, _not_deployed
+        "2.seed", "deploy a VM from a template that the pool has not", _new_template, deploy, deployed, not_deployed
     ),
     Operation(
         "2.two",
         "deploy two VMs at once from a template that the pool has not",
         _new_template,
         _deploy_two,
-        _deployed,
-        _not_deployed,
+        deployed,
+        not_deployed,
     ),
-    Operation("2.clone", "deploy a VM from a cached template", _cached_template, _deploy, _deployed, _not_deployed),
+    Operation("2.clone", "deploy a VM from a cached template", _cached_template, deploy, deployed, not_deployed),
 )

@@ -72,6 +72,56 @@ class DettachCommand(Command, frozen=True, kw_only=True, tag="DettachCommand"):
     disk: Disk
 
 
+class AttachIsoCommand(Command, frozen=True, kw_only=True, tag="AttachIsoCommand"):
+    """Put this ISO into the CD drive of the running domain, or without one empty the drive.
+
+    A domain that does not run here is success: its next start is told what is in the drive.
+    """
+
+    vm_name: str
+    iso: TemplateObject | None = None
+
+
+class PrepareForMigrationCommand(Command, frozen=True, kw_only=True, tag="PrepareForMigrationCommand"):
+    """To the destination: attach every disk of the VM here too, while the source goes on with them.
+
+    With `rollback`, take away what a migration that came to nothing left here: a domain that waits for its memory, and
+    the disks. `Conflict` when the guest runs here, and nothing is done then.
+    """
+
+    vm: VirtualMachine
+    rollback: bool = False
+
+
+class MigrateCommand(Command, frozen=True, kw_only=True, tag="MigrateCommand"):
+    """To the source: move the running domain, live, then detach its disks from this host.
+
+    After an error that is not `Unknown` it runs here as before; after `Unknown` it may be at either host, or at none.
+    """
+
+    vm_name: str
+    destination: str
+    """As the destination answered its PrepareForMigrationCommand: where its libvirtd is reached."""
+    console: str | None = None
+    """Also from that answer."""
+    auto_convergence: bool = False
+    """Slow a guest down that writes to its memory faster than that can be copied."""
+
+
+class CancelMigrationCommand(Command, frozen=True, kw_only=True, tag="CancelMigrationCommand"):
+    """To the source: end a migration of the domain that is under way, and tell what is here once none is."""
+
+    vm_name: str
+    resume: bool = False
+    """Let a domain go on that libvirt left paused in the middle. Only when the destination surely does not run it."""
+
+
+class CheckVirtualMachineCommand(Command, frozen=True, kw_only=True, tag="CheckVirtualMachineCommand"):
+    """Does the domain run here?"""
+
+    vm_name: str
+
+
 class StorPoolResizeVolumeCommand(Command, frozen=True, kw_only=True, tag="StorPoolResizeVolumeCommand"):
     """Have the running guest see the disk at `path` in its new size, once the device here has `size` bytes.
 
@@ -126,6 +176,62 @@ class StorPoolSetVolumeEncryptionCommand(Command, frozen=True, kw_only=True, tag
     source: str | None = None
 
 
+class StorPoolBackupTemplateFromSnapshotCommand(
+    Command, frozen=True, kw_only=True, tag="StorPoolBackupTemplateFromSnapshotCommand"
+):
+    """As `StorPoolBackupSnapshotCommand`, for a template. `source.path` is that of a StorPool snapshot."""
+
+    source: VolumeObject | SnapshotObject
+    destination: TemplateObject
+
+
+class StorPoolCopyVolumeToSecondaryCommand(
+    Command, frozen=True, kw_only=True, tag="StorPoolCopyVolumeToSecondaryCommand"
+):
+    """As `StorPoolBackupSnapshotCommand`, into a qcow2 to be downloaded. `source.path` is that of a StorPool
+    snapshot."""
+
+    source: VolumeObject
+    destination: VolumeObject
+
+
+ToSecondary = (
+    StorPoolBackupSnapshotCommand | StorPoolBackupTemplateFromSnapshotCommand | StorPoolCopyVolumeToSecondaryCommand
+)
+"""An agent copies a StorPool snapshot to a new file."""
+
+
+class CopyCommand(Command, frozen=True, kw_only=True, tag="CopyCommand"):
+    """To the secondary storage role: copy a snapshot's file into the new file of a template, whole or not at all."""
+
+    source: SnapshotObject
+    destination: TemplateObject
+
+
+class CreateEntityDownloadURLCommand(Command, frozen=True, kw_only=True, tag="CreateEntityDownloadURLCommand"):
+    """To the secondary storage role: let the qcow2 at `path`, which is written no more, be downloaded.
+
+    Whoever knows the URL may. It ends when `published(token)` is deleted.
+    """
+
+    store: DataStore
+    path: str
+    token: str
+    """A uuid that nobody else knows; never logged."""
+
+    def __repr__(self) -> str:
+        return f"CreateEntityDownloadURLCommand(path={self.path!r})"
+
+
+USERDATA = "userdata"
+"""Directory of the export that is served to whoever knows a name in it."""
+
+
+def published(token: str) -> str:
+    """Path in the store by which the file with this token can be downloaded."""
+    return f"{USERDATA}/{token}.qcow2"
+
+
 class DownloadCommand(Command, frozen=True, kw_only=True, tag="DownloadCommand"):
     """To the secondary storage role: fetch `url` into the image store as this template."""
 
@@ -151,11 +257,20 @@ AnyCommand = (
     | StopCommand
     | AttachCommand
     | DettachCommand
+    | AttachIsoCommand
+    | PrepareForMigrationCommand
+    | MigrateCommand
+    | CancelMigrationCommand
+    | CheckVirtualMachineCommand
     | StorPoolResizeVolumeCommand
     | StorPoolModifyStoragePoolCommand
     | StorPoolDownloadTemplateCommand
     | StorPoolBackupSnapshotCommand
     | StorPoolSetVolumeEncryptionCommand
+    | StorPoolBackupTemplateFromSnapshotCommand
+    | StorPoolCopyVolumeToSecondaryCommand
+    | CopyCommand
+    | CreateEntityDownloadURLCommand
     | DownloadCommand
     | DeleteCommand
 )
@@ -186,6 +301,18 @@ class AttachAnswer(Answer, frozen=True, kw_only=True, tag="AttachAnswer"):
     disk: Disk | None = None
 
 
+class PrepareForMigrationAnswer(Answer, frozen=True, kw_only=True, tag="PrepareForMigrationAnswer"):
+    destination: str = ""
+    """URI by which another host's libvirtd reaches the one here."""
+    console: str | None = None
+    """File that the guest's serial console is to be written to here, if it is written to a file."""
+
+
+class CheckVirtualMachineAnswer(Answer, frozen=True, kw_only=True, tag="CheckVirtualMachineAnswer"):
+    power: VmPower
+    """Off also when the host does not know the domain."""
+
+
 class ResizeVolumeAnswer(Answer, frozen=True, kw_only=True, tag="ResizeVolumeAnswer"):
     size: int | None = None
     """Bytes that the guest sees; None when no guest had to be told."""
@@ -210,6 +337,13 @@ class DownloadAnswer(Answer, frozen=True, kw_only=True, tag="DownloadAnswer"):
     physical_size: int | None = None
 
 
+class CreateEntityDownloadURLAnswer(Answer, frozen=True, kw_only=True, tag="CreateEntityDownloadURLAnswer"):
+    url: str
+
+    def __repr__(self) -> str:
+        return f"CreateEntityDownloadURLAnswer(result={self.result})"
+
+
 class StorPoolModifyStoragePoolAnswer(Answer, frozen=True, kw_only=True, tag="StorPoolModifyStoragePoolAnswer"):
     client_node_id: int | None = None
     """SP_OURID of the host."""
@@ -221,9 +355,12 @@ AnyAnswer = (
     Answer
     | PingAnswer
     | AttachAnswer
+    | PrepareForMigrationAnswer
+    | CheckVirtualMachineAnswer
     | ResizeVolumeAnswer
     | CopyCmdAnswer
     | StorPoolSetVolumeEncryptionAnswer
     | DownloadAnswer
+    | CreateEntityDownloadURLAnswer
     | StorPoolModifyStoragePoolAnswer
 )

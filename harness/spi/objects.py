@@ -53,11 +53,12 @@ class ImageFormat(enum.StrEnum):
 
     RAW = "RAW"
     QCOW2 = "QCOW2"
+    ISO = "ISO"
 
     @property
     def qemu(self) -> str:
-        """The name QEMU knows the format by."""
-        return self.value.lower()
+        """The name QEMU knows the format by; an ISO has none of its own."""
+        return "raw" if self is ImageFormat.ISO else self.value.lower()
 
 
 class DataStore(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +106,11 @@ class TemplateObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="objec
     store: DataStore
     path: str | None = None
     """On an image store: relative to its export. On a pool: the device path of the cached snapshot."""
+    mirror: str | None = None
+    """On an image store: the device path of the StorPool snapshot with the same bytes, of one made from a volume or
+    snapshot there."""
+    physical_size: int | None = None
+    """On an image store: what the file takes."""
 
 
 class SnapshotObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object", tag="SnapshotObject"):
@@ -161,6 +167,8 @@ class VirtualMachine(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     disks: tuple[Disk, ...]
     nics: tuple[Nic, ...]
+    iso: TemplateObject | None = None
+    """What is in its CD drive; on an image store."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +178,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: int
     storpool_client_id: int | None = None
     """SP_OURID as the host's agent reported it."""
+    storpool_cluster_id: str | None = None
+    """SP_CLUSTER_ID as the host's agent reported it."""
 
 
 class VmPower(enum.StrEnum):

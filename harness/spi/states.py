@@ -232,3 +232,41 @@ VM_STATES = StateMachine(
         (VmState.EXPUNGING, VmEvent.EXPUNGE_OPERATION): VmState.EXPUNGING,
     },
 )
+
+
+class VmSnapshotState(enum.StrEnum):
+    """`VMSnapshot.State` (section 3.4)."""
+
+    ALLOCATED = "Allocated"
+    CREATING = "Creating"
+    READY = "Ready"
+    REVERTING = "Reverting"
+    EXPUNGING = "Expunging"
+    REMOVED = "Removed"
+    ERROR = "Error"
+
+
+class VmSnapshotEvent(enum.StrEnum):
+    CREATE_REQUESTED = "CreateRequested"
+    OPERATION_SUCCEEDED = "OperationSucceeded"
+    OPERATION_FAILED = "OperationFailed"
+    REVERT_REQUESTED = "RevertRequested"
+    EXPUNGE_REQUESTED = "ExpungeRequested"
+
+
+VM_SNAPSHOT_STATES = StateMachine(
+    "VM snapshot",
+    {
+        (VmSnapshotState.ALLOCATED, VmSnapshotEvent.CREATE_REQUESTED): VmSnapshotState.CREATING,
+        (VmSnapshotState.CREATING, VmSnapshotEvent.OPERATION_SUCCEEDED): VmSnapshotState.READY,
+        (VmSnapshotState.CREATING, VmSnapshotEvent.OPERATION_FAILED): VmSnapshotState.ERROR,
+        (VmSnapshotState.READY, VmSnapshotEvent.REVERT_REQUESTED): VmSnapshotState.REVERTING,
+        (VmSnapshotState.REVERTING, VmSnapshotEvent.OPERATION_SUCCEEDED): VmSnapshotState.READY,
+        (VmSnapshotState.REVERTING, VmSnapshotEvent.OPERATION_FAILED): VmSnapshotState.READY,
+        (VmSnapshotState.READY, VmSnapshotEvent.EXPUNGE_REQUESTED): VmSnapshotState.EXPUNGING,
+        (VmSnapshotState.ERROR, VmSnapshotEvent.EXPUNGE_REQUESTED): VmSnapshotState.EXPUNGING,
+        (VmSnapshotState.EXPUNGING, VmSnapshotEvent.EXPUNGE_REQUESTED): VmSnapshotState.EXPUNGING,
+        (VmSnapshotState.EXPUNGING, VmSnapshotEvent.OPERATION_SUCCEEDED): VmSnapshotState.REMOVED,
+        (VmSnapshotState.EXPUNGING, VmSnapshotEvent.OPERATION_FAILED): VmSnapshotState.ERROR,
+    },
+)

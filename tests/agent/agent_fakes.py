@@ -163,7 +163,11 @@ class Rig:
     """What guests see, by domain and target."""
     mounts: int = 0
     unmounts: int = 0
+    held: dict[str, str] = field(default_factory=dict)
+    """Images that domains hold, by holder."""
     appears: dict[str, float] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
+    """XML of the domains that were migrated, as the other host has them."""
     files: dict[str, str] = field(default_factory=dict)
     """What the agent wrote, by path."""
     programs: Callable[[tuple[str, ...]], CommandResult] | None = None
@@ -232,7 +236,7 @@ class Rig:
 
     def sources(self, name: str) -> list[str]:
         found = ET.fromstring(self.domains[name]).iterfind("./devices/disk/source")
-        return [source.attrib["dev"] for source in found]
+        return [source.attrib["dev"] for source in found if "dev" in source.attrib]
 
     def running(self, name: str) -> bool:
         return self.states.get(name) in (DomainState.RUNNING, DomainState.PAUSED)
@@ -433,6 +437,33 @@ class FakeHypervisor:
                     devices.remove(disk)
             self._rig.domains[name] = ET.tostring(domain, encoding="unicode")
 
+    def update_device(self, name: str, xml: str) -> None:
+        with self._rig.step("update_device"):
+            domain = ET.fromstring(self._rig.domains[name])
+            devices, drive = domain.find("devices"), domain.find("./devices/disk[@device='cdrom']")
+            assert devices is not None and drive is not None
+            devices.remove(drive)
+            devices.append(ET.fromstring(xml))
+            self._rig.domains[name] = ET.tostring(domain, encoding="unicode")
+
+    def migratable_xml(self, name: str) -> str:
+        with self._rig.step("migratable_xml"):
+            return self._rig.domains[name]
+
+    def migrate(self, name: str, uri: str, xml: str, *, converge: bool, timeout: float) -> None:
+        assert uri.startswith("qemu+") and xml and timeout > 0 and not converge
+        with self._rig.step("migrate"):
+            self._rig.moved[name] = xml
+            del self._rig.domains[name], self._rig.states[name]
+
+    def cancel_migration(self, name: str, *, timeout: float) -> None:  # noqa: ARG002 - the contract's signature
+        with self._rig.step("cancel_migration"):
+            pass
+
+    def resume(self, name: str) -> None:
+        with self._rig.step("resume"):
+            self._rig.states[name] = DomainState.RUNNING
+
     def disk_size(self, name: str, target: str) -> int:
         with self._rig.step("disk_size"):
             return self._rig.guest_sizes[name, target]
@@ -470,6 +501,15 @@ class FakeSecondary:
 
     def new_file(self, store: DataStore, path: str) -> AbstractContextManager[str]:
         return self.file(store, path)
+
+    def hold(self, store: DataStore, path: str, holder: str) -> str:
+        assert store.role is StoreRole.IMAGE
+        with self._rig.step("hold"):
+            self._rig.held[holder] = path
+        return f"/mnt/store/{path}"
+
+    def let_go(self, holder: str) -> None:
+        self._rig.held.pop(holder, None)
 
     def clean_up(self) -> None:
         raise NotImplementedError("for the start of an agent only")

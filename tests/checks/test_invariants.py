@@ -24,6 +24,7 @@ class FakeHost:
     sizes: dict[str, int] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     disks: dict[str, list[DomainDisk]] = field(default_factory=dict)
+    cluster_id: str = ""
     known: list[str] = field(default_factory=list)
     """Devices whose passphrases libvirt knows."""
 
@@ -40,6 +41,8 @@ class FakeHost:
     def without_encryption(self) -> Iterator[None]:
         yield
 
+    drives: dict[str, str] = field(default_factory=dict)
+
     def devices(self) -> Sequence[str]:
         return sorted(self.sizes)
 
@@ -55,7 +58,13 @@ class FakeHost:
     def domain_disks(self, name: str) -> Sequence[DomainDisk]:
         return self.disks.get(name, [])
 
+    def cd_image(self, name: str) -> str | None:
+        return self.drives.get(name)
+
     def domain_xml(self, name: str) -> str:
+        raise NotImplementedError
+
+    def reads_a_second(self, path: str, seconds: int) -> float:
         raise NotImplementedError
 
     def kill_qemu(self, name: str) -> None:
@@ -67,6 +76,34 @@ class FakeHost:
     def resume(self, name: str) -> None:
         raise NotImplementedError
 
+    def kill_agent(self) -> None:
+        raise NotImplementedError
+
+    def start_agent(self) -> None:
+        raise NotImplementedError
+
+    def power_cut(self) -> None:
+        raise NotImplementedError
+
+    def power_on(self) -> None:
+        raise NotImplementedError
+
+    def slow_migration(self, name: str) -> None:
+        raise NotImplementedError
+
+    @contextmanager
+    def libvirt_cut(self) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def storpool_conf(self, **settings: str) -> Iterator[None]:
+        del settings
+        yield
+
+    @contextmanager
+    def devices_late(self) -> Iterator[None]:
+        yield
+
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:
         yield
@@ -74,10 +111,18 @@ class FakeHost:
 
 @dataclass
 class FakeSecondary:
-    files: list[str]
+    backup_files: list[str]
+    template_files: list[str]
 
     def backups(self) -> list[str]:
-        return self.files
+        return self.backup_files
+
+    def files(self, directory: str) -> list[str]:
+        assert directory == "template/tmpl/2"
+        return self.template_files
+
+    def download(self, url: str, offset: int, length: int) -> bytes | None:
+        raise NotImplementedError
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         raise NotImplementedError
@@ -102,6 +147,7 @@ class FakeWorld:
     machines: list[FakeHost]
     real: bool = False
     backup_files: list[str] = field(default_factory=list)
+    template_files: list[str] = field(default_factory=list)
 
     @property
     def cloud(self) -> Cloud:
@@ -112,8 +158,12 @@ class FakeWorld:
         return self
 
     @property
+    def storpools(self) -> Sequence[StorPool]:
+        return (self,)
+
+    @property
     def secondary(self) -> Secondary:
-        return FakeSecondary(self.backup_files)
+        return FakeSecondary(self.backup_files, self.template_files)
 
     @property
     def hosts(self) -> Sequence[Host]:
@@ -122,7 +172,7 @@ class FakeWorld:
     @property
     def environment(self) -> Environment:
         pools = (Pool("pool-1", "one", "one", "t-one"), Pool("pool-2", "two", "two", "t-two"))
-        return Environment("zone", pools, "http://image", 1, "0", "offering", "os")
+        return Environment("zone", pools, "http://image", 1, "0", "http://iso", 1, "offering", "os", "api:81", "token")
 
     def call(self, command: str, /, **parameters: str | int | bool) -> Json:
         del parameters
@@ -142,6 +192,12 @@ class FakeWorld:
     def volume(self, name: str) -> Json | None:
         raise NotImplementedError
 
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        raise NotImplementedError
+
+    def remove_template(self, name: str) -> bool:
+        raise NotImplementedError
+
     def lose_snapshot(self, name: str) -> None:
         raise NotImplementedError
 
@@ -153,6 +209,15 @@ class FakeWorld:
 
     def attachments(self) -> list[Json]:
         return self.sp_attachments
+
+    def update_volume(self, name: str, **changes: object) -> None:
+        raise NotImplementedError
+
+    def kept(self, bucket: str, key: str) -> str:
+        raise NotImplementedError
+
+    def keep(self, bucket: str, key: str, value: str) -> None:
+        raise NotImplementedError
 
     def calls(self) -> Mapping[str, int]:
         return {}
@@ -213,14 +278,18 @@ def cloud() -> FakeWorld:
                 record(DATA, "a.b.2", 1),
                 {"id": "unused", "state": "Allocated", "size": GIB},
             ],
-            "template": [{"id": TEMPLATE}],
+            "template": [{"id": TEMPLATE, "isready": True}],
         },
         sp_volumes=[
             sp_volume("a.b.1", GIB, cs="volume", uuid=ROOT, cvm=VM, disk="0"),
             sp_volume("a.b.2", GIB, cs="volume", uuid=DATA, cvm=VM, disk="1"),
             sp_volume("a.b.9", 512, cs="check-volume-is-on-host"),
         ],
-        sp_snapshots=[sp_volume("a.b.5", GIB, cs="template", uuid=TEMPLATE)],
+        sp_snapshots=[
+            sp_volume("a.b.5", GIB, cs="template", uuid=TEMPLATE),
+            sp_volume("a.b.7", GIB, **{"cs": "template", "uuid": TEMPLATE, "vc-policy": "no"}),
+        ],
+        template_files=[f"template/tmpl/2/1/{TEMPLATE}.qcow2"],
         sp_attachments=[
             {"volume": "~a.b.1", "globalId": "a.b.1", "client": 1, "rights": "rw"},
             {"volume": "~a.b.2", "client": 1, "rights": "rw"},
@@ -237,6 +306,14 @@ def broken(world: World) -> dict[str, list[str]]:
 
 
 def test_a_cloud_that_is_well_violates_nothing(cloud: FakeWorld) -> None:
+    assert broken(cloud) == {}
+
+
+def test_a_volume_may_be_on_the_storpool_template_of_an_offering(cloud: FakeWorld) -> None:
+    other_pool(cloud)
+    assert [*broken(cloud)] == [HAVE]
+    cloud.records["diskoffering"] = [{"id": "offering"}]
+    cloud.records["resourcedetail"] = [{"key": "SP_TEMPLATE", "value": "t-two"}]
     assert broken(cloud) == {}
 
 
@@ -401,9 +478,54 @@ def passphrase_left(c: FakeWorld) -> None:
     c.machines[0].known.append("/dev/storpool-byid/a.b.1")
 
 
-STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, CHECKS, SECRETS = (
-    i.name for i in INVARIANTS
-)
+def made_twice(c: FakeWorld) -> None:
+    c.sp_snapshots.append(sp_volume("a.b.8", GIB, **{"cs": "template", "uuid": TEMPLATE, "vc-policy": "no"}))
+
+
+def removed(c: FakeWorld) -> None:
+    """The template is removed, and its file; what it was made as stays."""
+    c.records["template"] = [{"id": TEMPLATE, "isready": False, "removed": "2026-11-30T00:00:00+0000"}]
+    c.template_files.clear()
+
+
+def half_written_template(c: FakeWorld) -> None:
+    c.template_files.append("template/tmpl/2/other.try.qcow2")
+
+
+def template_of_two_tries(c: FakeWorld) -> None:
+    c.template_files.append(f"template/tmpl/2/{TEMPLATE}.try.qcow2")
+
+
+def template_without_file(c: FakeWorld) -> None:
+    c.template_files.clear()
+
+
+def iso_not_ejected(c: FakeWorld) -> None:
+    c.machines[0].drives["i-2-1-VM"] = "iso-1.iso"
+
+
+def iso_not_in_drive(c: FakeWorld) -> None:
+    c.records["virtualmachine"][0]["isoid"] = "iso-1"
+
+
+(
+    STEADY,
+    HAVE,
+    KNOWN,
+    SNAPSHOTS,
+    WHOLE,
+    BACKUPS,
+    FILES,
+    ONCE,
+    ATTACHED,
+    DEVICES,
+    DOMAINS,
+    DISKS,
+    DRIVES,
+    TAGS,
+    CHECKS,
+    SECRETS,
+) = (i.name for i in INVARIANTS)
 
 
 @pytest.mark.parametrize(
@@ -418,14 +540,19 @@ STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS
         (leaked_volume, {KNOWN}),
         (leaked_untagged_volume, {KNOWN}),
         (leaked_snapshot, {SNAPSHOTS}),
-        (snapshot_of_gone_template, {SNAPSHOTS}),
+        (snapshot_of_gone_template, {SNAPSHOTS, FILES}),
+        (removed, {SNAPSHOTS}),
         (delayed_without_date, {SNAPSHOTS}),
         (snapshot_in_error_left_its_object, {SNAPSHOTS}),
         (snapshot_still_backing_up, {STEADY}),
         (half_written_backup, {BACKUPS}),
         (backup_of_two_tries, {BACKUPS}),
         (lost_backup, {BACKUPS}),
+        (half_written_template, {FILES}),
+        (template_of_two_tries, {FILES}),
+        (template_without_file, {FILES}),
         (seeded_twice, {ONCE}),
+        (made_twice, {ONCE}),
         (leaked_attachment, {ATTACHED}),
         (missing_attachment, {ATTACHED}),
         (read_only_attachment, {ATTACHED}),
@@ -438,6 +565,8 @@ STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS
         (foreign_disk, {DISKS}),
         (wrong_serial, {DISKS}),
         (probed_format, {DISKS}),
+        (iso_not_ejected, {DRIVES}),
+        (iso_not_in_drive, {DRIVES}),
         (stale_cvm, {TAGS}),
         (wrong_uuid, {TAGS}),
         (policy_not_told, {TAGS}),
@@ -467,4 +596,10 @@ def test_objects_that_were_there_before_are_not_judged(cloud: FakeWorld) -> None
 def test_a_deleted_snapshot_is_on_its_way_out_and_no_leak(cloud: FakeWorld) -> None:
     leaked_snapshot(cloud)
     cloud.sp_snapshots[-1]["deleted"] = True
+    assert broken(cloud) == {}
+
+
+def test_a_copy_of_a_removed_template_waits_for_the_collector(cloud: FakeWorld) -> None:
+    removed(cloud)
+    cloud.sp_snapshots = [item for item in cloud.sp_snapshots if "vc-policy" not in item["tags"]]
     assert broken(cloud) == {}

@@ -25,7 +25,16 @@ from harness.spi.commands import (
 )
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Conflict, Dead, InsufficientCapacity, Unavailable, Unknown
-from harness.spi.inventory import CacheRecord, HostRecord, Inventory, SnapshotRecord, VmRecord, VolumeRecord
+from harness.spi.inventory import (
+    CacheRecord,
+    HostRecord,
+    Inventory,
+    MirrorRecord,
+    SnapshotCopy,
+    SnapshotRecord,
+    VmRecord,
+    VolumeRecord,
+)
 from harness.spi.objects import (
     LUKS_HEADER,
     DataStore,
@@ -137,6 +146,7 @@ class FakeRecords:
         """By uuid, as `snapshots` and `vms`; those that are removed too."""
         self.snapshots: dict[str, SnapshotRecord] = {}
         self.known_templates: set[str] = set()
+        self.mirrors: dict[str, MirrorRecord] = {}
         self.vms: dict[str, VmRecord] = {}
         self.hosts: list[HostRecord] = []
         self.after_inventory: Callable[[], object] = lambda: None
@@ -245,11 +255,24 @@ class FakeRecords:
     def snapshot(self, uuid: str) -> SnapshotRecord | None:
         return self.snapshots.get(uuid)
 
+    def snapshot_copy(self, uuid: str, pool_id: int) -> SnapshotCopy | None:
+        record = self.snapshots.get(uuid)
+        if record is None or record.pool_id != pool_id:
+            return None
+        return SnapshotCopy(snapshot_uuid=uuid, pool_id=pool_id, state=StoreRefState.READY, path=record.path)
+
+    def cluster_of(self, storpool_cluster_id: str) -> int | None:
+        del storpool_cluster_id
+        return None
+
     def vm(self, uuid: str) -> VmRecord | None:
         return self.vms.get(uuid)
 
     def template_known(self, uuid: str) -> bool:
         return uuid in self.known_templates
+
+    def template_mirror(self, uuid: str) -> MirrorRecord | None:
+        return self.mirrors.get(uuid)
 
     def template_cache(self, template_id: int, pool_id: int) -> CacheRecord | None:
         found = [entry for entry in self._caches() if (entry.template_id, entry.pool_id) == (template_id, pool_id)]
@@ -362,8 +385,8 @@ class Agent:
     name: str = "kvm-1"
     encrypts: bool = True
 
-    def select(self, pool: DataStore, *, encrypting: bool = False) -> Agent:
-        del pool
+    def select(self, pool: DataStore, storpool_cluster_id: str | None = None, *, encrypting: bool = False) -> Agent:
+        del pool, storpool_cluster_id
         if encrypting and not self.encrypts:
             raise InsufficientCapacity("no host can encrypt")
         return self

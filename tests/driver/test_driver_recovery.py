@@ -223,7 +223,7 @@ def test_a_copy_of_a_create_that_arrives_when_its_volume_was_discarded_is_found_
 
 
 def test_a_copy_of_a_create_that_arrives_when_its_volume_has_no_name_any_more_is_found_and_removed(rig: Rig) -> None:
-    rig.cluster.lateness = [2]  # create, rename: the next one
+    rig.cluster.lateness = [3]  # create, look, rename: the next one
     rig.cluster.strike(Fault.COPY_LATE)
     made = rig.driver.create(volume())
     rig.time[0] += 61

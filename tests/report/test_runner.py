@@ -42,7 +42,9 @@ class TinyWorld:
 
     @property
     def environment(self) -> Environment:
-        return Environment("zone", (Pool("p", "p", "p", "t"),), "http://image", 1, "0", "offering", "os")
+        return Environment(
+            "zone", (Pool("p", "p", "p", "t"),), "http://image", 1, "0", "http://iso", 1, "offering", "os"
+        )
 
     def call(self, command: str, /, **parameters: str | int | bool) -> Json:
         if command == "createVolume":
@@ -84,6 +86,12 @@ class TinyWorld:
     def volume(self, name: str) -> Json | None:
         raise NotImplementedError
 
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        raise NotImplementedError
+
+    def remove_template(self, name: str) -> bool:
+        raise NotImplementedError
+
     def lose_snapshot(self, name: str) -> None:
         raise NotImplementedError
 
@@ -95,6 +103,15 @@ class TinyWorld:
 
     def attachments(self) -> list[Json]:
         return []
+
+    def update_volume(self, name: str, **changes: object) -> None:
+        raise NotImplementedError
+
+    def kept(self, bucket: str, key: str) -> str:
+        raise NotImplementedError
+
+    def keep(self, bucket: str, key: str, value: str) -> None:
+        raise NotImplementedError
 
     def calls(self) -> Mapping[str, int]:
         return {}

@@ -30,7 +30,7 @@ def of_row(row: RowId) -> list[Case]:
 
 
 def judged(case: Case, seed: int) -> tuple[Verdict, MemoryWorld]:
-    world, verdict = MemoryWorld(seed), Verdict()
+    world, verdict = MemoryWorld(seed, site=case.site), Verdict()
     recorder = Recorder("memory", case.id, _forget, lambda: 0.0)
     world.run(lambda inner: judge(case, inner, recorder, verdict))
     return verdict, world

@@ -34,10 +34,30 @@ def _start(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> Answer:
 
 
 def _bring_up(tools: Tools, vm: VirtualMachine, deadline: Deadline, operation: Operation) -> Answer:
+    try:
+        return _bring_up_with(tools, vm, deadline, operation, _hold_iso(tools, vm))
+    except Unknown:
+        raise
+    except Error:
+        tools.secondary.let_go(vm.name)
+        raise
+
+
+def _hold_iso(tools: Tools, vm: VirtualMachine) -> str | None:
+    if vm.iso is None:
+        return None
+    if vm.iso.path is None:
+        raise NotFound(f"ISO {vm.iso.name} of domain {vm.name} is on no image store")
+    return tools.secondary.hold(vm.iso.store, vm.iso.path, vm.name)
+
+
+def _bring_up_with(
+    tools: Tools, vm: VirtualMachine, deadline: Deadline, operation: Operation, cd: str | None
+) -> Answer:
     _connect_all(tools, vm, deadline)
     try:
         with lent(tools.hypervisor, vm.disks, operation):
-            tools.hypervisor.create(domain_xml(vm, tools.config))
+            tools.hypervisor.create(domain_xml(vm, tools.config, cd))
     except Error as error:
         if _runs_after_all(tools, vm, error):
             return Answer(result=True, details=f"domain {vm.name} runs, although libvirt answered: {error}")

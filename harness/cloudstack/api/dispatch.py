@@ -10,14 +10,21 @@ import msgspec
 
 from harness.cloudstack.api import (
     async_jobs,
+    capacity,
+    extraction,
+    hosts,
     infrastructure,
+    isos,
+    migration,
     offerings,
     resize,
     resources,
     signature,
     snapshots,
     storage,
+    template_creation,
     templates,
+    vm_snapshots,
     vms,
     volumes,
 )
@@ -83,7 +90,25 @@ class ApiReply:
 
 
 def _table() -> dict[str, Command]:
-    modules = (async_jobs, infrastructure, offerings, resize, resources, snapshots, storage, templates, vms, volumes)
+    modules = (
+        async_jobs,
+        extraction,
+        infrastructure,
+        capacity,
+        hosts,
+        isos,
+        migration,
+        offerings,
+        resize,
+        resources,
+        snapshots,
+        storage,
+        template_creation,
+        templates,
+        vm_snapshots,
+        vms,
+        volumes,
+    )
     commands = [command for module in modules for command in module.COMMANDS]
     commands.append(list_apis(lambda: COMMANDS))
     return {command.name.lower(): command for command in commands}
@@ -101,7 +126,7 @@ class Dispatcher:
             command = _command(query)
             request = check(command.name, command.parameters, query, user.id)
             key = f"{command.name.lower()}response"
-            if command.shape is not Shape.LIST or command.name == "registerTemplate":
+            if command.shape is not Shape.LIST or command.name in ("registerTemplate", "registerIso"):
                 self._check_entities(command, request)
             return ApiReply(200, msgspec.json.encode({key: self._run(command, request)}))
         except MisuseError:

@@ -52,6 +52,7 @@ def create_service_offering(services: Services, request: Request) -> Json:
                 speed=speed or 0,
                 ram_size=memory,
                 disk_offering_id=disk.id,
+                ha_enabled=request.flag("offerha"),
                 state="Active",
                 created=tx.now,
             )
@@ -127,6 +128,7 @@ def service_offering(tx: Transaction, row: ServiceOffering) -> Json:
         miniops=disk.min_iops,
         maxiops=disk.max_iops,
         issystem=False,
+        offerha=row.ha_enabled,
         diskofferingid=disk.uuid,
         diskofferingname=disk.name,
         state=row.state,
@@ -135,12 +137,23 @@ def service_offering(tx: Transaction, row: ServiceOffering) -> Json:
     )
 
 
-def _insert_disk_offering(
-    tx: Transaction, request: Request, uuid: str, name: str, size: int, *, compute_only: bool, encrypt: bool
-) -> DiskOffering:
+def asked_iops(request: Request) -> tuple[int | None, int | None]:
+    """`miniops` and `maxiops`."""
     low, high = request.natural("miniops", 0), request.natural("maxiops", 0)
     if low is not None and high is not None and low > high:
         raise ApiError(PARAMETER, f"miniops {low} is more than maxiops {high}")
+    return low, high
+
+
+def iops_of(offering: DiskOffering, request: Request) -> tuple[int | None, int | None]:
+    """Minimum and maximum of a volume: the offering's, or for one with customised IOPS those that are asked for."""
+    return asked_iops(request) if offering.customized_iops else (offering.min_iops, offering.max_iops)
+
+
+def _insert_disk_offering(
+    tx: Transaction, request: Request, uuid: str, name: str, size: int, *, compute_only: bool, encrypt: bool
+) -> DiskOffering:
+    low, high = asked_iops(request)
     if request.text("storagetype") not in (None, "shared"):
         raise ApiError(PARAMETER, f"Invalid storagetype {request.text('storagetype')}: only shared storage is here")
     return tx.insert(
@@ -169,7 +182,8 @@ _DISK = (
 _SERVICE = (
     "id:string name:string displaytext:string cpunumber:integer cpuspeed:integer memory:integer storagetype:string"
     " storagetags:string rootdisksize:long encryptroot:boolean iscustomized:boolean issystem:boolean"
-    " diskofferingid:string diskofferingname:string state:string created:date serviceofferingdetails:map"
+    " offerha:boolean diskofferingid:string diskofferingname:string state:string created:date"
+    " serviceofferingdetails:map"
 )
 _COMMON = (
     "name:string* displaytext:string tags:string storagetype:string provisioningtype:string customizediops:boolean"

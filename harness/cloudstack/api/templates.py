@@ -14,7 +14,7 @@ from harness.cloudstack.services import Services
 from harness.spi.objects import ImageFormat
 from harness.spi.states import StoreRefState
 
-_FILTERS = ("featured", "self", "selfexecutable", "sharedexecutable", "executable", "community", "all", "shared")
+FILTERS = ("featured", "self", "selfexecutable", "sharedexecutable", "executable", "community", "all", "shared")
 _SCHEMES = ("http", "https", "file")
 _STATUS = {
     "DOWNLOADED": "Download Complete",
@@ -25,11 +25,18 @@ _STATUS = {
 
 def register_template(services: Services, request: Request) -> list[Json]:
     """The row at once; the image is fetched in the background, `isready` and `status` tell of it."""
-    name, url = named(request), _url(request.need("url"))
+    name, url = named(request), check_url(request.need("url"))
     if request.need("format").upper() != ImageFormat.QCOW2:
         raise ApiError(PARAMETER, f"Unsupported format {request.need('format')[:64]}: KVM templates here are QCOW2")
     if request.need("hypervisor").upper() != "KVM":
         raise ApiError(PARAMETER, f"Unsupported hypervisor {request.need('hypervisor')[:64]}: KVM only")
+    return register(services, request, name, url, ImageFormat.QCOW2)
+
+
+def register(
+    services: Services, request: Request, name: str, url: str, image_format: ImageFormat, *, bootable: bool = True
+) -> list[Json]:
+    """Record the template, or ISO, and begin to fetch it."""
     uuid = services.runtime.uuid()
     with services.records.transaction("template registered") as tx:
         place = optional(tx, Zone, request, "zoneid") or zone(tx)
@@ -42,7 +49,8 @@ def register_template(services: Services, request: Request) -> list[Json]:
                 uuid=uuid,
                 name=name,
                 display_text=request.text("displaytext") or name,
-                format=ImageFormat.QCOW2,
+                format=image_format,
+                bootable=bootable,
                 url=url,
                 checksum=request.text("checksum"),
                 size=0,
@@ -62,7 +70,7 @@ def register_template(services: Services, request: Request) -> list[Json]:
                 download_state="NOT_DOWNLOADED",
                 download_pct=0,
                 error_str=None,
-                install_path=f"template/tmpl/2/{row.id}/{uuid}.qcow2",
+                install_path=f"template/tmpl/2/{row.id}/{uuid}.{image_format.lower()}",
                 size=0,
                 physical_size=0,
             )
@@ -73,16 +81,17 @@ def register_template(services: Services, request: Request) -> list[Json]:
 
 
 def delete_template(services: Services, request: Request) -> None:
-    services.templates.remove(_deletable(services, request))
+    services.template_removal.remove(_deletable(services, request))
 
 
 def list_templates(services: Services, request: Request) -> list[Json]:
     chosen = request.need("templatefilter").lower()
-    if chosen not in _FILTERS:
-        raise ApiError(PARAMETER, f"Invalid templatefilter {chosen[:64]}; one of {', '.join(_FILTERS)}")
+    if chosen not in FILTERS:
+        raise ApiError(PARAMETER, f"Invalid templatefilter {chosen[:64]}; one of {', '.join(FILTERS)}")
     with services.records.read() as tx:
         common = owner(tx)
-        rows = [template(tx, row, common) for row in tx.all(Template, removed=None)]
+        shown = tx.all(Template) if request.flag("showremoved") else tx.all(Template, removed=None)
+        rows = [template(tx, row, common) for row in shown if row.format is not ImageFormat.ISO]
     if chosen == "featured":
         rows = [row for row in rows if row["isfeatured"]]
     if chosen == "community":
@@ -98,7 +107,8 @@ def list_templates(services: Services, request: Request) -> list[Json]:
 
 def template(tx: Transaction, row: Template, common: Json) -> Json:
     ref = tx.find(TemplateStore, template_id=row.id)
-    place, os_type = zone(tx), tx.get(GuestOs, row.guest_os_id)
+    place = zone(tx) if ref is None else tx.get(Zone, tx.get(ImageStore, ref.store_id).data_center_id)
+    os_type = tx.get(GuestOs, row.guest_os_id)
     ready = ref is not None and ref.state is StoreRefState.READY
     status = None if ref is None else ref.error_str or _STATUS.get(ref.download_state, ref.download_state)
     return common | clean(
@@ -106,7 +116,8 @@ def template(tx: Transaction, row: Template, common: Json) -> Json:
         name=row.name,
         displaytext=row.display_text,
         format=row.format.value,
-        hypervisor="KVM",
+        hypervisor=None if row.format is ImageFormat.ISO else "KVM",
+        bootable=row.bootable if row.format is ImageFormat.ISO else None,
         ispublic=row.public,
         isfeatured=row.featured,
         isextractable=row.extractable,
@@ -122,13 +133,22 @@ def template(tx: Transaction, row: Template, common: Json) -> Json:
         zoneid=place.uuid,
         zonename=place.name,
         created=time(row.created),
+        removed=time(row.removed),
+        sourcetemplateid=_source_template(tx, row),
         tags=tags_of(tx, "Template", row.uuid),
     )
+
+
+def _source_template(tx: Transaction, row: Template) -> str | None:
+    source = None if row.source_template_id is None else tx.find(Template, id=row.source_template_id)
+    return source.uuid if source else None
 
 
 def _deletable(services: Services, request: Request) -> int:
     with services.records.read() as tx:
         row = entity(tx, Template, request, "id")
+        if row.format is ImageFormat.ISO:
+            raise ApiError(PARAMETER, f"Please specify a valid template: {row.name} is an ISO")
         users = tx.all(Vm, vm_template_id=row.id, removed=None)
     if users and not request.flag("forced"):
         names = ", ".join(vm.instance_name for vm in users[:10])
@@ -138,17 +158,18 @@ def _deletable(services: Services, request: Request) -> int:
     return row.id
 
 
-def _url(url: str) -> str:
+def check_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme.lower() not in _SCHEMES or (parts.scheme != "file" and not parts.hostname) or not parts.path:
         raise ApiError(PARAMETER, "Unsupported scheme for url: http://host/path, https://host/path or file:///path")
     return url
 
 
-_FIELDS = (
+FIELDS = (
     "id:string name:string displaytext:string format:string hypervisor:string ispublic:boolean isfeatured:boolean"
-    " isextractable:boolean isready:boolean status:string templatetype:string crossZones:boolean size:long"
-    " physicalsize:long checksum:string ostypeid:string ostypename:string zoneid:string zonename:string created:date"
+    " isextractable:boolean isready:boolean bootable:boolean status:string templatetype:string crossZones:boolean"
+    " size:long physicalsize:long checksum:string ostypeid:string ostypename:string zoneid:string zonename:string"
+    " created:date removed:date sourcetemplateid:string directdownload:boolean"
     " account:string domain:string domainid:string tags:set"
 )
 
@@ -162,7 +183,7 @@ COMMANDS: tuple[Command, ...] = (
         ),
         Shape.LIST,
         "template",
-        _FIELDS,
+        FIELDS,
         register_template,
     ),
     job("deleteTemplate", "id:uuid* zoneid:uuid forced:boolean issystem:boolean", delete_template, check=_deletable),
@@ -171,7 +192,7 @@ COMMANDS: tuple[Command, ...] = (
         "template",
         f"{OWNED} templatefilter:string* id:uuid ids:list name:string zoneid:uuid hypervisor:string showremoved:boolean"
         " templatetype:string isready:boolean",
-        _FIELDS,
+        FIELDS,
         list_templates,
     ),
 )

@@ -9,6 +9,7 @@ import msgspec
 from harness.cloudstack.orchestration.encryption import CAPABLE_HOST, with_passphrases
 from harness.cloudstack.orchestration.errors import checked
 from harness.cloudstack.records import Records
+from harness.cloudstack.records.inventory import CLUSTER_ID
 from harness.cloudstack.records.passphrases import Passphrases
 from harness.cloudstack.records.rows import HostRow, Sequence
 from harness.spi.commands import AnyAnswer, AnyCommand
@@ -39,8 +40,11 @@ class Agents:
         self._guard = runtime.lock("command sequence")
         self._last_sequence = 0
 
-    def select(self, pool: DataStore, *, encrypting: bool = False) -> Endpoint:
-        """An agent of any usable host that has the pool connected, as CloudStack in no fixed order."""
+    def select(self, pool: DataStore, storpool_cluster_id: str | None = None, *, encrypting: bool = False) -> Endpoint:
+        """An agent of any usable host that has the pool connected, as CloudStack in no fixed order.
+
+        Of the CloudStack cluster with exactly this `sp.cluster.id`, if one of its hosts will do.
+        """
         capable = f" AND {CAPABLE_HOST}" if encrypting else ""
         with self._records.read() as tx:
             hosts = tx.select(
@@ -49,6 +53,9 @@ class Agents:
                 " ORDER BY id",
                 (pool.id,),
             )
+            clusters = {host.cluster_id: tx.details("cluster_details", host.cluster_id) for host in hosts}
+        near = [host for host in hosts if clusters[host.cluster_id].get(CLUSTER_ID) == storpool_cluster_id]
+        hosts = near or hosts
         if not hosts and encrypting:
             raise InsufficientCapacity(
                 f"no host that is Up and Enabled has storage pool {pool.name} connected and supports encrypted"

@@ -11,7 +11,7 @@ from harness.cloudstack import settings
 from harness.cloudstack.records import Records, Transaction
 from harness.cloudstack.records.passphrases import Passphrases
 from harness.cloudstack.records.rows import DiskOffering, HostRow, Snapshot, StoragePool, Volume
-from harness.spi.commands import AnyCommand, AttachCommand, StartCommand
+from harness.spi.commands import AnyCommand, AttachCommand, PrepareForMigrationCommand, StartCommand
 from harness.spi.errors import InvalidParameter
 from harness.spi.objects import Disk
 
@@ -102,7 +102,9 @@ def with_passphrases(records: Records, passphrases: Passphrases, command: AnyCom
     match command:
         case AttachCommand(disk=disk) if disk.encrypted:
             return msgspec.structs.replace(command, disk=_opened(records, passphrases, disk))
-        case StartCommand(vm=vm) if any(disk.encrypted for disk in vm.disks):
+        case PrepareForMigrationCommand(rollback=True):
+            return command
+        case StartCommand(vm=vm) | PrepareForMigrationCommand(vm=vm) if any(disk.encrypted for disk in vm.disks):
             disks = tuple(_opened(records, passphrases, disk) for disk in vm.disks)
             return msgspec.structs.replace(command, vm=msgspec.structs.replace(vm, disks=disks))
         case _:

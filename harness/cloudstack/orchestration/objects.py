@@ -87,6 +87,7 @@ def template_on_image_store(tx: Transaction, template_id: int) -> TemplateObject
         size=ref.size,
         store=image_store(tx, ref.store_id),
         path=ref.install_path,
+        mirror=ref.local_path,
     )
 
 
@@ -153,6 +154,7 @@ def virtual_machine(tx: Transaction, row: Vm) -> objects.VirtualMachine:
         cpus=offering.cpu,
         memory=offering.ram_size * MIB,
         disks=tuple(disk(volume) for volume in volumes_of(tx, row.id)),
+        iso=None if row.iso_id is None else template_on_image_store(tx, row.iso_id),
         nics=tuple(objects.Nic(mac=nic.mac_address, ip=nic.ip4_address, bridge=nic.bridge) for nic in nics),
     )
 

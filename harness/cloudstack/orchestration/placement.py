@@ -34,6 +34,22 @@ def pool_for(tx: Transaction, volume: Volume, host_id: int | None = None) -> Sto
     raise InsufficientCapacity(f"no storage pool for volume {volume.name} of {volume.size} bytes ({tried})")
 
 
+IN_MAINTENANCE = ("PrepareForMaintenance", "Maintenance", "ErrorInMaintenance")
+
+
+def check_pools(tx: Transaction, vm: Vm) -> None:
+    """Refuses to start a VM that has a volume on a pool in maintenance."""
+    for volume in tx.all(Volume, instance_id=vm.id, removed=None):
+        check_pool(tx, volume)
+
+
+def check_pool(tx: Transaction, volume: Volume) -> None:
+    """Refuses to use a volume whose pool is in maintenance; one that is Disabled serves what it has."""
+    pool = None if volume.pool_id is None else tx.get(StoragePool, volume.pool_id)
+    if pool is not None and pool.status in IN_MAINTENANCE:
+        raise InsufficientCapacity(f"volume {volume.name} is on storage pool {pool.name}, whose state is {pool.status}")
+
+
 def check_change(tx: Transaction, volume: Volume, disk_offering_id: int, size: int) -> None:
     """Refuses an offering whose storage tags the volume's pool lacks, and a size that it has no room for."""
     if volume.pool_id is None:
@@ -62,10 +78,11 @@ def host_for(tx: Transaction, vm: Vm, avoid: Collection[int] = (), wanted: int |
     with the fewest VMs."""
     hosts = tx.select(
         HostRow,
-        f"{USABLE} AND data_center_id = ? AND NOT EXISTS (SELECT 1 FROM volumes v WHERE v.instance_id = ?"
-        " AND v.removed IS NULL AND v.pool_id IS NOT NULL AND NOT EXISTS"
-        " (SELECT 1 FROM storage_pool_host_ref r WHERE r.pool_id = v.pool_id AND r.host_id = host.id)) ORDER BY id",
-        (vm.data_center_id, vm.id),
+        f"{USABLE} AND shunned_until <= ? AND data_center_id = ? AND NOT EXISTS"
+        " (SELECT 1 FROM volumes v WHERE v.instance_id = ? AND v.removed IS NULL AND v.pool_id IS NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM storage_pool_host_ref r WHERE r.pool_id = v.pool_id AND r.host_id = host.id))"
+        " ORDER BY id",
+        (tx.now, vm.data_center_id, vm.id),
     )
     reasons = []
     usable = []

@@ -9,9 +9,10 @@ from harness.cloudstack import settings
 from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.agents import ask
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import Template, TemplatePool, TemplateStore, Volume
-from harness.spi.commands import DeleteCommand, DownloadAnswer, DownloadCommand
-from harness.spi.errors import Conflict, Error, NotFound
+from harness.spi.commands import DownloadAnswer, DownloadCommand
+from harness.spi.errors import Error, NotFound
 from harness.spi.objects import DataStore, TemplateObject, VolumeObject
 from harness.spi.states import StoreRefEvent, StoreRefState
 
@@ -57,22 +58,6 @@ class TemplateManager:
             )
             tx.update(template, size=size)
 
-    def remove(self, template_id: int) -> None:
-        """Delete the template from the image store; copies cached on pools stay for the collector."""
-        with self._context.records.transaction("template destroy") as tx:
-            ref = tx.find(TemplateStore, template_id=template_id)
-            if ref is not None and ref.state is StoreRefState.CREATING:
-                raise Conflict("the template is being downloaded; delete it when that has ended")
-            if ref is not None:
-                ref = tx.transition(ref, StoreRefEvent.DESTROY_REQUESTED)
-                store = objects.image_store(tx, ref.store_id)
-        if ref is not None:
-            ask(self._context.secondary, DeleteCommand(store=store, path=ref.install_path))
-        with self._context.records.transaction("template destroyed") as tx:
-            if ref is not None:
-                tx.delete(tx.transition(ref, StoreRefEvent.OPERATION_SUCCEEDED))
-            tx.update(tx.get(Template, template_id), state="Inactive", removed=tx.now)
-
     def clone(self, volume: Volume) -> VolumeObject:
         """Make the volume, which has a pool, from its template; seeds the pool's cache first where that is needed.
 
@@ -85,6 +70,7 @@ class TemplateManager:
         with self._context.records.read() as tx:
             patience = settings.seconds(tx, "storage.pool.max.waitseconds")
         with self._context.template_locks.hold(f"{template_id} on pool {pool_id}", patience):
+            self._finish_eviction(template_id, pool_id)
             source = self._cached(template_id, pool_id) or self._seed(template_id, pool_id)
             try:
                 return self._copy_to_volume(source, volume)
@@ -93,7 +79,7 @@ class TemplateManager:
             self._forget(template_id, pool_id)
             return self._copy_to_volume(self._seed(template_id, pool_id), volume)
 
-    def evict(self, template_id: int, pool_id: int) -> None:
+    def evict(self, template_id: int, pool_id: int, *, unused_only: bool = False) -> None:
         """Delete the template's cached snapshot from the pool; volumes cloned from it are not touched."""
         with self._context.records.read() as tx:
             patience = settings.seconds(tx, "storage.pool.max.waitseconds")
@@ -102,12 +88,23 @@ class TemplateManager:
                 entry = tx.find(TemplatePool, pool_id=pool_id, template_id=template_id)
                 if entry is None:
                     return
-                entry = tx.transition(entry, StoreRefEvent.DESTROY_REQUESTED)
-                item = objects.template_on_pool(tx, entry)
-            if item.path is not None:
-                self._context.driver.delete(item)
-            with self._context.records.transaction("template evicted") as tx:
-                tx.delete(tx.transition(entry, StoreRefEvent.OPERATION_SUCCEEDED))
+                if unused_only and entry.state is StoreRefState.READY and is_used(tx, template_id, pool_id):
+                    tx.update(entry, marked_for_gc=False)
+                    return
+                tx.transition(entry, StoreRefEvent.DESTROY_REQUESTED)
+            self._finish_eviction(template_id, pool_id)
+
+    def _finish_eviction(self, template_id: int, pool_id: int) -> None:
+        """Of an entry that is Destroying, also one that an eviction left which failed. The caller holds its lock."""
+        with self._context.records.read() as tx:
+            entry = tx.find(TemplatePool, pool_id=pool_id, template_id=template_id, state=StoreRefState.DESTROYING)
+            if entry is None:
+                return
+            item = objects.template_on_pool(tx, entry)
+        if item.path is not None:
+            self._context.driver.delete(item)
+        with self._context.records.transaction("template evicted") as tx:
+            tx.delete(tx.transition(entry, StoreRefEvent.OPERATION_SUCCEEDED))
 
     def _download(self, template: Template, ref: TemplateStore, store: DataStore) -> DownloadAnswer:
         wanted = TemplateObject(
@@ -133,6 +130,10 @@ class TemplateManager:
     def _cached(self, template_id: int, pool_id: int) -> TemplateObject | None:
         with self._context.records.read() as tx:
             entry = tx.find(TemplatePool, pool_id=pool_id, template_id=template_id, state=StoreRefState.READY)
+        if entry is not None and entry.marked_for_gc:
+            with self._context.records.transaction("template used") as tx:
+                entry = tx.update(entry, marked_for_gc=False)
+        with self._context.records.read() as tx:
             return objects.template_on_pool(tx, entry) if entry else None
 
     def _seed(self, template_id: int, pool_id: int) -> TemplateObject:
@@ -174,8 +175,6 @@ class TemplateManager:
                         template_size=source.size,
                     )
                 )
-            if entry.state is StoreRefState.DESTROYING:
-                raise Conflict(f"template {source.name} is being removed from the pool; try again later")
             if entry.state is StoreRefState.ALLOCATED:
                 entry = tx.transition(entry, StoreRefEvent.CREATE_ONLY_REQUESTED)
             return entry, source, objects.template_on_pool(tx, entry)
@@ -194,3 +193,9 @@ class TemplateManager:
         if not isinstance(made, VolumeObject):
             raise Error(f"the driver answered a copy to volume {volume.name} with something else")
         return made
+
+
+def is_used(tx: Transaction, template_id: int, pool_id: int) -> bool:
+    """Whether a volume on the pool that is not gone was made from the template."""
+    sql = "SELECT 1 FROM volumes WHERE removed IS NULL AND template_id = ? AND pool_id = ? LIMIT 1"
+    return tx.scalar(sql, (template_id, pool_id), Volume.TABLE) is not None

@@ -188,10 +188,14 @@ class VolumeManager:
     def _from_snapshot(self, row: Volume, snapshot_id: int) -> VolumeObject:
         with self._context.records.read() as tx:
             snapshot = tx.get(Snapshot, snapshot_id)
-            primary, backup = on_primary(tx, snapshot_id), on_image_store(tx, snapshot_id)
+            primary = on_primary(tx, snapshot_id, row.data_center_id)
+            backup = on_image_store(tx, snapshot_id, row.data_center_id)
             refs = [ref for ref in (primary, backup) if ref is not None and ref.state is StoreRefState.READY]
             if not refs:
-                raise NotFound(f"snapshot {snapshot.name} is neither on primary nor on secondary storage any more")
+                raise NotFound(
+                    f"snapshot {snapshot.name} is neither on primary nor on secondary storage of the volume's zone any"
+                    " more"
+                )
             sources = [objects.snapshot_object(tx, snapshot, ref) for ref in refs]
             destination = objects.volume_object(tx, row)
         try:

@@ -10,6 +10,7 @@ from harness.cloudstack import settings
 from harness.cloudstack.records import inventory
 from harness.cloudstack.records.passphrases import Passphrases
 from harness.cloudstack.records.rows import (
+    Cluster,
     Operation,
     ResourceTag,
     ServiceOffering,
@@ -18,12 +19,22 @@ from harness.cloudstack.records.rows import (
     Template,
     TemplatePool,
     Vm,
+    VmSnapshot,
     Volume,
 )
 from harness.cloudstack.records.store import Records, Transaction
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Conflict, NotFound
-from harness.spi.inventory import CacheRecord, Inventory, SnapshotRecord, VmRecord, VolumeRecord
+from harness.spi.inventory import (
+    CacheRecord,
+    Inventory,
+    MirrorRecord,
+    SnapshotCopy,
+    SnapshotRecord,
+    VmRecord,
+    VmSnapshotRecord,
+    VolumeRecord,
+)
 from harness.spi.passphrase import Passphrase
 from harness.spi.states import StoreRefState
 
@@ -152,6 +163,25 @@ class RecordsOfDriver:
             row = tx.find(Snapshot, uuid=uuid)
             return None if row is None else inventory.snapshot(tx, row)
 
+    def vm_snapshot(self, uuid: str) -> VmSnapshotRecord | None:
+        with self._records.read() as tx:
+            row = tx.find(VmSnapshot, uuid=uuid)
+            return None if row is None else inventory.vm_snapshot(tx, row)
+
+    def snapshot_copy(self, uuid: str, pool_id: int) -> SnapshotCopy | None:
+        with self._records.read() as tx:
+            row = tx.find(Snapshot, uuid=uuid)
+            return None if row is None else inventory.snapshot_copy(tx, row, pool_id)
+
+    def cluster_of(self, storpool_cluster_id: str) -> int | None:
+        with self._records.read() as tx:
+            found = (
+                row.id
+                for row in tx.all(Cluster)
+                if tx.details("cluster_details", row.id).get(inventory.CLUSTER_ID) == storpool_cluster_id
+            )
+            return next(found, None)
+
     def vm(self, uuid: str) -> VmRecord | None:
         with self._records.read() as tx:
             row = tx.find(Vm, uuid=uuid, removed=None)
@@ -160,6 +190,11 @@ class RecordsOfDriver:
     def template_known(self, uuid: str) -> bool:
         with self._records.read() as tx:
             return tx.find(Template, uuid=uuid) is not None
+
+    def template_mirror(self, uuid: str) -> MirrorRecord | None:
+        with self._records.read() as tx:
+            row = tx.find(Template, uuid=uuid)
+            return None if row is None else inventory.mirror(tx, row)
 
     def template_cache(self, template_id: int, pool_id: int) -> CacheRecord | None:
         with self._records.read() as tx:

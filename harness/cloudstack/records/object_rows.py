@@ -7,17 +7,19 @@ from harness.spi.objects import ImageFormat, StoreRole, VmPower, VolumeType
 from harness.spi.states import (
     SNAPSHOT_STATES,
     STORE_REF_STATES,
+    VM_SNAPSHOT_STATES,
     VM_STATES,
     VOLUME_STATES,
     SnapshotState,
     StoreRefState,
+    VmSnapshotState,
     VmState,
     VolumeState,
 )
 
 
 class Template(Row, frozen=True, kw_only=True):
-    """`size` is the virtual size, 0 until it is known."""
+    """A template, or with format ISO an ISO. `size` is the virtual size, 0 until it is known."""
 
     TABLE = "vm_template"
 
@@ -26,15 +28,20 @@ class Template(Row, frozen=True, kw_only=True):
     display_text: str
     format: ImageFormat
     url: str
+    """Empty for one that was made here."""
     checksum: str | None
     size: int
     guest_os_id: int
     public: bool
     featured: bool
     extractable: bool
+    bootable: bool = True
+    """Of an ISO: whether VMs are deployed from it."""
     state: str
     """Active or Inactive (deleted)."""
     created: float
+    source_template_id: int | None = None
+    """Which one the volume was made from that this one was made from."""
     removed: float | None = None
 
 
@@ -54,6 +61,38 @@ class TemplateStore(Row, frozen=True, kw_only=True):
     install_path: str
     size: int
     physical_size: int
+    local_path: str | None = None
+    """Device path of the StorPool snapshot with the same bytes, of a template made from a volume or snapshot."""
+    asked_at: float = 0.0
+    """When somebody who may go on after an error was last asked to write the file."""
+
+
+class VolumeStore(Row, frozen=True, kw_only=True):
+    """A copy of a volume in a file of an image store, to be downloaded; each request has its own.
+
+    The row comes before the file, and goes only when nobody can write to it any more.
+    """
+
+    TABLE = "volume_store_ref"
+    MACHINE = STORE_REF_STATES
+    INDEX = ("volume_id",)
+
+    store_id: int
+    volume_id: int
+    state: StoreRefState
+    download_state: str
+    install_path: str
+    size: int
+    physical_size: int
+    asked_at: float
+    token: str
+    """What makes the URL; never log it."""
+    extract_url: str | None = None
+    """Whoever knows it may download the file; never log it."""
+    extract_url_created: float | None = None
+
+    def __repr__(self) -> str:
+        return f"VolumeStore(id={self.id}, volume_id={self.volume_id}, state={self.state})"
 
 
 class TemplatePool(Row, frozen=True, kw_only=True):
@@ -95,6 +134,14 @@ class Vm(Row, frozen=True, kw_only=True):
     created: float
     update_time: float
     """When the state changed last."""
+    iso_id: int | None = None
+    """What is in the CD drive, or will be once its host has answered."""
+    ha_tries: int = 0
+    """How often it may yet be started because its host was lost."""
+    iso_before: int | None = None
+    """While `iso_changing`, what was in the drive before."""
+    iso_changing: bool = False
+    """Whether the host has not answered yet; ours, not CloudStack's."""
     removed: float | None = None
 
 
@@ -201,3 +248,26 @@ class SnapshotStore(Row, frozen=True, kw_only=True):
     install_path: str | None
     asked_at: float = 0.0
     """When a host was last asked to write the file."""
+
+
+class VmSnapshot(Row, frozen=True, kw_only=True):
+    """All disks of a VM at one time. Its details are the device paths of their snapshots, by uuid of the volume."""
+
+    TABLE = "vm_snapshots"
+    MACHINE = VM_SNAPSHOT_STATES
+    INDEX = ("vm_id",)
+
+    uuid: str
+    name: str
+    """What CloudStack calls it."""
+    display_name: str
+    description: str | None
+    vm_id: int
+    state: VmSnapshotState
+    created: float
+    type: str = "Disk"
+    parent: int | None = None
+    """The one that was current when it was taken."""
+    current: bool = False
+    """Whether the VM's disks come from it: the last that was taken or reverted to."""
+    removed: float | None = None

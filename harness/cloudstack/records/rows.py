@@ -18,6 +18,7 @@ from harness.cloudstack.records.cloud_rows import (
     HaWork,
     HostRow,
     ImageStore,
+    ItWork,
     Operation,
     Pod,
     ResourceTag,
@@ -26,6 +27,7 @@ from harness.cloudstack.records.cloud_rows import (
     StoragePool,
     StoragePoolHost,
     StoragePoolTag,
+    StoragePoolWork,
     User,
     Zone,
 )
@@ -41,7 +43,9 @@ from harness.cloudstack.records.object_rows import (
     TemplatePool,
     TemplateStore,
     Vm,
+    VmSnapshot,
     Volume,
+    VolumeStore,
 )
 from harness.cloudstack.records.row import Row
 
@@ -56,6 +60,7 @@ ROWS: tuple[type[Row], ...] = (
     StoragePool,
     StoragePoolTag,
     StoragePoolHost,
+    StoragePoolWork,
     DiskOffering,
     ServiceOffering,
     Template,
@@ -65,8 +70,10 @@ ROWS: tuple[type[Row], ...] = (
     Nic,
     Volume,
     PassphraseRow,
+    VolumeStore,
     Snapshot,
     SnapshotStore,
+    VmSnapshot,
     AsyncJob,
     ResourceTag,
     Domain,
@@ -74,6 +81,7 @@ ROWS: tuple[type[Row], ...] = (
     User,
     GuestOs,
     HaWork,
+    ItWork,
     Operation,
 )
 
@@ -88,6 +96,7 @@ DETAIL_TABLES = (
     "user_vm_details",
     "volume_details",
     "snapshot_details",
+    "vm_snapshot_details",
 )
 """Key and value pairs of a resource; in those of zone, cluster and pool also the settings of that scope."""
 
@@ -108,6 +117,7 @@ __all__ = [
     "HaWork",
     "HostRow",
     "ImageStore",
+    "ItWork",
     "Nic",
     "Operation",
     "PassphraseRow",
@@ -121,11 +131,14 @@ __all__ = [
     "StoragePool",
     "StoragePoolHost",
     "StoragePoolTag",
+    "StoragePoolWork",
     "Template",
     "TemplatePool",
     "TemplateStore",
     "User",
     "Vm",
+    "VmSnapshot",
     "Volume",
+    "VolumeStore",
     "Zone",
 ]

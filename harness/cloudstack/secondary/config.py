@@ -25,6 +25,12 @@ class SecondaryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     file_sources: tuple[str, ...] = ()
     """Directories that `file:` URLs may name files of; none means that such URLs are refused."""
     max_commands: int = 8
+    downloads_listen: str | None = None
+    """`address:port` where files that were published are downloaded from, by HTTP; without it none are published."""
+    downloads_url: str | None = None
+    """How clients reach that, without a slash at the end; by default at the address that it listens on."""
+    max_downloads: int = 16
+    """At a time; more are refused."""
 
 
 def load_config(path: Path) -> SecondaryConfig:

@@ -9,22 +9,25 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from harness.spi.errors import Error, InsufficientCapacity, InvalidParameter, Unavailable
+from harness.spi.commands import USERDATA
+from harness.spi.errors import Conflict, Error, InsufficientCapacity, InvalidParameter, NotFound, Unavailable
 
 PART = ".part"
 """Ends the name of a file that is being written; what a crash leaves is overwritten by the next try."""
-BACKUPS = "snapshots"
-"""Directory that hosts write backups of snapshots to. It is always there: QEMU's NFS client makes no directories."""
+WRITTEN_BY_HOSTS = ("snapshots", "template/tmpl/2", "volumes")
+"""Directories that hosts write backups of snapshots, templates of the one account and copies of volumes to. They are
+always there: QEMU's NFS client makes no directories."""
 
 
 class Export:
     def __init__(self, directory: Path) -> None:
         self._root = directory.resolve()
-        self._backups = self._root / BACKUPS
-        try:
-            self._backups.mkdir(exist_ok=True)
-        except OSError as error:
-            raise _storage_error(self._backups, error) from error
+        self._kept = {self._root / name for name in ("", *WRITTEN_BY_HOSTS, USERDATA)}
+        for directory in self._kept:
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise _storage_error(directory, error) from error
 
     def locate(self, path: str) -> Path:
         """Where the file at `path`, relative to the export, is; raises `InvalidParameter` when it would be outside."""
@@ -56,8 +59,20 @@ class Export:
         finally:
             self._discard(part)
 
+    def publish(self, target: Path, link: Path) -> None:
+        """Give the file a second name; no error when it has it. Raises `NotFound` when there is no such file."""
+        try:
+            os.link(target, link, follow_symlinks=False)
+        except FileNotFoundError:
+            raise NotFound(f"{target.name} is not on the image store, so it cannot be downloaded") from None
+        except FileExistsError:
+            if not link.samefile(target):
+                raise Conflict(f"another file than {target.name} is downloaded by the name it was to have") from None
+        except OSError as error:
+            raise _storage_error(target, error) from error
+
     def delete(self, target: Path) -> None:
-        """Delete the file, then directories of the export that it leaves empty. No error when it is missing."""
+        """Delete the file, then the directory that it leaves empty. No error when it is missing."""
         try:
             if target.is_dir():
                 raise InvalidParameter(f"{target.name} is a directory of the export; only files are deleted")
@@ -75,12 +90,13 @@ class Export:
             self._prune(part.parent)
 
     def _prune(self, directory: Path) -> None:
-        while directory not in (self._root, self._backups) and directory.is_relative_to(self._root):
-            try:
-                directory.rmdir()
-            except OSError:
-                return
-            directory = directory.parent
+        """Its parents stay: an NFS server that knew them refuses to mount what is made anew under their names."""
+        if directory in self._kept or not directory.is_relative_to(self._root):
+            return
+        try:
+            directory.rmdir()
+        except OSError:
+            return
 
 
 def _storage_error(target: Path, error: OSError) -> Error:

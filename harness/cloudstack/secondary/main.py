@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.agent.real_host import RealHost
 from harness.agent.server import CommandServer
 from harness.cloudstack.secondary.config import SecondaryConfig, load_config
+from harness.cloudstack.secondary.downloads import Downloads
 from harness.cloudstack.secondary.role import SecondaryRole
 from harness.runtime.threads import ThreadRuntime, stop_event
 from harness.spi.errors import Error
@@ -37,14 +38,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(config: SecondaryConfig) -> int:
     """Serve until SIGTERM or SIGINT, then until the commands that run have ended."""
     runtime = ThreadRuntime("secondary")
-    role = SecondaryRole(runtime, RealHost(runtime), config)
+    downloads = None if config.downloads_listen is None else Downloads(runtime, config, config.downloads_listen)
+    role = SecondaryRole(runtime, RealHost(runtime), config, None if downloads is None else lambda: downloads.url)
     stopping = stop_event(runtime)
     server = CommandServer(runtime, role.handle, config.listen, config.tls, config.max_commands)
     server.start()
+    if downloads is not None:
+        downloads.start()
     host, port = server.address
     print(f"ready https://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     while not stopping.wait(1.0):
         pass
+    if downloads is not None:
+        downloads.stop()
     if not server.stop(DRAIN_SECONDS):
         _log.error("commands still ran after %g s; they end with this process", DRAIN_SECONDS)
     return 0

@@ -1,26 +1,33 @@
-"""DownloadCommand and DeleteCommand, carried out on the export."""
+"""What CloudStack asks of the secondary storage VM, carried out on the export."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.agent import qemu_img
 from harness.cloudstack.secondary.config import SecondaryConfig
+from harness.cloudstack.secondary.downloads import check_token
 from harness.cloudstack.secondary.export import Export
-from harness.cloudstack.secondary.fetch import check_sum, fetch
+from harness.cloudstack.secondary.fetch import CHUNK, check_sum, fetch
 from harness.spi.commands import (
     Answer,
     AnyAnswer,
     AnyCommand,
+    CopyCmdAnswer,
+    CopyCommand,
+    CreateEntityDownloadURLAnswer,
+    CreateEntityDownloadURLCommand,
     DeleteCommand,
     DownloadAnswer,
     DownloadCommand,
     PingAnswer,
     PingCommand,
+    published,
     shown,
 )
-from harness.spi.errors import Error, InvalidParameter, MisuseError
+from harness.spi.errors import Error, InvalidParameter, MisuseError, NotFound, Unavailable
 from harness.spi.locks import KeyedLocks
 from harness.spi.objects import ImageFormat
 from harness.spi.ports import Host
@@ -31,10 +38,18 @@ _log = logging.getLogger("harness.cloudstack.secondary")
 INFO_SECONDS = 30.0
 
 
+ISO_MARK = (0x8001, b"CD001")
+"""Where ISO 9660 has its standard identifier: in the first volume descriptor, after its type."""
+
+
 class SecondaryRole:
     """Safe for many tasks: one command at a time works on a path. Keeps nothing but the export's files."""
 
-    def __init__(self, runtime: Runtime, host: Host, config: SecondaryConfig) -> None:
+    def __init__(
+        self, runtime: Runtime, host: Host, config: SecondaryConfig, downloads_url: Callable[[], str] | None = None
+    ) -> None:
+        """`downloads_url` tells where clients find what is published; None when nothing may be."""
+        self._downloads_url = downloads_url
         self._runtime = runtime
         self._host = host
         self._config = config
@@ -48,6 +63,10 @@ class SecondaryRole:
                 return self._download(command)
             if isinstance(command, DeleteCommand):
                 return self._delete(command)
+            if isinstance(command, CopyCommand):
+                return self._copy(command)
+            if isinstance(command, CreateEntityDownloadURLCommand):
+                return self._publish(command)
             if isinstance(command, PingCommand):
                 return PingAnswer(result=True, host_uuid="secondary", vms={})
             raise InvalidParameter(f"{type(command).__name__} is not for the secondary storage role")
@@ -59,9 +78,9 @@ class SecondaryRole:
 
     def _download(self, command: DownloadCommand) -> DownloadAnswer:
         template = command.template
-        if template.format is not ImageFormat.QCOW2:
+        if template.format is ImageFormat.RAW:
             raise InvalidParameter(f"templates of format {template.format} are not registered here, only QCOW2")
-        path = template.path or f"template/tmpl/{template.id}/{template.uuid}.qcow2"
+        path = template.path or f"template/tmpl/{template.id}/{template.uuid}.{template.format.lower()}"
         target = self._export.locate(path)
         deadline = self._runtime.monotonic() + command.wait
         with self._locks.hold(path, command.wait):
@@ -81,6 +100,8 @@ class SecondaryRole:
         """Virtual size of the image; raises `InvalidParameter` when it is not what it must be."""
         if command.checksum:
             check_sum(file, command.checksum, command.url)
+        if command.template.format is ImageFormat.ISO and not is_iso(file):
+            raise InvalidParameter(f"{shown(command.url)} is not an ISO 9660 image")
         image = qemu_img.info(self._host, str(file), command.template.format, INFO_SECONDS)
         qemu_img.check_guest_image(image, shown(command.url))
         if not 0 < image.virtual_size <= self._config.max_virtual_bytes:
@@ -90,8 +111,46 @@ class SecondaryRole:
             )
         return image.virtual_size
 
+    def _copy(self, command: CopyCommand) -> CopyCmdAnswer:
+        path = command.destination.path
+        if path is None or command.source.path is None:
+            raise InvalidParameter("source and destination of a copy must both have a path")
+        source, target = self._export.locate(command.source.path), self._export.locate(path)
+        deadline = self._runtime.monotonic() + command.wait
+        with self._locks.hold(path, command.wait):
+            # Each copy has a file of its own: if it is there, an earlier try of this command made it.
+            if not target.is_file():
+                with self._export.writing(target) as (_, into):
+                    try:
+                        with source.open("rb") as opened:
+                            while chunk := opened.read(CHUNK):
+                                into.write(chunk)
+                                if self._runtime.monotonic() > deadline:
+                                    raise Unavailable(f"{command.source.path} was not copied in {command.wait:g} s")
+                    except FileNotFoundError:
+                        raise NotFound(f"{command.source.path} is not on the image store any more") from None
+            image = qemu_img.info(self._host, str(target), ImageFormat.QCOW2, INFO_SECONDS)
+            qemu_img.check_guest_image(image, path)
+            physical = target.stat().st_size
+        return CopyCmdAnswer(result=True, path=path, size=image.virtual_size, physical_size=physical)
+
+    def _publish(self, command: CreateEntityDownloadURLCommand) -> CreateEntityDownloadURLAnswer:
+        if self._downloads_url is None:
+            raise InvalidParameter("nothing can be downloaded here: downloads_listen is not set in the role's settings")
+        check_token(command.token)
+        name = published(command.token)
+        self._export.publish(self._export.locate(command.path), self._export.locate(name))
+        return CreateEntityDownloadURLAnswer(result=True, url=f"{self._downloads_url()}/{name}")
+
     def _delete(self, command: DeleteCommand) -> Answer:
         target = self._export.locate(command.path)
         with self._locks.hold(command.path, command.wait):
             self._export.delete(target)
         return Answer(result=True)
+
+
+def is_iso(file: Path) -> bool:
+    place, mark = ISO_MARK
+    with file.open("rb") as image:
+        image.seek(place)
+        return image.read(len(mark)) == mark

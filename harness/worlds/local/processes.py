@@ -18,7 +18,7 @@ from pathlib import Path
 
 from harness.worlds.local.deploy import ROOMS, AgentProcess
 from lab.errors import LabError
-from lab.file import Accelerator, Access, KvmHost, Lab
+from lab.file import Accelerator, Access, KvmHost, Lab, Site, storpool_of
 from lab.local import cgroup
 
 MANAGEMENT = "management"
@@ -56,7 +56,10 @@ class Pace:
 def direct(lab: Lab) -> Routes:
     """Nothing in between."""
     return Routes(
-        storpool=dict.fromkeys((MANAGEMENT, *(host.name for host in lab.hosts)), lab.storpool.endpoints),
+        storpool={
+            MANAGEMENT: lab.storpool.endpoints,
+            **{host.name: storpool_of(lab, host).endpoints for host in lab.hosts},
+        },
         agents={host.name: host.agent_address for host in lab.hosts},
     )
 
@@ -68,6 +71,7 @@ def agents_of(lab: Lab, routes: Routes) -> list[AgentProcess]:
     config: dict[str, object] = {
         "listen": second.agent_address,
         "export_directory": str(second.export_directory),
+        "downloads_listen": _next_port(second.agent_address),
         "tls": _tls(second.agent_directory),
     }
     found.append(
@@ -84,6 +88,11 @@ def agents_of(lab: Lab, routes: Routes) -> list[AgentProcess]:
     return found
 
 
+def _next_port(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + 1}"
+
+
 def _kvm_agent(lab: Lab, host: KvmHost, storpool: Sequence[str]) -> AgentProcess:
     config: dict[str, object] = {
         "host_uuid": str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{host.name}.{lab.name}")),
@@ -97,7 +106,7 @@ def _kvm_agent(lab: Lab, host: KvmHost, storpool: Sequence[str]) -> AgentProcess
         "operations_directory": str(host.agent_directory / "operations"),
     }
     files = {}
-    if tuple(storpool) != lab.storpool.endpoints:
+    if tuple(storpool) != storpool_of(lab, host).endpoints:
         config["storpool_conf_directory"] = str(host.agent_directory / OVERRIDES)
         files[f"{OVERRIDES}/endpoints.conf"] = f"SP_API_HTTP_HOST={','.join(storpool)}\n".encode()
     return AgentProcess(
@@ -234,7 +243,8 @@ class ManagementProcess:
                 "key": str(tls / "management.key"),
             },
             "cloud": {
-                "hosts": [host.name for host in lab.hosts],
+                "hosts": [host.name for host in lab.hosts if not host.second_storpool],
+                "further_clusters": _further_clusters(lab),
                 "image_store_url": lab.secondary.nfs_url,
                 "guest_addresses": [{"mac": guest.mac, "ip": guest.ip} for guest in lab.guest_addresses],
                 "bridge": lab.hosts[0].bridge,
@@ -244,6 +254,7 @@ class ManagementProcess:
                 "settings": dict(pace.settings),
                 **_given(ping_interval=pace.ping_interval, cleanup_interval=pace.cleanup_interval),
             },
+            "fences": {host.name: fence for host in lab.hosts if (fence := _fence(host))},
             **_given(settle_time=pace.settle_time, answer_time=pace.answer_time),
         }
 
@@ -252,6 +263,21 @@ class ManagementProcess:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
+
+
+def _further_clusters(lab: Lab) -> list[dict[str, object]]:
+    """CloudStack's cluster of the hosts of the second StorPool cluster, in a zone of its own or in the first."""
+    hosts = [host.name for host in lab.hosts if host.second_storpool]
+    if not hosts:
+        return []
+    place = {"zone": "zone2", "pod": "pod2"} if lab.site is Site.ZONES else {}
+    return [{"name": "cluster2", "hosts": hosts, **place}]
+
+
+def _fence(host: KvmHost) -> dict[str, object]:
+    if host.cgroup is not None:
+        return {"cgroup": str(host.cgroup)}
+    return {"command": list(host.fence_command)} if host.fence_command else {}
 
 
 def _given(**values: float | None) -> dict[str, float]:

@@ -17,6 +17,13 @@ _READ = (
     'qemu-img dd -f qcow2 -O raw "bs=$1" "skip=$2" "count=$3" "if=$0" "of=$file" && cat "$file"'
 )
 """qemu-img counts from the beginning of the disk, not from what it skips."""
+_NOTHING = 22
+_DOWNLOAD = (
+    'image=$(mktemp) && file=$(mktemp) && trap \'rm -f "$image" "$file"\' EXIT && '
+    'curl --silent --show-error --fail --output "$image" "$0" && '
+    'qemu-img dd -f qcow2 -O raw "bs=$1" "skip=$2" "count=$3" "if=$image" "of=$file" && cat "$file"'
+)
+"""curl exits with `_NOTHING` when there is nothing at the URL."""
 
 
 class SshSecondary:
@@ -30,6 +37,21 @@ class SshSecondary:
     def backups(self) -> Sequence[str]:
         listed = self._ssh.run(["ls", "-1", str(self._directory / BACKUPS)], check=False)
         return sorted(f"{BACKUPS}/{name}" for name in listed.text.split()) if not listed.returncode else []
+
+    def files(self, directory: str) -> Sequence[str]:
+        argv = ["find", directory, "-type", "f"]
+        script = ["sh", "-c", 'cd "$0" && exec "$@"', str(self._directory), *argv]
+        return sorted(self._ssh.run(script).text.split())
+
+    def download(self, url: str, offset: int, length: int) -> bytes | None:
+        """On a KVM host, which reaches the URL over the network."""
+        words = [url, str(BLOCK), str(offset // BLOCK), str((offset + length) // BLOCK)]
+        done = self._hosts[0].run(["sh", "-c", _DOWNLOAD, *words], check=False, timeout=300)
+        if done.returncode == _NOTHING:
+            return None
+        if done.returncode or len(done.stdout) != length:
+            raise OSError(f"the download gave {len(done.stdout)} bytes at {offset}, {length} were asked for")
+        return done.stdout
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         words = [str(self._directory / path), str(BLOCK), str(offset // BLOCK), str((offset + length) // BLOCK)]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from harness.spi.runtime import Runtime
-from harness.worlds.memory.machine import Machine, ModelDisk, ModelDomain
+from harness.worlds.memory.machine import Boot, Machine, ModelDisk, ModelDomain
 
 BOOT_TIMEOUT = 120.0
 POLL_SECONDS = 0.5
+COUNTED = 4096
+WRITE_SECONDS = 0.003
+"""What a write and its flush take."""
 
 
 class ModelGuest:
@@ -22,6 +26,9 @@ class ModelGuest:
     def boot_id(self) -> str:
         return self._up()[1].boot_id
 
+    def booted_from(self) -> str:
+        return "cdrom" if self._up()[1].boot is Boot.CD else "disk"
+
     def disks(self) -> Mapping[str, int]:
         domain = self._up()[1]
         return {disk.serial: disk.size for disk in domain.disks if disk.key is not None}
@@ -33,6 +40,25 @@ class ModelGuest:
     def read(self, serial: str, offset: int, length: int) -> bytes:
         machine, disk = self._disk(serial, offset + length)
         return machine.read(disk, offset, length)
+
+    @contextmanager
+    def counting(self, serials: Sequence[str], offset: int) -> Iterator[None]:
+        over = self._runtime.event("counted enough")
+
+        def count() -> None:
+            number = 0
+            while not over.is_set():
+                number += 1
+                for serial in serials:
+                    self.write(serial, offset, str(number).encode().ljust(COUNTED))
+                    self._runtime.sleep(WRITE_SECONDS)
+
+        task = self._runtime.spawn("guest counts", count)
+        try:
+            yield
+        finally:
+            over.set()
+            task.join()
 
     def poweroff(self) -> None:
         machine, domain = self._up()

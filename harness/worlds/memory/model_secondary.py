@@ -5,10 +5,27 @@ from __future__ import annotations
 import hashlib
 from posixpath import normpath
 
-from harness.spi.commands import Answer, AnyAnswer, AnyCommand, DeleteCommand, DownloadAnswer, DownloadCommand
+from harness.spi.commands import (
+    Answer,
+    AnyAnswer,
+    AnyCommand,
+    CopyCmdAnswer,
+    CopyCommand,
+    CreateEntityDownloadURLAnswer,
+    CreateEntityDownloadURLCommand,
+    DeleteCommand,
+    DownloadAnswer,
+    DownloadCommand,
+    published,
+)
 from harness.spi.errors import Error, InvalidParameter, NotFound, Unavailable
 from harness.spi.runtime import Runtime
 from harness.worlds.memory.image import ImageError, read_image
+
+DIRECTORIES = ("snapshots", "template/tmpl/2", "volumes")
+"""Those that are always there: QEMU's NFS client makes none."""
+WEB = "http://secondary"
+"""Where what was published is downloaded from."""
 
 
 class ModelExport:
@@ -35,12 +52,16 @@ class ModelExport:
             raise NotFound(f"{name}: No such file or directory")
         return self.files[path]
 
+    def download(self, url: str) -> bytes | None:
+        """What a client gets from the web server that serves what was published."""
+        return self.files.get(url.removeprefix(WEB + "/")) if url.startswith(f"{WEB}/userdata/") else None
+
     def write(self, name: str, content: bytes, *, new: bool) -> None:
         """What qemu-img writes; a file that was deleted since it began is not made again, as with NFS's handles."""
         if self.stalls:
             raise Unavailable(f"{name}: Failed to mount NFS share: timed out")
         path = name.removeprefix(self.url + "/")
-        if not name.startswith(self.url + "/"):
+        if not name.startswith(self.url + "/") or path.rpartition("/")[0] not in DIRECTORIES:
             raise Unavailable(f"{name}: No such file or directory")
         if self.full:
             raise Unavailable(f"{name}: No space left on device")
@@ -63,6 +84,10 @@ class ModelSecondaryRole:
                 return self._download(command)
             if isinstance(command, DeleteCommand):
                 return self._delete(command)
+            if isinstance(command, CopyCommand):
+                return self._copy(command)
+            if isinstance(command, CreateEntityDownloadURLCommand):
+                return self._publish(command)
             raise InvalidParameter(f"{type(command).__name__} is not for the secondary storage role")
         except Error as error:
             return Answer(result=False, details=str(error), error_class=error.error_class)
@@ -76,15 +101,40 @@ class ModelSecondaryRole:
             raise NotFound(f"{command.url} answers 404 Not Found; check the template's URL")
         _check_sum(content, command)
         try:
-            image = read_image(content, template.format.qemu)
+            image = read_image(content, template.format.lower())
         except ImageError as error:
             raise InvalidParameter(f"{command.url} is not a {template.format} image: {error}") from error
-        if self._export.stalls or self._export.full:
-            said = "No space left on device" if self._export.full else "the export does not answer"
-            raise Unavailable(f"{path} was not written: {said}")
+        self._check_export(path)
         self._export.files[path] = content
         self._runtime.point("effect-end", "secondary: download")
         return DownloadAnswer(result=True, install_path=path, virtual_size=image.size, physical_size=len(content))
+
+    def _copy(self, command: CopyCommand) -> CopyCmdAnswer:
+        source, path = check_path(command.source.path or ""), check_path(command.destination.path or "")
+        self._runtime.point("effect-begin", "secondary: copy")
+        self._check_export(path)
+        content = self._export.files.get(source)
+        if content is None:
+            raise NotFound(f"{source} is not on the image store any more")
+        self._export.files.setdefault(path, content)
+        self._runtime.point("effect-end", "secondary: copy")
+        image = read_image(self._export.files[path], "qcow2")
+        return CopyCmdAnswer(result=True, path=path, size=image.size, physical_size=len(content))
+
+    def _publish(self, command: CreateEntityDownloadURLCommand) -> CreateEntityDownloadURLAnswer:
+        path, link = check_path(command.path), published(command.token)
+        self._runtime.point("effect-begin", "secondary: publish")
+        self._check_export(path)
+        if path not in self._export.files:
+            raise NotFound(f"{path} is not on the image store, so it cannot be downloaded")
+        self._export.files[link] = self._export.files[path]
+        self._runtime.point("effect-end", "secondary: publish")
+        return CreateEntityDownloadURLAnswer(result=True, url=f"{WEB}/{link}")
+
+    def _check_export(self, path: str) -> None:
+        if self._export.stalls or self._export.full:
+            said = "No space left on device" if self._export.full else "the export does not answer"
+            raise Unavailable(f"{path} was not written: {said}")
 
     def _delete(self, command: DeleteCommand) -> Answer:
         path = check_path(command.path)

@@ -12,10 +12,12 @@ from harness.spi.objects import PATH_PREFIX
 from harness.spi.ports import DomainState
 from harness.spi.runtime import Runtime
 from harness.storpool import Reply, Request, Transport
+from harness.worlds.memory.faults import MemoryFaults
 from harness.worlds.memory.image import Image, read_image
 from harness.worlds.memory.machine import Machine, ModelDisk, live_xml
 from harness.worlds.memory.model_luks import LuksError, unlock
 from harness.worlds.memory.model_secondary import ModelExport
+from harness.worlds.memory.processes import STORPOOL_CONF, agent_of
 
 CALL_TIMEOUT = 60.0
 
@@ -23,8 +25,10 @@ CALL_TIMEOUT = 60.0
 class MemoryStorPool:
     """`harness.observers.StorPool` over the same transport that the driver uses, decoding nothing but JSON."""
 
-    def __init__(self, transport: Transport, calls: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, transport: Transport, calls: Callable[[], Mapping[str, int]], *, several: bool = False) -> None:
+        """With `several` attachments are those of all clusters of the location, with the id of the client's cluster."""
         self._transport = transport
+        self._several = several
         self._calls = calls
 
     def volumes(self) -> list[Json]:
@@ -40,12 +44,39 @@ class MemoryStorPool:
         return self._one(f"Snapshot/{name}")
 
     def attachments(self) -> list[Json]:
-        return self._list("AttachmentsList")
+        return self._list("MultiCluster/AttachmentsList" if self._several else "AttachmentsList")
+
+    def exports(self) -> list[Json]:
+        """Snapshots that other locations may read."""
+        found: list[Json] = msgspec.json.decode(self._get("ExportsList").body)["data"]["exports"]
+        return found
 
     def lose_snapshot(self, name: str) -> None:
-        reply = self._transport.call(Request("POST", f"SnapshotDelete/{name}", b"{}", CALL_TIMEOUT))
+        self._post(f"SnapshotDelete/{name}", {})
+
+    def update_volume(self, name: str, **changes: object) -> None:
+        self._post(f"VolumeUpdate/{name}", changes)
+
+    def kept(self, bucket: str, key: str) -> str:
+        found = self._one(f"KV/Get/{bucket}/{key}")
+        return "" if found is None else str(found.get("pairs", {}).get(key, ""))
+
+    def keep(self, bucket: str, key: str, value: str) -> None:
+        if self._one(f"KV/List/{bucket}") is None:
+            self._post(f"KV/Create/{bucket}", {})
+        self._post(f"KV/Set/{bucket}", {"set": {key: value}})
+
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        shown: Json = msgspec.json.decode(self._get(f"VolumeTemplateDescribe/{like}").body)["data"]
+        keys = ("placeAll", "placeTail", "placeHead", *(("replication",) if replication else ()))
+        body = {"name": name, **{key: shown[key] for key in keys}}
+        reply = self._transport.call(Request("POST", "VolumeTemplateCreate", msgspec.json.encode(body), CALL_TIMEOUT))
         if reply.status != 200:
-            raise AssertionError(f"StorPool SnapshotDelete/{name}: HTTP {reply.status}: {reply.body[:500]!r}")
+            raise AssertionError(f"StorPool VolumeTemplateCreate: HTTP {reply.status}: {reply.body[:500]!r}")
+
+    def remove_template(self, name: str) -> bool:
+        reply = self._transport.call(Request("POST", f"VolumeTemplateDelete/{name}", b"{}", CALL_TIMEOUT))
+        return reply.status == 200 or b'"objectDoesNotExist"' in reply.body
 
     def calls(self) -> Mapping[str, int]:
         return self._calls()
@@ -63,8 +94,16 @@ class MemoryStorPool:
             if answer.get("error", {}).get("name") == "objectDoesNotExist":
                 return None
             raise AssertionError(f"StorPool {path}: HTTP {reply.status}: {answer}")
-        (found,) = _data(reply)
-        return found
+        found = msgspec.json.decode(reply.body)["data"]
+        if isinstance(found, list):
+            (found,) = found
+        shown: Json = found
+        return shown
+
+    def _post(self, path: str, body: object) -> None:
+        reply = self._transport.call(Request("POST", path, msgspec.json.encode(body), CALL_TIMEOUT))
+        if reply.status != 200:
+            raise AssertionError(f"StorPool {path}: HTTP {reply.status}: {reply.body[:500]!r}")
 
     def _get(self, path: str) -> Reply:
         return self._transport.call(Request("GET", path, None, CALL_TIMEOUT))
@@ -84,13 +123,15 @@ class MemorySecondary:
     def backups(self) -> Sequence[str]:
         return sorted(path for path in self._export.files if path.startswith("snapshots/"))
 
+    def files(self, directory: str) -> Sequence[str]:
+        return sorted(path for path in self._export.files if path.startswith(directory + "/"))
+
+    def download(self, url: str, offset: int, length: int) -> bytes | None:
+        content = self._export.download(url)
+        return None if content is None else _read(read_image(content, "qcow2"), offset, length)
+
     def read(self, path: str, offset: int, length: int) -> bytes:
-        found = bytearray(length)
-        for start, data in self._image(path).extents:
-            first, last = max(start, offset), min(start + len(data), offset + length)
-            if first < last:
-                found[first - offset : last - offset] = data[first - start : last - start]
-        return bytes(found)
+        return _read(self._image(path), offset, length)
 
     def size(self, path: str) -> int:
         return self._image(path).size
@@ -107,12 +148,22 @@ class MemorySecondary:
         return read_image(self._export.files[path], "qcow2")
 
 
+def _read(image: Image, offset: int, length: int) -> bytes:
+    found = bytearray(length)
+    for start, data in image.extents:
+        first, last = max(start, offset), min(start + len(data), offset + length)
+        if first < last:
+            found[first - offset : last - offset] = data[first - start : last - start]
+    return bytes(found)
+
+
 class MemoryHost:
     """`harness.observers.Host` over a model machine; `runtime` is the observer's."""
 
-    def __init__(self, machine: Machine, runtime: Runtime) -> None:
+    def __init__(self, machine: Machine, runtime: Runtime, faults: MemoryFaults) -> None:
         self._machine = machine
         self._runtime = runtime
+        self._faults = faults
 
     @property
     def name(self) -> str:
@@ -121,6 +172,10 @@ class MemoryHost:
     @property
     def client_id(self) -> int:
         return self._machine.client_id
+
+    @property
+    def cluster_id(self) -> str:
+        return self._machine.cluster_id
 
     def devices(self) -> Sequence[str]:
         return sorted(self._machine.blocks.links_by_id(self._machine.client_id))
@@ -134,6 +189,9 @@ class MemoryHost:
         if key is None:
             raise FileNotFoundError(f"host {self.name} has no device {path}")
         return self._machine.blocks.read(key, offset, length)
+
+    def reads_a_second(self, path: str, seconds: int) -> float:
+        raise NotImplementedError(f"model host {self.name} has no devices whose speed means anything ({path})")
 
     def unlocks(self, path: str, passphrase: bytes) -> bool:
         key = self._machine.key(path)
@@ -173,6 +231,10 @@ class MemoryHost:
     def domain_xml(self, name: str) -> str:
         return live_xml(self._machine.find(name))
 
+    def cd_image(self, name: str) -> str | None:
+        drive = self._machine.find(name).drive
+        return None if drive is None or drive.image is None else drive.image.rpartition("/")[2]
+
     def kill_qemu(self, name: str) -> None:
         self._runtime.point("effect-begin", f"{self.name}: kill -9 the QEMU of {name}")
         domain = self._machine.find(name)
@@ -186,6 +248,49 @@ class MemoryHost:
     def resume(self, name: str) -> None:
         self._runtime.point("effect-begin", f"{self.name}: resume {name}")
         self._machine.resume(self._machine.find(name))
+
+    def kill_agent(self) -> None:
+        self._faults.end(agent_of(self.name))
+
+    def start_agent(self) -> None:
+        self._faults.begin(agent_of(self.name))
+
+    def power_cut(self) -> None:
+        self._machine.cut_power()
+        self._faults.end(agent_of(self.name))
+
+    def power_on(self) -> None:
+        self._faults.begin(agent_of(self.name))
+
+    @contextmanager
+    def storpool_conf(self, **settings: str) -> Iterator[None]:
+        files, before = self._machine.files, self._machine.files[STORPOOL_CONF]
+        lines = "".join(f"{key}={value}\n" for key, value in settings.items())
+        files[STORPOOL_CONF] = f"{before}{lines}"
+        try:
+            yield
+        finally:
+            files[STORPOOL_CONF] = before
+
+    @contextmanager
+    def devices_late(self) -> Iterator[None]:
+        there = self._machine.late = set(self._machine.blocks.links_by_id(self.client_id))
+        try:
+            yield
+        finally:
+            if self._machine.late is there:
+                self._machine.late = None
+
+    def slow_migration(self, name: str) -> None:
+        self._machine.find(name).slow = True
+
+    @contextmanager
+    def libvirt_cut(self) -> Iterator[None]:
+        self._machine.unreached += 1
+        try:
+            yield
+        finally:
+            self._machine.unreached -= 1
 
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:

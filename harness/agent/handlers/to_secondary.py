@@ -1,4 +1,5 @@
-"""StorPoolBackupSnapshotCommand: a snapshot into a file of secondary storage (spec/cloudstack-plugin.md 4.9)."""
+"""Commands that copy a StorPool snapshot into a new file of secondary storage: as the backup of a snapshot, a template,
+or a volume to be downloaded (spec/cloudstack-plugin.md 4.9, 4.11 to 4.13)."""
 
 from __future__ import annotations
 
@@ -6,17 +7,17 @@ from harness.agent import qemu_img
 from harness.agent.deadline import Deadline
 from harness.agent.operations import Kind, Operation
 from harness.agent.tools import Tools
-from harness.spi.commands import CopyCmdAnswer, StorPoolBackupSnapshotCommand
+from harness.spi.commands import CopyCmdAnswer, ToSecondary
 from harness.spi.errors import Conflict, Error, InvalidParameter, Unavailable
 from harness.spi.objects import ImageFormat
 
 INFO_SECONDS = 60.0
 
 
-def handle(tools: Tools, command: StorPoolBackupSnapshotCommand) -> CopyCmdAnswer:
+def handle(tools: Tools, command: ToSecondary) -> CopyCmdAnswer:
     """The answer has the disk's size and the file's. `wait` bounds it; the snapshot is detached whatever happens."""
     source, destination = command.source, command.destination
-    if source.path is None or destination.path is None:
+    if source.path is None or destination.path is None or destination.store is None:
         raise InvalidParameter(f"source {source.path!r} and destination {destination.path!r} must both have a path")
     deadline = Deadline(tools.runtime, command.wait)
     with (
@@ -24,7 +25,7 @@ def handle(tools: Tools, command: StorPoolBackupSnapshotCommand) -> CopyCmdAnswe
         tools.secondary.new_file(destination.store, destination.path) as file,
     ):
         if not qemu_img.is_missing(tools.host, file, ImageFormat.QCOW2, min(INFO_SECONDS, deadline.remaining)):
-            raise Conflict(f"{file} exists already, so nothing was written to it; each backup needs a name of its own")
+            raise Conflict(f"{file} exists already, so nothing was written to it; each copy needs a name of its own")
         with tools.operations.begin(Kind.BACKUP, None, [source.path]) as operation:
             size = tools.adaptor.connect(source.path, size=None, timeout=deadline.remaining, shared=True)
             try:
@@ -50,7 +51,7 @@ def _check(image: qemu_img.ImageInfo, file: str, size: int) -> None:
 
 
 def _detach(tools: Tools, path: str, operation: Operation) -> str:
-    """As after a download: a snapshot that stays attached does not make the backup bad."""
+    """As after a download: a snapshot that stays attached does not make the copy bad."""
     try:
         tools.adaptor.disconnect(path)
     except Error as error:

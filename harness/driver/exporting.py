@@ -1,0 +1,101 @@
+"""Copies of volumes on secondary storage, to be downloaded (spec/cloudstack-plugin.md 4.13)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from harness.driver import tags
+from harness.driver.copying import copy_out
+from harness.driver.creation import Creation
+from harness.driver.discard import Discards, taken_over
+from harness.driver.operations import Operation, Operations, report_also
+from harness.driver.pools import Pools
+from harness.spi.commands import StorPoolCopyVolumeToSecondaryCommand
+from harness.spi.driver import DriverRecords, HostEndpoints
+from harness.spi.errors import Error, NotFound, Unknown
+from harness.spi.objects import VolumeObject, device_path, storpool_id
+from harness.storpool import ObjectDoesNotExist, VolumeSnapshotDesc
+
+COPY_WAIT = "copy.volume.wait"
+
+
+class VolumeExport:
+    """Copies from a temporary snapshot, which never stays. Steps: create, snapped, copy, copied.
+
+    The file is CloudStack's; a copy whose end is unknown may still be writing to it, so each request has its own.
+    """
+
+    kind = "export-volume"
+
+    def __init__(
+        self,
+        operations: Operations,
+        pools: Pools,
+        records: DriverRecords,
+        endpoints: HostEndpoints,
+        discards: Discards,
+    ) -> None:
+        self._operations = operations
+        self._pools = pools
+        self._records = records
+        self._endpoints = endpoints
+        self._discards = discards
+
+    def export(self, source: VolumeObject, destination: VolumeObject) -> VolumeObject:
+        """The answer is `destination` with the disk's size. `NotFound` when StorPool has lost the volume."""
+        pool = self._pools.of(source)
+        if source.path is None:
+            raise NotFound(f"volume {source.name} ({source.uuid}) has no path on the pool")
+        name = storpool_id(source.path)
+        subject = f"{tags.TEMPORARY}:{source.uuid}"
+
+        def send(unique: str) -> str:
+            desc = VolumeSnapshotDesc(name=unique, tags=tags.temporary_snapshot(source))
+            return pool.client.snapshot_create(name, desc).snapshot_global_id
+
+        with self._operations.exclusive(subject):
+            operation = self._begin(subject, pool.id)
+            snapshot = self._snapshot(operation)
+            try:
+                gid = snapshot.make(send, "snapped")
+                size = pool.client.snapshot(f"~{gid}").size
+                command = StorPoolCopyVolumeToSecondaryCommand(
+                    source=msgspec.structs.replace(source, path=device_path(gid)),
+                    destination=destination,
+                    wait=float(self._records.setting(COPY_WAIT) or 10800),
+                )
+                assert source.store is not None, "it has a pool"
+                what = f"volume {source.name} ({source.uuid})"
+                copy_out(self._operations, operation, self._endpoints.select(source.store), command, what)
+            except Unknown:
+                raise
+            except Error as error:
+                try:
+                    self._undo(operation)
+                except Error as cleanup:
+                    report_also(error, cleanup, operation)
+                if isinstance(error, ObjectDoesNotExist):
+                    raise NotFound(f"StorPool has no volume {name}, of volume {source.uuid}") from error
+                raise
+            self._discards.take_over(snapshot, pool.id)
+            operation.done()
+        return msgspec.structs.replace(destination, size=size)
+
+    def recover(self, operation: Operation) -> str:
+        """Whoever asked is gone; the next request begins anew."""
+        self._undo(operation)
+        return f"{operation}: undone"
+
+    def _begin(self, subject: str, pool_id: int) -> Operation:
+        operation = self._operations.begin(self.kind, subject, "create", {"pool": str(pool_id)})
+        if operation.resumed:
+            self._undo(operation)
+            operation = self._operations.begin(self.kind, subject, "create", {"pool": str(pool_id)})
+        return operation
+
+    def _undo(self, operation: Operation) -> None:
+        taken_over(self._discards, self._operations, operation, self._snapshot(operation))
+        operation.undone()
+
+    def _snapshot(self, operation: Operation) -> Creation:
+        return Creation(self._operations, operation, "snapshot", self._pools.get(int(operation.data["pool"])).client)

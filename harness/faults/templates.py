@@ -1,0 +1,291 @@
+"""Operations on templates that are made here, on the cache, and on downloads of volumes (rows 11 to 13, 17)."""
+
+from __future__ import annotations
+
+from harness.faults.deploys import deploy, deployed, not_deployed
+from harness.faults.disks import MARK, vm_with_marked_volume
+from harness.faults.operation import REFUSALS, Operation, Subject, running
+from harness.observers import CloudApiError, Json, World
+from harness.worlds.memory.world import MemoryWorld
+from scenarios import looks, snapshots, steps, templates
+from scenarios.row13_download_volume import MODE, files
+
+WAITS = ("primary.storage.download.wait", "backup.snapshot.wait", "copy.volume.wait")
+WAIT_SECONDS = "1800"
+"""Shorter than CloudStack's hours: what a late copy of a request writes is looked for when that is over."""
+JOB_SECONDS = 3 * 3600.0
+COLLECT_SECONDS = 6 * 3600.0
+ROUNDS_SECONDS = 150.0
+"""Two rounds of the background task."""
+EXPIRED_SECONDS = 6 * 3600.0
+"""Longer than a URL holds."""
+
+
+def _volume(world: World) -> Subject:
+    """Detached."""
+    for name in WAITS:
+        world.cloud.call("updateConfiguration", name=name, value=WAIT_SECONDS)
+    subject = vm_with_marked_volume(world)
+    subject.volume = steps.detach(world, subject.volume)
+    return subject
+
+
+def _snapshot(world: World) -> Subject:
+    subject = _volume(world)
+    with steps.setting(world, snapshots.BACKUP, "false", "true"):
+        subject.snapshot = snapshots.take(world, subject.volume)
+    return subject
+
+
+def _archived(world: World) -> Subject:
+    subject = _volume(world)
+    subject.snapshot = snapshots.archive(world, snapshots.take(world, subject.volume))
+    return subject
+
+
+def _create(world: World, subject: Subject, **source: str) -> None:
+    subject.name = world.name("template")
+    os_type = world.environment.os_type_id
+    job = world.cloud.start("createTemplate", name=subject.name, ostypeid=os_type, **source)
+    world.cloud.wait(job, JOB_SECONDS)
+
+
+def _from_volume(world: World, subject: Subject) -> None:
+    _create(world, subject, volumeid=str(subject.volume["id"]))
+
+
+def _from_snapshot(world: World, subject: Subject) -> None:
+    _create(world, subject, snapshotid=str(subject.snapshot["id"]))
+
+
+def _named(world: World, name: str) -> Json | None:
+    answer = world.cloud.call("listTemplates", templatefilter="all", name=name, listall=True)
+    return next(iter(steps.many(answer, "template")), None)
+
+
+def _marked(world: World, global_id: str) -> None:
+    assert isinstance(world, MemoryWorld), "only there can be read what is attached nowhere"
+    seen = world.stored(global_id, 0, len(MARK))
+    assert seen == MARK, f"~{global_id} holds {seen[:32]!r} where {MARK[:32]!r} was written"
+
+
+def _in_file(world: World, subject: Subject) -> Json:
+    made = _named(world, subject.name)
+    assert made is not None and made["isready"], f"template {subject.name} is {made}"
+    seen = world.secondary.read(templates.file_of(world, made), 0, len(MARK))
+    assert seen == MARK, f"the file of template {subject.name} holds {seen[:32]!r}"
+    assert looks.reread_volume(world, subject.volume)["state"] == "Ready"
+    return made
+
+
+def _serves(world: World, made: Json) -> None:
+    """A volume made from it has its bytes."""
+    vm = steps.deploy(world, str(made["id"]))
+    _marked(world, looks.global_id(steps.root_volume(world, str(vm["id"]))))
+    steps.expunge(world, vm)
+
+
+def _on_both(world: World, subject: Subject) -> None:
+    made = _in_file(world, subject)
+    _marked(world, str(templates.mirror_of(world, made)["globalId"]))
+    _serves(world, made)
+
+
+def _on_secondary(world: World, subject: Subject) -> None:
+    made = _in_file(world, subject)
+    assert templates.mirrors(world, made) == [], templates.mirrors(world, made)
+    _serves(world, made)
+
+
+def _not_made(world: World, subject: Subject) -> None:
+    """What of it would be left is no template's, which is looked at whenever the cloud is at rest."""
+    assert _named(world, subject.name) is None, f"template {subject.name} is {_named(world, subject.name)}"
+    assert looks.reread_volume(world, subject.volume)["state"] == "Ready"
+    running(world, subject, subject.vm)
+
+
+def _extract(world: World, subject: Subject) -> None:
+    subject.name = ""
+    zone = world.environment.zone_id
+    job = world.cloud.start("extractVolume", id=subject.volume["id"], zoneid=zone, mode=MODE)
+    subject.name = str(steps.one(world.cloud.wait(job, JOB_SECONDS), "volume")["url"])
+
+
+def _gives(world: World, subject: Subject) -> None:
+    assert subject.name, "no URL was told"
+    seen = world.secondary.download(subject.name, 0, len(MARK))
+    assert seen == MARK, f"the URL gives {str(seen)[:60]}"
+    assert looks.reread_volume(world, subject.volume)["state"] == "Ready"
+    world.wait_until("the URL expires", lambda: not files(world), EXPIRED_SECONDS)
+    assert world.secondary.download(subject.name, 0, len(MARK)) is None
+
+
+def _gives_nothing(world: World, subject: Subject) -> None:
+    volume = looks.reread_volume(world, subject.volume)
+    assert volume["state"] == "Ready", volume
+    world.wait_until("nothing stays on secondary storage", lambda: not files(world), EXPIRED_SECONDS)
+    steps.detach(world, steps.attach(world, volume, running(world, subject, subject.vm)))
+
+
+def _made(world: World) -> Subject:
+    """A template that was made from a volume, cached, and used by nothing."""
+    subject = _volume(world)
+    _from_volume(world, subject)
+    made = _named(world, subject.name)
+    assert made is not None
+    subject.template_id = str(made["id"])
+    steps.expunge(world, steps.deploy(world, subject.template_id))
+    return subject
+
+
+def _delete(world: World, subject: Subject) -> None:
+    templates.delete(world, {"id": subject.template_id}, forced=True)
+
+
+def _deleted(world: World, subject: Subject) -> None:
+    """Nothing is left, at once or, of what was away then, when the background task has been there."""
+    made = {"id": subject.template_id}
+    assert not templates.template_exists(world, made), "it is still listed"
+    templates.collected(world, made)
+    assert templates.files_of(world, made) == [], templates.files_of(world, made)
+    assert looks.reread_volume(world, subject.volume)["state"] == "Ready"
+    _marked(world, looks.global_id(subject.volume))
+
+
+def _not_deleted(world: World, subject: Subject) -> None:
+    made = _named(world, subject.name)
+    assert made is not None and made["isready"], f"template {subject.name} is {made}"
+    _serves(world, made)
+
+
+def _in_use(world: World) -> Subject:
+    """A template that a running VM was made from."""
+    made = steps.template(world)
+    vm = steps.deploy(world, str(made["id"]))
+    return Subject(template_id=str(made["id"]), name=str(made["name"]), vm=vm)
+
+
+def _deleted_in_use(world: World, subject: Subject) -> None:
+    made = {"id": subject.template_id}
+    assert not templates.template_exists(world, made), "it is still listed"
+    assert templates.files_of(world, made) == [], templates.files_of(world, made)
+    vm = running(world, subject, subject.vm)
+    looks.fully_attached(world, vm, steps.root_volume(world, str(vm["id"])))
+    assert world.guest(str(vm["id"])).boot_id()
+    steps.expunge(world, vm)
+    templates.collected(world, made)
+
+
+def _not_deleted_in_use(world: World, subject: Subject) -> None:
+    made = _named(world, subject.name)
+    assert made is not None and made["isready"], f"template {subject.name} is {made}"
+    running(world, subject, subject.vm)
+
+
+def _unused(world: World) -> Subject:
+    """A cached template that nothing uses, among others that are used."""
+    subject = _in_use(world)
+    made = steps.template(world)
+    steps.expunge(world, steps.deploy(world, str(made["id"])))
+    subject.template_id = str(made["id"])
+    (cached,) = looks.template_snapshots(world, subject.template_id)
+    subject.names = (str(cached["globalId"]),)
+    return subject
+
+
+def _collect(world: World, subject: Subject) -> None:
+    """Raises when the setting could not be changed."""
+    world.cloud.call("updateConfiguration", name=templates.INTERVAL, value="1")
+    try:
+        # A look through the API would be one more point to strike.
+        assert isinstance(world, MemoryWorld), "only there can be looked without asking"
+        for _ in range(int(COLLECT_SECONDS / ROUNDS_SECONDS)):
+            world.simulation.main.sleep(ROUNDS_SECONDS)
+            if subject.names[0] not in world.processes.storpool().object_keys():
+                break
+    finally:
+        world.wait_until("the setting is put back", lambda: _put_back(world), COLLECT_SECONDS)
+
+
+def _cached(world: World, made: Json) -> bool:
+    return bool(looks.template_snapshots(world, str(made["id"])))
+
+
+def _put_back(world: World) -> bool:
+    try:
+        world.cloud.call("updateConfiguration", name=templates.INTERVAL, value="86400")
+    except REFUSALS:
+        return False
+    return True
+
+
+def _collected(world: World, subject: Subject) -> None:
+    made = {"id": subject.template_id}
+    if _cached(world, made):
+        raise AssertionError(f"template {made['id']} is still on StorPool")
+    vm = running(world, subject, subject.vm)
+    looks.fully_attached(world, vm, steps.root_volume(world, str(vm["id"])))
+    again = Subject(template_id=subject.template_id, guests_ended=subject.guests_ended)
+    deploy(world, again)
+    deployed(world, again)
+
+
+def _not_collected(world: World, subject: Subject) -> None:
+    assert looks.template_snapshots(world, subject.template_id), "it is gone"
+
+
+def _lost(world: World) -> Subject:
+    """A template whose cached snapshot StorPool has lost."""
+    made = steps.template(world)
+    steps.expunge(world, steps.deploy(world, str(made["id"])))
+    (cached,) = looks.template_snapshots(world, str(made["id"]))
+    world.storpool.lose_snapshot("~" + str(cached["globalId"]))
+    return Subject(template_id=str(made["id"]))
+
+
+def _deploy_and_collect(world: World, subject: Subject) -> None:
+    """Deploy while the background task collects as often as it can."""
+    refusals: list[CloudApiError | ConnectionError] = []
+    try:
+        world.cloud.call("updateConfiguration", name=templates.INTERVAL, value="1")
+        deploy(world, subject)
+    except (CloudApiError, ConnectionError) as error:
+        refusals.append(error)
+    world.wait_until("the setting is put back", lambda: _put_back(world), COLLECT_SECONDS)
+    if refusals:
+        raise refusals[0]
+
+
+def _cached_template(world: World) -> Subject:
+    made = steps.template(world)
+    steps.expunge(world, steps.deploy(world, str(made["id"])))
+    return Subject(template_id=str(made["id"]))
+
+
+TEMPLATES: tuple[Operation, ...] = (
+    Operation("11.volume", "make a template from a volume", _volume, _from_volume, _on_both, _not_made),
+    Operation(
+        "12.primary", "make a template from a snapshot on StorPool", _snapshot, _from_snapshot, _on_both, _not_made
+    ),
+    Operation(
+        "12.secondary",
+        "make a template from a snapshot on secondary storage",
+        _archived,
+        _from_snapshot,
+        _on_secondary,
+        _not_made,
+    ),
+    Operation("13.extract", "download a volume", _volume, _extract, _gives, _gives_nothing),
+    Operation("17.unused", "delete a template that was made here", _made, _delete, _deleted, _not_deleted),
+    Operation("17.in-use", "delete a template that a VM uses", _in_use, _delete, _deleted_in_use, _not_deleted_in_use),
+    Operation("cache.collect", "collect a cached template", _unused, _collect, _collected, _not_collected),
+    Operation("cache.lost", "deploy from a template that StorPool has lost", _lost, deploy, deployed, not_deployed),
+    Operation(
+        "cache.race",
+        "deploy from a template while it is collected",
+        _cached_template,
+        _deploy_and_collect,
+        deployed,
+        not_deployed,
+    ),
+)
