@@ -353,7 +353,7 @@ def tags(world: World) -> None:
         assert (found["iops"], found["templateName"]) == (700, world.environment.pools[0].storpool_template), found
 
 
-@scenario("encryption", "migrate", "a VM with encrypted disks is migrated live under load, and back; issues 7539, 8255")
+@scenario("encryption", "migrate-load", "a VM whose disks are all encrypted is migrated live under load, and back")
 def migrated(world: World) -> None:
     vm = encrypted_vm(world)
     data = attach(world, encrypted_data(world), vm)

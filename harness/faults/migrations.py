@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.faults.disks import MARK
 from harness.faults.operation import Operation, Subject, running
 from harness.observers import Json, World
-from scenarios import encrypted, looks, migrating, steps
+from scenarios import looks, migrating, steps
 
 DISKS = 2
 """DATA volumes beside the ROOT volume: a destination that fails at a disk may have some of them already."""
@@ -13,15 +13,7 @@ DISKS = 2
 
 def _vm_with_disks(world: World) -> Subject:
     vm = steps.booted_vm(world)
-    return _with_target(world, vm, [steps.attach(world, steps.data_volume(world), vm) for _ in range(DISKS)])
-
-
-def _vm_with_encrypted_disks(world: World) -> Subject:
-    vm = encrypted.encrypted_vm(world)
-    return _with_target(world, vm, [steps.attach(world, encrypted.encrypted_data(world), vm)])
-
-
-def _with_target(world: World, vm: Json, volumes: list[Json]) -> Subject:
+    volumes = [steps.attach(world, steps.data_volume(world), vm) for _ in range(DISKS)]
     for volume in volumes:
         world.guest(str(vm["id"])).write(looks.serial(volume), 0, MARK)
     boot = world.guest(str(vm["id"])).boot_id()
@@ -83,13 +75,5 @@ def _has_mark(world: World, vm: Json, volume: Json) -> None:
 
 MIGRATIONS: tuple[Operation, ...] = (
     Operation("6.migrate", "migrate a VM with three disks", _vm_with_disks, _migrate, _migrated, _not_migrated),
-    Operation(
-        "encryption.migrate",
-        "migrate a VM with two encrypted disks",
-        _vm_with_encrypted_disks,
-        _migrate,
-        _migrated,
-        _not_migrated,
-    ),
     Operation("6.back", "migrate a VM there and back", _vm_with_disks, _there_and_back, _somewhere, _halfway),
 )
