@@ -13,11 +13,12 @@ from functools import partial
 
 from harness.agent.agent import Agent
 from harness.agent.config import AgentConfig
+from harness.agent.following import FollowingTransport
 from harness.agent.secondary import QemuNfs
 from harness.runtime.generator import Generator
 from harness.runtime.process import SimulatedRuntime
 from harness.runtime.simulated import Simulation
-from harness.storpool import Connection, LoggedTransport, Secret, StorPoolClient, Transport
+from harness.storpool import Connection, HostConfiguration, LoggedTransport, Secret, StorPoolClient, Transport
 from harness.worlds.memory.machine import Machine
 from harness.worlds.memory.model_host import ModelHost
 from harness.worlds.memory.model_hypervisor import ModelHypervisor
@@ -100,15 +101,15 @@ class Processes:
     def _start_agent(self, host: str) -> None:
         runtime = self.simulation.process(agent_of(host))
         machine = self.machines[host]
-        transport = self._transport(runtime, Secret(STORPOOL_TOKEN), lambda: machine.cuts == 0)
-        agent = Agent(
-            runtime,
-            ModelHost(machine, runtime, self.export),
-            ModelHypervisor(machine, runtime),
-            QemuNfs(),
-            StorPoolClient(transport, runtime),
-            self._agent_config(host),
-        )
+        model, config = ModelHost(machine, runtime, self.export), self._agent_config(host)
+
+        def connect(settings: HostConfiguration) -> Transport:
+            named = ENDPOINT in settings.endpoints
+            return self._transport(runtime, settings.token, lambda: named and machine.cuts == 0)
+
+        transport = FollowingTransport(model, config, connect)
+        hypervisor, client = ModelHypervisor(machine, runtime), StorPoolClient(transport, runtime)
+        agent = Agent(runtime, model, hypervisor, QemuNfs(), client, config)
         listener = self.listeners[host]
         served = self.simulation.main.event(f"the agent of {host} serves")
 
