@@ -215,6 +215,9 @@ class FakeStorPool(Scripted):
         assert volume.path is not None
         self.attached.get(volume.path, set()).discard(host.name)
 
+    def change_connection(self, pool_id: int, url: str) -> dict[str, str]:
+        raise NotImplementedError(f"{pool_id} {len(url)}")
+
     def remove(self, pool_id: int) -> None:
         del pool_id
         self.step("remove pool")

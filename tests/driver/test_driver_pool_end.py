@@ -6,9 +6,9 @@ import threading
 
 import msgspec
 import pytest
-from driver_rig import POOL, Fault, Rig, VolumeReassign, volume
+from driver_rig import POOL, TOKEN, Fault, Rig, VolumeReassign, volume
 
-from harness.spi.errors import Conflict, Error, Unknown
+from harness.spi.errors import Conflict, Error, InvalidParameter, Unknown
 from harness.spi.objects import Host
 from harness.storpool import Busy
 
@@ -127,3 +127,23 @@ def test_a_volume_is_taken_from_a_host_that_was_fenced_and_from_no_other(rig: Ri
         rig.driver.release_fenced(made, HOST)
     (left,) = rig.look.attachments_list()
     assert left.is_of("~" + other.path.rpartition("/")[2])
+
+
+def test_a_pools_connection_is_changed_to_its_own_cluster_and_template_only(rig: Rig) -> None:
+    rig.provider.host_listener.host_connected(HOST, POOL)
+    change = rig.provider.life_cycle.change_connection
+    before = dict(rig.records.details[1])
+    assert change(1, f"storpool://{TOKEN}@sp:81,sp2:81/hdd")["SP_API_HTTP_HOST"] == "sp:81,sp2:81"
+    for url, says in (
+        (f"storpool://{TOKEN}@sp:81/ssd", "cannot be changed to ssd"),
+        ("storpool://wr0ngsecret@sp:81/hdd", "SP_AUTH_TOKEN"),
+        ("nfs://sp/hdd", "expected"),
+    ):
+        with pytest.raises(InvalidParameter, match=says) as caught:
+            change(1, url)
+        assert TOKEN not in str(caught.value) and "wr0ngsecret" not in str(caught.value)
+    # Another cluster, which has a template of this name too, and not the pool's volumes.
+    rig.look.volume_delete("~" + rig.volumes()[0].rpartition("/")[2])
+    with pytest.raises(InvalidParameter, match="another cluster"):
+        change(1, f"storpool://{TOKEN}@sp:81/hdd")
+    assert rig.records.details[1] == before
