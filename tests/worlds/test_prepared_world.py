@@ -18,7 +18,7 @@ from harness.worlds.memory.world import PREPARING_SEED, MemoryWorld, prepare
 from simulator.blocks.memory import PAGE, MemoryBlocks
 from simulator.ports import Links
 
-SPACE = re.compile(r"'(?:disksizeused|physicalsize)': \d+, ")
+SPACE = re.compile(r", '(?:disksizeused|physicalsize)': \d+")
 UNTOLD = {"listapis", "listtags", "listresourcedetails", "liststorageproviders", "listcapacity"}
 """The first tells nothing of the cloud, the others want an object."""
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
