@@ -247,6 +247,27 @@ def not_a_client(world: World) -> None:
     runs_with_mark(world, reread(world, vm), volume)
 
 
+@scenario(
+    "hosts", "token", "a host with a wrong token says so without showing it, and needs no restart once it is right"
+)
+def token(world: World) -> None:
+    host, wrong = world.hosts[0], "1=not=the=token"
+    host_id = record_of(world, host)["id"]
+    with host.storpool_conf(SP_AUTH_TOKEN=wrong):
+        host.kill_agent()
+        host.start_agent()
+        error = fails(lambda: world.cloud.call("reconnectHost", id=host_id))
+        with world.check("the reason names the host and the setting"):
+            assert host.name in error.text and "SP_AUTH_TOKEN" in error.text, error.text
+        with world.check("and shows no token"):
+            assert wrong not in error.text and world.environment.storpool_token not in error.text
+    world.cloud.call("reconnectHost", id=host_id)
+    for pool in many(world.cloud.call("listStoragePools"), "storagepool"):
+        await_connected(world, pool)
+    vm = deploy(world, shared_template(world), hostid=host_id)
+    fully_attached(world, vm, root_volume(world, str(vm["id"])))
+
+
 @scenario("hosts", "device-late", "a device that comes late is waited for; one that does not is an error, and detached")
 def device_late(world: World) -> None:
     vm = booted_vm(world)

@@ -45,7 +45,17 @@ class TinyWorld:
     @property
     def environment(self) -> Environment:
         return Environment(
-            "zone", (Pool("p", "p", "p", "t"),), "http://image", 1, "0", "http://iso", 1, "offering", "os"
+            "zone",
+            (Pool("p", "p", "p", "t"),),
+            "http://image",
+            1,
+            "0",
+            "http://iso",
+            1,
+            "offering",
+            "os",
+            "api:81",
+            "token",
         )
 
     def call(self, command: str, /, **parameters: str | int | bool) -> Json:
