@@ -120,7 +120,7 @@ class VolumeCreation:
                 self._undo(operation)
 
     def give_name_away(self, subject: str) -> None:
-        """Take its name from a volume that was just made. The caller holds the subject; `Conflict` while it may not be."""
+        """Take its name from a volume just made; `Conflict` while it may not be. The caller holds the subject."""
         operation = self._operations.find(self.kind, subject)
         if operation is None:
             return
