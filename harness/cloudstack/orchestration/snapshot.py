@@ -6,6 +6,7 @@ from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.backup import (
     SECONDARY,
     BackupManager,
+    check_not_reverted_to,
     forget_primary,
     on_image_store,
     on_primary,
@@ -82,6 +83,7 @@ class SnapshotManager:
                     if ref is not None:
                         tx.delete(ref)
                     return
+                check_not_reverted_to(tx, row)
                 if row.state is not SnapshotState.DESTROYING:
                     row = tx.transition(row, SnapshotEvent.DESTROY_REQUESTED)
                 if ref is not None:
