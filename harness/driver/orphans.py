@@ -28,7 +28,7 @@ _KINDS = {
     "snapshot": ("snapshot", "template", "delayDelete"),
 }
 """Values of the tag `cs` that this driver gives volumes and snapshots."""
-_NAME = re.compile(r"cs-(.+)-(?:volume|snapshot)")
+_NAME = re.compile(r"cs-(.+?)-(?:given-)?(?:volume|snapshot)")
 
 
 class Orphans:
