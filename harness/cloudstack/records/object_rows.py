@@ -164,6 +164,9 @@ ATTACHING = "attach.intent"
 DETACHING = "detach.intent"
 """Volume details while an attach or detach through an agent is under way: `<vm row id>:<host row id>:<device id>`."""
 
+REVERTING = "revert.intent"
+"""Volume detail while it is being reverted: the snapshot's row id."""
+
 CHANGING = "change.intent"
 """Volume detail while its size or offering is being changed: `harness.cloudstack.orchestration.resize.Change`."""
 MIGRATING = "migrate.intent"
