@@ -171,6 +171,21 @@ def test_a_snapshot_is_exported_by_the_cluster_that_has_it_and_found_under_its_i
     assert not clouds.records.open_operations()
 
 
+def test_a_copy_that_was_deleted_is_made_again_while_the_first_is_still_looked_after(clouds: Clouds) -> None:
+    source = clouds.snapshot(clouds.home)
+    clouds.record(clouds.copied(source))
+    clouds.far.advance(60)
+    soon = str(clouds.runtime.now() + SETTLE / 2)
+    for operation in clouds.records.open_operations():
+        clouds.records.step_operation(operation.id, "answered", "answered", {"check": "1", "settles": soon})
+    clouds.driver.recover()
+    assert exports(clouds.home) == [] and clouds.records.open_operations(), "it is to be open without its export"
+    clouds.far.post(f"SnapshotDelete/~{gid(source)}")
+    clouds.far.advance(60)
+    clouds.far.service.tick()
+    assert clouds.copied(source).path == source.path
+
+
 def settle(clouds: Clouds) -> list[str]:
     operations = clouds.records.open_operations()
     for operation in operations:

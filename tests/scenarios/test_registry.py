@@ -13,7 +13,7 @@ from harness.run import select
 from scenarios.registry import load, scenario
 from scenarios.table import ROWS
 
-BUILT = {2, 3, 4, 5, 7, 8, 9, 10, 14, 15, 16, 22, 23, "bypass", "multicluster"}
+BUILT = {2, 3, 4, 5, 7, 8, 9, 10, 14, 15, 16, 22, 23, "bypass", "multicluster", "scale"}
 
 
 def test_the_table_has_23_rows_and_11_extras() -> None:
