@@ -98,6 +98,10 @@ class FakeWorld:
         return self
 
     @property
+    def storpools(self) -> Sequence[StorPool]:
+        return (self.storpool,)
+
+    @property
     def secondary(self) -> Secondary:
         return FakeSecondary(self.backup_files)
 

@@ -37,6 +37,10 @@ class TinyWorld:
         return self
 
     @property
+    def storpools(self) -> Sequence[StorPool]:
+        return (self,)
+
+    @property
     def secondary(self) -> Secondary:
         return self
 
