@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.observers import DomainDisk, Json, Pool, World
 
@@ -45,6 +45,10 @@ class Picture:
     snapshots: Mapping[str, Json]
     attachments: tuple[Json, ...]
     hosts: tuple[HostPicture, ...]
+    copies_recorded: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Where zones have StorPool clusters of their own: state of each snapshot on primary storage, by zone and id."""
+    copies: frozenset[tuple[str, str]] = frozenset()
+    """There too: zone and id of each snapshot that the zone's StorPool cluster has."""
 
     def records_by_path(self) -> dict[str, Json]:
         """Volume records that have a path, by the global id in it."""
@@ -109,6 +113,26 @@ def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
         snapshots=_by_id(snapshots, ignored),
         attachments=tuple(a for a in world.storpool.attachments() if object_id(a) not in ignored),
         hosts=tuple(_host(world, index, ignored | aliases) for index in range(len(world.hosts))),
+        copies_recorded={
+            (str(item["zoneid"]), str(item["id"])): str(item["datastorestate"])
+            for item in stores
+            if item.get("datastoretype") == "Primary" and world.environment.other_zone is not None
+        },
+        copies=_copies(world, ignored),
+    )
+
+
+def _copies(world: World, ignored: frozenset[str]) -> frozenset[tuple[str, str]]:
+    """By zone, where each has a StorPool cluster of its own; a copy has the id of the snapshot that it is of."""
+    other = world.environment.other_zone
+    if other is None:
+        return frozenset()
+    zones = (world.environment.zone_id, other.zone_id)
+    return frozenset(
+        (zone_id, tags_of(item)["uuid"])
+        for zone_id, cluster in zip(zones, world.storpools, strict=True)
+        for item in cluster.snapshots()
+        if tags_of(item).get("cs") == "snapshot" and not item.get("deleted") and item["globalId"] not in ignored
     )
 
 
