@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -556,6 +557,7 @@ def iso_not_in_drive(c: FakeWorld) -> None:
     TAGS,
     CHECKS,
     SECRETS,
+    COPIES,
 ) = (i.name for i in INVARIANTS)
 
 
@@ -626,6 +628,41 @@ def test_objects_that_were_there_before_are_not_judged(cloud: FakeWorld) -> None
     cloud.sp_attachments.append({"volume": "~a.b.20", "globalId": "a.b.20", "client": 1, "rights": "rw"})
     cloud.machines[0].sizes["a.b.20"] = GIB
     assert violations(take(cloud, frozenset({"a.b.20"}))) == violations(take(before)) == []
+
+
+def two_clusters(c: FakeWorld) -> None:
+    """Both hosts are client 1, of a cluster each."""
+    for machine, cluster in zip(c.machines, ("a.b", "a.bc"), strict=True):
+        machine.client_id, machine.cluster_id = 1, cluster
+    for attachment in c.sp_attachments:
+        attachment["clusterId"] = "a.b"
+
+
+def test_clients_of_one_number_in_two_clusters_are_told_apart(cloud: FakeWorld) -> None:
+    two_clusters(cloud)
+    assert broken(cloud) == {}
+    cloud.sp_attachments[0]["clusterId"] = "a.bc"
+    found = broken(cloud)
+    assert any("~a.b.1 at client 1 of cluster a.bc" in text for text in found[ATTACHED]), found
+    assert any("~a.b.1 at client 1 of cluster a.b:" in text for text in found[ATTACHED]), found
+
+
+def test_copies_of_a_snapshot_are_in_the_zones_that_cloudstack_names(cloud: FakeWorld) -> None:
+    def copies(recorded: dict[tuple[str, str], str], seen: set[tuple[str, str]]) -> list[str]:
+        uuid = "snapshot-1"
+        picture = dataclasses.replace(
+            take(cloud),
+            snapshot_records={uuid: {"id": uuid, "state": "BackedUp"}},
+            copies_recorded={(zone, uuid): state for (zone, _), state in recorded.items()},
+            copies=frozenset((zone, uuid) for zone, _ in seen),
+        )
+        return [found.what for found in violations(picture) if found.invariant == COPIES]
+
+    near, far = ("near", "s"), ("far", "s")
+    assert copies({near: "Ready", far: "Ready"}, {near, far}) == []
+    assert copies({near: "Ready", far: "Destroying"}, {near}) == []
+    assert copies({near: "Ready"}, {near, far}) == ["is on StorPool of zone far, where CloudStack has none"]
+    assert copies({near: "Ready", far: "Ready"}, {near}) == ["is not on StorPool of zone far, where CloudStack has it"]
 
 
 def test_a_deleted_snapshot_is_on_its_way_out_and_no_leak(cloud: FakeWorld) -> None:

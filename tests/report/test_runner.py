@@ -39,6 +39,10 @@ class TinyWorld:
     primary_url: str = "nfs://s/export/primary"
 
     @property
+    def storpools(self) -> Sequence[StorPool]:
+        return (self,)
+
+    @property
     def secondary(self) -> Secondary:
         return self
 
