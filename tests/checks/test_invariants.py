@@ -179,7 +179,9 @@ class FakeWorld:
 
     def call(self, command: str, /, **parameters: str | int | bool) -> Json:
         del parameters
-        key = {"listVirtualMachines": "virtualmachine", "listHosts": "host"}.get(command, command[4:-1].lower())
+        key = {"listVirtualMachines": "virtualmachine", "listHosts": "host", "listVMSnapshot": "vmSnapshot"}.get(
+            command, command[4:-1].lower()
+        )
         found = self.records.get(key, [])
         return {"count": len(found), key: found} if found else {}
 
@@ -539,12 +541,46 @@ def iso_not_in_drive(c: FakeWorld) -> None:
     c.records["virtualmachine"][0]["isoid"] = "iso-1"
 
 
+def vm_snapshot(c: FakeWorld, state: str, *snapshots: Json) -> None:
+    c.records["vmSnapshot"] = [{"id": "vms", "state": state, "virtualmachineid": VM}]
+    c.sp_snapshots += snapshots
+
+
+def of_group(gid: str, taken_at: int = 5, **tags: str) -> Json:
+    tags = {"cs": "group", "uuid": "vms", "cvm": VM, **tags}
+    return {**sp_volume(gid, GIB, **tags), "creationTimestamp": taken_at}
+
+
+def vm_snapshot_of_one_disk(c: FakeWorld) -> None:
+    vm_snapshot(c, "Ready", of_group("a.b.30"))
+
+
+def vm_snapshot_of_two_times(c: FakeWorld) -> None:
+    vm_snapshot(c, "Ready", of_group("a.b.30"), of_group("a.b.31", 6))
+
+
+def vm_snapshot_of_another_vm(c: FakeWorld) -> None:
+    vm_snapshot(c, "Ready", of_group("a.b.30"), of_group("a.b.31", cvm="another"))
+
+
+def leaked_group(c: FakeWorld) -> None:
+    c.sp_snapshots.append(of_group("a.b.30"))
+
+
+def kept_for_a_revert_that_is_over(c: FakeWorld) -> None:
+    vm_snapshot(c, "Ready", of_group("a.b.30"), of_group("a.b.31"), of_group("a.b.32", cs="temporary"))
+
+
+def stuck_reverting(c: FakeWorld) -> None:
+    vm_snapshot(c, "Reverting", of_group("a.b.30"), of_group("a.b.31"))
+
+
 (
     STEADY,
     HAVE,
     KNOWN,
     SNAPSHOTS,
-    WHOLE,
+    GROUPS,
     BACKUPS,
     FILES,
     VOLUME_FILES,
@@ -578,6 +614,12 @@ def iso_not_in_drive(c: FakeWorld) -> None:
         (delayed_without_date, {SNAPSHOTS}),
         (snapshot_in_error_left_its_object, {SNAPSHOTS}),
         (snapshot_still_backing_up, {STEADY}),
+        (leaked_group, {SNAPSHOTS}),
+        (kept_for_a_revert_that_is_over, {SNAPSHOTS}),
+        (stuck_reverting, {STEADY}),
+        (vm_snapshot_of_one_disk, {GROUPS}),
+        (vm_snapshot_of_two_times, {GROUPS}),
+        (vm_snapshot_of_another_vm, {GROUPS}),
         (half_written_backup, {BACKUPS}),
         (backup_of_two_tries, {BACKUPS}),
         (lost_backup, {BACKUPS}),
@@ -674,4 +716,9 @@ def test_a_deleted_snapshot_is_on_its_way_out_and_no_leak(cloud: FakeWorld) -> N
 def test_a_copy_of_a_removed_template_waits_for_the_collector(cloud: FakeWorld) -> None:
     removed(cloud)
     cloud.sp_snapshots = [item for item in cloud.sp_snapshots if "vc-policy" not in item["tags"]]
+    assert broken(cloud) == {}
+
+
+def test_a_vm_snapshot_of_every_disk_is_well(cloud: FakeWorld) -> None:
+    vm_snapshot(cloud, "Ready", of_group("a.b.30"), of_group("a.b.31"))
     assert broken(cloud) == {}
