@@ -9,10 +9,10 @@ import re
 import struct
 from urllib.parse import urlsplit
 
-from harness.agent.tools import Tools
+from harness.agent.config import AgentConfig
 from harness.spi.commands import shown
 from harness.spi.errors import InvalidParameter, NotFound, Unavailable, Unknown
-from harness.spi.ports import CommandResult
+from harness.spi.ports import CommandResult, Host
 
 CONNECT_SECONDS = 15
 STALL_SECONDS = 60
@@ -28,14 +28,14 @@ _DIGESTS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128
 _NAMED = re.compile(r"\{([A-Za-z0-9-]+)\}([0-9a-fA-F]+)")
 
 
-def virtual_size(tools: Tools, url: str, timeout: float) -> int:
+def virtual_size(host: Host, config: AgentConfig, url: str, timeout: float) -> int:
     """Bytes of the disk in the qcow2 at the URL, from its header; raises `InvalidParameter` when it is none."""
     options = (*_options(int(timeout)), "--range", f"0-{HEADER.size - 1}", "--config", "-")
-    result = tools.host.run(
-        ("sh", "-c", HEAD_SCRIPT, str(HEADER.size), *options), stdin=_config(url), timeout=timeout + 5
+    result = host.run(
+        ("sh", "-c", HEAD_SCRIPT, str(HEADER.size), *options), stdin=_curl_config(url), timeout=timeout + 5
     )
     if not result.stdout:
-        raise _failed(result, url, tools)
+        raise _failed(result, url, config.host_name)
     if len(result.stdout) < HEADER.size or result.stdout[:4] != MAGIC:
         raise InvalidParameter(f"{shown(url)} is not a QCOW2 image")
     _, _, backing, _, _, size = HEADER.unpack(result.stdout[: HEADER.size])
@@ -46,21 +46,21 @@ def virtual_size(tools: Tools, url: str, timeout: float) -> int:
     return int(size)
 
 
-def file_of(tools: Tools, operation: str) -> str:
+def file_of(config: AgentConfig, operation: str) -> str:
     """Where the image of this operation is while it is worked on."""
-    return f"{tools.config.download_directory}/{operation}.image"
+    return f"{config.download_directory}/{operation}.image"
 
 
-def fetch(tools: Tools, url: str, checksum: str | None, operation: str, timeout: float) -> str:
+def fetch(host: Host, config: AgentConfig, url: str, checksum: str | None, operation: str, timeout: float) -> str:
     """The file with the image, checked; the caller removes it. Raises `Unavailable`, `NotFound`, `InvalidParameter`."""
-    file = file_of(tools, operation)
-    limit = ("--max-filesize", str(tools.config.max_download_bytes))
+    file = file_of(config, operation)
+    limit = ("--max-filesize", str(config.max_download_bytes))
     argv = ("curl", *_options(int(timeout)), *limit, "--create-dirs", "--output", file, "--config", "-")
-    result = _run(tools, argv, url, timeout, operation, stdin=_config(url))
+    result = _run(host, argv, url, timeout, operation, stdin=_curl_config(url))
     if result.rc != 0:
-        raise _failed(result, url, tools)
+        raise _failed(result, url, config.host_name)
     if checksum:
-        _check(tools, file, url, checksum, timeout, operation)
+        _check(host, file, url, checksum, timeout, operation)
     return file
 
 
@@ -70,13 +70,13 @@ def check_url(url: str) -> None:
         raise InvalidParameter(f"{shown(url)}: hosts fetch http and https URLs only")
 
 
-def _check(tools: Tools, file: str, url: str, checksum: str, timeout: float, operation: str) -> None:
+def _check(host: Host, file: str, url: str, checksum: str, timeout: float, operation: str) -> None:
     named = _NAMED.fullmatch(checksum)
     wanted = (named[2] if named else checksum).lower()
     method = named[1].lower().replace("-", "") if named else _DIGESTS.get(len(wanted), "")
     if method not in _DIGESTS.values():
         raise InvalidParameter(f"checksum of {shown(url)}: give {{SHA-256}} and 64 hexadecimal digits")
-    result = _run(tools, (f"{method}sum", file), url, timeout, operation)
+    result = _run(host, (f"{method}sum", file), url, timeout, operation)
     found = result.stdout.decode(errors="replace").partition(" ")[0]
     if result.rc != 0:
         raise Unavailable(f"the checksum of {shown(url)} could not be made: {_reason(result)}")
@@ -85,10 +85,10 @@ def _check(tools: Tools, file: str, url: str, checksum: str, timeout: float, ope
 
 
 def _run(
-    tools: Tools, argv: tuple[str, ...], url: str, timeout: float, operation: str, stdin: bytes = b""
+    host: Host, argv: tuple[str, ...], url: str, timeout: float, operation: str, stdin: bytes = b""
 ) -> CommandResult:
     try:
-        return tools.host.run(argv, stdin=stdin, timeout=timeout, operation=operation)
+        return host.run(argv, stdin=stdin, timeout=timeout, operation=operation)
     except Unknown as error:
         raise Unavailable(f"{argv[0]} of {shown(url)} did not end within {timeout:g} s and was killed") from error
 
@@ -112,16 +112,16 @@ def _options(seconds: int) -> tuple[str, ...]:
     )
 
 
-def _config(url: str) -> bytes:
+def _curl_config(url: str) -> bytes:
     check_url(url)
     return f'url = "{url}"\n'.encode()
 
 
-def _failed(result: CommandResult, url: str, tools: Tools) -> NotFound | Unavailable:
+def _failed(result: CommandResult, url: str, host_name: str) -> NotFound | Unavailable:
     reason = _reason(result)
     if result.rc == NOT_FOUND or f"({NOT_FOUND})" in reason:
         return NotFound(f"{shown(url)} cannot be fetched: {reason}; check the template's URL")
-    return Unavailable(f"host {tools.config.host_name} cannot fetch {shown(url)}: {reason}")
+    return Unavailable(f"host {host_name} cannot fetch {shown(url)}: {reason}")
 
 
 def _reason(result: CommandResult) -> str:

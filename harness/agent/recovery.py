@@ -175,7 +175,7 @@ class Recovery:
             if record.kind in LENDERS:
                 take_back_left(tools.hypervisor, record.paths)
             if record.kind is Kind.DIRECT_DOWNLOAD:
-                tools.host.remove(file_of(tools, record.id))
+                tools.host.remove(file_of(tools.config, record.id))
             released = self._release(record, list(paths), deadline)
             if off and released and record.vm is not None:
                 tools.hypervisor.undefine(record.vm)

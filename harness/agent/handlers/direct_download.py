@@ -13,7 +13,9 @@ from harness.spi.objects import DirectSource, TemplateObject
 
 
 def check(tools: Tools, command: CheckUrlCommand) -> CheckUrlAnswer:
-    return CheckUrlAnswer(result=True, virtual_size=fetching.virtual_size(tools, command.url, command.wait))
+    return CheckUrlAnswer(
+        result=True, virtual_size=fetching.virtual_size(tools.host, tools.config, command.url, command.wait)
+    )
 
 
 def handle(tools: Tools, command: DirectDownloadCommand) -> CopyCmdAnswer:
@@ -38,7 +40,7 @@ def handle(tools: Tools, command: DirectDownloadCommand) -> CopyCmdAnswer:
 def _fetch_and_copy(
     tools: Tools, source: TemplateObject, direct: DirectSource, path: str, operation: Operation, deadline: Deadline
 ) -> CopyCmdAnswer:
-    file = fetching.fetch(tools, direct.url, direct.checksum, operation.id, deadline.remaining)
+    file = fetching.fetch(tools.host, tools.config, direct.url, direct.checksum, operation.id, deadline.remaining)
     image = qemu_img.info(tools.host, file, source.format, min(INFO_SECONDS, deadline.remaining))
     qemu_img.check_guest_image(image, shown(direct.url))
     capacity = tools.adaptor.connect(path, size=None, timeout=deadline.remaining)
@@ -54,7 +56,7 @@ def _fetch_and_copy(
 def _discard(tools: Tools, operation: Operation, error: Error | None) -> None:
     """A file that cannot be removed now is removed by recovery."""
     try:
-        tools.host.remove(fetching.file_of(tools, operation.id))
+        tools.host.remove(fetching.file_of(tools.config, operation.id))
     except Error as problem:
         operation.leave_open()
         if error is not None:

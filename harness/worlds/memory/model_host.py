@@ -122,7 +122,7 @@ class ModelHost:
         arguments = tuple(argv)
         machine, verb = self._machine, arguments[:2]
         machine.command_lines.append(" ".join(arguments))
-        if arguments[0] in ("curl", *SUMS) or arguments[:3] == ("sh", "-c", HEAD_SCRIPT):
+        if (arguments and arguments[0] in ("curl", *SUMS)) or arguments[:3] == ("sh", "-c", HEAD_SCRIPT):
             return self._fetching(arguments, stdin, operation, timeout)
         if arguments[:1] == ("cryptsetup",) and machine.no_cryptsetup:
             raise Unavailable(f"cryptsetup cannot be started on host {machine.name}: it is not there")
