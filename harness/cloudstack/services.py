@@ -15,6 +15,7 @@ from harness.cloudstack.orchestration.ha import Fence, HighAvailability
 from harness.cloudstack.orchestration.hosts import HostManager
 from harness.cloudstack.orchestration.iso import IsoManager
 from harness.cloudstack.orchestration.migration import MigrationManager
+from harness.cloudstack.orchestration.migration_with_volumes import VolumesMigrationManager
 from harness.cloudstack.orchestration.pool import PoolManager
 from harness.cloudstack.orchestration.recovery import Recovery
 from harness.cloudstack.orchestration.replication import ReplicationManager
@@ -56,6 +57,7 @@ class Services:
     pools: PoolManager
     ha: HighAvailability
     migrations: MigrationManager
+    volumes_migrations: VolumesMigrationManager
     storage_migrations: StorageMigrationManager
     hosts: HostManager
     recovery: Recovery
@@ -130,4 +132,5 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
             storage_migrations=storage_migrations,
         ),
         migrations=migrations,
+        volumes_migrations=VolumesMigrationManager(context, migrations, storage_migrations),
     )
