@@ -65,7 +65,8 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
     snapshots = SnapshotManager(context, backups)
     resizes = ResizeManager(context)
     isos = IsoManager(context)
-    hosts = HostManager(context, vms, config.ping_interval * config.ping_timeout)
+    silence = config.ping_interval * config.ping_timeout
+    hosts = HostManager(context, vms, silence)
     pools = PoolManager(context, vms, volumes, templates, hosts)
     return Services(
         config=config,
@@ -81,7 +82,7 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
         resizes=resizes,
         isos=isos,
         pools=pools,
-        ha=HighAvailability(context, vms, fences),
+        ha=HighAvailability(context, vms, fences, silence),
         hosts=hosts,
         recovery=Recovery(
             context, volumes, attachments, vms, templates, snapshots, backups, reverts, resizes, isos, pools
