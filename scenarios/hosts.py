@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from harness.observers import CloudApiError, Host, Json, World
 from scenarios.looks import (
+    attached_only_to,
     attachments_of,
     fails,
     fully_attached,
@@ -85,6 +86,15 @@ def runs_with_mark(world: World, vm: Json, volume: Json) -> None:
         assert world.guest(str(vm["id"])).read(serial(volume), 0, len(MARK)) == MARK
 
 
+def serves_with_mark(world: World, vm: Json, volume: Json, host: Host) -> None:
+    """As far as it can be seen while another host is off."""
+    with world.check(f"its volumes are attached to {host.name} only"):
+        for item in (root_volume(world, str(vm["id"])), volume):
+            attached_only_to(world, item, host)
+    with world.check("the guest is up elsewhere, and what was written is there"):
+        assert world.guest(str(vm["id"])).read(serial(volume), 0, len(MARK)) == MARK
+
+
 def runs_on(world: World, vm: Json) -> list[str]:
     """Hosts that run the VM's domain."""
     name = str(vm["instancename"])
@@ -148,7 +158,7 @@ def lost(world: World) -> None:
         host.power_cut()
         try:
             moved(world, vm, other)
-            runs_with_mark(world, reread(world, vm), volume)
+            serves_with_mark(world, vm, volume, other)
             world.wait_until("the other VM is stopped", lambda: reread(world, plain)["state"] == "Stopped", 60)
             with world.check(
                 "a VM whose offering does not ask for it is not started elsewhere, and is attached nowhere"
@@ -160,6 +170,7 @@ def lost(world: World) -> None:
         finally:
             host.power_on()
         await_state(world, host, "Up", UP_SECONDS)
+    runs_with_mark(world, reread(world, vm), volume)
     with world.check("back again, the host runs none of them"):
         assert runs_on(world, vm) == [other.name] and runs_on(world, plain) == [], "a VM runs where it was lost"
     runs_with_mark(world, start(world, plain), kept)
@@ -185,10 +196,11 @@ def isolated(world: World) -> None:
             assert attachments_of(world, global_id(volume)) == [(host.client_id, "rw")]
         try:
             moved(world, vm, other)
-            runs_with_mark(world, reread(world, vm), volume)
+            serves_with_mark(world, vm, volume, other)
         finally:
             host.power_on()
         await_state(world, host, "Up", UP_SECONDS)
+    runs_with_mark(world, reread(world, vm), volume)
     with world.check("it runs once"):
         assert runs_on(world, vm) == [other.name], f"it runs on {runs_on(world, vm)}"
         assert world.guest(str(vm["id"])).boot_id() != boot
