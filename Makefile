@@ -1,5 +1,5 @@
 # Thin names for the commands behind them; each works in a clean clone.
-.PHONY: setup run test nightly check mutants fresh fidelity
+.PHONY: setup run test nightly check mutants fresh fidelity calls
 
 setup:  # install what is missing: system packages (as root) and .venv
 	@lab/setup
@@ -24,3 +24,6 @@ fresh:  # make setup and the memory rows in an empty Debian of its own (root)
 
 fidelity: setup  # simulator/FIDELITY.md again, from what the tests prove
 	@.venv/bin/python tests/simulator_core/fidelity.py --write
+
+calls: setup  # harness/faults/calls.json again: the StorPool calls that each operation and case needs
+	@.venv/bin/splab calls --write

@@ -23,6 +23,7 @@ WORLDS = ("memory", "local", "all")
 
 LAZY = {
     "bench": ("harness.bench.command", "bench"),
+    "calls": ("harness.faults.calls", "calls"),
     "explore": ("harness.explore.command", "explore"),
     "faults": ("harness.faults.command", "faults"),
     "lab": ("lab.commands", "lab"),
@@ -60,7 +61,7 @@ def run(row: tuple[str, ...], world: str, lab: Path | None, seed: int, report: P
     """Run rows of the action table (numbers, names of extras, or single cases such as 4.hot); all by default."""
     console = Console(highlight=False)
     selection = _selection(row)
-    venues = _venues(world, lab, seed, console)
+    venues = _venues(world, lab, seed, console, selection.cases[0].site if selection.cases else "")
     writable(json_file)
     about = properties() | {"seed": str(seed)} | ({"lab file": str(lab)} if lab is not None else {})
     result = record(console, report, lambda listen: Runner(listen, time.monotonic).run(selection, venues, about))
@@ -106,8 +107,8 @@ def _selection(words: tuple[str, ...]) -> Selection:
         ) from error
 
 
-def _venues(world: str, lab: Path | None, seed: int, console: Console) -> list[Venue]:
-    """The worlds to run in. Without root, one line says what is left out."""
+def _venues(world: str, lab: Path | None, seed: int, console: Console, site: str) -> list[Venue]:
+    """The worlds to run in; `site` is what the first case needs. Without root, one line says what is left out."""
     venues: list[Venue] = []
     if world in ("memory", "all"):
         from harness.worlds.memory_venue import MemoryVenue
@@ -127,7 +128,7 @@ def _venues(world: str, lab: Path | None, seed: int, console: Console) -> list[V
             raise click.ClickException(str(error)) from error
     reason = why_not(lab)
     if reason is None:
-        venues.append(LocalVenue(lab))
+        venues.append(LocalVenue(lab, site=site))
     elif world == "local":
         raise click.ClickException(f"the local world cannot be run here: {reason}")
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 Json = dict[str, Any]
@@ -59,6 +59,25 @@ class StorPool(Protocol):
         """Delete the snapshot behind the cloud's back."""
         ...
 
+    def update_volume(self, name: str, **changes: object) -> None:
+        """VolumeUpdate behind the cloud's back; the keys are StorPool's."""
+        ...
+
+    def kept(self, bucket: str, key: str) -> str:
+        """From StorPool's key-value store; empty when there is no such bucket or key."""
+        ...
+
+    def keep(self, bucket: str, key: str, value: str) -> None:
+        """Into StorPool's key-value store; a missing bucket is made, an empty value deletes the key."""
+
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        """A StorPool template that places as the template `like` does; it may be left without a replication."""
+        ...
+
+    def remove_template(self, name: str) -> bool:
+        """False while something is on it; True when there is none any more."""
+        ...
+
     def calls(self) -> Mapping[str, int]:
         """Requests the StorPool API has served so far, by call name; empty when the cluster does not tell."""
         ...
@@ -74,6 +93,8 @@ class DomainDisk:
     driver_type: str
     discard: str | None
     cache: str | None
+    encryption: str | None = None
+    """`luks`, of one that QEMU decrypts."""
 
 
 class Host(Protocol):
@@ -89,6 +110,11 @@ class Host(Protocol):
         """The host's StorPool client id (SP_OURID)."""
         ...
 
+    @property
+    def cluster_id(self) -> str:
+        """The host's StorPool cluster (SP_CLUSTER_ID) in a world with several; else empty."""
+        ...
+
     def devices(self) -> Sequence[str]:
         """Global ids under /dev/storpool-byid, sorted."""
         ...
@@ -98,6 +124,25 @@ class Host(Protocol):
         ...
 
     def read_device(self, path: str, offset: int, length: int) -> bytes: ...
+
+    def reads_a_second(self, path: str, seconds: int) -> float:
+        """4 KiB reads a second that fio gets from the device in so many seconds. Of real hosts only."""
+
+    def unlocks(self, path: str, passphrase: bytes) -> bool:
+        """Whether the device has a LUKS header that this passphrase opens."""
+        ...
+
+    def secrets(self) -> Sequence[str]:
+        """Devices whose passphrases this host's libvirt knows, sorted."""
+        ...
+
+    def traces(self, text: bytes) -> Sequence[str]:
+        """Where on this host the text stands: StorPool devices, files of libvirt and the agent, command lines."""
+        ...
+
+    def without_encryption(self) -> AbstractContextManager[None]:
+        """While inside, this host has no cryptsetup."""
+        ...
 
     def domains(self) -> Mapping[str, str]:
         """State of every libvirt domain of this host by name, in virsh's words."""
@@ -119,6 +164,41 @@ class Host(Protocol):
 
     def resume(self, name: str) -> None: ...
 
+    def cd_image(self, name: str) -> str | None:
+        """File name of the image in the CD drive of the live domain; None when that is empty."""
+        ...
+
+    def kill_agent(self) -> None:
+        """SIGKILL the host's agent; everything else runs on."""
+        ...
+
+    def start_agent(self) -> None:
+        """Start the agent that was killed, as an upgrade does; returns when it takes commands."""
+        ...
+
+    def power_cut(self) -> None:
+        """Everything on the host ends at once, guests too."""
+        ...
+
+    def power_on(self) -> None:
+        """Start the host and its agent again; returns when that takes commands."""
+        ...
+
+    def storpool_conf(self, **settings: str) -> AbstractContextManager[None]:
+        """While inside, the host's StorPool configuration has these settings; the agent is not restarted for it."""
+        ...
+
+    def devices_late(self) -> AbstractContextManager[None]:
+        """While inside, devices of new attachments do not show up on this host."""
+
+    def slow_migration(self, name: str) -> None:
+        """From now on memory of the domain, which runs here, is copied to another host at 1 MiB a second at most."""
+        ...
+
+    def libvirt_cut(self) -> AbstractContextManager[None]:
+        """While inside, no other host reaches the libvirtd of this one."""
+        ...
+
     def storpool_api_cut(self) -> AbstractContextManager[None]:
         """While inside, this host cannot reach the StorPool API; others can."""
         ...
@@ -129,6 +209,11 @@ class Secondary(Protocol):
 
     def backups(self) -> Sequence[str]:
         """Files under the export's directory `snapshots`, relative to the export, sorted."""
+        ...
+
+    @property
+    def primary_url(self) -> str:
+        """Of the export's directory `primary`, for a primary storage pool beside the StorPool pools."""
         ...
 
     def files(self, directory: str) -> Sequence[str]:
@@ -159,6 +244,10 @@ class Guest(Protocol):
         """Waits until the guest is up; differs after each boot."""
         ...
 
+    def booted_from(self) -> str:
+        """`cdrom` when it runs from the environment's ISO, else `disk`. Waits as `boot_id` does."""
+        ...
+
     def disks(self) -> Mapping[str, int]:
         """Size of every disk by serial."""
         ...
@@ -168,6 +257,11 @@ class Guest(Protocol):
         ...
 
     def read(self, serial: str, offset: int, length: int) -> bytes: ...
+
+    def counting(self, serials: Sequence[str], offset: int) -> AbstractContextManager[None]:
+        """While inside, the guest counts, at this place of these disks: 4096 bytes with the number, to one disk after
+        the other, each flushed before the next is written."""
+        ...
 
     def poweroff(self) -> None:
         """The guest shuts itself down; returns when it was asked."""
@@ -185,6 +279,17 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherZone:
+    """A second zone, with pools, hosts and a StorPool location of its own."""
+
+    zone_id: str
+    pools: tuple[Pool, ...]
+    """With the tags of the first zone's."""
+    location: str
+    """What StorPool calls where it is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     """What exists before a scenario starts. Ids are CloudStack's."""
 
@@ -197,9 +302,19 @@ class Environment:
     """Virtual size of the guest image."""
     image_sha256: str
     """Of the guest disk's bytes, that is of the image converted to raw."""
+    iso_url: str
+    """Where the secondary storage role can fetch an ISO from that guests boot; ends in `.iso`."""
+    iso_size: int
+    """Of its file."""
     service_offering_id: str
     """A small compute offering whose ROOT disks go to the first pool."""
     os_type_id: str
+    storpool_endpoints: str
+    """`host:port` of the StorPool API, several with commas between, as the management server reaches it."""
+    storpool_token: str = field(repr=False)
+    location: str = ""
+    """What StorPool calls where the zone is, in a world with several StorPool clusters."""
+    other_zone: OtherZone | None = None
 
 
 class World(Protocol):
@@ -209,7 +324,14 @@ class World(Protocol):
     def cloud(self) -> Cloud: ...
 
     @property
-    def storpool(self) -> StorPool: ...
+    def storpool(self) -> StorPool:
+        """All StorPool clusters of the world as one; what several have is found in the first of them."""
+        ...
+
+    @property
+    def storpools(self) -> Sequence[StorPool]:
+        """Each StorPool cluster by itself; one, but in the worlds of cases that ask for more."""
+        ...
 
     @property
     def secondary(self) -> Secondary: ...

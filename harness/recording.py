@@ -102,7 +102,12 @@ class RecordingCloud:
 
 
 def _call_text(command: str, parameters: Mapping[str, str | int | bool]) -> str:
-    return " ".join([command, *(f"{key}={value}" for key, value in parameters.items())])
+    return " ".join([command, *(f"{key}={_shown(key, str(value))}" for key, value in parameters.items())])
+
+
+def _shown(key: str, value: str) -> str:
+    """A pool's URL holds the token of a StorPool cluster."""
+    return "********" if key == "url" and ("token" in value.lower() or "storpool" in value.lower()) else value
 
 
 class RecordingHost:
@@ -123,6 +128,10 @@ class RecordingHost:
     def client_id(self) -> int:
         return self._inner.client_id
 
+    @property
+    def cluster_id(self) -> str:
+        return self._inner.cluster_id
+
     def devices(self) -> Sequence[str]:
         seen = self._inner.devices()
         self._note(f"/dev/storpool-byid: {' '.join(seen) or 'empty'}")
@@ -137,6 +146,28 @@ class RecordingHost:
         self._note(f"read {length} bytes of {path} at {offset}")
         return self._inner.read_device(path, offset, length)
 
+    def unlocks(self, path: str, passphrase: bytes) -> bool:
+        seen = self._inner.unlocks(path, passphrase)
+        self._note(f"a passphrase {'opens' if seen else 'does not open'} {path}")
+        return seen
+
+    def secrets(self) -> Sequence[str]:
+        seen = self._inner.secrets()
+        self._note(f"libvirt knows passphrases of {', '.join(seen) or 'nothing'}")
+        return seen
+
+    def traces(self, text: bytes) -> Sequence[str]:
+        seen = self._inner.traces(text)
+        self._note(f"{len(text)} bytes that are looked for stand in {', '.join(seen) or 'no place'}")
+        return seen
+
+    @contextmanager
+    def without_encryption(self) -> Iterator[None]:
+        with self._inner.without_encryption():
+            self._note("it has no cryptsetup")
+            yield
+        self._note("it has cryptsetup again")
+
     def domains(self) -> Mapping[str, str]:
         seen = self._inner.domains()
         self._note(f"domains: {', '.join(f'{name} {state}' for name, state in seen.items()) or 'none'}")
@@ -150,6 +181,16 @@ class RecordingHost:
     def domain_xml(self, name: str) -> str:
         return self._inner.domain_xml(name)
 
+    def reads_a_second(self, path: str, seconds: int) -> float:
+        rate = self._inner.reads_a_second(path, seconds)
+        self._note(f"fio reads {path} {rate:.0f} times a second")
+        return rate
+
+    def cd_image(self, name: str) -> str | None:
+        seen = self._inner.cd_image(name)
+        self._note(f"CD drive of {name}: {seen or 'empty'}")
+        return seen
+
     def kill_qemu(self, name: str) -> None:
         self._note(f"kill -9 the QEMU of {name}")
         self._inner.kill_qemu(name)
@@ -161,6 +202,47 @@ class RecordingHost:
     def resume(self, name: str) -> None:
         self._note(f"resume {name}")
         self._inner.resume(name)
+
+    def kill_agent(self) -> None:
+        self._note("kill -9 its agent")
+        self._inner.kill_agent()
+
+    def start_agent(self) -> None:
+        self._inner.start_agent()
+        self._note("its agent runs")
+
+    def power_cut(self) -> None:
+        self._note("its power is cut")
+        self._inner.power_cut()
+
+    def power_on(self) -> None:
+        self._inner.power_on()
+        self._note("it is on again, and its agent runs")
+
+    @contextmanager
+    def storpool_conf(self, **settings: str) -> Iterator[None]:
+        with self._inner.storpool_conf(**settings):
+            self._note(f"its storpool.conf sets {', '.join(settings)}")
+            yield
+        self._note("its storpool.conf is as before")
+
+    @contextmanager
+    def devices_late(self) -> Iterator[None]:
+        with self._inner.devices_late():
+            self._note("devices of new attachments do not show up")
+            yield
+        self._note("devices show up")
+
+    def slow_migration(self, name: str) -> None:
+        self._note(f"slow down migrations of {name}")
+        self._inner.slow_migration(name)
+
+    @contextmanager
+    def libvirt_cut(self) -> Iterator[None]:
+        self._note("libvirtd is cut off from other hosts")
+        with self._inner.libvirt_cut():
+            yield
+        self._note("libvirtd is reached again")
 
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:
@@ -181,6 +263,11 @@ class RecordingGuest:
         self._recorder.timeline(self._source, f"boot id {seen}")
         return seen
 
+    def booted_from(self) -> str:
+        seen = self._inner.booted_from()
+        self._recorder.timeline(self._source, f"booted from its {seen}")
+        return seen
+
     def disks(self) -> Mapping[str, int]:
         seen = self._inner.disks()
         shown = ", ".join(f"{serial} {size} bytes" for serial, size in seen.items())
@@ -194,6 +281,13 @@ class RecordingGuest:
     def read(self, serial: str, offset: int, length: int) -> bytes:
         self._recorder.timeline(self._source, f"reads {length} bytes of disk {serial} at {offset}")
         return self._inner.read(serial, offset, length)
+
+    @contextmanager
+    def counting(self, serials: Sequence[str], offset: int) -> Iterator[None]:
+        self._recorder.timeline(self._source, f"counts at {offset} of the disks {', '.join(serials)}")
+        with self._inner.counting(serials, offset):
+            yield
+        self._recorder.timeline(self._source, "counts no more")
 
     def poweroff(self) -> None:
         self._recorder.timeline(self._source, "shuts itself down")
@@ -216,6 +310,10 @@ class RecordingWorld:
     @property
     def storpool(self) -> StorPool:
         return self._inner.storpool
+
+    @property
+    def storpools(self) -> Sequence[StorPool]:
+        return self._inner.storpools
 
     @property
     def secondary(self) -> Secondary:

@@ -31,6 +31,8 @@ KINDS = (
     Kind("VM", "listVirtualMachines", "virtualmachine", "destroyVirtualMachine", (("expunge", True),)),
     Kind("volume", "listVolumes", "volume", "deleteVolume"),
     Kind("snapshot", "listSnapshots", "snapshot", "deleteSnapshot"),
+    Kind("ISO", "listIsos", "iso", "deleteIso"),
+    Kind("storage pool", "listStoragePools", "storagepool", "deleteStoragePool", (("forced", True),)),
     Kind("disk offering", "listDiskOfferings", "diskoffering", "deleteDiskOffering", must_go=False),
 )
 
@@ -60,6 +62,10 @@ def _remove(world: World, kind: Kind, item_id: str, item: Json) -> list[str]:
             world.cloud.call("detachVolume", id=item_id)
         if kind.noun == "VM" and item["state"] == "Running":
             world.cloud.call("stopVirtualMachine", id=item_id, forced=True)
+        if kind.noun == "storage pool" and item["state"] != "Maintenance":
+            if item["state"] == "Disabled":
+                world.cloud.call("updateStoragePool", id=item_id, enabled=True)
+            world.cloud.call("enableStorageMaintenance", id=item_id)
         world.cloud.call(kind.remove, id=item_id, **dict(kind.parameters))
     except CloudApiError as error:
         if error.code == UNSUPPORTED and not kind.must_go:

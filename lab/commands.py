@@ -88,11 +88,16 @@ def lab() -> None:
 @lab.command()
 @STATE
 @LOCAL_LAB_FILE
-def up(state: Path | None, lab_file: Path | None) -> None:
+@click.option(
+    "--site",
+    type=click.Choice(["clusters", "zones"]),
+    help="With a second StorPool cluster, below the same zone or in a zone of its own.",
+)
+def up(state: Path | None, lab_file: Path | None, site: str | None) -> None:
     """Bring the local lab up, or find it healthy; prints the path of its lab file."""
     with _errors(), narrated() as progress:
         state = _state(state, lab_file)
-        bring_up(state, progress)
+        bring_up(state, progress, site or "")
     click.echo(State((state or default_state()).resolve()).lab_file)
 
 

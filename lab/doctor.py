@@ -169,6 +169,7 @@ def _kvm_host(host: KvmHost, lab: Lab) -> Iterator[Finding]:
     machine = SshHost(host.ssh).inspector()
     yield Finding(host.name, "SSH", True)
     yield from _commands(host.name, machine, {"virsh": "libvirt-clients", "qemu-img": "qemu-utils"})
+    yield from _commands(host.name, machine, {"cryptsetup": "cryptsetup-bin"})
     yield _python(host.name, machine, str(host.agent_python), "import libvirt, msgspec, requests")
     libvirt = machine.run("virsh --connect qemu:///system version").rc == 0
     yield Finding(host.name, "libvirtd", libvirt, "systemctl start libvirtd")

@@ -39,6 +39,8 @@ class StorPoolCluster(Strict, frozen=True, kw_only=True):
     """StorPool templates for two CloudStack pools; they must exist."""
     simulator: bool = False
     """Whether the control API under /_sim/ may be used."""
+    location: str = ""
+    """What StorPool calls where it is; needed where there are two."""
 
 
 class Accelerator(enum.StrEnum):
@@ -61,6 +63,11 @@ class KvmHost(Strict, frozen=True, kw_only=True):
     accelerator: Accelerator
     cgroup: Path | None = None
     """Local hosts only: the cgroup that everything of this host runs in."""
+    second_storpool: bool = False
+    """Whether it is a client of the lab's second StorPool cluster, not of the first."""
+    fence_command: tuple[str, ...] = ()
+    """Run on this machine, it switches the host off and ends with status 0 once that is done; without it the host is
+    never fenced."""
 
 
 class Access(enum.StrEnum):
@@ -94,6 +101,9 @@ class GuestImage(Strict, frozen=True, kw_only=True):
     virtual_size: int
     sha256: str
     """Of the disk's bytes (raw)."""
+    iso_url: str
+    """A bootable ISO, as the secondary storage host can fetch it: the same system, which runs from memory."""
+    iso_size: int
     ssh_user: str
     ssh_key_file: Path
     known_hosts_file: Path | None = None
@@ -110,6 +120,17 @@ class Management(Strict, frozen=True, kw_only=True):
     cgroup: Path | None = None
 
 
+class Site(enum.StrEnum):
+    """How a lab with two StorPool clusters is divided."""
+
+    ONE = ""
+    """It has one."""
+    CLUSTERS = "clusters"
+    """One zone; a CloudStack cluster for each."""
+    ZONES = "zones"
+    """A zone for each, which are in two locations."""
+
+
 class Tls(Strict, frozen=True, kw_only=True):
     """Certificates for commands between management server and agents, all from one CA of this lab.
 
@@ -124,6 +145,8 @@ class Lab(Strict, frozen=True, kw_only=True):
     name: str
     storpool: StorPoolCluster
     hosts: tuple[KvmHost, ...]
+    site: Site = Site.ONE
+    second_storpool: StorPoolCluster | None = None
     secondary: SecondaryStorage
     guest_addresses: tuple[GuestAddress, ...]
     guest_image: GuestImage
@@ -132,6 +155,11 @@ class Lab(Strict, frozen=True, kw_only=True):
     writable_devices: tuple[str, ...] = ()
     """Devices of this machine or its hosts that a run may overwrite. Nothing reads the list yet: a run writes only to
     volumes that it made itself."""
+
+
+def storpool_of(lab: Lab, host: KvmHost) -> StorPoolCluster:
+    """The cluster that the host is a client of."""
+    return lab.second_storpool if host.second_storpool and lab.second_storpool is not None else lab.storpool
 
 
 def load(path: Path) -> Lab:
@@ -148,9 +176,15 @@ def load(path: Path) -> Lab:
         raise LabFileError(f"lab file {path}: version {lab.version} is not known; this splab reads version 1")
     if len(lab.hosts) < 2:
         raise LabFileError(f"lab file {path}: {len(lab.hosts)} hosts; scenarios need two")
+    second = [host.name for host in lab.hosts if host.second_storpool]
+    if (lab.second_storpool is None) != (lab.site is Site.ONE) or bool(second) != (lab.site is not Site.ONE):
+        raise LabFileError(
+            f"lab file {path}: site, second_storpool and hosts with second_storpool: true belong together;"
+            " give all of them or none"
+        )
     unique: tuple[tuple[str, list[str]], ...] = (
         ("host name", [host.name for host in lab.hosts]),
-        ("client_id", [str(host.client_id) for host in lab.hosts]),
+        ("client_id", [f"{host.client_id}{' of the second cluster' * host.second_storpool}" for host in lab.hosts]),
         ("guest MAC", [guest.mac for guest in lab.guest_addresses]),
         ("guest address", [guest.ip for guest in lab.guest_addresses]),
     )

@@ -11,11 +11,12 @@ from lab.shell import run
 
 BUSYBOX = Path("/bin/busybox")
 
+MODULES_INIT = "for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod /modules/$module; done"
 # busybox has no blkid here: an ext4 file system keeps its UUID in bytes 1128 to 1143.
 INIT = """#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t devtmpfs dev /dev
-for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod /modules/$module; done
+@MODULES@
 tries=0
 while [ $tries -lt 100 ]; do
   for device in /dev/vda2 /dev/sda2 /dev/vd[b-z]2 /dev/sd[b-z]2; do
@@ -75,7 +76,12 @@ def write_initrd(initrd: Path, kernel: Kernel, uuid: str, tree: Path) -> None:
     for module in kernel.modules:
         shutil.copyfile(module, tree / "modules" / module.name)
     (tree / "modules/order").write_text("".join(f"{module.name}\n" for module in kernel.modules))
-    _script(tree / "init", INIT.replace("@UUID@", uuid.replace("-", "")))
+    _script(tree / "init", INIT.replace("@UUID@", uuid.replace("-", "")).replace("@MODULES@", MODULES_INIT))
+    pack(tree, initrd)
+
+
+def pack(tree: Path, initrd: Path) -> None:
+    """Everything below the tree, as root's, in the form that the kernel unpacks."""
     files = "\n".join(sorted(str(path.relative_to(tree)) for path in tree.rglob("*")))
     archive = run(["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"], cwd=tree, stdin=files.encode()).stdout
     initrd.write_bytes(run(["gzip", "-1", "-n"], stdin=archive).stdout)

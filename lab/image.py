@@ -19,6 +19,7 @@ import msgspec
 from lab import kernel
 from lab.errors import MissingPrerequisite
 from lab.guesttree import write_initrd, write_root
+from lab.iso import ISOLINUX, LDLINUX, write_iso
 from lab.shell import Progress, run, silent
 
 MIB = 1 << 20
@@ -41,6 +42,7 @@ TOOLS = (
     "ssh-keygen",
     "dpkg-deb",
     "modinfo",
+    "xorriso",
 )
 
 
@@ -65,6 +67,8 @@ class Image:
     """The host key that every guest of this image shows, under any address."""
     vmlinuz: Path
     initrd: Path
+    iso: Path
+    """The same system, which boots from a CD and runs in memory."""
 
 
 def cache_directory() -> Path:
@@ -83,9 +87,10 @@ def build(cache: Path | None = None, progress: Progress = silent) -> Image:
     missing = [
         tool for tool in TOOLS if shutil.which(tool, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is None
     ]
-    if missing or not MBR.exists():
+    missing += [str(path) for path in (MBR, ISOLINUX, LDLINUX) if not path.exists()]
+    if missing:
         raise MissingPrerequisite(
-            f"cannot build the guest image without {', '.join(missing) or MBR}; run `make setup` as root"
+            f"cannot build the guest image without {', '.join(missing)}; run `make setup` as root"
         )
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "image.lock").open("w") as lock:
@@ -112,6 +117,7 @@ def _build(cache: Path, progress: Progress) -> Image:
         keys / "guest_known_hosts",
         directory / "vmlinuz",
         directory / "initrd",
+        directory / "guest.iso",
     )
 
 
@@ -131,7 +137,8 @@ def _keys(cache: Path) -> Path:
 def _content_hash(debs: tuple[Path, ...], keys: Path) -> str:
     total = hashlib.sha256(kernel.digest(debs).encode())
     here = Path(__file__).parent
-    sources = [here / "image.py", here / "guesttree.py", here / "kernel.py", keys / "guest.pub", keys / "guest_host"]
+    sources = [here / name for name in ("image.py", "iso.py", "guesttree.py", "kernel.py")]
+    sources += [keys / "guest.pub", keys / "guest_host", ISOLINUX, LDLINUX]
     for path in [*sources, Path("/bin/busybox"), Path("/usr/sbin/dropbear"), MBR]:
         total.update(path.read_bytes())
     return total.hexdigest()[:32]
@@ -156,6 +163,8 @@ def _assemble(work: Path, directory: Path, debs: tuple[Path, ...], keys: Path) -
     run(["qemu-img", "convert", "-q", "-c", "-f", "raw", "-O", "qcow2", raw, directory / "guest.qcow2"])
     shutil.copyfile(guest_kernel.vmlinuz, directory / "vmlinuz")
     shutil.copyfile(initrd, directory / "initrd")
+    (work / "iso.work").mkdir()
+    write_iso(directory / "guest.iso", guest_kernel, work / "root.tree", work / "iso.work")
     facts = msgspec.json.encode(Facts(VIRTUAL_SIZE, sha256, guest_kernel.version))
     partial = directory / "facts.partial"
     partial.write_bytes(facts)

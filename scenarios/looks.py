@@ -12,6 +12,8 @@ from harness.observers import CloudApiError, DomainDisk, Host, Json, World
 from scenarios.steps import host_of, many, vm_by_id, volume_by_id
 
 PATH_PREFIX = "/dev/storpool-byid/"
+LUKS_HEADER = 2 << 20
+"""Bytes that an encrypted volume has on StorPool beside those that its guest sees."""
 
 
 def global_id(volume: Json) -> str:
@@ -24,6 +26,11 @@ def global_id(volume: Json) -> str:
 def serial(volume: Json) -> str:
     """What a guest knows the disk by: the volume's uuid without dashes, 20 characters."""
     return str(volume["id"]).replace("-", "")[:20]
+
+
+def device_size(volume: Json) -> int:
+    """Bytes of the volume on StorPool and on hosts."""
+    return int(volume["size"]) + (LUKS_HEADER if "encryptformat" in volume else 0)
 
 
 def on_storpool(world: World, volume: Json) -> Json:
@@ -63,7 +70,8 @@ def device_only_on(world: World, volume: Json, host: Host) -> None:
     """The device is there, of the volume's size, and no other host has it."""
     gid = global_id(volume)
     size = host.device_size(str(volume["path"]))
-    assert size == volume["size"], f"{volume['path']} on {host.name} has {size} bytes, expected {volume['size']}"
+    wanted = device_size(volume)
+    assert size == wanted, f"{volume['path']} on {host.name} has {size} bytes, expected {wanted}"
     assert gid in host.devices(), f"{gid} is not under {PATH_PREFIX} on {host.name}"
     for other in world.hosts:
         if other.name != host.name:
@@ -166,11 +174,14 @@ def _is_cache_of(item: Json, template_id: str) -> bool:
 
 
 def everything(world: World) -> tuple[object, ...]:
-    """All that an operation could have changed, comparable: volumes, snapshots, attachments, records."""
+    """All that an operation could have changed, comparable: volumes, snapshots, attachments, records.
+
+    Without names on StorPool: the driver takes them from its volumes in the background.
+    """
     cloud = world.cloud
-    volumes = sorted((str(v["name"]), int(v["size"]), _tag_text(v)) for v in world.storpool.volumes())
-    snapshots = sorted((str(s["name"]), int(s["size"]), _tag_text(s)) for s in world.storpool.snapshots())
-    attached = sorted((str(a["volume"]), int(a["client"]), str(a["rights"])) for a in world.storpool.attachments())
+    volumes = sorted((str(v["globalId"]), int(v["size"]), _tag_text(v)) for v in world.storpool.volumes())
+    snapshots = sorted((str(s["globalId"]), int(s["size"]), _tag_text(s)) for s in world.storpool.snapshots())
+    attached = sorted((_of(a), int(a["client"]), str(a["rights"])) for a in world.storpool.attachments())
     records = sorted(
         (str(v["id"]), str(v["state"]), str(v.get("path")), int(v["size"]), str(v.get("virtualmachineid")))
         for v in many(cloud.call("listVolumes", listall=True), "volume")
@@ -180,6 +191,10 @@ def everything(world: World) -> tuple[object, ...]:
         for v in many(cloud.call("listVirtualMachines", listall=True), "virtualmachine")
     )
     return (volumes, snapshots, attached, records, vms)
+
+
+def _of(attachment: Json) -> str:
+    return str(attachment.get("globalId") or attachment["volume"])
 
 
 def _tag_text(item: Json) -> str:

@@ -12,6 +12,8 @@ from scenarios.table import BY_ID, RowId
 
 Scenario = Callable[[World], None]
 
+SITES = ("", "clusters", "zones")
+
 _cases: dict[str, Case] = {}
 
 
@@ -24,15 +26,20 @@ class Case:
     row: RowId
     title: str
     run: Scenario
+    site: str = ""
+    """What the case needs of a world beside what all have: `clusters` are two StorPool clusters below one zone, each
+    with a CloudStack cluster and a host; `zones` are two zones, each with a StorPool cluster of another location."""
 
 
-def scenario(row: RowId, name: str, title: str) -> Callable[[Scenario], Scenario]:
+def scenario(row: RowId, name: str, title: str, site: str = "") -> Callable[[Scenario], Scenario]:
     """Register the decorated function as case `name` of `row`; a name that is taken is an error."""
+    if site not in SITES:
+        raise ValueError(f"scenario {name}: there is no site {site!r}, only {', '.join(SITES)}")
     if row not in BY_ID:
         raise ValueError(f"scenario {name}: the action table has no row {row}")
 
     def register(function: Scenario) -> Scenario:
-        case = Case(f"{row}.{name}", row, title, function)
+        case = Case(f"{row}.{name}", row, title, function, site)
         if case.id in _cases:
             raise ValueError(f"scenario {case.id} is registered twice")
         _cases[case.id] = case

@@ -132,7 +132,9 @@ def attached_nowhere(world: World, gid: str) -> None:
         assert gid not in host.devices(), f"~{gid} is a device on {host.name}"
 
 
-def volume_from(world: World, snapshot: Json, offering_id: str | None = None, size: int = 1) -> Json:
+def volume_from(
+    world: World, snapshot: Json, offering_id: str | None = None, size: int = 1, **parameters: str | int | bool
+) -> Json:
     """A DATA volume made from the snapshot, of `size` GiB."""
     answer = world.cloud.call(
         "createVolume",
@@ -140,5 +142,6 @@ def volume_from(world: World, snapshot: Json, offering_id: str | None = None, si
         snapshotid=snapshot["id"],
         diskofferingid=offering_id or disk_offering(world),
         size=size,
+        **parameters,
     )
     return volume_by_id(world, str(one(answer, "volume")["id"]))

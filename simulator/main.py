@@ -137,6 +137,13 @@ def read_configuration(path: Path, parse: Callable[[str], object]) -> str:
     help="Tiers of storpool_qos for the key-value store, if it has none; JSON as simulator/services/examples/qos.json.",
 )
 @click.option(
+    "--qos-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=Settings().qos_seconds,
+    show_default=True,
+    help="How often storpool_qos looks at the limits of volumes.",
+)
+@click.option(
     "--volumecare",
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -159,6 +166,7 @@ def main(
     control: bool,
     control_anywhere: bool,
     qos: Path | None,
+    qos_seconds: float,
     volumecare: Path | None,
     destroying: bool,
 ) -> None:
@@ -173,13 +181,14 @@ def main(
     if control_anywhere and not control:
         raise click.UsageError("--control-anywhere says where --control may be served; give both")
     configurations = _configurations(qos, volumecare)
+    base = Settings(loose=loose, qos_seconds=qos_seconds)
     common = (blocks, pool_kind, pool_size, control, control_anywhere, configurations)
     if clusters_file is not None:
         context = click.get_current_context()
         for name in ("listen", "state", "cluster_id"):
             if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
                 raise click.UsageError(f"--{name.replace('_', '-')} is said for each cluster in the file of --clusters")
-        clusters, elsewhere = _several(clusters_file, token_file, blocks, loose=loose)
+        clusters, elsewhere = _several(clusters_file, token_file, blocks, base)
         _run(Options(clusters, elsewhere, *common))
     if state is None and blocks == "loop":
         raise click.UsageError("--state DIR is needed for block devices; without them run with --blocks memory")
@@ -187,7 +196,7 @@ def main(
         raise click.UsageError(f"--cluster-id {cluster_id!r} is not LOCATION.SUBCLUSTER in small letters and digits")
     token = read_token(token_file, os.environ)
     os.environ.pop("SPLAB_TOKEN", None)
-    cluster = ClusterOptions(*listen, state, token, Settings(cluster_id=cluster_id, loose=loose))
+    cluster = ClusterOptions(*listen, state, token, msgspec.structs.replace(base, cluster_id=cluster_id))
     _run(Options((cluster,), {}, *common))
 
 
@@ -202,7 +211,7 @@ def _configurations(qos: Path | None, volumecare: Path | None) -> dict[str, str]
 
 
 def _several(
-    path: Path, token_file: Path | None, blocks: str, *, loose: bool
+    path: Path, token_file: Path | None, blocks: str, base: Settings
 ) -> tuple[tuple[ClusterOptions, ...], dict[str, Endpoint]]:
     try:
         entries = clustersfile.read(path)
@@ -216,8 +225,9 @@ def _several(
             continue
         if entry.state is None and blocks == "loop":
             raise click.ClickException(f"{path}: cluster {entry.known.cluster_id!r} needs 'state' for block devices")
-        settings = Settings(cluster_id=entry.known.cluster_id, cluster_name=entry.known.name, loose=loose)
-        settings = msgspec.structs.replace(settings, known_clusters=tuple(one.known for one in entries))
+        known = tuple(one.known for one in entries)
+        names = {"cluster_id": entry.known.cluster_id, "cluster_name": entry.known.name}
+        settings = msgspec.structs.replace(base, known_clusters=known, **names)
         here.append(ClusterOptions(*address(entry.listen), entry.state, token, settings))
     os.environ.pop("SPLAB_TOKEN", None)
     return tuple(here), elsewhere

@@ -4,8 +4,9 @@ A mutant is a file NAME.patch in tests/mutants: lines `key: value`, then a unifi
 
     title     what the code does wrong with it
     weakness  number in spec/cloudstack-plugin.md section 10, or the rule that it breaks
-    kills     where it shows: operations and faults of `splab faults` (4.hot, 4.hot:answer-lost, 4.hot:answer-lost@2) or
-              so many first seeds of `splab explore` (explore:200)
+    kills     where it shows: operations and faults of `splab faults` (4.hot, 4.hot:answer-lost, 4.hot:answer-lost@2),
+              so many first seeds of `splab explore` (explore:200), scenarios in memory (run:15.shrink) or tests
+              (pytest:tests/FILE.py::NAME)
     because   regular expression that is found in why a case did not hold
 
 Each is applied to a copy of this tree, and is killed when one of its cases does not hold for that reason, so a patch
@@ -96,8 +97,8 @@ def read(patch: Path) -> Mutant:
 def copy_of_tree(to: Path) -> None:
     for name in PACKAGES:
         shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (to / JUDGE).parent.mkdir(parents=True)
-    shutil.copy2(ROOT / JUDGE, to / JUDGE)
+    shutil.copytree(ROOT / "tests", to / "tests", ignore=shutil.ignore_patterns("__pycache__", "*.patch"))
+    shutil.copy2(ROOT / "pyproject.toml", to / "pyproject.toml")
 
 
 async def run_cases(tree: Path, because: str, words: Sequence[str]) -> dict[str, Any]:
@@ -192,7 +193,8 @@ async def run(mutants: Sequence[Mutant]) -> list[Verdict]:
 
 def show(verdicts: Sequence[Verdict]) -> None:
     rows = [("mutant", "weakness", "killed by", "first cause")]
-    rows += [(one.mutant.name, one.mutant.weakness, one.case or "NOT KILLED", one.text) for one in verdicts]
+    for one in verdicts:
+        rows.append((one.mutant.name, one.mutant.weakness, one.case or "NOT KILLED", " ".join(one.text.split())))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for *row, cause in rows:
         cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]

@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 LOGS = ROOT / "build" / "suites"
+PROCESSES = 2
 PATIENCE = 4
 """A suite is ended, and has failed, at this many times its budget."""
 NIGHTLY_FACTOR = 8
@@ -77,11 +78,15 @@ def check(limit: float) -> Count:
     return Count(good.count(True), good.count(False))
 
 
-def pytest(name: str, expression: str, limit: float) -> Count:
-    """Counts from JUnit XML; a suite without a single test, or one that did not end by itself, counts as a failure."""
+def pytest(name: str, expression: str, limit: float, processes: int = 0) -> Count:
+    """Counts from JUnit XML; a suite without a single test, or one that did not end by itself, counts as a failure.
+
+    0 processes are this one alone: for tests that share the machine's only lab.
+    """
     xml = LOGS / f"{name}.xml"
     xml.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "pytest", "-q", "-m", expression, f"--junitxml={xml}", "--durations=10"]
+    argv += ["-n", str(processes)] if processes else []
     ended_well = execute(name, argv, limit)
     if not xml.exists():
         return Count(0, 1)
@@ -176,7 +181,7 @@ def fresh(limit: float) -> Count:
 
 SUITES: dict[str, tuple[int, Callable[[float], Count]]] = {
     "check": (150, check),
-    "unit": (360, lambda limit: pytest("unit", "not local and not hypothesis", limit)),
+    "unit": (360, lambda limit: pytest("unit", "not local and not hypothesis", limit, PROCESSES)),
     "property": (120, lambda limit: pytest("property", "hypothesis and not local", limit)),
     "memory": (120, lambda limit: scenarios("memory", "memory", limit)),
     "faults": (240, faults),

@@ -185,11 +185,3 @@ class StorageAdaptor:
                 )
             limit.pause(POLL_SECONDS)
         return size
-
-
-def is_storpool_path(path: str) -> bool:
-    try:
-        storpool_id(path)
-    except InvalidParameter:
-        return False
-    return True

@@ -7,22 +7,33 @@ Stopping a VM does not: it helps whatever was left open, and must be possible wh
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
 from harness.agent.adaptor import StorageAdaptor
+from harness.agent.arrivals import Arrivals
 from harness.agent.attachments import ClientAttachments
 from harness.agent.command_order import CommandOrder
 from harness.agent.config import AgentConfig
 from harness.agent.deadline import Deadline
 from harness.agent.handlers import (
     attach,
+    attach_iso,
+    cancel_migration,
+    check_vm,
     dettach,
     direct_download,
     download_template,
+    download_volume,
+    migrate,
     modify_pool,
+    nfs_pool,
     ping,
+    prepare_for_migration,
     resize,
+    set_encryption,
     start,
     stop,
     to_secondary,
@@ -37,18 +48,27 @@ from harness.spi.commands import (
     AnyAnswer,
     AnyCommand,
     AttachCommand,
+    AttachIsoCommand,
+    CancelMigrationCommand,
     CheckUrlCommand,
+    CheckVirtualMachineCommand,
+    CreateObjectCommand,
     DettachCommand,
     DirectDownloadCommand,
+    MigrateCommand,
+    ModifyStoragePoolCommand,
     PingCommand,
+    PrepareForMigrationCommand,
     StartCommand,
     StopCommand,
     StorPoolBackupSnapshotCommand,
     StorPoolBackupTemplateFromSnapshotCommand,
     StorPoolCopyVolumeToSecondaryCommand,
     StorPoolDownloadTemplateCommand,
+    StorPoolDownloadVolumeCommand,
     StorPoolModifyStoragePoolCommand,
     StorPoolResizeVolumeCommand,
+    StorPoolSetVolumeEncryptionCommand,
 )
 from harness.spi.errors import Error, ErrorClass, MisuseError
 from harness.spi.locks import KeyedLocks
@@ -92,6 +112,7 @@ class Agent:
             vm_locks=KeyedLocks(runtime, "vm"),
             volume_locks=KeyedLocks(runtime, "volume"),
             unplugs=Unplugs(runtime),
+            arrivals=Arrivals(runtime),
             operations=operations,
         )
         self.recovery = Recovery(self._tools)
@@ -118,39 +139,40 @@ class Agent:
         return msgspec.structs.replace(command, wait=deadline.remaining)
 
     def _dispatch(self, command: AnyCommand) -> AnyAnswer:
-        match command:
-            case PingCommand():
-                return ping.handle(self._tools, command)
-            case StartCommand():
-                return start.handle(self._tools, command)
-            case StopCommand():
-                return stop.handle(self._tools, command)
-            case AttachCommand():
-                return attach.handle(self._tools, command)
-            case DettachCommand():
-                return dettach.handle(self._tools, command)
-            case StorPoolResizeVolumeCommand():
-                return resize.handle(self._tools, command)
-            case StorPoolModifyStoragePoolCommand():
-                return modify_pool.handle(self._tools, command)
-            case CheckUrlCommand():
-                return direct_download.check(self._tools, command)
-            case DirectDownloadCommand():
-                return direct_download.handle(self._tools, command)
-            case StorPoolDownloadTemplateCommand():
-                return download_template.handle(self._tools, command)
-            case (
-                StorPoolBackupSnapshotCommand()
-                | StorPoolBackupTemplateFromSnapshotCommand()
-                | StorPoolCopyVolumeToSecondaryCommand()
-            ):
-                return to_secondary.handle(self._tools, command)
-            case _:
-                return Answer(
-                    result=False,
-                    details=f"{type(command).__name__} is for the secondary storage role, not for a KVM host",
-                    error_class=ErrorClass.PERMANENT,
-                )
+        handler = _HANDLERS.get(type(command))
+        if handler is None:
+            return Answer(
+                result=False,
+                details=f"{type(command).__name__} is for the secondary storage role, not for a KVM host",
+                error_class=ErrorClass.PERMANENT,
+            )
+        return handler(self._tools, command)
+
+
+_HANDLERS: Mapping[type[AnyCommand], Callable[[Tools, Any], AnyAnswer]] = {
+    PingCommand: ping.handle,
+    StartCommand: start.handle,
+    StopCommand: stop.handle,
+    AttachCommand: attach.handle,
+    DettachCommand: dettach.handle,
+    AttachIsoCommand: attach_iso.handle,
+    PrepareForMigrationCommand: prepare_for_migration.handle,
+    MigrateCommand: migrate.handle,
+    CancelMigrationCommand: cancel_migration.handle,
+    CheckVirtualMachineCommand: check_vm.handle,
+    StorPoolResizeVolumeCommand: resize.handle,
+    StorPoolModifyStoragePoolCommand: modify_pool.handle,
+    CheckUrlCommand: direct_download.check,
+    DirectDownloadCommand: direct_download.handle,
+    StorPoolDownloadTemplateCommand: download_template.handle,
+    StorPoolDownloadVolumeCommand: download_volume.handle,
+    CreateObjectCommand: nfs_pool.create,
+    ModifyStoragePoolCommand: nfs_pool.modify,
+    StorPoolSetVolumeEncryptionCommand: set_encryption.handle,
+    StorPoolBackupSnapshotCommand: to_secondary.handle,
+    StorPoolBackupTemplateFromSnapshotCommand: to_secondary.handle,
+    StorPoolCopyVolumeToSecondaryCommand: to_secondary.handle,
+}
 
 
 def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
@@ -162,11 +184,17 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return command.vm_name, command.volumes_to_disconnect
         case AttachCommand() | DettachCommand():
             return command.vm_name, (command.disk.path,)
+        case PrepareForMigrationCommand():
+            return command.vm.name, tuple(disk.path for disk in command.vm.disks)
+        case MigrateCommand() | CancelMigrationCommand():
+            return command.vm_name, ()
         case StorPoolResizeVolumeCommand():
             return command.vm_name, (command.path,)
+        case AttachIsoCommand():
+            return command.vm_name, ()
         case StorPoolModifyStoragePoolCommand():
             return None, (command.volume_path,)
-        case StorPoolDownloadTemplateCommand() | DirectDownloadCommand():
+        case StorPoolDownloadTemplateCommand() | StorPoolDownloadVolumeCommand() | DirectDownloadCommand():
             return None, (command.destination.path,) if command.destination.path is not None else ()
         case (
             StorPoolBackupSnapshotCommand()
@@ -174,6 +202,8 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             | StorPoolCopyVolumeToSecondaryCommand()
         ):
             return None, (command.source.path,) if command.source.path is not None else ()
+        case StorPoolSetVolumeEncryptionCommand():
+            return None, (command.path,) if command.source is None else (command.path, command.source)
         case _:
             return None, ()
 

@@ -42,6 +42,7 @@ class ClientAttachments:
             # One step, all of it or nothing (spec/storpool-api.md 0.3): what is open here stays as it is, and a device
             # that is open elsewhere keeps it from being attached here, also when this arrives late.
             others: Literal["all"] | UnsetType = UNSET if shared else "all"
+            # One of another cluster that is attached there stays there and leads here: what StorPool does unasked.
             desc = VolumeReassignDesc(volume=object_id, rw=(client,), detach=others, force=False)
             self._reassign(desc, timeout, late)
         except NotFound:

@@ -51,6 +51,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     secondary_access: SecondaryAccess = SecondaryAccess.KERNEL_MOUNT
     mount_directory: str = "/run/splab-agent/mnt"
     """Where image stores are mounted, one directory `splab-agent.<uuid>.<uuid>` a command."""
+    migration_uri: str | None = None
+    """How libvirtd of another host reaches the one here; without one, qemu+tcp://<host_name>/system."""
     log_directory: str | None = None
     """Serial consoles of guests go to `<name>.console` here; without it, to a pty."""
     storpool_conf: str = "/etc/storpool.conf"

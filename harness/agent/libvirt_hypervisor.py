@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar, cast
 
 from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable, Unknown
+from harness.spi.passphrase import Passphrase
 from harness.spi.ports import DomainState
 from harness.spi.runtime import Runtime
 
@@ -31,11 +32,22 @@ _XML_ERROR = 27
 _XML_DETAIL = 35
 _NO_DOMAIN = 42
 _OPERATION_INVALID = 55
+_NO_SECRET = 66
 _CONFIG_UNSUPPORTED = 67
 _TIMED_OUT = 68
 _DEVICE_MISSING = 99
 _AFFECT_LIVE = 1
+_FORCE = 4
 _SIZE_IN_BYTES = 1
+_USAGE_VOLUME = 1
+"""virSecretUsageType: the passphrase of an encrypted volume, found by its path."""
+_SECURE, _MIGRATABLE = 1, 8
+_LIVE, _PEER_TO_PEER, _PERSIST_DESTINATION, _UNDEFINE_SOURCE = 1, 2, 8, 16
+_ABORT_ON_ERROR, _AUTO_CONVERGE = 1 << 12, 1 << 13
+_MIGRATION = _LIVE | _PEER_TO_PEER | _PERSIST_DESTINATION | _UNDEFINE_SOURCE | _ABORT_ON_ERROR
+"""Peer to peer: the libvirtds go through its phases by themselves, so an agent that dies leaves none of them open."""
+_NO_JOB = 0
+JOB_POLL_SECONDS = 0.2
 _UNDEFINE_ALL = 1 | 2 | 4 | 16
 """With managed save, snapshots' metadata, NVRAM, checkpoints' metadata: nothing of the domain stays."""
 
@@ -65,8 +77,22 @@ class Domain(Protocol):
     def undefineFlags(self, flags: int = 0) -> int: ...
     def attachDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
     def detachDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
+    def updateDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
+    def resume(self) -> int: ...
+    def jobInfo(self) -> Sequence[int]: ...
+    def abortJob(self) -> int: ...
+    def migrateToURI3(self, dconnuri: str, params: dict[str, str], flags: int = 0) -> int: ...
     def blockInfo(self, path: str, flags: int = 0) -> Sequence[int]: ...
     def blockResize(self, disk: str, size: int, flags: int = 0) -> int: ...
+
+
+class Secret(Protocol):
+    """What is used of `libvirt.virSecret`."""
+
+    def usageType(self) -> int: ...
+    def usageID(self) -> str: ...
+    def setValue(self, value: bytes, flags: int = 0) -> int: ...
+    def undefine(self) -> int: ...
 
 
 class Connection(Protocol):
@@ -75,6 +101,9 @@ class Connection(Protocol):
     def listAllDomains(self, flags: int = 0) -> list[Domain]: ...
     def lookupByName(self, name: str) -> Domain: ...
     def defineXML(self, xml: str) -> Domain: ...
+    def listAllSecrets(self, flags: int = 0) -> list[Secret]: ...
+    def secretLookupByUsage(self, usageType: int, usageID: str) -> Secret: ...
+    def secretDefineXML(self, xml: str, flags: int = 0) -> Secret: ...
     def isAlive(self) -> int: ...
     def close(self) -> int: ...
 
@@ -174,6 +203,57 @@ class LibvirtHypervisor:
 
         self._on(name, f"detach {_device(xml)} from", detach, ignored=(_DEVICE_MISSING,))
 
+    def update_device(self, name: str, xml: str) -> None:
+        """Live only, and with force: a guest may keep its tray locked for ever."""
+        self._on(
+            name,
+            f"change {_device(xml)} of",
+            lambda domain: domain.updateDeviceFlags(xml, _AFFECT_LIVE | _FORCE),
+        )
+
+    def migratable_xml(self, name: str) -> str:
+        def read(connection: Connection) -> str:
+            return connection.lookupByName(name).XMLDesc(_SECURE | _MIGRATABLE)
+
+        return self._call(f"read domain {name}", read)
+
+    def migrate(self, name: str, uri: str, xml: str, *, converge: bool, timeout: float) -> None:
+        flags = _MIGRATION | (_AUTO_CONVERGE if converge else 0)
+        what = f"migrate domain {name} to {uri}"
+
+        def move(connection: Connection) -> int:
+            return connection.lookupByName(name).migrateToURI3(uri, {"destination_xml": xml}, flags)
+
+        try:
+            self._call(what, move, changes=True, timeout=timeout, bounded=False)
+        except Unknown:
+            self.cancel_migration(name, timeout=self._timeout)
+            raise
+
+    def cancel_migration(self, name: str, *, timeout: float) -> None:
+        deadline = self._runtime.monotonic() + timeout
+        while self._call(f"cancel the migration of domain {name}", lambda found: self._abort(found, name)):
+            if self._runtime.monotonic() >= deadline:
+                raise Unknown(f"the migration of domain {name} is still under way after {timeout:g} s")
+            self._runtime.sleep(JOB_POLL_SECONDS)
+
+    def resume(self, name: str) -> None:
+        self._on(name, "resume", lambda domain: domain.resume(), ignored=(_OPERATION_INVALID,))
+
+    def _abort(self, connection: Connection, name: str) -> bool:
+        """Whether a job was there, and was told to end; it ends later."""
+        domain = self._find(connection, name)
+        try:
+            # One that is off has no jobs to ask for.
+            if domain is None or not domain.isActive() or domain.jobInfo()[0] == _NO_JOB:
+                return False
+            domain.abortJob()
+        except self._library.libvirtError as error:
+            # It was over meanwhile, or is at a step that is not broken off: the next look tells.
+            if _code(error) not in (_OPERATION_INVALID, _NO_DOMAIN):
+                raise
+        return True
+
     def disk_size(self, name: str, target: str) -> int:
         def read(connection: Connection) -> int:
             return connection.lookupByName(name).blockInfo(target)[0]
@@ -184,6 +264,36 @@ class LibvirtHypervisor:
         self._on(
             name, f"resize {target} to {size} bytes of", lambda domain: domain.blockResize(target, size, _SIZE_IN_BYTES)
         )
+
+    def secrets(self) -> tuple[str, ...]:
+        def read(connection: Connection) -> tuple[str, ...]:
+            found = (secret for secret in connection.listAllSecrets() if secret.usageType() == _USAGE_VOLUME)
+            return tuple(sorted(secret.usageID() for secret in found))
+
+        return self._call("list the secrets", read)
+
+    def define_secret(self, device: str, passphrase: Passphrase) -> None:
+        def define(connection: Connection) -> None:
+            secret = self._find_secret(connection, device) or connection.secretDefineXML(_secret_xml(device))
+            secret.setValue(passphrase.reveal())
+
+        self._call(f"define the secret of {device}", define, changes=True)
+
+    def undefine_secret(self, device: str) -> None:
+        def undefine(connection: Connection) -> None:
+            secret = self._find_secret(connection, device)
+            if secret is not None:
+                secret.undefine()
+
+        self._call(f"undefine the secret of {device}", undefine, changes=True)
+
+    def _find_secret(self, connection: Connection, device: str) -> Secret | None:
+        try:
+            return connection.secretLookupByUsage(_USAGE_VOLUME, device)
+        except self._library.libvirtError as error:
+            if _code(error) == _NO_SECRET:
+                return None
+            raise
 
     def _on(self, name: str, verb: str, action: Callable[[Domain], int], ignored: Sequence[int] = ()) -> None:
         def act(connection: Connection) -> None:
@@ -204,15 +314,25 @@ class LibvirtHypervisor:
             raise
 
     def _call(
-        self, what: str, action: Callable[[Connection], T], *, changes: bool = False, timeout: float | None = None
+        self,
+        what: str,
+        action: Callable[[Connection], T],
+        *,
+        changes: bool = False,
+        timeout: float | None = None,
+        bounded: bool = True,
     ) -> T:
-        """Make the call in a task of its own and wait for it no longer than `timeout`."""
+        """Make the call in a task of its own and wait for it no longer than `timeout`.
+
+        One that is not `bounded` takes as long as it takes, and does not count as one that libvirtd leaves hanging.
+        """
         outcome: _Outcome[T] = _Outcome()
         done = self._runtime.event("libvirt-call")
+        counts = 1 if bounded else 0
         with self._guard:
-            if self._running >= STUCK_LIMIT:
+            if bounded and self._running >= STUCK_LIMIT:
                 raise Unavailable(f"cannot {what}: libvirtd at {self._uri} leaves {self._running} calls unanswered")
-            self._running += 1
+            self._running += counts
 
         def work() -> None:
             try:
@@ -222,7 +342,7 @@ class LibvirtHypervisor:
                 outcome.error = error
             finally:
                 with self._guard:
-                    self._running -= 1
+                    self._running -= counts
                 done.set()
 
         self._runtime.spawn("libvirt", work)
@@ -285,6 +405,14 @@ def _device(xml: str) -> str:
         return "a device"
     source = element.find("source")
     return f"{element.tag} {source.get('dev', '')}".strip() if source is not None else element.tag
+
+
+def _secret_xml(device: str) -> str:
+    """Ephemeral: never on disk. Private: given to nobody who asks libvirt."""
+    secret = ET.Element("secret", ephemeral="yes", private="yes")
+    usage = ET.SubElement(secret, "usage", type="volume")
+    ET.SubElement(usage, "volume").text = device
+    return ET.tostring(secret, encoding="unicode")
 
 
 def load_library() -> Library:

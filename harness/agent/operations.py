@@ -41,6 +41,12 @@ class Kind(enum.StrEnum):
     DOWNLOAD = "download"
     BACKUP = "backup"
     """Of a snapshot: a program reads from the device, and writes to a file of the image store."""
+    ENCRYPT = "encrypt"
+    """Of a volume: programs write to it, and read from the snapshot that it is made from."""
+    PREPARE = "prepare"
+    """Of the destination of a migration, up to its answer."""
+    MIGRATE = "migrate"
+    """Of its source: libvirt goes on with it when the agent dies."""
     DIRECT_DOWNLOAD = "direct-download"
     """Programs fetch an image to a file of this host, and write it to the device."""
     CHECK = "check"
@@ -49,8 +55,10 @@ class Kind(enum.StrEnum):
     """No command: an attachment that StorPool may make later, because the answer was lost."""
 
 
-COPIES = (Kind.DOWNLOAD, Kind.BACKUP, Kind.DIRECT_DOWNLOAD)
+COPIES = (Kind.DOWNLOAD, Kind.BACKUP, Kind.ENCRYPT, Kind.DIRECT_DOWNLOAD)
 """A program does the work, and goes on when the agent dies; it is found by the record's own id."""
+LENDERS = (Kind.START, Kind.ATTACH, Kind.PREPARE)
+"""libvirt is lent the passphrases of their encrypted disks meanwhile."""
 FORWARD_ONLY = (Kind.STOP, Kind.DETTACH)
 """Never undone: what of it is left, the same command does when it is sent again."""
 
@@ -86,6 +94,11 @@ class Operation:
     def __init__(self, record: Record) -> None:
         self.id = record.id
         self.left = False
+        self.settles = False
+
+    def settle(self) -> None:
+        """It is finished, and what it detached may come to be attached once more, by a copy of an old request."""
+        self.settles = True
 
     def leave_open(self) -> None:
         """Something of it stays although the command succeeds; it is cleaned up later."""
@@ -162,6 +175,8 @@ class Operations:
             raise
         if operation.left:
             self._leave(record)
+        elif operation.settles:
+            self._settle_after(record)
         else:
             self.end(record)
 
@@ -228,6 +243,16 @@ class Operations:
         if not self._changed.wait(timeout):
             return
         self._changed = self._runtime.event("operations")
+
+    def _settle_after(self, record: Record) -> None:
+        try:
+            self.settle(record)
+        except Error as error:
+            _log.warning("%s is looked at now, and not when it has settled: %s", record, error)
+            self._leave(record)
+            return
+        with self._guard:
+            self._running.discard(record.id)
 
     def _leave(self, record: Record) -> None:
         """It takes the place of older ones that were left of the same: what is looked at decides, and is the same."""

@@ -84,6 +84,14 @@ def convert_from_device(
         raise Unavailable(f"qemu-img could not copy {device} to {file}: {_reason(result)}")
 
 
+def create(host: Host, file: str, image_format: ImageFormat, size: int, timeout: float) -> None:
+    """Make a new image of this virtual size. A file of the name is overwritten: look first. Raises `Unavailable`."""
+    argv = ("qemu-img", "create", "-q", "-f", image_format.qemu, file, str(size))
+    result = _run(host, argv, timeout)
+    if result.rc != 0:
+        raise Unavailable(f"qemu-img could not make {file}: {_reason(result)}")
+
+
 def is_missing(host: Host, file: str, image_format: ImageFormat, timeout: float) -> bool:
     """Whether there is no file of this name. Raises `Unavailable` when the image store does not tell."""
     try:

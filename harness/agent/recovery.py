@@ -11,13 +11,14 @@ import logging
 from collections.abc import Iterable
 from contextlib import ExitStack
 
-from harness.agent.adaptor import is_storpool_path
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import read_disks
 from harness.agent.fetching import file_of
-from harness.agent.operations import COPIES, Kind, Record, Step
+from harness.agent.operations import COPIES, LENDERS, Kind, Record, Step
+from harness.agent.secrets import take_back_left
 from harness.agent.tools import Tools
 from harness.spi.errors import Conflict, Error, MisuseError, NotFound, Unavailable
+from harness.spi.objects import is_storpool_path
 from harness.spi.ports import DomainState
 
 _log = logging.getLogger("harness.agent")
@@ -48,6 +49,7 @@ class Recovery:
 
         def tend() -> None:
             failed = self.look_at_all()
+            self._take_back_strays()
             looked.set()
             try:
                 self._tools.secondary.clean_up()
@@ -101,6 +103,25 @@ class Recovery:
             failed = failed or operations.incomplete
             pause = min(2 * pause, longest) if failed else RETRY_SECONDS[0]
 
+    def _take_back_strays(self) -> None:
+        """Passphrases that an agent lent to libvirt, and of which no record is left."""
+        tools = self._tools
+        try:
+            found = tools.hypervisor.secrets()
+        except Error as error:
+            _log.error("passphrases that an earlier agent may have left with libvirt cannot be looked for: %s", error)
+            return
+        known = {path for record in tools.operations.left() for path in record.paths}
+        for path in found:
+            if path in known or not is_storpool_path(path):
+                continue
+            try:
+                with tools.volumes([path], 0.0):
+                    tools.hypervisor.undefine_secret(path)
+            except Error as error:
+                # A command that has begun meanwhile holds the volume, and takes its passphrase back itself.
+                _log.warning("the passphrase of %s stays with libvirt: %s", path, error)
+
     def _follow_clock(self) -> None:
         """What the clock was set back for settles in its time from now; looked at again when that is over at most."""
         operations = self._tools.operations
@@ -136,7 +157,13 @@ class Recovery:
         with ExitStack() as stack:
             if record.vm is not None:
                 stack.enter_context(tools.vm_locks.hold(record.vm, deadline.remaining))
-            off = record.kind in (Kind.START, Kind.STOP) and record.vm is not None and self._is_off(record.vm)
+            if record.kind is Kind.MIGRATE and record.vm is not None and record.step is Step.ACTING:
+                tools.hypervisor.cancel_migration(record.vm, timeout=deadline.remaining)
+            off = (
+                record.kind in (Kind.START, Kind.STOP, Kind.MIGRATE)
+                and record.vm is not None
+                and self._is_off(record.vm)
+            )
             paths = dict.fromkeys(record.paths)
             if off and record.vm is not None:
                 paths |= dict.fromkeys(self._disks(record.vm))
@@ -145,11 +172,14 @@ class Recovery:
                 return
             if record.kind in COPIES:
                 tools.host.end_programs(record.id, timeout=min(PROGRAM_SECONDS, deadline.remaining))
+            if record.kind in LENDERS:
+                take_back_left(tools.hypervisor, record.paths)
             if record.kind is Kind.DIRECT_DOWNLOAD:
                 tools.host.remove(file_of(tools.config, record.id))
             released = self._release(record, list(paths), deadline)
             if off and released and record.vm is not None:
                 tools.hypervisor.undefine(record.vm)
+                tools.secondary.let_go(record.vm)
             if record.step is Step.ACTING:
                 tools.operations.settle(record)
                 _log.info("%s is finished or undone, and is looked at again when it has settled", record)
@@ -179,9 +209,10 @@ class Recovery:
         return released
 
     def _used(self) -> set[str]:
-        """Devices that a domain which runs or is paused has."""
+        """Devices that a domain which runs or is paused has, or one that is about to be migrated here."""
         states = self._tools.hypervisor.domains()
-        return {path for name, state in states.items() if state in _ON for path in self._disks(name)}
+        found = {path for name, state in states.items() if state in _ON for path in self._disks(name)}
+        return found | self._tools.arrivals.paths()
 
     def _is_off(self, vm: str) -> bool:
         return self._tools.hypervisor.domains().get(vm) not in _ON

@@ -17,6 +17,8 @@ _log = logging.getLogger("harness.agent")
 
 MOUNT_SECONDS = 60.0
 MOUNT_PREFIX = "splab-agent."
+HELD_PREFIX = "splab-iso."
+"""How names of mounts begin that serve a domain; its name follows."""
 _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _MOUNT = re.compile(rf"{re.escape(MOUNT_PREFIX)}{_UUID}\.{_UUID}")
 """Names of mounts that an agent made: its own id, then the mount's. Others in the directory are somebody else's."""
@@ -55,6 +57,14 @@ class QemuNfs:
 
     def new_file(self, store: DataStore, path: str) -> AbstractContextManager[str]:
         return self.file(store, path)
+
+    def hold(self, store: DataStore, path: str, holder: str) -> str:
+        del holder
+        with self.file(store, path) as name:
+            return name
+
+    def let_go(self, holder: str) -> None:
+        """Nothing is mounted."""
 
     def clean_up(self) -> None:
         """Nothing is mounted, so nothing was left."""
@@ -98,6 +108,30 @@ class KernelMount:
             if not self._tidy("umount", target):
                 self._tidy("umount", "-l", target)
             self._tidy("rmdir", target)
+
+    def hold(self, store: DataStore, path: str, holder: str) -> str:
+        relative = check_file(path)
+        server, export = split_store(store)
+        target = self._held(holder)
+        self.let_go(holder)
+        self._run("make", "mkdir", "-p", "-m", "0755", target)
+        try:
+            self._mount(f"{server}:{export}", target, "ro")
+            return self._inside(target, relative, store)
+        except Error:
+            self.let_go(holder)
+            raise
+
+    def let_go(self, holder: str) -> None:
+        """Lazily: a QEMU that has not ended yet reads on."""
+        target = self._held(holder)
+        if self._tidy("mountpoint", "-q", target):
+            self._tidy("umount", "-l", target)
+        self._tidy("rmdir", target)
+
+    def _held(self, holder: str) -> str:
+        # By its holder's name, so that the next agent finds it when that ends.
+        return f"{self._directory}/{HELD_PREFIX}{check_file(holder)}"
 
     def clean_up(self) -> None:
         try:

@@ -33,7 +33,7 @@ BODY_LIMIT = 1024 * 1024
 ID_LIMIT = 128
 READ_SECONDS = 30.0
 """How long a client may stall in handshake, header or body."""
-LINGER_SECONDS = 1.0
+LINGER_SECONDS = 3.0
 LINGER_READS = 64
 TWIN_SECONDS = 30.0
 """How much longer than its command may take a twin waits for the answer: locks and clean-up take time too."""

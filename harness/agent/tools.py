@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from harness.agent.adaptor import StorageAdaptor
+from harness.agent.arrivals import Arrivals
 from harness.agent.command_order import CommandOrder
 from harness.agent.config import AgentConfig
 from harness.agent.operations import Operations
@@ -30,6 +31,7 @@ class Tools:
     vm_locks: KeyedLocks
     volume_locks: KeyedLocks
     unplugs: Unplugs
+    arrivals: Arrivals
     operations: Operations
 
     @contextmanager

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from harness.checks.picture import CHECK_VOLUME, HostPicture, Picture, object_id, path_id, tags_of
+from harness.checks.picture import CHECK_VOLUME, HostPicture, Picture, object_id, on_storpool, path_id, tags_of
 from harness.observers import Json
 
 
@@ -33,10 +33,14 @@ class Invariant:
     find: Callable[[Picture], Found]
 
 
+LUKS_HEADER = 2 << 20
+"""Bytes that an encrypted volume has on StorPool beside those that its guest sees."""
 STORPOOL_TAG = re.compile(r"[A-Za-z0-9_\-.:]{0,199}")
 """What StorPool takes as the value of a tag."""
 STEADY_VOLUME_STATES = {"Allocated", "Ready", "Destroy", "Expunged"}
 STEADY_SNAPSHOT_STATES = {"BackedUp", "Error"}
+STEADY_VM_SNAPSHOT_STATES = {"Ready", "Error"}
+STEADY_POOL_STATES = {"Up", "Disabled", "Maintenance", "ErrorInMaintenance"}
 STEADY_VM_STATES = {"Running", "Stopped", "Destroyed", "Error"}
 
 
@@ -48,25 +52,34 @@ def nothing_in_between(picture: Picture) -> Found:
     for snapshot in picture.snapshot_records.values():
         if snapshot["state"] not in STEADY_SNAPSHOT_STATES:
             yield f"snapshot {snapshot['id']}", f"is {snapshot['state']}"
+    for group in picture.vm_snapshot_records.values():
+        if group["state"] not in STEADY_VM_SNAPSHOT_STATES:
+            yield f"VM snapshot {group['id']}", f"is {group['state']}"
     for vm in picture.vm_records.values():
         if vm["state"] not in STEADY_VM_STATES:
             yield f"VM {vm['id']}", f"is {vm['state']}"
+    for pool in picture.pool_records.values():
+        if pool["state"] not in STEADY_POOL_STATES:
+            yield f"storage pool {pool['id']}", f"is {pool['state']}"
 
 
 def records_have_volumes(picture: Picture) -> Found:
-    """Every volume record with a path has its StorPool volume, of the same size, on its pool's StorPool template."""
-    templates = {pool.id: pool.storpool_template for pool in picture.pools}
+    """Every volume record with a path has its StorPool volume, of the same size, on its pool's StorPool template.
+
+    Or on one that an offering names: a volume keeps it when its offering changes by a resize.
+    """
     for gid, record in picture.records_by_path().items():
         where = f"volume {record['id']} ({record['path']})"
         found = picture.volumes.get(gid)
         if found is None:
             yield where, "StorPool has no such volume"
             continue
-        if found["size"] != record["size"]:
-            yield where, f"CloudStack says {record['size']} bytes, StorPool {found['size']}"
-        wanted = templates.get(str(record.get("storageid")))
-        if wanted is not None and found.get("templateName") != wanted:
-            yield where, f"is on StorPool template {found.get('templateName')}, its pool is on {wanted}"
+        wanted_size = record["size"] + (LUKS_HEADER if "encryptformat" in record else 0)
+        if found["size"] != wanted_size:
+            yield where, f"CloudStack says {record['size']} bytes, StorPool {found['size']} and not {wanted_size}"
+    for gid, template in picture.off_pool().items():
+        if template not in picture.offering_templates:
+            yield f"StorPool volume ~{gid}", f"is on template {template}, which neither its pool nor an offering names"
     for record in picture.volume_records.values():
         # On no pool: it was never made. CloudStack calls it Ready when its VM was destroyed and recovered.
         if record["state"] == "Ready" and "storageid" in record and "path" not in record:
@@ -95,11 +108,47 @@ def snapshots_are_known(picture: Picture) -> Found:
             known = uuid in picture.template_ids or waits
         elif kind == "delayDelete":
             known = bool(snapshot.get("targetDeleteDate"))
+        elif kind == "group":
+            # One in Error may be one whose deletion failed: it has what is left, until it is deleted again.
+            known = uuid in picture.vm_snapshot_records
         else:
             record = picture.snapshot_records.get(uuid or "")
             known = record is not None and record["state"] != "Error"
         if not known:
             yield f"StorPool snapshot ~{gid}", f"belongs to nothing (cs={kind}, uuid={uuid})"
+
+
+def vm_snapshots_are_whole(picture: Picture) -> Found:
+    """A Ready VM snapshot has a StorPool snapshot of each disk that its VM has, all of one moment, with the VM's tag.
+
+    While there is one CloudStack attaches no disk to the VM; a destruction that failed may have detached some.
+    """
+    groups: dict[str, list[Json]] = {}
+    for snapshot in picture.snapshots.values():
+        tags = tags_of(snapshot)
+        if tags.get("cs") == "group" and not snapshot.get("deleted"):
+            groups.setdefault(tags.get("uuid", ""), []).append(snapshot)
+    for uuid, record in picture.vm_snapshot_records.items():
+        if record["state"] != "Ready":
+            continue
+        found, vm_id = groups.get(uuid, []), str(record["virtualmachineid"])
+        disks = [v for v in picture.volume_records.values() if v.get("virtualmachineid") == vm_id]
+        if len(found) < len(disks):
+            yield f"VM snapshot {uuid}", f"has {len(found)} StorPool snapshots, its VM has {len(disks)} disks"
+        if any(tags_of(snapshot).get("cvm") != vm_id for snapshot in found):
+            yield f"VM snapshot {uuid}", f"has StorPool snapshots without the tag cvm={vm_id}"
+        if len({snapshot.get("creationTimestamp") for snapshot in found}) > 1:
+            yield f"VM snapshot {uuid}", "has StorPool snapshots of different times"
+
+
+def copies_are_where_the_records_say(picture: Picture) -> Found:
+    """A snapshot is on StorPool in each zone whose primary storage CloudStack says has it, and in no other."""
+    for zone, uuid in sorted(picture.copies - picture.copies_recorded.keys()):
+        if uuid in picture.snapshot_records:
+            yield f"snapshot {uuid}", f"is on StorPool of zone {zone}, where CloudStack has none"
+    ready = {place for place, state in picture.copies_recorded.items() if state == "Ready"}
+    for zone, uuid in sorted(ready - picture.copies):
+        yield f"snapshot {uuid}", f"is not on StorPool of zone {zone}, where CloudStack has it"
 
 
 def backups_are_known(picture: Picture) -> Found:
@@ -112,6 +161,16 @@ def backups_are_known(picture: Picture) -> Found:
             yield f"snapshot {uuid}", f"has {count} files on secondary storage"
     for uuid in sorted(picture.backed_up - files.keys()):
         yield f"snapshot {uuid}", "has no file on secondary storage, where CloudStack says it is"
+
+
+def volume_files_are_known(picture: Picture) -> Found:
+    """Every volume on an NFS pool has its file, and every file its volume."""
+    known = picture.records_by_file()
+    seen = {path.rpartition("/")[2] for path in picture.volume_files}
+    for name in sorted(seen - known.keys()):
+        yield f"file {name} on the NFS pool", "belongs to no volume record"
+    for name in sorted(known.keys() - seen):
+        yield f"volume {known[name]['id']}", f"has no file {name} on the NFS pool"
 
 
 def is_mirror(snapshot: Json) -> bool:
@@ -146,30 +205,37 @@ def templates_seeded_once(picture: Picture) -> Found:
 
 def attachments_follow_running_vms(picture: Picture) -> Found:
     """A volume is attached, read-write, exactly where its VM runs; nothing else is attached."""
-    wanted: set[tuple[str, int]] = set()
+    wanted: set[tuple[str, tuple[int, str]]] = set()
     for vm in picture.running():
         host = picture.host_of(vm)
         if host is None:
             yield f"VM {vm['id']}", f"is Running on unknown host {vm.get('hostid')}"
             continue
-        wanted |= {(path_id(v), host.client_id) for v in picture.volumes_of(vm) if "path" in v}
-    seen: set[tuple[str, int]] = set()
+        own = (host.client_id, host.cluster_id)
+        wanted |= {(path_id(v), own) for v in picture.volumes_of(vm) if on_storpool(v)}
+    seen: set[tuple[str, tuple[int, str]]] = set()
     for attachment in picture.attachments:
-        gid, client = object_id(attachment), int(attachment["client"])
+        gid, client = object_id(attachment), picture.holder(attachment)
         seen.add((gid, client))
         if (gid, client) in wanted and attachment["rights"] != "rw":
-            yield f"~{gid} at client {client}", f"is attached {attachment['rights']}"
+            yield _where(gid, client), f"is attached {attachment['rights']}"
     for gid, client in sorted(seen - wanted):
-        yield f"~{gid} at client {client}", "is attached, but no VM that runs there has it"
+        yield _where(gid, client), "is attached, but no VM that runs there has it"
     for gid, client in sorted(wanted - seen):
-        yield f"~{gid} at client {client}", "is not attached, but a VM that runs there has it"
+        yield _where(gid, client), "is not attached, but a VM that runs there has it"
+
+
+def _where(gid: str, client: tuple[int, str]) -> str:
+    number, cluster = client
+    return f"~{gid} at client {number}" + (f" of cluster {cluster}" if cluster else "")
 
 
 def devices_follow_attachments(picture: Picture) -> Found:
     """Every host has a device for each of its attachments, of the right size, and no other."""
     sizes = {gid: item["size"] for gid, item in {**picture.snapshots, **picture.volumes}.items()}
     for host in picture.hosts:
-        wanted = {object_id(a) for a in picture.attachments if int(a["client"]) == host.client_id}
+        own = (host.client_id, host.cluster_id)
+        wanted = {object_id(a) for a in picture.attachments if picture.holder(a) == own}
         for gid in sorted(host.devices.keys() - wanted):
             yield f"device {gid} on {host.name}", "is there without an attachment"
         for gid in sorted(wanted - host.devices.keys()):
@@ -177,6 +243,13 @@ def devices_follow_attachments(picture: Picture) -> Found:
         for gid in sorted(wanted & host.devices.keys()):
             if host.devices[gid] != sizes.get(gid):
                 yield f"device {gid} on {host.name}", f"has {host.devices[gid]} bytes, StorPool says {sizes.get(gid)}"
+
+
+def no_secret_is_left(picture: Picture) -> Found:
+    """libvirt is lent the passphrase of a volume while a disk is opened, and at rest it knows none."""
+    for host in picture.hosts:
+        for device in host.secrets:
+            yield f"libvirt on {host.name}", f"still knows the passphrase of {device}"
 
 
 def domains_follow_vms(picture: Picture) -> Found:
@@ -199,8 +272,12 @@ def disks_follow_records(picture: Picture) -> Found:
 
 def _disks_of(picture: Picture, host: HostPicture, vm: Json) -> Found:
     name = str(vm["instancename"])
-    wanted = {str(v["path"]): str(v["id"]).replace("-", "")[:20] for v in picture.volumes_of(vm) if "path" in v}
-    seen = {disk.source: disk for disk in host.disks[name]}
+    records = [v for v in picture.volumes_of(vm) if "path" in v]
+    wanted = {str(v["path"]): str(v["id"]).replace("-", "")[:20] for v in records}
+    encryption = {str(v["path"]): "luks" if "encryptformat" in v else None for v in records}
+    files = picture.records_by_file()
+    # A file's path is its name on the pool.
+    seen = {_recorded(disk.source, files): disk for disk in host.disks[name]}
     where = f"domain {name} on {host.name}"
     for path in sorted(wanted.keys() - seen.keys()):
         yield where, f"lacks disk {path}"
@@ -210,8 +287,26 @@ def _disks_of(picture: Picture, host: HostPicture, vm: Json) -> Found:
         disk = seen[path]
         if disk.serial != wanted[path]:
             yield where, f"disk {path} has serial {disk.serial}, expected {wanted[path]}"
-        if disk.driver_type != "raw":
+        if disk.encryption != encryption[path]:
+            yield where, f"disk {path} is given as {disk.encryption or 'not encrypted'}, not {encryption[path] or 'so'}"
+        if disk.driver_type != ("qcow2" if path in files else "raw"):
             yield where, f"disk {path} is read as {disk.driver_type}, never to be probed or anything but raw"
+
+
+def _recorded(source: str, files: Mapping[str, Json]) -> str:
+    name = source.rpartition("/")[2]
+    return name if name in files else source
+
+
+def drives_follow_records(picture: Picture) -> Found:
+    """The CD drive of a running domain has its VM's ISO, or nothing."""
+    for vm in picture.running():
+        host, name = picture.host_of(vm), str(vm["instancename"])
+        if host is None or name not in host.drives:
+            continue
+        wanted = f"{vm['isoid']}.iso" if "isoid" in vm else None
+        if host.drives[name] != wanted:
+            yield f"domain {name} on {host.name}", f"has {host.drives[name]} in its CD drive, expected {wanted}"
 
 
 def tags_follow_records(picture: Picture) -> Found:
@@ -241,14 +336,14 @@ def _policy(picture: Picture, record: Json) -> str:
 
 
 def one_check_volume_a_pool(picture: Picture) -> Found:
-    """At most one check volume a pool; that it is attached nowhere follows from the attachments."""
+    """At most one check volume a pool and CloudStack cluster, attached nowhere, as follows from the attachments."""
     kinds = Counter(
         str(volume.get("templateName"))
         for volume in picture.volumes.values()
         if tags_of(volume).get("cs") == CHECK_VOLUME
     )
     for template, count in kinds.items():
-        if count > 1:
+        if count > picture.clusters:
             yield f"StorPool template {template}", f"has {count} check volumes"
 
 
@@ -257,15 +352,20 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant("every volume record has its StorPool volume", records_have_volumes),
     Invariant("every StorPool volume has its record", volumes_have_records),
     Invariant("every StorPool snapshot is known", snapshots_are_known),
+    Invariant("a VM snapshot has a snapshot of every disk", vm_snapshots_are_whole),
     Invariant("backups on secondary storage are known", backups_are_known),
     Invariant("templates on secondary storage are known", template_files_are_known),
+    Invariant("files of volumes on an NFS pool are known", volume_files_are_known),
     Invariant("a template is seeded once a pool", templates_seeded_once),
     Invariant("attachments follow running VMs", attachments_follow_running_vms),
     Invariant("host devices follow attachments", devices_follow_attachments),
     Invariant("domains follow VMs", domains_follow_vms),
     Invariant("domain disks follow records", disks_follow_records),
+    Invariant("CD drives follow records", drives_follow_records),
     Invariant("StorPool tags follow records", tags_follow_records),
     Invariant("a pool has one check volume", one_check_volume_a_pool),
+    Invariant("no passphrase is left with libvirt", no_secret_is_left),
+    Invariant("copies of snapshots are in their zones", copies_are_where_the_records_say),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.cloudstack import settings
-from harness.cloudstack.config import CloudConfig
+from harness.cloudstack.config import CloudConfig, FurtherCluster
 from harness.cloudstack.orchestration.agents import STARTS
 from harness.cloudstack.records import Records, Transaction
 from harness.cloudstack.records.rows import (
@@ -29,14 +29,18 @@ def bootstrap(runtime: Runtime, records: Records, config: CloudConfig) -> None:
     unknown = set(config.settings) - settings.SETTINGS.keys()
     if unknown:
         raise InvalidParameter(f"the configuration names settings that do not exist: {', '.join(sorted(unknown))}")
-    uuids = [runtime.uuid() for _ in range(8 + len(OS_TYPES) + len(config.hosts))]
+    further = sum(4 + len(cluster.hosts) for cluster in config.further_clusters)
+    uuids = [runtime.uuid() for _ in range(8 + len(OS_TYPES) + len(config.hosts) + further)]
     with records.transaction("bootstrap") as tx:
         if tx.find(Zone, id=1) is None:
             _make_all(tx, config, uuids)
-        _hosts(tx, config, uuids)
+        _hosts(tx, tx.get(Cluster, 1), config.hosts, uuids)
+        for further_cluster in config.further_clusters:
+            _hosts(tx, _further_cluster(tx, config, further_cluster, uuids), further_cluster.hosts, uuids)
         user = tx.get(User, 1)
         tx.update(user, api_key=config.api_key, secret_key=config.secret_key)
-        tx.update(tx.get(ImageStore, 1), url=config.image_store_url)
+        for store in tx.all(ImageStore):
+            tx.update(store, url=config.image_store_url)
         _count_start(tx)
         # Who was Up when the last server died must answer first.
         tx.execute("UPDATE host SET status = 'Connecting'")
@@ -81,9 +85,31 @@ def _make_all(tx: Transaction, config: CloudConfig, uuids: list[str]) -> None:
         settings.set_value(tx, name, value)
 
 
-def _hosts(tx: Transaction, config: CloudConfig, uuids: list[str]) -> None:
-    cluster = tx.get(Cluster, 1)
-    for name in config.hosts:
+def _further_cluster(tx: Transaction, config: CloudConfig, wanted: FurtherCluster, uuids: list[str]) -> Cluster:
+    """The cluster of this name, made where it is missing, with its zone and pod; a zone has an image store."""
+    found = tx.find(Cluster, name=wanted.name)
+    if found is not None:
+        return found
+    zone = tx.find(Zone, name=wanted.zone or config.zone)
+    if zone is None:
+        zone = tx.insert(Zone(uuid=uuids.pop(), name=wanted.zone or config.zone))
+        store = ImageStore(
+            uuid=uuids.pop(), name=f"secondary-{zone.name}", url=config.image_store_url, data_center_id=zone.id
+        )
+        tx.insert(store)
+    pod = tx.find(Pod, name=wanted.pod or config.pod)
+    if pod is None:
+        pod = tx.insert(Pod(uuid=uuids.pop(), name=wanted.pod or config.pod, data_center_id=zone.id))
+    if pod.data_center_id != zone.id:
+        raise InvalidParameter(f"cluster {wanted.name}: pod {pod.name} is not in zone {zone.name}; name another one")
+    cluster = tx.insert(Cluster(uuid=uuids.pop(), name=wanted.name, pod_id=pod.id, data_center_id=zone.id))
+    if wanted.storpool_cluster_id is not None:
+        tx.set_detail("cluster_details", cluster.id, "sp.cluster.id", wanted.storpool_cluster_id)
+    return cluster
+
+
+def _hosts(tx: Transaction, cluster: Cluster, names: tuple[str, ...], uuids: list[str]) -> None:
+    for name in names:
         if tx.find(HostRow, name=name) is None:
             tx.insert(
                 HostRow(

@@ -23,9 +23,20 @@ class GuestAddress(Strict, frozen=True, kw_only=True):
     ip: str
 
 
+class FurtherCluster(Strict, frozen=True, kw_only=True):
+    """A cluster beside the first one, in the first zone and pod unless it names others."""
+
+    name: Name
+    hosts: tuple[Name, ...]
+    zone: Name | None = None
+    pod: Name | None = None
+    storpool_cluster_id: str | None = None
+    """As `CloudConfig.storpool_cluster_id`."""
+
+
 class CloudConfig(Strict, frozen=True, kw_only=True):
     hosts: tuple[Name, ...]
-    """Names of the KVM hosts, which are also the keys of their agents' endpoints."""
+    """Names of the first cluster's KVM hosts, which are also the keys of their agents' endpoints."""
     image_store_url: str
     """`nfs://host/export`"""
     guest_addresses: tuple[GuestAddress, ...]
@@ -38,12 +49,16 @@ class CloudConfig(Strict, frozen=True, kw_only=True):
     cluster: Name = "cluster1"
     storpool_cluster_id: str | None = None
     """Value of the cluster's `sp.cluster.id`, if it is to be set before a host reports it."""
+    further_clusters: tuple[FurtherCluster, ...] = ()
     ping_interval: Seconds = 60.0
     ping_timeout: Seconds = 2.5
     """Ping intervals without an answer after which a host is Down."""
     cleanup_interval: Seconds = 86400.0
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16
     """Jobs that run at a time."""
+    database_key: Annotated[str, msgspec.Meta(min_length=16)] | None = None
+    """Secret that passphrases are encrypted with in the records, which must stay the same; without one there are no
+    encrypted volumes. CloudStack's `db.cloud.encrypt.secret`."""
     settings: dict[str, str] = {}
     """Global settings that differ from CloudStack's defaults."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from harness.cloudstack import settings
 from harness.cloudstack.api.dispatch import ApiReply, Dispatcher
@@ -11,9 +12,15 @@ from harness.cloudstack.bootstrap import bootstrap
 from harness.cloudstack.config import CloudConfig
 from harness.cloudstack.orchestration.agents import Agents
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.ha import Fence
+from harness.cloudstack.primary.default_driver import DefaultPrimaryDriver
+from harness.cloudstack.primary.drivers import Drivers
+from harness.cloudstack.primary.files import PoolFiles
 from harness.cloudstack.records import Records, RecordsOfDriver
+from harness.cloudstack.records.passphrases import Passphrases
 from harness.cloudstack.services import Services, assemble
-from harness.cloudstack.settings import SNAPSHOT_CHECKUP, VOLUME_CHECKUP
+from harness.cloudstack.settings import POOL_STATS, SNAPSHOT_CHECKUP, VOLUME_CHECKUP, VOLUME_STATS
+from harness.cloudstack.vault import Vault
 from harness.spi.driver import DataStoreProvider, DriverRecords, HostEndpoints
 from harness.spi.errors import Error, MisuseError
 from harness.spi.inventory import Finding
@@ -41,19 +48,26 @@ class ManagementServer:
         endpoints: Mapping[str, Endpoint],
         secondary: Endpoint,
         config: CloudConfig,
+        fences: Mapping[str, Fence] = MappingProxyType({}),
     ) -> None:
-        agents = Agents(runtime, records, endpoints)
+        passphrases = Passphrases(runtime, Vault(runtime, config.database_key))
+        agents = Agents(runtime, records, endpoints, passphrases)
+        provider = provider_factory(RecordsOfDriver(records, passphrases), agents)
+        files = PoolFiles(runtime, records, secondary)
         context = Context(
             runtime=runtime,
             records=records,
-            provider=provider_factory(RecordsOfDriver(records), agents),
+            passphrases=passphrases,
+            provider=provider,
+            driver=Drivers(records, provider.driver, DefaultPrimaryDriver(agents, files), files),
+            files=files,
             agents=agents,
             secondary=secondary,
             vm_locks=KeyedLocks(runtime, "vm"),
             volume_locks=KeyedLocks(runtime, "volume"),
             template_locks=KeyedLocks(runtime, "template"),
         )
-        self._services = assemble(config, context)
+        self._services = assemble(config, context, fences)
         self._dispatcher = Dispatcher(self._services)
         self._stopping = runtime.event("management server stopping")
         self._tasks: list[Task] = []
@@ -90,6 +104,7 @@ class ManagementServer:
         self._spawn("recover", services.config.ping_interval, self.recover, (0.0,) if compare else ())
         # Apart too: a backup takes as long as its disk is large.
         self._spawn("backups", services.config.ping_interval, services.backups.tend)
+        self._spawn("files on pools", services.config.ping_interval, services.context.files.tend)
         self._spawn("templates", services.config.ping_interval, services.template_removal.tend)
         self._spawn("downloads", services.config.ping_interval, services.extractions.tend)
         self._spawn("collect templates", services.config.ping_interval, services.template_collector.tend)
@@ -97,6 +112,9 @@ class ManagementServer:
         first = (services.config.ping_interval, SETTLED_SECONDS) if compare else ()
         self._spawn("compare volumes", VOLUME_CHECKUP, self._reconcile_volumes, first)
         self._spawn("compare snapshots", SNAPSHOT_CHECKUP, self._reconcile_snapshots, first)
+        soon = (services.config.ping_interval,)
+        self._spawn("pool statistics", POOL_STATS, self._collect_pool_stats, soon)
+        self._spawn("volume statistics", VOLUME_STATS, self._collect_volume_stats, soon)
 
     def stop(self, timeout: float = 30.0) -> bool:
         """End orderly: no new jobs, background tasks ended; False when something still ran after `timeout` seconds."""
@@ -119,6 +137,12 @@ class ManagementServer:
     def _reconcile_snapshots(self) -> None:
         self._report("snapshots", self._services.context.driver.reconcile_snapshots())
 
+    def _collect_pool_stats(self) -> None:
+        self._tell(logging.WARNING, "pool statistics", self._services.context.driver.collect_pool_stats())
+
+    def _collect_volume_stats(self) -> None:
+        self._tell(logging.WARNING, "volume statistics", self._services.context.driver.collect_volume_stats())
+
     def _report(self, work: str, findings: Sequence[Finding]) -> None:
         self._tell(logging.INFO, f"mended {work}", [str(finding) for finding in findings if finding.mended])
         self._tell(logging.WARNING, work, [str(finding) for finding in findings if not finding.mended])
@@ -132,6 +156,7 @@ class ManagementServer:
     def tend(self) -> None:
         """What the ping task does each time: ping the hosts, then settle what was left open with them."""
         self._services.hosts.poll()
+        self._services.ha.tend()
         self._services.recovery.settle()
 
     def _spawn(self, name: str, interval: float | str, work: Callable[[], None], first: Sequence[float] = ()) -> None:

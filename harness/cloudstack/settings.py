@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.cloudstack.records.inventory import CLUSTER_ID, NOT_SET
 from harness.cloudstack.records.rows import Configuration
 from harness.cloudstack.records.store import Transaction
 from harness.spi.errors import NotFound
@@ -12,6 +13,8 @@ BYPASS = "sp.bypass.secondary.storage"
 BACKUP = "snapshot.backup.to.secondary"
 VOLUME_CHECKUP = "storpool.volume.tags.checkup"
 SNAPSHOT_CHECKUP = "storpool.snapshot.tags.checkup"
+POOL_STATS = "storpool.storage.stats.interval"
+VOLUME_STATS = "storpool.volumes.stats.interval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +33,14 @@ class Setting:
 _ALL = (
     Setting(BYPASS, "false", "Keep snapshots on primary storage only", kind="Boolean"),
     Setting(BACKUP, "true", "Back snapshots up to secondary storage", kind="Boolean", category="Snapshots"),
-    Setting("sp.cluster.id", "n/a", "StorPool cluster id of the hosts of this cluster", "Cluster"),
+    Setting(CLUSTER_ID, NOT_SET, "StorPool cluster id of the hosts of this cluster", "Cluster"),
     Setting("sp.enable.alternative.endpoint", "false", "Use sp.alternative.endpoint", "StoragePool", kind="Boolean"),
     Setting("sp.alternative.endpoint", "", "Endpoint for disaster recovery", "StoragePool"),
     Setting("sp.cluster.location", None, "StorPool location name of the pool", "StoragePool"),
     Setting("sp.cluster.endpoint", None, "StorPool endpoint of this cluster, for exports", "Cluster"),
     Setting("use.storage.replication", "false", "The pool may receive copied snapshots", "StoragePool", kind="Boolean"),
-    Setting("storpool.volumes.stats.interval", "3600", "Seconds between volume statistics; 0 is off", dynamic=False),
-    Setting("storpool.storage.stats.interval", "3600", "Seconds between pool statistics; 0 is off", dynamic=False),
+    Setting(VOLUME_STATS, "3600", "Seconds between volume statistics; 0 is off", dynamic=False),
+    Setting(POOL_STATS, "3600", "Seconds between pool statistics; 0 is off", dynamic=False),
     Setting("storpool.delete.after.interval", "0", "Seconds a deleted volume leaves a snapshot", "StoragePool"),
     Setting("storpool.list.snapshots.delete.after.interval", "360", "Seconds between expiry syncs", dynamic=False),
     Setting(VOLUME_CHECKUP, "86400", "Seconds between comparing volumes with StorPool; 0 is off", dynamic=False),
@@ -49,6 +52,7 @@ _ALL = (
     Setting("backup.snapshot.wait", "21600", "Seconds to wait for a snapshot backup", category="Snapshots"),
     Setting("copy.volume.wait", "10800", "Seconds to wait for a volume copy"),
     Setting("kvm.storage.online.migration.wait", "86400", "Seconds to wait for a live storage migration"),
+    Setting("migratewait", "3600", "Seconds to wait for a VM to be migrated", category="Advanced"),
     Setting("kvm.auto.convergence", "false", "Slow a guest down so that its migration ends", kind="Boolean"),
     Setting("storage.pool.max.waitseconds", "3600", "Seconds to wait for a template's lock on a pool"),
     Setting("backup.retry", "3", "Tries of a snapshot backup", dynamic=False, category="Snapshots"),
@@ -67,6 +71,7 @@ _ALL = (
     Setting("ping.interval", "60", "Seconds between pings of an agent", dynamic=False, category="Advanced"),
     Setting("ping.timeout", "2.5", "Ping intervals without an answer before a host is investigated", "Zone"),
     Setting("wait", "1800", "Seconds to wait for control commands to return", category="Advanced"),
+    Setting("vmsnapshot.max", "10", "Most snapshots that a VM may have", category="Advanced"),
     Setting("vm.destroy.forcestop", "false", "Power VMs off instead of asking them when destroyed", kind="Boolean"),
 )
 SETTINGS = {setting.name: setting for setting in _ALL}

@@ -41,12 +41,12 @@ class SnapshotBackup:
         if source.path is None:
             raise NotFound(f"{what} has no path on the pool")
         try:
-            pool.client.snapshot(storpool_id(source.path))
+            cluster_id = pool.client.snapshot(storpool_id(source.path)).cluster_id
         except ObjectDoesNotExist as error:
             raise NotFound(f"{what} is gone from StorPool ({error})") from error
         wait = float(self._records.setting(BACKUP_WAIT) or 21600)
         with self._operations.exclusive(f"snapshot:{source.uuid}"):
-            endpoint = self._endpoints.select(source.store)
+            endpoint = self._endpoints.select(source.store, cluster_id)
             operation = self._begin(source, pool.id, endpoint.name, destination)
             command = StorPoolBackupSnapshotCommand(source=source, destination=destination, wait=wait)
             try:

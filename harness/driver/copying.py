@@ -18,6 +18,12 @@ _KINDS: dict[ErrorClass | None, type[Error]] = {
 }
 
 
+def succeeded(answer: AnyAnswer, endpoint: Endpoint, what: str) -> None:
+    """Raise what an answer says that is none of success."""
+    if not answer.result:
+        raise _KINDS.get(answer.error_class, Error)(f"host {endpoint.name} could not {what}: {answer.details}")
+
+
 def copy_out(
     operations: Operations, operation: Operation, endpoint: Endpoint, command: AnyCommand, what: str
 ) -> CopyCmdAnswer:
@@ -40,8 +46,7 @@ def copy_out(
 
 def copied(answer: AnyAnswer, endpoint: Endpoint, what: str) -> CopyCmdAnswer:
     """The answer, which says that the copy was made; raises what any other one says."""
-    if not answer.result:
-        raise _KINDS.get(answer.error_class, Error)(f"host {endpoint.name} could not copy {what}: {answer.details}")
+    succeeded(answer, endpoint, f"copy {what}")
     if not isinstance(answer, CopyCmdAnswer):
         raise Error(f"host {endpoint.name} answered the copy of {what} with {type(answer).__name__}")
     return answer

@@ -37,11 +37,14 @@ class Deletion:
             return
         pool = self._pools.of(item)
         subject, key = _subject(item, pool)
-        interval = seconds(self._records, DELETE_AFTER, pool.id) if isinstance(item, VolumeObject) else 0
+        interval = 0
+        if isinstance(item, VolumeObject) and not item.encrypted:
+            # Of an encrypted one the passphrase goes too, so that a backup would be for nothing.
+            interval = seconds(self._records, DELETE_AFTER, pool.id)
         data = {"pool": str(pool.id), "object": storpool_id(item.path), "key": key}
         with self._operations.exclusive(subject):
             operation = self._operations.begin(self.kind, subject, "begin", data)
-            if operation.resumed and (operation.step == "delete" or operation.data["object"] != data["object"]):
+            if operation.resumed and (operation.step == "delete" or data.items() - operation.data.items()):
                 # Its backup may be older than the last write. It stays, because the lost delete may still arrive, and
                 # expires by itself.
                 operation.undone()

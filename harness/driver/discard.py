@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.driver.creation import Creation
 from harness.driver.operations import Operation, Operations, log
 from harness.driver.pools import Pools
-from harness.driver.removal import remove_snapshot, remove_volume, remover
+from harness.driver.removal import remover
 from harness.spi.errors import Error
 from harness.storpool import StorPoolClient
 
@@ -30,9 +30,24 @@ class Discards:
 
         Never raises an `Error` of StorPool: what stays is removed by `recover`.
         """
-        subject = f"storpool:{creation.name}"
         use = {IN_USE: str(in_use_until), IN_USE_FOR: str(max(0.0, in_use_until - self._operations.now()))}
-        data = {**creation.handover(), "pool": str(pool_id), "key": creation.key, **use}
+        self._take_over(creation.name, {**creation.handover(), "key": creation.key, **use}, pool_id)
+
+    def take_over_snapshot(self, name: str, unanswered: int, settles_at: float, pool_id: int) -> None:
+        """As `take_over`, of what has this name: one snapshot of a group."""
+        data = {
+            "key": "snapshot",
+            "snapshot.name": name,
+            # One more than there are: then it is looked for by its name.
+            "snapshot.unanswered": str(unanswered + 1),
+            "snapshot.settles": str(settles_at),
+            IN_USE: "0",
+            IN_USE_FOR: "0",
+        }
+        self._take_over(name, data, pool_id)
+
+    def _take_over(self, name: str, more: dict[str, str], pool_id: int) -> None:
+        subject, data = f"storpool:{name}", {**more, "pool": str(pool_id)}
         with self._operations.exclusive(subject):
             operation = self._operations.begin(self.kind, subject, "discard", data)
             try:
@@ -50,6 +65,14 @@ class Discards:
         gone = {f"{creation.key}.id": "", f"{creation.key}.unanswered": "0", IN_USE: "0", IN_USE_FOR: "0"}
         data = {**creation.handover(), **gone, "pool": str(pool_id), "key": creation.key}
         self._operations.begin(self.kind, f"storpool:{creation.name}", "discard", data)
+
+    def look_out_for(self, name: str, creation: Creation, pool_id: int) -> None:
+        """As `look_out`, of a name that the object had after its own; a copy of the request for it may still arrive."""
+        key = creation.key
+        settles = str(self._operations.now() + self._operations.settle_time)
+        data = {f"{key}.name": name, f"{key}.settles": settles, f"{key}.id": "", f"{key}.unanswered": "0"}
+        more = {"pool": str(pool_id), "key": key, IN_USE: "0", IN_USE_FOR: "0"}
+        self._operations.begin(self.kind, f"storpool:{name}", "discard", {**data, **more})
 
     def waiting(self, operation: Operation) -> str | None:
         """What is to be said of one that nothing but time is wanted for; None when it should be recovered.
@@ -73,8 +96,7 @@ class Discards:
         remove = remover(client, creation.key)
         if not self._operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf"))):
             # An agent may be about to open it: an attachment that nobody has opened yet is not known to be unused.
-            gently = remove_snapshot if creation.key == "snapshot" else remove_volume
-            remove = lambda name: gently(client, name, detach_unused=False)  # noqa: E731
+            remove = remover(client, creation.key, detach_unused=False)
         if not creation.unmake(remove, copies=True):
             return False
         operation.done()

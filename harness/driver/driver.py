@@ -9,13 +9,17 @@ from harness.driver.backup import SnapshotBackup
 from harness.driver.check_volume import CheckVolumes
 from harness.driver.deletion import Deletion
 from harness.driver.discard import Discards
+from harness.driver.encryption import VolumeEncryption
 from harness.driver.exporting import VolumeExport
+from harness.driver.fenced import release_fenced
 from harness.driver.leaks import Leaks
 from harness.driver.motion import Motion
+from harness.driver.moving import VolumeMoving
 from harness.driver.operations import Operation, Operations, log
 from harness.driver.orphans import Orphans
-from harness.driver.pools import Pools
+from harness.driver.pools import Connect, Pools
 from harness.driver.reconciler import Reconciler
+from harness.driver.replicating import SnapshotReplication
 from harness.driver.resizing import Resizing
 from harness.driver.restoring import SnapshotRestoring
 from harness.driver.retention import Retention
@@ -23,12 +27,16 @@ from harness.driver.reverting import SnapshotReverting
 from harness.driver.seeding import TemplateSeeding
 from harness.driver.settling import Settler
 from harness.driver.snapshots import SnapshotTaking
+from harness.driver.stats import SpaceStats
 from harness.driver.templating import TemplateMaking
+from harness.driver.vm_reverting import VmReverting
+from harness.driver.vm_snapshots import VmSnapshotDeletion, VmSnapshotTaking
+from harness.driver.vm_strategy import StorPoolVmSnapshots
 from harness.driver.volumes import VolumeCreation
-from harness.spi.driver import DriverRecords, HostEndpoints, ResizePayload
-from harness.spi.errors import Error, MisuseError, NotFound, Unavailable, Unknown
+from harness.spi.driver import DriverRecords, HostEndpoints, ResizePayload, Space
+from harness.spi.errors import Conflict, Error, MisuseError, NotFound, Unavailable, Unknown
 from harness.spi.inventory import Finding
-from harness.spi.objects import DataObject, SnapshotObject, VolumeObject
+from harness.spi.objects import DataObject, Host, SnapshotObject, VolumeObject
 
 
 class _Work(Protocol):
@@ -51,8 +59,10 @@ class StorPoolDriver:
         endpoints: HostEndpoints,
         check_volumes: CheckVolumes,
         settler: Settler,
+        connect: Connect,
     ) -> None:
         self._operations = operations
+        self._pools = pools
         self._records = records
         self._discards = discards = Discards(operations, pools)
         self._volumes = VolumeCreation(operations, pools, records, discards, settler)
@@ -65,12 +75,31 @@ class StorPoolDriver:
         leaks = Leaks(operations, records)
         self._reconciler = Reconciler(operations, pools, records, self._tags, orphans, leaks)
         seeding = TemplateSeeding(operations, pools, records, endpoints, discards, settler)
-        templating = TemplateMaking(operations, pools, records, endpoints, discards, settler)
-        exporting = VolumeExport(operations, pools, records, endpoints, discards)
-        settler.add(self._volumes, self._snapshots, seeding, templating)
+        vm_taking = VmSnapshotTaking(operations, pools, records, discards, settler)
+        vm_deletion = VmSnapshotDeletion(operations, pools, vm_taking)
+        vm_reverting = VmReverting(operations, pools, records, self._volumes, discards)
+        self.vm_snapshots = StorPoolVmSnapshots(pools, vm_taking, vm_reverting, vm_deletion)
+        replication = SnapshotReplication(operations, pools, records, connect, settler)
         backup = SnapshotBackup(operations, pools, records, endpoints)
         restoring = SnapshotRestoring(self._volumes, records, endpoints)
-        self._motion = Motion(pools, records, seeding, self._volumes, backup, restoring, templating, exporting)
+        self._encryption = VolumeEncryption(self._volumes, records, endpoints)
+        templating = TemplateMaking(operations, pools, records, endpoints, discards, settler)
+        exporting = VolumeExport(operations, pools, records, endpoints, discards)
+        moving = VolumeMoving(pools, records, endpoints, self._volumes, self._resizing)
+        settler.add(self._volumes, self._snapshots, seeding, vm_taking, replication, templating)
+        self._motion = Motion(
+            pools,
+            records,
+            seeding,
+            self._volumes,
+            backup,
+            restoring,
+            replication,
+            self._encryption,
+            templating,
+            exporting,
+            moving,
+        )
         works: tuple[_Work, ...] = (
             seeding,
             templating,
@@ -79,6 +108,7 @@ class StorPoolDriver:
             self._snapshots,
             self._deletion,
             backup,
+            replication,
             self._reverting,
             self._tags,
             self._resizing,
@@ -86,15 +116,19 @@ class StorPoolDriver:
             orphans,
             leaks,
             discards,
+            vm_taking,
+            vm_deletion,
+            vm_reverting,
         )
         self._retention = Retention(operations, records)
+        self._stats = SpaceStats(pools)
         self._works = {work.kind: work for work in works}
 
     def can_copy(self, source: DataObject, destination: DataObject) -> bool:
         return self._motion.can_copy(source, destination)
 
     def create(self, volume: VolumeObject) -> VolumeObject:
-        return self._volumes.create(volume)
+        return self._encryption.create(volume) if volume.encrypted else self._volumes.create(volume)
 
     def copy(self, source: DataObject, destination: DataObject) -> DataObject:
         return self._motion.copy(source, destination)
@@ -109,7 +143,7 @@ class StorPoolDriver:
         return self._snapshots.take(snapshot)
 
     def revert_snapshot(self, snapshot: SnapshotObject) -> int:
-        return self._reverting.revert(snapshot)
+        return self._reverting.revert(snapshot) - snapshot.volume.overhead
 
     def provide_vm_info(self, vm_uuid: str, volume: VolumeObject) -> None:
         self._tags.update(volume, tags.attached(self._records, vm_uuid, volume))
@@ -124,6 +158,9 @@ class StorPoolDriver:
         except NotFound as gone:
             log.info("%s: nothing to revoke", gone)
 
+    def release_fenced(self, volume: VolumeObject, host: Host) -> None:
+        release_fenced(self._pools, volume, host)
+
     def resize(self, volume: VolumeObject, payload: ResizePayload) -> VolumeObject:
         return self._resizing.resize(volume, payload)
 
@@ -132,6 +169,18 @@ class StorPoolDriver:
 
     def reconcile_snapshots(self) -> list[Finding]:
         return self._reconciler.snapshots()
+
+    def collect_pool_stats(self) -> list[str]:
+        return self._stats.collect_pools()
+
+    def collect_volume_stats(self) -> list[str]:
+        return self._stats.collect_volumes()
+
+    def pool_stats(self, pool_id: int) -> Space | None:
+        return self._stats.of_pool(pool_id)
+
+    def volume_stats(self, path: str) -> Space | None:
+        return self._stats.of_volume(path)
 
     def recover(self) -> list[str]:
         """Finish or undo every open operation that no call of this process is working on.
@@ -164,6 +213,22 @@ class StorPoolDriver:
         except Error as error:
             lines.append(f"ended operations are kept: {error}")
         return lines
+
+    def conclude(self, pool_id: int) -> None:
+        """Before a pool goes: finish or undo every open operation on it, as `recover` does.
+
+        What only waits until a lost request can no longer arrive is given up with the pool. Raises `Conflict` for one
+        that is being worked on, and what keeps another from being looked at.
+        """
+        for operation in sorted(self._operations.open(), key=lambda found: found.kind == Discards.kind):
+            work = self._works.get(operation.kind)
+            if operation.data.get("pool") != str(pool_id) or work is None:
+                continue
+            with self._operations.recovering(operation) as current:
+                if current is not None:
+                    log.info("%s", work.recover(current))
+                elif self._operations.find(operation.kind, operation.subject) is not None:
+                    raise Conflict(f"pool {pool_id}: {operation} is being worked on; try again when it is over")
 
     def _recover(self, operation: Operation) -> str | None:
         work = self._works.get(operation.kind)

@@ -1,4 +1,7 @@
-"""Copies of volumes on secondary storage, to be downloaded (spec/cloudstack-plugin.md 4.13)."""
+"""Copies of volumes on secondary storage, to be downloaded, and on other primary storage, to be migrated.
+
+spec/cloudstack-plugin.md 4.13, 4.18.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from harness.driver.pools import Pools
 from harness.spi.commands import StorPoolCopyVolumeToSecondaryCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.errors import Error, NotFound, Unknown
-from harness.spi.objects import VolumeObject, device_path, storpool_id
+from harness.spi.objects import StoreRole, VolumeObject, device_path, storpool_id
 from harness.storpool import ObjectDoesNotExist, VolumeSnapshotDesc
 
 COPY_WAIT = "copy.volume.wait"
@@ -66,7 +69,9 @@ class VolumeExport:
                 )
                 assert source.store is not None, "it has a pool"
                 what = f"volume {source.name} ({source.uuid})"
-                copy_out(self._operations, operation, self._endpoints.select(source.store), command, what)
+                beside = destination.store if _is_pool(destination) else None
+                endpoint = self._endpoints.select(source.store, also=beside)
+                copy_out(self._operations, operation, endpoint, command, what)
             except Unknown:
                 raise
             except Error as error:
@@ -99,3 +104,8 @@ class VolumeExport:
 
     def _snapshot(self, operation: Operation) -> Creation:
         return Creation(self._operations, operation, "snapshot", self._pools.get(int(operation.data["pool"])).client)
+
+
+def _is_pool(item: VolumeObject) -> bool:
+    """Whether it is to be on primary storage, which hosts must have connected."""
+    return item.store is not None and item.store.role is StoreRole.PRIMARY

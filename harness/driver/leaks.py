@@ -14,7 +14,7 @@ from harness.driver.operations import Operation, Operations
 from harness.driver.pools import Pool
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, NotFound, Unknown
-from harness.spi.inventory import Finding, FindingKind, HostRecord, VolumeRecord
+from harness.spi.inventory import Client, Finding, FindingKind, HostRecord, VolumeRecord
 from harness.spi.objects import storpool_id
 from harness.storpool import Busy, VolumeReassignDesc
 
@@ -31,15 +31,16 @@ class Leaks:
         self._operations = operations
         self._records = records
 
-    def detach(self, volume: VolumeRecord, path: str, pool: Pool, hosts: Sequence[HostRecord]) -> Finding | None:
+    def detach(
+        self, volume: VolumeRecord, path: str, pool: Pool, client: Client, hosts: Sequence[HostRecord]
+    ) -> Finding | None:
         """Take the attachment away, unless it turns out to be wanted or somebody works on the volume: then None.
 
-        `hosts` are all rows of the StorPool client that has it, the one to name first.
+        `hosts` are all rows of the StorPool `client` that has it, the one to name first. It is asked for at the
+        client's own cluster: another one may have a client of the same number.
         """
         host, host_ids = hosts[0], [row.id for row in hosts]
-        client = host.storpool_client_id
-        if client is None:
-            return None
+        api = pool.at(client.cluster_id)
         subject, name = f"volume:{volume.uuid}", storpool_id(path)
         where = f"volume {volume.uuid} ({path})"
         at_host = f"attached to host {host.name} (StorPool client {client}), where no VM has it"
@@ -50,11 +51,11 @@ class Leaks:
         with self._operations.idle(subject) as free:
             if not free or self._wanted(volume.uuid, path, host_ids):
                 return None
-            data = {"pool": str(pool.id), "object": name, "client": str(client)}
+            data = {"pool": str(pool.id), "object": name, "client": str(client.number)}
             operation = self._operations.begin(self.kind, subject, "detach", data)
-            desc = VolumeReassignDesc(volume=name, detach=(client,), force=False)
+            desc = VolumeReassignDesc(volume=name, detach=(client.number,), force=False)
             try:
-                pool.client.volumes_reassign_wait([desc], DETACH_WAIT)
+                api.volumes_reassign_wait([desc], DETACH_WAIT)
             except Unknown as error:
                 return found(f"{at_host}; whether it was detached is not known: {error}")
             except NotFound:
@@ -65,29 +66,28 @@ class Leaks:
                 state = "not detached, because it is open there" if isinstance(error, Busy) else "not detached"
                 return found(f"{at_host}; {state}: {error}")
             if self._wanted(volume.uuid, path, host_ids):
-                pool.client.volumes_reassign_wait([VolumeReassignDesc(volume=name, rw=(client,))], DETACH_WAIT)
+                api.volumes_reassign_wait([VolumeReassignDesc(volume=name, rw=(client.number,))], DETACH_WAIT)
                 operation.undone()
                 return None
             operation.done()
         return found(f"was {at_host}; detached", mended=True)
 
-    def detach_check_volume(self, detail: str, path: str, pool: Pool, hosts: Sequence[HostRecord]) -> Finding | None:
+    def detach_check_volume(
+        self, detail: str, path: str, pool: Pool, client: Client, hosts: Sequence[HostRecord]
+    ) -> Finding | None:
         """Take the check volume from a host that is not asked to prove itself with it now; `hosts` as in `detach`.
 
         An agent that is at it all the same, because a server that died asked it, or one that meets this detach when it
         comes late, fails once and is asked again.
         """
         host = hosts[0]
-        client = host.storpool_client_id
-        if client is None:
-            return None
         with self._operations.idle(*(use(pool.id, detail, row.id) for row in hosts)) as free:
             if not free:
                 return None
-            desc = VolumeReassignDesc(volume=storpool_id(path), detach=(client,), force=False)
+            desc = VolumeReassignDesc(volume=storpool_id(path), detach=(client.number,), force=False)
             mended, text = True, "detached"
             try:
-                pool.client.volumes_reassign_wait([desc], DETACH_WAIT)
+                pool.at(client.cluster_id).volumes_reassign_wait([desc], DETACH_WAIT)
             except NotFound:
                 return None
             except Error as error:

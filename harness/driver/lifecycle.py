@@ -1,12 +1,18 @@
-"""Adding a pool (spec/cloudstack-plugin.md 5.1). Nothing is made on StorPool, so there is nothing to undo."""
+"""Adding and deleting a pool (spec/cloudstack-plugin.md 5.1).
+
+Adding makes nothing on StorPool, so there is nothing to undo."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from harness.driver.check_volume import CheckVolumes
 from harness.driver.pools import Connect
 from harness.spi.driver import DriverRecords, PoolDescription, PoolRequest
 from harness.spi.errors import Error, InvalidParameter, Unavailable, Unknown
 from harness.spi.runtime import Runtime
 from harness.storpool import AuthenticationFailed, Connection, ObjectDoesNotExist, Template, from_details, parse_url
+from harness.storpool.connection import TEMPLATE
 
 SCOPE = "ZONE"
 PATH = "/dev/storpool"
@@ -15,7 +21,17 @@ PATH = "/dev/storpool"
 class StorPoolLifeCycle:
     """Checks what is asked for against StorPool before CloudStack records the pool."""
 
-    def __init__(self, runtime: Runtime, records: DriverRecords, connect: Connect) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        records: DriverRecords,
+        connect: Connect,
+        conclude: Callable[[int], None],
+        check_volumes: CheckVolumes,
+    ) -> None:
+        """`conclude` finishes or undoes what is open on a pool; raises while that is not possible."""
+        self._conclude = conclude
+        self._check_volumes = check_volumes
         self._runtime = runtime
         self._records = records
         self._connect = connect
@@ -36,6 +52,22 @@ class StorPoolLifeCycle:
             tags=request.tags or (request.name,),
             details=connection.details(),
         )
+
+    def change_connection(self, pool_id: int, url: str) -> dict[str, str]:
+        wanted, name = parse_url(url), str(pool_id)
+        template = self._records.pool_details(pool_id).get(TEMPLATE)
+        if wanted.template != template:
+            raise InvalidParameter(
+                f"pool {name}: its StorPool template is {template} and cannot be changed to {wanted.template}; add "
+                "another pool"
+            )
+        self._check(name, wanted)
+        self._check_volumes.check(pool_id, self._connect(wanted))
+        return wanted.details()
+
+    def remove(self, pool_id: int) -> None:
+        self._conclude(pool_id)
+        self._check_volumes.remove(pool_id)
 
     def _refuse_second(self, name: str, connection: Connection) -> None:
         """Two pools of one template would count its space, and clean up its objects, twice.

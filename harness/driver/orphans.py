@@ -11,13 +11,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from harness.driver import tags
 from harness.driver.operations import Operation, Operations
 from harness.driver.pools import Pool, Pools, StorPoolCluster
 from harness.driver.removal import remove_snapshot, remove_volume
 from harness.driver.settings import seconds
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, Unknown
-from harness.spi.inventory import Finding, FindingKind, Inventory, SnapshotRecord, VolumeRecord
+from harness.spi.inventory import (
+    Client,
+    Finding,
+    FindingKind,
+    Inventory,
+    SnapshotRecord,
+    VmSnapshotRecord,
+    VolumeRecord,
+)
 from harness.spi.objects import NAME_PREFIX, device_path, storpool_id
 from harness.spi.states import VolumeState
 from harness.storpool import ObjectDoesNotExist, SnapshotSummary, VolumeSummary
@@ -25,10 +34,10 @@ from harness.storpool import ObjectDoesNotExist, SnapshotSummary, VolumeSummary
 GRACE = "storpool.orphans.grace"
 _KINDS = {
     "volume": ("volume", "template", "check-volume-is-on-host"),
-    "snapshot": ("snapshot", "template", "delayDelete", "temporary"),
+    "snapshot": ("snapshot", "template", "delayDelete", "group", "temporary"),
 }
 """Values of the tag `cs` that this driver gives volumes and snapshots."""
-_NAME = re.compile(r"cs-(.+)-(?:volume|snapshot)")
+_NAME = re.compile(r"cs-(.+?)-(?:disk\d+-|given-)?(?:volume|snapshot)")
 
 
 class Orphans:
@@ -42,7 +51,7 @@ class Orphans:
         self._records = records
 
     def find(
-        self, cluster: StorPoolCluster, found: VolumeSummary, seen: Inventory, holders: frozenset[int]
+        self, cluster: StorPoolCluster, found: VolumeSummary, seen: Inventory, holders: frozenset[Client]
     ) -> Iterator[Finding]:
         """What is to be told of an object in StorPool's list, which is older than `seen`; orphans are removed.
 
@@ -54,11 +63,11 @@ class Orphans:
         if doubt is not None:
             yield _finding(found, FindingKind.UNATTRIBUTED, f"{doubt}; it is never removed, look at it yourself")
             return
-        others = holders - {host.storpool_client_id for host in seen.hosts if host.up}
+        others = [client for client in holders if not any(host.up and host.is_client(client) for host in seen.hosts)]
         if not seconds(self._records, GRACE):
             yield _finding(found, FindingKind.ORPHAN, f"nothing knows it; not removed, because {GRACE} is 0")
         elif others:
-            clients = ", ".join(map(str, sorted(others)))
+            clients = ", ".join(sorted(map(str, others)))
             text = f"nothing knows it; not removed, because StorPool client {clients}, no host that is Up, has it"
             yield _finding(found, FindingKind.ORPHAN, text)
         else:
@@ -122,6 +131,10 @@ class Orphans:
             if volume.path is None:
                 return volume.state is VolumeState.READY
             return not _exists(cluster.client.volume, volume.path)
+        if found.tags["cs"] == "group":
+            of_vm = self._records.vm_snapshot(uuid)
+            paths = () if of_vm is None or of_vm.removed else of_vm.paths
+            return any(not _exists(cluster.client.snapshot, path) for path in paths)
         snapshot = self._records.snapshot(uuid) if found.tags["cs"] == "snapshot" else None
         if snapshot is None or snapshot.removed or snapshot.path is None:
             return False
@@ -132,10 +145,13 @@ class Orphans:
 
     def _record_removed(self, kind: str, uuid: str) -> bool:
         """A removed record never comes back, whatever was done since the records were copied."""
+        record: VolumeRecord | SnapshotRecord | VmSnapshotRecord | None = None
         if kind == "volume":
-            record: VolumeRecord | SnapshotRecord | None = self._records.volume(uuid)
-        else:
-            record = self._records.snapshot(uuid) if kind == "snapshot" else None
+            record = self._records.volume(uuid)
+        elif kind == "snapshot":
+            record = self._records.snapshot(uuid)
+        elif kind == "group":
+            record = self._records.vm_snapshot(uuid)
         return record is not None and record.removed
 
     def _remove(self, cluster: StorPoolCluster, found: VolumeSummary, *, detach_unused: bool) -> Iterator[Finding]:
@@ -206,6 +222,11 @@ def _subjects(cluster: StorPoolCluster, found: VolumeSummary) -> list[str]:
     uuid = found.tags.get("uuid", "")
     if found.tags.get("cs") == "template":
         return [f"template:{uuid}", *(f"template:{uuid}@pool:{pool.id}" for pool in cluster.pools)]
+    if uuid and found.tags.get("cs") == "group":
+        return [f"vmsnapshot:{uuid}"]
+    if uuid and found.tags.get("cs") == tags.TEMPORARY:
+        # Of a volume that is exported, or of the disks of a VM that is reverted.
+        return [f"{tags.TEMPORARY}:{uuid}", f"vmsnapshot:{uuid}"]
     return [f"{found.tags.get('cs')}:{uuid}"] if uuid else []
 
 

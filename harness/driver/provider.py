@@ -9,6 +9,7 @@ from harness.driver.listener import StorPoolHostListener
 from harness.driver.operations import ANSWER_TIME, SETTLE_TIME, Operations
 from harness.driver.pools import PROVIDER, Connect, Pools
 from harness.driver.settling import Settler
+from harness.driver.vm_strategy import StorPoolVmSnapshots
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.runtime import Runtime
 
@@ -33,10 +34,10 @@ class StorPoolProvider:
         pools = Pools(records, connect)
         check_volumes = CheckVolumes(operations, pools, records)
         self._driver = StorPoolDriver(
-            operations, pools, records, endpoints, check_volumes, Settler(runtime, operations)
+            operations, pools, records, endpoints, check_volumes, Settler(runtime, operations), connect
         )
-        self._life_cycle = StorPoolLifeCycle(runtime, records, connect)
-        self._host_listener = StorPoolHostListener(endpoints, check_volumes)
+        self._host_listener = StorPoolHostListener(endpoints, check_volumes, records)
+        self._life_cycle = StorPoolLifeCycle(runtime, records, connect, self._driver.conclude, check_volumes)
 
     @property
     def name(self) -> str:
@@ -53,3 +54,7 @@ class StorPoolProvider:
     @property
     def host_listener(self) -> StorPoolHostListener:
         return self._host_listener
+
+    @property
+    def vm_snapshots(self) -> StorPoolVmSnapshots:
+        return self._driver.vm_snapshots

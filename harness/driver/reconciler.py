@@ -20,9 +20,18 @@ from harness.driver.pools import Pool, Pools, StorPoolCluster
 from harness.driver.tiers import placement
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, InvalidParameter
-from harness.spi.inventory import Finding, FindingKind, HostRecord, Inventory, VmRecord, VolumeRecord
+from harness.spi.inventory import (
+    Client,
+    Finding,
+    FindingKind,
+    HostRecord,
+    Inventory,
+    SnapshotRecord,
+    VmRecord,
+    VolumeRecord,
+)
 from harness.spi.objects import storpool_id
-from harness.spi.states import VmState
+from harness.spi.states import VmSnapshotState, VmState
 from harness.storpool import Attachment, ObjectDoesNotExist, VolumeSummary
 from harness.storpool.types import Limit
 
@@ -39,7 +48,7 @@ class _Look:
     objects: Sequence[VolumeSummary]
     by_name: dict[str, VolumeSummary]
     """By `~globalId` and by name."""
-    holders: dict[str, frozenset[int]]
+    holders: dict[str, frozenset[Client]]
     """StorPool clients that have an object attached, by its global id."""
     unread: Sequence[str]
     """What of StorPool's lists could not be read."""
@@ -129,9 +138,9 @@ class Reconciler:
             yield from self._missing(where, pool.client.volume, path, partial(self._detail, pool.id, key))
             return
         holders = look.holders.get(found.global_id, frozenset())
-        for hosts in _by_client(look.seen.hosts, holders):
+        for client, hosts in _by_client(look.seen.hosts, holders):
             if hosts[0].up:
-                finding = self._leaks.detach_check_volume(key, path, pool, hosts)
+                finding = self._leaks.detach_check_volume(key, path, pool, client, hosts)
                 if finding is not None:
                     yield finding
 
@@ -144,7 +153,14 @@ class Reconciler:
             pool, path = look.pools.get(record.pool_id), record.path
             if pool is not None and path is not None and record.steady and look.at(path) is None:
                 where = f"snapshot {record.uuid} ({path})"
-                yield from self._missing(where, pool.client.snapshot, path, partial(self._snapshot, record.uuid))
+                yield from self._missing(where, pool.client.snapshot, path, partial(self._snapshot, record))
+        for group in look.seen.vm_snapshots:
+            pool = look.pools.get(group.pool_id)
+            for path in group.paths if pool is not None and group.state is VmSnapshotState.READY else ():
+                if pool is not None and look.at(path) is None:
+                    where = f"VM snapshot {group.uuid} ({path})"
+                    recorded = partial(self._in_group, group.uuid, path)
+                    yield from self._missing(where, pool.client.snapshot, path, recorded)
         for entry in look.seen.templates:
             pool, path = look.pools.get(entry.pool_id), entry.path
             if pool is not None and path is not None and entry.steady and look.at(path) is None:
@@ -202,9 +218,18 @@ class Reconciler:
         record = self._records.volume(uuid)
         return record.path if record is not None and record.steady and not record.removed else None
 
-    def _snapshot(self, uuid: str) -> str | None:
-        record = self._records.snapshot(uuid)
-        return record.path if record is not None and record.steady and not record.removed else None
+    def _snapshot(self, listed: SnapshotRecord) -> str | None:
+        """Where it is now on the pool that it was listed for."""
+        record = self._records.snapshot(listed.uuid)
+        if record is None or record.removed or not record.steady or listed.pool_id is None:
+            return None
+        copy = self._records.snapshot_copy(listed.uuid, listed.pool_id)
+        return copy.path if copy is not None and copy.steady else None
+
+    def _in_group(self, uuid: str, path: str) -> str | None:
+        record = self._records.vm_snapshot(uuid)
+        ready = record is not None and not record.removed and record.state is VmSnapshotState.READY
+        return path if ready and record is not None and path in record.paths else None
 
     def _cached(self, template_id: int, pool_id: int) -> str | None:
         entry = self._records.template_cache(template_id, pool_id)
@@ -268,20 +293,22 @@ class Reconciler:
     ) -> Iterator[Finding]:
         vm = None if record.vm_uuid is None else look.vms.get(record.vm_uuid)
         holders = look.holders.get(found.global_id, frozenset())
-        for hosts in _by_client(look.seen.hosts, holders):
+        for client, hosts in _by_client(look.seen.hosts, holders):
             if vm is None or not any(vm.may_use(host.id) for host in hosts):
-                yield from self._leaked(where, record, pool, hosts)
+                yield from self._leaked(where, record, pool, client, hosts)
         at_rest = vm is not None and max(vm.changed_at, record.changed_at) < look.began
         if vm is not None and vm.state is VmState.RUNNING and at_rest and look.sure_of_holders:
             yield from _unattached(where, vm, look.seen.hosts, holders)
 
-    def _leaked(self, where: str, record: VolumeRecord, pool: Pool, hosts: Sequence[HostRecord]) -> Iterator[Finding]:
+    def _leaked(
+        self, where: str, record: VolumeRecord, pool: Pool, client: Client, hosts: Sequence[HostRecord]
+    ) -> Iterator[Finding]:
         host = hosts[0]
         if not host.up:
             text = f"attached to host {host.name}, where no VM has it; not detached, because the host is not Up"
             yield Finding(kind=FindingKind.LEAKED_ATTACHMENT, where=where, text=text)
             return
-        finding = self._leaks.detach(record, record.path or "", pool, hosts)
+        finding = self._leaks.detach(record, record.path or "", pool, client, hosts)
         if finding is not None:
             yield finding
 
@@ -292,27 +319,26 @@ def _unread(look: _Look) -> Iterator[Finding]:
         yield _not_compared(where, text)
 
 
-def _holders(by_name: dict[str, VolumeSummary], attachments: Sequence[Attachment]) -> dict[str, frozenset[int]]:
-    holders: dict[str, set[int]] = {}
+def _holders(by_name: dict[str, VolumeSummary], attachments: Sequence[Attachment]) -> dict[str, frozenset[Client]]:
+    holders: dict[str, set[Client]] = {}
     for attachment in attachments:
         found = by_name.get(f"~{attachment.global_id}") or by_name.get(attachment.volume)
         if found is not None:
-            holders.setdefault(found.global_id, set()).add(attachment.client)
+            holders.setdefault(found.global_id, set()).add(Client(attachment.client, attachment.cluster_id))
     return {global_id: frozenset(clients) for global_id, clients in holders.items()}
 
 
-def _by_client(hosts: Sequence[HostRecord], clients: frozenset[int]) -> list[list[HostRecord]]:
+def _by_client(hosts: Sequence[HostRecord], clients: frozenset[Client]) -> list[tuple[Client, list[HostRecord]]]:
     """The rows of each of these StorPool clients, one that is Up first: a host that was added again may have two."""
-    rows: dict[int, list[HostRecord]] = {}
-    for host in sorted(hosts, key=lambda row: not row.up):
-        if host.storpool_client_id in clients:
-            rows.setdefault(host.storpool_client_id, []).append(host)
-    return list(rows.values())
+    ordered = sorted(hosts, key=lambda row: not row.up)
+    rows = [(client, [host for host in ordered if host.is_client(client)]) for client in sorted(clients, key=str)]
+    return [(client, found) for client, found in rows if found]
 
 
-def _unattached(where: str, vm: VmRecord, hosts: Sequence[HostRecord], holders: frozenset[int]) -> Iterator[Finding]:
+def _unattached(where: str, vm: VmRecord, hosts: Sequence[HostRecord], holders: frozenset[Client]) -> Iterator[Finding]:
     for host in hosts:
-        if host.id == vm.host_id and host.storpool_client_id is not None and host.storpool_client_id not in holders:
+        known = host.id == vm.host_id and host.storpool_client_id is not None
+        if known and not any(map(host.is_client, holders)):
             text = f"not attached to host {host.name}, where VM {vm.uuid} runs; stop and start the VM"
             yield Finding(kind=FindingKind.MISSING_ATTACHMENT, where=where, text=text)
 

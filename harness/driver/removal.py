@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from harness.spi.errors import Conflict, Error, Unknown
 from harness.storpool import (
@@ -44,16 +44,39 @@ def remove_snapshot(client: StorPoolClient, name: str, *, detach_unused: bool = 
     try:
         remove()
     except Busy as busy:
+        if "exported" in str(busy):
+            _take_exports_back(client, name, busy)
+            remove()
+            return
         unused = SnapshotReassignDesc(snapshot=name, detach="all", force=False) if detach_unused else None
         _let_go(client, name, unused, busy)
         remove()
 
 
-def remover(client: StorPoolClient, key: str) -> Callable[[str], None]:
+def _take_exports_back(client: StorPoolClient, name: str, busy: Busy) -> None:
+    """At the cluster that has the snapshot. Raises `Conflict` while a copy in another location is still recovering."""
+    try:
+        cluster_id = client.snapshot(name).cluster_id
+        try:
+            client.snapshot_unexport(name)
+        except ObjectDoesNotExist:
+            if cluster_id is None:
+                raise
+            client.at(cluster_id).snapshot_unexport(name)
+    except ObjectDoesNotExist:
+        return
+    except Busy as recovering:
+        raise Conflict(
+            f"StorPool {name} is still being copied to another location and was not removed; try again when that is"
+            f" over ({recovering})"
+        ) from busy
+
+
+def remover(client: StorPoolClient, key: str, *, detach_unused: bool = True) -> Callable[[str], None]:
     """How objects of this kind (`volume` or `snapshot`) are removed."""
     if key == "snapshot":
-        return lambda name: remove_snapshot(client, name)
-    return lambda name: remove_volume(client, name)
+        return lambda name: remove_snapshot(client, name, detach_unused=detach_unused)
+    return lambda name: remove_volume(client, name, detach_unused=detach_unused)
 
 
 def release_volume(client: StorPoolClient, name: str) -> None:
@@ -67,6 +90,15 @@ def release_volume(client: StorPoolClient, name: str) -> None:
         return
     except Busy as busy:
         _let_go(client, name, None, busy)
+
+
+def release_volumes(client: StorPoolClient, names: Sequence[str]) -> None:
+    """As `release_volume`, of several with one request."""
+    try:
+        client.volumes_reassign_wait([_unused(name) for name in names], DETACH_WAIT)
+    except (Busy, ObjectDoesNotExist):
+        for name in names:
+            release_volume(client, name)
 
 
 def _unused(name: str) -> VolumeReassignDesc:

@@ -12,7 +12,7 @@ from msgspec import UNSET
 from harness.driver import tags
 from harness.driver.operations import Operation, Operations, report_also
 from harness.driver.pools import Pool, Pools
-from harness.driver.tiers import placement
+from harness.driver.tiers import limits, placement
 from harness.spi.commands import StorPoolResizeVolumeCommand
 from harness.spi.driver import DriverRecords, HostEndpoints, ResizePayload
 from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable, Unknown
@@ -28,7 +28,7 @@ SECTOR = 512
 
 
 class Resizing:
-    """Resizes one volume. Steps: update, tell, undo, settle.
+    """Resizes one volume, or changes its tier, template or limits only. Steps: update, tell, undo, settle.
 
     Undone is only a larger size that no guest was told of; what was cut off is gone, so a smaller one is gone on with.
     While an update that was not answered may still arrive the operation stays open, and no other change is begun
@@ -58,9 +58,11 @@ class Resizing:
             raise InvalidParameter(f"volume {volume.name} ({volume.uuid}) is on no pool, so there is nothing to resize")
         if payload.size <= 0 or payload.size % SECTOR:
             raise InvalidParameter(f"volume {volume.name}: {payload.size} bytes are not whole sectors of {SECTOR}")
+        # From here on sizes are those of StorPool.
+        whole = msgspec.structs.replace(payload, size=payload.size + volume.overhead)
         with self._operations.exclusive(f"volume:{volume.uuid}"):
-            operation = self._begin(volume, volume.path, payload, pool)
-            self._carry_out(operation, pool, payload)
+            operation = self._begin(volume, volume.path, whole, pool)
+            self._carry_out(operation, pool, whole)
         return msgspec.structs.replace(volume, size=payload.size)
 
     def recover(self, operation: Operation) -> str:
@@ -112,6 +114,9 @@ class Resizing:
             "new": _text(new),
             "old": _text(_before(found, new)),
             "shrinks": "1" if shrinks else "",
+            # CloudStack has recorded the size, so the guest was told of it.
+            "told": "1" if volume.size == payload.size == found.size else "",
+            "overhead": str(volume.overhead),
             "settles": "",
             "process": self._operations.incarnation,
         }
@@ -140,18 +145,15 @@ class Resizing:
             return desc
         place = placement(self._records, payload.disk_offering_id)
         template = place.template or pool.template
-        desc = msgspec.structs.replace(desc, tags={"qc": place.tier or ""})
+        desc = msgspec.structs.replace(desc, tags=tags.of_tier(place.tier))
         if not payload.moves:
             template = found.template_name or template
         elif template != found.template_name:
             desc = msgspec.structs.replace(desc, template=template)
         if place.tier is not None:
             return desc
-        try:
-            given = pool.client.volume_template_describe(template)
-        except ObjectDoesNotExist:
-            raise InvalidParameter(f"StorPool has no template {template}; check SP_TEMPLATE of the offering") from None
-        return msgspec.structs.replace(desc, iops=place.limit(payload.max_iops) or given.iops, bw=given.bw)
+        iops, bw = limits(pool.client, template, place.limit(payload.max_iops))
+        return msgspec.structs.replace(desc, iops=iops, bw=bw)
 
     def _carry_out(self, operation: Operation, pool: Pool, payload: ResizePayload) -> None:
         if operation.step == "undo":
@@ -218,12 +220,13 @@ class Resizing:
 
     def _tell(self, operation: Operation, payload: ResizePayload) -> None:
         """Have the guest see the new size; after an error that is not `Unknown` it sees what it saw before."""
-        if payload.host_id is None:
+        if payload.host_id is None or operation.data.get("told"):
             return
         command = StorPoolResizeVolumeCommand(
             vm_name=payload.vm_name,
             path=operation.data["path"],
             size=payload.size,
+            overhead=int(operation.data.get("overhead") or 0),
             wait=TELL_WAIT,
         )
         lost: Unknown | None = None

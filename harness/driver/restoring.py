@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.driver.copying import ANSWER_MARGIN, copied
+from harness.driver.pools import cluster_of
 from harness.driver.volumes import VolumeCreation
 from harness.spi.commands import StorPoolDownloadTemplateCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
@@ -28,7 +29,7 @@ class SnapshotRestoring:
 
         def fill(empty: VolumeObject) -> None:
             assert empty.store is not None, "it was just made there"
-            endpoint = self._endpoints.select(empty.store)
+            endpoint = self._endpoints.select(empty.store, None if empty.path is None else cluster_of(empty.path))
             command = StorPoolDownloadTemplateCommand(source=source, destination=empty, wait=wait)
             answer = endpoint.send(command, timeout=wait + ANSWER_MARGIN)
             copied(answer, endpoint, f"snapshot {source.name} ({source.uuid})")

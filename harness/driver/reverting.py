@@ -96,7 +96,7 @@ class SnapshotReverting:
             operation.advance("name", {"name": "" if found.name.startswith("~") else found.name})
         if operation.step == "name":
             desc = SnapshotUpdateDesc(rename=_name(operation))
-            _resolved(
+            resolved(
                 lambda: client.snapshot_update(operation.data["snapshot"], desc),
                 lambda: client.snapshot(operation.data["snapshot"]).name == _name(operation),
             )
@@ -104,7 +104,7 @@ class SnapshotReverting:
         if operation.step == "revert":
             if not _is_reverted(operation, client):
                 desc_of_revert = VolumeRevertDesc(to_snapshot=_name(operation), revert_size=True)
-                _resolved(
+                resolved(
                     lambda: client.volume_revert(operation.data["object"], desc_of_revert),
                     lambda: _is_reverted(operation, client),
                 )
@@ -122,8 +122,10 @@ class SnapshotReverting:
         """Nobody has it, and it is known by its id alone: a revert of a volume with a name would change its path."""
         if path.startswith(PATH_PREFIX):
             self._volumes.give_name_away(operation.subject)
-            if not client.volume(operation.data["object"]).name.startswith("~"):
-                client.volume_update(operation.data["object"], VolumeUpdateDesc(rename=""))
+            name = client.volume(operation.data["object"]).name
+            if not name.startswith("~"):
+                # By its name: by its id a copy that comes late would take the reverted volume's own name from it.
+                client.volume_update(name, VolumeUpdateDesc(rename=""))
         release_volume(client, operation.data["object"])
 
     def _back_out(self, operation: Operation, client: StorPoolClient, error: Error) -> None:
@@ -142,7 +144,7 @@ class SnapshotReverting:
         try:
             if client.snapshot(snapshot).name != _name(operation) and operation.step != "name":
                 return
-            _resolved(
+            resolved(
                 lambda: client.snapshot_update(snapshot, SnapshotUpdateDesc(rename=operation.data["name"])),
                 lambda: client.snapshot(snapshot).name != _name(operation),
             )
@@ -168,7 +170,7 @@ def _there(look: Callable[[str], T], name: str, what: str) -> T:
         raise NotFound(f"{what} is gone from StorPool ({error}); the volume is as it was") from error
 
 
-def _resolved(send: Callable[[], None], took_effect: Callable[[], bool]) -> None:
+def resolved(send: Callable[[], None], took_effect: Callable[[], bool]) -> None:
     """Send it until it was answered, or its effect is seen; every sending has the same effect."""
     for left in reversed(range(SENDINGS)):
         try:

@@ -12,7 +12,7 @@ from harness.driver.copying import ANSWER_MARGIN, copied
 from harness.driver.creation import Creation
 from harness.driver.discard import IN_USE, IN_USE_FOR, Discards
 from harness.driver.operations import ANSWERED, Operation, Operations, log, report_also
-from harness.driver.pools import Pool, Pools
+from harness.driver.pools import Pool, Pools, cluster_of
 from harness.driver.removal import remover
 from harness.driver.settling import Fate, Settler
 from harness.spi.commands import DirectDownloadCommand, StorPoolDownloadTemplateCommand
@@ -187,7 +187,7 @@ class TemplateSeeding:
         return send
 
     def _copy(self, operation: Operation, source: TemplateObject, onto: TemplateObject, wait: float) -> None:
-        endpoint = self._endpoints.select(onto.store)
+        endpoint = self._endpoints.select(onto.store, None if onto.path is None else cluster_of(onto.path))
         kind = StorPoolDownloadTemplateCommand if source.direct is None else DirectDownloadCommand
         command = kind(source=source, destination=onto, wait=wait)
         use = wait + self._operations.settle_time

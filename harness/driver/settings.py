@@ -13,3 +13,13 @@ def seconds(records: DriverRecords, name: str, pool_id: int | None = None) -> in
         where = "" if pool_id is None else f" of pool {pool_id}"
         raise InvalidParameter(f"setting {name}{where} is {text!r}, not a number of seconds")
     return int(text)
+
+
+CLUSTER_ID = "sp.cluster.id"
+NOT_SET = "n/a"
+
+
+def configured_cluster(records: DriverRecords, cluster_id: int) -> str | None:
+    """The StorPool cluster of a CloudStack cluster's hosts; None until it is known."""
+    found = records.setting(CLUSTER_ID, cluster_id=cluster_id)
+    return None if found in (None, "", NOT_SET) else found

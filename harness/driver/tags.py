@@ -38,8 +38,8 @@ def new_volume(records: DriverRecords, volume: VolumeObject) -> dict[str, str]:
     """Tags that a volume is created with."""
     tags = {"uuid": volume.uuid, "cs": "volume"}
     tier = placement(records, volume.disk_offering_id).tier
-    if tier:
-        tags["qc"] = tier
+    if tier is not None:
+        tags |= of_tier(tier)
     if volume.vm_uuid is not None:
         tags["cvm"] = volume.vm_uuid
         policy = _policy(records, volume.vm_uuid)
@@ -78,14 +78,43 @@ def new_snapshot(snapshot: SnapshotObject) -> dict[str, str]:
     return tags
 
 
+def new_group(vm_snapshot_uuid: str, vm_uuid: str) -> dict[str, str]:
+    """Tags of each snapshot of a VM snapshot."""
+    return {"uuid": vm_snapshot_uuid, "cvm": vm_uuid, "cs": "group"}
+
+
+def kept_disks(vm_snapshot_uuid: str) -> dict[str, str]:
+    """Tags of what a VM's disks are put back to, if not all of them can be reverted to this VM snapshot."""
+    return {"uuid": vm_snapshot_uuid, "cs": TEMPORARY}
+
+
 def attached(records: DriverRecords, vm_uuid: str, volume: VolumeObject) -> dict[str, str]:
     """Tags that an attach changes."""
     tags = {"cvm": vm_uuid, VC_POLICY: _policy(records, vm_uuid)}
     if volume.device_id is not None:
         tags["disk"] = str(volume.device_id)
     if volume.disk_offering_id is not None:
-        tags["qc"] = placement(records, volume.disk_offering_id).tier or ""
+        tags["qc"] = _tier(records, volume.disk_offering_id)
     return tags
+
+
+def of_tier(tier: str | None) -> dict[str, str]:
+    """The tier of storpool_qos; raises `InvalidParameter` for one that StorPool cannot hold."""
+    if tier is not None and not _VALUE.fullmatch(tier):
+        raise InvalidParameter(
+            f"tier {tier[:200]!r} of the offering cannot be a StorPool tag; "
+            "it may have up to 199 letters, digits and _ - . :"
+        )
+    return {"qc": tier or ""}
+
+
+def _tier(records: DriverRecords, disk_offering_id: int) -> str:
+    """Whoever has an offering with a tier that cannot be keeps the use of the volume."""
+    try:
+        return of_tier(placement(records, disk_offering_id).tier)["qc"]
+    except InvalidParameter as error:
+        log.warning("left out: %s", error)
+        return ""
 
 
 def policy(records: DriverRecords, vm_uuid: str) -> dict[str, str]:
@@ -112,7 +141,7 @@ def recorded(records: DriverRecords, volume: VolumeRecord) -> dict[str, str]:
     """Every tag of a volume as the records want it; an empty value where there should be none."""
     tags = {"uuid": volume.uuid, "cs": "volume", **DETACHED}
     if volume.disk_offering_id is not None:
-        tags["qc"] = placement(records, volume.disk_offering_id).tier or ""
+        tags["qc"] = _tier(records, volume.disk_offering_id)
     if volume.vm_uuid is not None:
         tags["cvm"] = volume.vm_uuid
         tags[VC_POLICY] = _policy(records, volume.vm_uuid)

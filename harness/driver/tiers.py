@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.spi.driver import DriverRecords
+from harness.spi.errors import InvalidParameter
+from harness.storpool import ObjectDoesNotExist, StorPoolClient
+from harness.storpool.types import Limit
 
 TIER = "SP_QOSCLASS"
 TEMPLATE = "SP_TEMPLATE"
@@ -18,8 +21,20 @@ class Placement:
     """StorPool template instead of the pool's; never together with a tier."""
 
     def limit(self, max_iops: int | None) -> int | None:
-        """IOPS that CloudStack asks for; None where the tier or the StorPool template says it."""
+        """IOPS that CloudStack asks for; None where the tier or the StorPool template says it.
+
+        However a volume came to its offering, whether it was made with it or changed to it, the limit is the same.
+        """
         return max_iops or None if self.tier is None and self.template is None else None
+
+
+def limits(client: StorPoolClient, template: str, limit: int | None) -> tuple[Limit, Limit]:
+    """IOPS and bandwidth of a volume on the template that is to have this limit, or the template's."""
+    try:
+        given = client.volume_template_describe(template)
+    except ObjectDoesNotExist:
+        raise InvalidParameter(f"StorPool has no template {template}; check SP_TEMPLATE of the offering") from None
+    return limit or given.iops, given.bw
 
 
 def placement(records: DriverRecords, disk_offering_id: int | None) -> Placement:

@@ -17,7 +17,7 @@ from harness.driver.operations import ANSWERED, Operation, Operations, report_al
 from harness.driver.pools import Pool, Pools
 from harness.driver.removal import remover
 from harness.driver.settling import Fate, Settler
-from harness.driver.tiers import placement
+from harness.driver.tiers import limits, placement
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import VolumeObject, device_path
@@ -53,12 +53,15 @@ class VolumeCreation:
         self._records = records
         self._discards = discards
 
-    def create(self, volume: VolumeObject, parent: str | None = None, least_size: int = 0) -> VolumeObject:
-        """Make the volume on its pool; the answer has path and real size. `parent` is a snapshot, as StorPool knows it.
+    def create(
+        self, volume: VolumeObject, parent: str | None = None, least_size: int = 0, *, limited: bool = False
+    ) -> VolumeObject:
+        """Make the volume on its pool; the answer has path and real size. `parent` is a snapshot, as StorPool knows it,
+        and `limited` when it has limits.
 
-        Raises `NotFound` when the parent is gone.
+        `least_size` is StorPool's, with the overhead of an encrypted one. Raises `NotFound` when the parent is gone.
         """
-        return self._create(volume, parent, least_size, {})
+        return self._create(volume, parent, least_size, {}, limited=limited)
 
     def create_filled(
         self, volume: VolumeObject, fill: Fill, source: str, least_size: int, wait: float
@@ -85,10 +88,12 @@ class VolumeCreation:
         least_size: int,
         more: dict[str, str],
         copy: Callable[[Operation, VolumeObject], None] | None = None,
+        *,
+        limited: bool = False,
     ) -> VolumeObject:
         pool = self._pools.of(volume)
-        size = max(_whole_sectors(volume), least_size)
-        desc = self._request(pool, volume, parent, size)
+        size = max(_whole_sectors(volume) + volume.overhead, least_size)
+        desc = self._request(pool, volume, parent, size, limited=limited)
         request = msgspec.json.encode(desc).decode()
         subject = f"volume:{volume.uuid}"
         with self._operations.exclusive(subject):
@@ -98,7 +103,7 @@ class VolumeCreation:
                 global_id = creation.global_id
             else:
                 global_id = self._make(operation, creation, pool, desc)
-            made = msgspec.structs.replace(volume, path=device_path(global_id), size=size)
+            made = msgspec.structs.replace(volume, path=device_path(global_id), size=size - volume.overhead)
             if copy is not None and operation.step == "made":
                 with self._undone_by_errors(operation):
                     copy(operation, made)
@@ -115,19 +120,14 @@ class VolumeCreation:
                 self._undo(operation)
 
     def give_name_away(self, subject: str) -> None:
-        """Take its name from a volume that was just made. The caller holds the subject. `Conflict` while it cannot be.
-
-        By that name, so that a copy of the request that comes late finds nothing.
-        """
+        """Take its name from a volume just made; `Conflict` while it may not be. The caller holds the subject."""
         operation = self._operations.find(self.kind, subject)
         if operation is None:
             return
         creation = self._creation(operation)
         if operation.step != ANSWERED or self._fate(operation) is not Fate.RECORDED or not creation.settled:
             raise Conflict(f"{operation}: a request for the volume may still be under way; try again in some minutes")
-        client = self._pools.get(int(operation.data["pool"])).client
-        if client.volume(f"~{creation.global_id}").name == creation.name:
-            client.volume_update(creation.name, VolumeUpdateDesc(rename=""))
+        self._take_name(creation, int(operation.data["pool"]))
         self._discards.look_out(creation, int(operation.data["pool"]))
         operation.done()
 
@@ -159,7 +159,7 @@ class VolumeCreation:
         if not (told and creation.settled):
             return False
         try:
-            client.volume_update(f"~{creation.global_id}", VolumeUpdateDesc(rename=""))
+            self._take_name(creation, int(operation.data["pool"]))
         except ObjectDoesNotExist:
             # Deleted since, so its name did not turn a late create away.
             late = creation.find()
@@ -169,6 +169,24 @@ class VolumeCreation:
         operation.done()
         return True
 
+    def _take_name(self, creation: Creation, pool_id: int) -> None:
+        """Leave the volume known by its id alone. Raises `ObjectDoesNotExist` when it is gone.
+
+        Each time by the name that it has, so that a request which comes late finds nothing: a volume that was reverted
+        meanwhile has its old id for a name, and by nothing else does its path lead to it. In two steps, because a copy
+        of the create may come as soon as the first name is free: if the first step comes again, too, what that made
+        has a name still, by which it is looked for.
+        """
+        client, given = self._pools.get(pool_id).client, f"{creation.name.removesuffix('volume')}given-volume"
+        name = client.volume(f"~{creation.global_id}").name
+        if name == creation.name and not creation.over:
+            client.volume_update(name, VolumeUpdateDesc(rename=given))
+            name = given
+        if name in (creation.name, given):
+            client.volume_update(name, VolumeUpdateDesc(rename=""))
+        if name == given:
+            self._discards.look_out_for(given, creation, pool_id)
+
     def _fate(self, operation: Operation) -> Fate:
         record = self._records.volume(operation.subject.removeprefix("volume:"))
         if record is None:
@@ -177,15 +195,23 @@ class VolumeCreation:
             return Fate.RECORDED
         return Fate.ABANDONED if record.removed or record.steady else Fate.AWAITED
 
-    def _request(self, pool: Pool, volume: VolumeObject, parent: str | None, size: int) -> VolumeCreateDesc:
+    def _request(
+        self, pool: Pool, volume: VolumeObject, parent: str | None, size: int, *, limited: bool
+    ) -> VolumeCreateDesc:
         place = placement(self._records, volume.disk_offering_id)
-        return VolumeCreateDesc(
+        limit, template = place.limit(volume.max_iops), place.template or pool.template
+        desc = VolumeCreateDesc(
             size=size,
             parent=msgspec.UNSET if parent is None else parent,
-            template=place.template or pool.template,
-            iops=volume.max_iops or msgspec.UNSET,
+            template=template,
+            iops=limit or msgspec.UNSET,
             tags=tags.new_volume(self._records, volume),
         )
+        if limited:
+            # They are of the volume that the snapshot was taken of, and StorPool would hand them on.
+            iops, bw = limits(pool.client, template, limit)
+            desc = msgspec.structs.replace(desc, iops=iops, bw=bw)
+        return desc
 
     def _begin(self, subject: str, data: dict[str, str]) -> Operation:
         """A new operation, or the open one where this call can go on."""

@@ -1,4 +1,4 @@
-"""What explored clouds begin with, made once a process: templates, used ones if asked for, and a disk offering."""
+"""What explored clouds begin with, made once a process: templates, used ones if asked for, and disk offerings."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from harness.worlds.memory.prepared import Prepared
 from harness.worlds.memory.world import MemoryWorld, prepare
 from scenarios import steps
+from scenarios.offerings import of_tier
 
 TEMPLATES = 2
 SETTLE_SECONDS = 3600.0
-SETTINGS = {"primary.storage.download.wait": "600"}
-"""Shorter than CloudStack's default of three hours, so that runs do not idle away their virtual time."""
+SETTINGS = {"primary.storage.download.wait": "600", "backup.snapshot.wait": "600"}
+"""Shorter than CloudStack's defaults of hours, so that runs do not idle away their virtual time."""
+LIMIT, TIER = 700, "gold"
+"""Of the disk offerings beside the plain one."""
 COMPARING = {
     "storpool.volume.tags.checkup": "1500",
     "storpool.snapshot.tags.checkup": "1500",
@@ -37,11 +40,12 @@ class Beginning:
     cloud: Prepared
     templates: tuple[str, ...]
     """Ids, by the plan's number."""
-    disk_offering: str
+    disk_offerings: tuple[str, ...]
+    """A plain one, one with a limit and one with a tier, all of customised size."""
     vms: tuple[Made, ...]
     """They run, from the first template."""
     volumes: tuple[Made, ...]
-    """Nobody has them attached."""
+    """Nobody has them attached; 1 GiB of the plain offering."""
 
 
 @functools.cache
@@ -59,6 +63,8 @@ def beginning(*, seeded: bool, compares: bool, vms: int, volumes: int) -> Beginn
             world.cloud.call("updateConfiguration", name=name, value=value)
         templates.extend(str(steps.template(world, f"template{number}")["id"]) for number in range(TEMPLATES))
         offerings.append(steps.disk_offering(world))
+        offerings.append(steps.disk_offering(world, miniops=100, maxiops=LIMIT))
+        offerings.append(of_tier(world, TIER))
         if seeded:
             steps.expunge(world, steps.deploy(world, templates[0]))
         made.extend(_vm(world, templates[0], f"vm{slot}") for slot in range(vms))
@@ -66,7 +72,7 @@ def beginning(*, seeded: bool, compares: bool, vms: int, volumes: int) -> Beginn
         world.wait_until("the driver has nothing open", lambda: not world.management.open_operations(), SETTLE_SECONDS)
 
     cloud = prepare(make)
-    return Beginning(cloud, tuple(templates), offerings[0], tuple(made[:vms]), tuple(made[vms:]))
+    return Beginning(cloud, tuple(templates), tuple(offerings), tuple(made[:vms]), tuple(made[vms:]))
 
 
 def _vm(world: MemoryWorld, template: str, name: str) -> Made:

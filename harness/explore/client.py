@@ -3,56 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from harness.explore import model
-from harness.explore.looks import Looks
-from harness.explore.model import Model, Register, Told, Write
+from harness.explore.asking import DONE, Request, Shared
+from harness.explore.model import Register, Told
 from harness.explore.plan import Action
-from harness.explore.requests import JobFailed, listed, wait
 from harness.explore.violation import Violation, ViolationFound
+from harness.explore.volume_actions import VolumeActions, new_volume
 from harness.faults.kinds import HOST_DOWN
 from harness.faults.points import AGENT
-from harness.observers import CloudApiError, Json
 from harness.worlds.memory.model_guest import ModelGuest
-from harness.worlds.memory.world import MemoryWorld
 from simulator.ports import OutOfSpace
 
-DONE = "done"
-"""How an action ended of which CloudStack said that it was a success."""
 POWEROFF_SECONDS = 10.0
 """A guest that heard its power button is off after this."""
 
 
-@dataclass(slots=True)
-class Shared:
-    """What the clients of one run share."""
-
-    world: MemoryWorld
-    model: Model
-    looks: Looks
-    templates: tuple[str, ...]
-    """Ids, by the plan's number."""
-    disk_offering: str
-    performed: list[tuple[int, Action, str]] = field(default_factory=list)
-    """Client, action, and how it ended; what was skipped is not here."""
-
-
-@dataclass(slots=True)
-class Request:
-    """One request to CloudStack's API, and what it writes."""
-
-    command: str
-    parameters: dict[str, str | int | bool]
-    writes: list[tuple[Register, Write]] = field(default_factory=list)
-    sync: bool = False
-
-
-class Client:
+class Client(VolumeActions):
     def __init__(self, shared: Shared, number: int, actions: tuple[Action, ...]) -> None:
-        self._shared = shared
-        self._world = shared.world
-        self._model = shared.model
+        super().__init__(shared)
         self._number = number
         self._actions = actions
         self._marks = 0
@@ -114,11 +83,12 @@ class Client:
             {
                 "name": volume.name,
                 "zoneid": self._world.environment.zone_id,
-                "diskofferingid": self._shared.disk_offering,
+                "diskofferingid": self._shared.disk_offerings[0],
                 "size": 1,
             },
         )
         self._writes(request, volume.register, model.ABSENT, model.FREE)
+        new_volume(volume, self._shared.disk_offerings[0])
         how, result = self._send(request)
         if result is not None:
             volume.id = str(result["volume"]["id"])
@@ -171,6 +141,23 @@ class Client:
         if result is not None:
             self._learn_vm(vm, result["virtualmachine"])
             vm.unconfirmed = False
+        return how
+
+    def migrate(self, action: Action) -> str | None:
+        """To a host that CloudStack takes; that the VM runs there is all that it writes."""
+        vm = self._vm(action)
+        if vm is None:
+            return None
+        request = Request("migrateVirtualMachine", {"virtualmachineid": vm.id or "", "autoselect": True})
+        self._writes(request, vm.register, model.RUNNING)
+        # The host that it left, or does not come to, may keep its disks until it answers, or looks by itself.
+        vm.unconfirmed = True
+        for volume in self._model.volumes.values():
+            if vm.name in volume.register.possible():
+                volume.late_on.update(host.name for host in self._world.hosts)
+        how, _ = self._send(request)
+        if how != DONE:
+            vm.register.writes = [write for write in vm.register.writes if write is not request.writes[0][1]]
         return how
 
     def destroy(self, action: Action) -> str | None:
@@ -245,67 +232,6 @@ class Client:
             self._model.keep(vm, release)
         return how
 
-    def _writes(self, request: Request, register: Register, *values: str) -> None:
-        request.writes.append((register, self._model.begin(register, *values)))
-
-    def _send(self, request: Request) -> tuple[str, Json | None]:
-        """How the request ended, and its result if it succeeded."""
-        cloud = self._world.cloud
-        try:
-            if request.sync:
-                result = cloud.call(request.command, **request.parameters)
-            else:
-                result = wait(
-                    self._world,
-                    cloud.start(request.command, **request.parameters),
-                    f"{request.command} {request.parameters.get('name') or request.parameters.get('id')}",
-                )
-        except JobFailed as error:
-            self._model.tick()
-            return f"failed: {error}", None
-        except CloudApiError as error:
-            if request.sync:
-                self._model.tick()
-                return f"failed: {error}", None
-            for register, write in request.writes:
-                self._model.refused(request.command, register, write)
-            return f"refused: {error}", None
-        except ConnectionRefusedError as error:
-            for register, write in request.writes:
-                self._model.refused(request.command, register, write)
-            return f"not sent: {error}", None
-        except ConnectionError as error:
-            self._model.tick()
-            return f"unknown: {error}", None
-        self._model.done(request.command, *(write for _, write in request.writes))
-        return DONE, result
-
-    def _vm(self, action: Action) -> Told | None:
-        vm = self._model.vms.get(-1 if action.vm is None else action.vm)
-        if vm is None:
-            return None
-        if vm.id is None:
-            found = self._find("listVirtualMachines", "virtualmachine", vm.name)
-            if found is not None:
-                self._learn_vm(vm, found)
-        return None if vm.id is None else vm
-
-    def _volume(self, action: Action) -> Told | None:
-        volume = self._model.volumes.get(-1 if action.volume is None else action.volume)
-        if volume is None:
-            return None
-        if volume.id is None:
-            found = self._find("listVolumes", "volume", volume.name)
-            volume.id = None if found is None else str(found["id"])
-        return None if volume.id is None else volume
-
-    def _find(self, command: str, key: str, name: str) -> Json | None:
-        return next((item for item in listed(self._world, command, key, name=name) if item["name"] == name), None)
-
-    def _learn_vm(self, vm: Told, shown: Json) -> None:
-        vm.id = str(shown["id"])
-        vm.instance_name = str(shown["instancename"])
-
     def _guest(self, vm: Told) -> ModelGuest:
         machines = tuple(self._world.processes.machines.values())
         return ModelGuest(self._world.simulation.main, machines, lambda: vm.instance_name)
@@ -323,6 +249,8 @@ class Client:
         vm = self._model.vms[action.vm or 0]
         volume = None if action.volume is None else self._model.volumes[action.volume]
         guest = self._guest(vm)
+        register = Register() if volume is None else volume.fact(model.mark_fact(self._number))
+        before = list(register.writes)
         try:
             guest.boot_id()
             serial = self._shared.looks.serial(vm, volume)
@@ -330,15 +258,20 @@ class Client:
                 return
             self._marks += 1
             text = model.mark(serial, self._number, self._marks)
+            write = self._model.begin(register, text.decode())
             guest.write(serial, model.mark_offset(self._number), text)
         except OutOfSpace:
             # The guest sees an I/O error, and nothing was written.
+            register.writes = before
             return
         except (TimeoutError, FileNotFoundError):
             # It was stopped, or the disk detached, meanwhile; whether that may be is judged by the look that follows.
+            register.writes = before
             self._check(action)
             return
-        self._model.marks[serial, self._number] = text
+        write.certain, write.ended = True, self._model.tick()
+        if volume is None:
+            self._model.marks[serial, self._number] = text
 
 
 _ACTIONS: dict[str, Callable[[Client, Action], str | None]] = {
@@ -350,6 +283,7 @@ _ACTIONS: dict[str, Callable[[Client, Action], str | None]] = {
     "stop": Client.stop,
     "force-stop": Client.force_stop,
     "start": Client.start,
+    "migrate": Client.migrate,
     "destroy": Client.destroy,
     "destroy-expunge": Client.destroy_expunge,
     "expunge": Client.expunge,
@@ -357,4 +291,10 @@ _ACTIONS: dict[str, Callable[[Client, Action], str | None]] = {
     "power-off": Client.power_off,
     "kill-qemu": Client.kill_qemu,
     "agent-down": Client.agent_down,
+    "snapshot": Client.snapshot,
+    "clone": Client.clone,
+    "revert": Client.revert,
+    "delete-snapshot": Client.delete_snapshot,
+    "resize": Client.resize,
+    "change-offering": Client.change_offering,
 }

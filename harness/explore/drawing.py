@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from harness.explore.plan import Action, ActionKind, Plan, check
+from harness.explore.plan import NEEDS_SIZE, OFFERINGS, Action, ActionKind, Plan, check
 from harness.runtime.generator import Generator
 
 SCENARIO = "cloud"
@@ -20,6 +21,7 @@ _WEIGHTS: dict[ActionKind, int] = {
     "stop": 6,
     "force-stop": 2,
     "start": 7,
+    "migrate": 7,
     "destroy": 3,
     "destroy-expunge": 5,
     "recover": 3,
@@ -28,6 +30,12 @@ _WEIGHTS: dict[ActionKind, int] = {
     "power-off": 2,
     "kill-qemu": 2,
     "agent-down": 1,
+    "snapshot": 7,
+    "clone": 5,
+    "revert": 5,
+    "delete-snapshot": 4,
+    "resize": 6,
+    "change-offering": 6,
 }
 _FAULTS: dict[str, tuple[int, int]] = {
     "request-lost": (6, 24),
@@ -67,9 +75,12 @@ higher would seldom strike. No template is registered during a run, so nothing w
 _STALE = ("request-doubled", "request-late", "request-very-late", "copy-late")
 """What comes of a StorPool request that arrives when its operation is over is found by comparing, and by nothing else.
 Of plans without such about two thirds do not compare, so that nothing heals what should not have come to be."""
-_Step = tuple[ActionKind, int | None, int | None]
-_TAKEOVERS = 10
-"""One plan of so many has a takeover, see `_takeover`."""
+_On = tuple[int | None, int | None, int | None]
+"""Slots of VM, volume and snapshot."""
+_TAKEOVERS, _SNAPSHOTS = 10, 4
+"""One plan of so many has a takeover, see `_takeover`; of the others one of so many begins as `_with_snapshot`."""
+_SIZES = (1, 2, 2, 3)
+"""In GiB; volumes begin with 1."""
 _PAUSES = (*(0.0,) * 16, 1.0, 5.0, 30.0, 90.0)
 
 
@@ -95,9 +106,14 @@ class _Sketch:
     """State by slot: running, stopped, destroyed or gone."""
     volumes: dict[int, int | None] = field(default_factory=dict)
     """By slot the VM that has it; those that are deleted are taken out."""
+    made: set[int] = field(default_factory=set)
+    """Volumes that are on a pool."""
+    snapshots: dict[int, int] = field(default_factory=dict)
+    """By slot the volume that it is of; those that are deleted are taken out."""
     owners: dict[str, int] = field(default_factory=dict)
     """Which client made `vm3` or `volume1`."""
     next_volume: int = 0
+    next_snapshot: int = 0
     used: dict[str, int] = field(default_factory=dict)
     """How often each kind of action was drawn."""
 
@@ -106,9 +122,10 @@ def draw(number: int) -> Plan:
     """The plan of this seed."""
     generator = Generator.of(number, "plan")
     takeover = generator.below(_TAKEOVERS) == 0
+    snapshot = not takeover and generator.below(_SNAPSHOTS) == 0
     vms, volumes = generator.choice((0, 0, 0, 1, 1, 2)), generator.choice((0, 1, 1, 2))
-    if takeover:
-        vms, volumes = 2, max(1, volumes)
+    if takeover or snapshot:
+        vms, volumes = max(vms, 2 if takeover else 1), max(1, volumes)
     sketch = _Sketch(
         vms=dict.fromkeys(range(vms), "running"),
         volumes=dict.fromkeys(range(volumes)),
@@ -116,8 +133,10 @@ def draw(number: int) -> Plan:
     )
     clients: list[list[Action]] = [[] for _ in range(2 + generator.below(3))]
     if takeover:
-        clients[0].extend(_takeover(generator, sketch))
-    for _ in range((0 if takeover else 4) + generator.below(3)):
+        clients[0].extend(_begun(generator, sketch, _takeover(generator)))
+    if snapshot:
+        clients[0].extend(_begun(generator, sketch, _with_snapshot(generator, sketch.next_volume)))
+    for _ in range((0 if takeover else 2 if snapshot else 4) + generator.below(3)):
         client = generator.below(len(clients))
         action = _action(generator, sketch, client)
         clients[client].append(action)
@@ -128,6 +147,7 @@ def draw(number: int) -> Plan:
         seeded=generator.below(3) > 0,
         compares=generator.below(3) == 0 or any(fault.partition("@")[0] in _STALE for fault in faults),
         volumes=volumes,
+        bypass=generator.below(2) == 0,
         delete_after=generator.choice((0, 0, 0, 900)),
         clients=tuple(tuple(actions) for actions in clients if actions),
         faults=faults,
@@ -135,27 +155,59 @@ def draw(number: int) -> Plan:
     return check(plan)
 
 
-def _takeover(generator: Generator, sketch: _Sketch) -> list[Action]:
+def _begun(generator: Generator, sketch: _Sketch, steps: Iterable[tuple[ActionKind, _On]]) -> list[Action]:
+    """These actions of the first client."""
+    actions = []
+    for kind, (vm, volume, snapshot) in steps:
+        _follow(sketch, 0, kind, (vm, volume, snapshot))
+        sketch.used[kind] = sketch.used.get(kind, 0) + 1
+        actions.append(
+            Action(
+                kind=kind,
+                vm=vm,
+                volume=volume,
+                snapshot=snapshot,
+                size=generator.choice(_SIZES) if kind in NEEDS_SIZE else 0,
+                pause=generator.choice(_PAUSES),
+                write=kind == "attach",
+            )
+        )
+    return actions
+
+
+def _takeover(generator: Generator) -> list[tuple[ActionKind, _On]]:
     """A VM is stopped by force while its host does not answer, and another VM is given its volume.
 
     What must not happen then, that both have it open, needs all of this in this order, which is seldom drawn by chance.
     """
     one, other = generator.choice(((0, 1), (1, 0)))
-    loses: tuple[_Step, ...] = (("destroy", one, None), ("destroy-expunge", one, None), ("detach", None, 0))
-    steps: list[_Step] = [
-        ("attach", one, 0),
-        ("agent-down", one, None),
-        ("force-stop", one, None),
-        generator.choice(loses),
-        ("attach", other, 0),
-    ]
-    for kind, vm, volume in steps:
-        _follow(sketch, 0, kind, vm, volume)
-        sketch.used[kind] = sketch.used.get(kind, 0) + 1
+    loses: tuple[tuple[ActionKind, _On], ...] = (
+        ("destroy", (one, None, None)),
+        ("destroy-expunge", (one, None, None)),
+        ("detach", (None, 0, None)),
+    )
     return [
-        Action(kind=kind, vm=vm, volume=volume, pause=generator.choice(_PAUSES), write=kind == "attach")
-        for kind, vm, volume in steps
+        ("attach", (one, 0, None)),
+        ("agent-down", (one, None, None)),
+        ("force-stop", (one, None, None)),
+        generator.choice(loses),
+        ("attach", (other, 0, None)),
     ]
+
+
+def _with_snapshot(generator: Generator, volume: int) -> list[tuple[ActionKind, _On]]:
+    """A volume is written to and its snapshot taken, and then something is made of that, or of the volume.
+
+    `volume` is a slot that nothing has. Snapshots are of volumes that were used, so chance seldom gets that far.
+    """
+    after: tuple[list[tuple[ActionKind, _On]], ...] = (
+        [("clone", (None, volume, 0)), ("attach", (0, volume, None))],
+        [("detach", (None, 0, None)), ("revert", (None, None, 0)), ("attach", (0, 0, None))],
+        [("stop", (0, None, None)), ("revert", (None, None, 0)), ("start", (0, None, None))],
+        [("resize", (None, 0, None)), ("detach", (None, 0, None)), ("revert", (None, None, 0))],
+        [("clone", (None, volume, 0)), ("delete-snapshot", (None, None, 0))],
+    )
+    return [("attach", (0, 0, None)), ("snapshot", (None, 0, 0)), *generator.choice(after)]
 
 
 def _action(generator: Generator, sketch: _Sketch, client: int) -> Action:
@@ -164,43 +216,57 @@ def _action(generator: Generator, sketch: _Sketch, client: int) -> Action:
     weights = [max(1, (_WEIGHTS[kind] * 8) >> (3 * sketch.used.get(kind, 0))) for kind in possible]
     at = generator.below(sum(weights))
     kind = next(kind for kind, end in zip(possible, accumulate(weights), strict=True) if at < end)
-    vm, volume = generator.choice(possible[kind])
+    vm, volume, snapshot = generator.choice(possible[kind])
     sketch.used[kind] = sketch.used.get(kind, 0) + 1
-    _follow(sketch, client, kind, vm, volume)
+    _follow(sketch, client, kind, (vm, volume, snapshot))
     return Action(
         kind=kind,
         vm=vm,
         volume=volume,
+        snapshot=snapshot,
+        size=generator.choice(_SIZES) if kind in NEEDS_SIZE else 0,
+        offering=generator.below(OFFERINGS) if kind == "change-offering" else 0,
         template=generator.choice((0, 0, 0, 1)) if kind == "deploy" else 0,
         pause=generator.choice(_PAUSES),
-        write=kind in ("deploy", "attach", "start") and generator.below(2) == 0,
+        write=kind in ("deploy", "attach", "start", "migrate") and generator.below(2) == 0,
     )
 
 
-def _choices(sketch: _Sketch, client: int, kind: ActionKind) -> list[tuple[int | None, int | None]]:
+def _choices(sketch: _Sketch, client: int, kind: ActionKind) -> list[_On]:
     """On what the action may be drawn: what is the client's own, or nobody's, twice as often as what is another's."""
 
-    def often(name: str, pair: tuple[int | None, int | None]) -> list[tuple[int | None, int | None]]:
-        return [pair] * (2 if sketch.owners.get(name, client) == client else 1)
+    def often(name: str, on: _On) -> list[_On]:
+        return [on] * (2 if sketch.owners.get(name, client) == client else 1)
 
-    def vms(*states: str) -> list[tuple[int | None, int | None]]:
-        return [pair for vm, state in sketch.vms.items() if state in states for pair in often(f"vm{vm}", (vm, None))]
+    def vms(*states: str) -> list[_On]:
+        return [on for vm, state in sketch.vms.items() if state in states for on in often(f"vm{vm}", (vm, None, None))]
+
+    def volumes(wanted: Iterable[int], snapshot: int | None = None) -> list[_On]:
+        return [on for volume in wanted for on in often(f"volume{volume}", (None, volume, snapshot))]
 
     if kind == "deploy":
-        return [(len(sketch.vms), None)] if len(sketch.vms) < 4 else []
+        return [(len(sketch.vms), None, None)] if len(sketch.vms) < 4 else []
     if kind == "create":
-        return [(None, sketch.next_volume)] if sketch.next_volume < 4 else []
+        return [(None, sketch.next_volume, None)] if sketch.next_volume < 4 else []
     if kind in ("detach", "delete"):
-        wanted = [volume for volume, vm in sketch.volumes.items() if (vm is None) == (kind == "delete")]
-        return [pair for volume in wanted for pair in often(f"volume{volume}", (None, volume))]
+        return volumes(volume for volume, vm in sketch.volumes.items() if (vm is None) == (kind == "delete"))
+    if kind in ("resize", "change-offering"):
+        return volumes(sketch.volumes)
+    if kind == "snapshot":
+        return volumes(sorted(sketch.made & sketch.volumes.keys()), sketch.next_snapshot)
+    if kind in ("clone", "revert", "delete-snapshot"):
+        return _of_snapshots(sketch, kind)
     if kind == "attach":
         free = [volume for volume, vm in sketch.volumes.items() if vm is None]
-        return [(vm, volume) for vm, _ in vms("running", "running", "stopped") for volume in free if vm is not None]
+        return [
+            (vm, volume, None) for vm, _, _ in vms("running", "running", "stopped") for volume in free if vm is not None
+        ]
     states = {
         "stop": ("running",),
         "force-stop": ("running",),
         "power-off": ("running",),
         "kill-qemu": ("running",),
+        "migrate": ("running",),
         "agent-down": ("running",),
         "start": ("stopped",),
         "destroy": ("running", "stopped"),
@@ -211,7 +277,24 @@ def _choices(sketch: _Sketch, client: int, kind: ActionKind) -> list[tuple[int |
     return vms(*states[kind])
 
 
-def _follow(sketch: _Sketch, client: int, kind: ActionKind, vm: int | None, volume: int | None) -> None:
+def _of_snapshots(sketch: _Sketch, kind: ActionKind) -> list[_On]:
+    if kind == "clone":
+        return [(None, sketch.next_volume, snapshot) for snapshot in sketch.snapshots if sketch.next_volume < 4]
+    if kind == "delete-snapshot":
+        return [(None, None, snapshot) for snapshot in sketch.snapshots]
+    return [
+        (None, None, snapshot)
+        for snapshot, volume in sketch.snapshots.items()
+        if volume in sketch.volumes and sketch.vms.get(_slot(sketch.volumes[volume])) != "running"
+    ]
+
+
+def _slot(vm: int | None) -> int:
+    return -1 if vm is None else vm
+
+
+def _follow(sketch: _Sketch, client: int, kind: ActionKind, on: _On) -> None:
+    vm, volume, snapshot = on
     after = {
         "deploy": "running",
         "start": "running",
@@ -230,14 +313,21 @@ def _follow(sketch: _Sketch, client: int, kind: ActionKind, vm: int | None, volu
         sketch.owners[f"vm{vm}"] = client
     if kind in ("destroy", "destroy-expunge"):
         sketch.volumes = {slot: None if of == vm else of for slot, of in sketch.volumes.items()}
+    if kind == "delete-snapshot" and snapshot is not None:
+        del sketch.snapshots[snapshot]
     if volume is None:
         return
-    if kind == "create":
+    if kind in ("create", "clone"):
         sketch.next_volume = volume + 1
         sketch.owners[f"volume{volume}"] = client
+    if kind in ("attach", "clone"):
+        sketch.made.add(volume)
+    if kind == "snapshot" and snapshot is not None:
+        sketch.snapshots[snapshot] = volume
+        sketch.next_snapshot = snapshot + 1
     if kind == "delete":
         del sketch.volumes[volume]
-    else:
+    elif kind in ("create", "clone", "attach", "detach"):
         sketch.volumes[volume] = vm
 
 

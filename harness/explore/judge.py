@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from harness import checks
 from harness.checks import Picture
-from harness.explore.client import Shared
+from harness.checks.picture import path_id, tags_of
+from harness.explore.asking import Shared
+from harness.explore.beginnings import LIMIT, TIER
 from harness.explore.contents import wrong_contents
-from harness.explore.model import ABSENT, DELETING, FREE, Told
+from harness.explore.model import ABSENT, DELETING, FREE, OFFERING, SIZE, Told
 from harness.explore.requests import JobFailed, listed, wait
 from harness.explore.violation import Violation, ViolationFound
 from harness.observers import CloudApiError, Json
@@ -34,6 +36,7 @@ def judge(shared: Shared, skew: float) -> Picture:
     _wait(shared, "jobs end", lambda: _jobs(shared), UP_SECONDS + skew)
     picture = _at_rest(shared, "at rest", REST_SECONDS + skew)
     _as_told(shared, picture)
+    _facts_as_told(shared, picture)
     wrong = wrong_contents(shared, picture)
     if wrong is not None:
         _found("contents", wrong)
@@ -112,6 +115,31 @@ def _as_told(shared: Shared, picture: Picture) -> None:
         if not states & volume.register.possible():
             _compare(volume, ", ".join(sorted(states)))
 
+    for snapshot in shared.model.snapshots.values():
+        shown = picture.snapshot_records.get(snapshot.id or "")
+        if snapshot.id is not None:
+            _compare(snapshot, ABSENT if shown is None else str(shown["state"]))
+
+
+def _facts_as_told(shared: Shared, picture: Picture) -> None:
+    """Size and offering of every DATA volume, and of those on StorPool the offering's limit and tier."""
+    limits = dict(zip(shared.disk_offerings, (("-", ""), (LIMIT, ""), ("-", TIER)), strict=True))
+    for told in shared.model.volumes.values():
+        shown = picture.volume_records.get(told.id or "")
+        if shown is None:
+            continue
+        offering = str(shown["diskofferingid"])
+        for fact, seen in ((SIZE, str(shown["size"])), (OFFERING, offering)):
+            possible = shared.model.values(told, fact)
+            if seen not in possible:
+                _found("what was acknowledged", f"{fact} of {told.name} is {seen}, and can only be {sorted(possible)}")
+        volume = picture.volumes.get(path_id(shown)) if "path" in shown else None
+        if volume is None:
+            continue
+        found = volume["iops"], tags_of(volume).get("qc", "")
+        if found != limits[offering]:
+            _found("what its offering says", f"{told.name} has limit and tier {found}, its offering {limits[offering]}")
+
 
 def _volume_state(volume: Json, vms: dict[str, str]) -> str:
     if volume["state"] in ("Destroy", "Expunging", "Expunged"):
@@ -127,7 +155,7 @@ def _compare(told: Told, seen: str) -> None:
 
 
 def _remove(shared: Shared, picture: Picture) -> None:
-    """Remove every VM and volume through the API; what is at rest can be removed at once."""
+    """Remove every VM, volume and snapshot through the API; what is at rest can be removed at once."""
     world = shared.world
     try:
         # Guests that have not booted hear no power button, and waiting for them tells nothing more.
@@ -140,6 +168,8 @@ def _remove(shared: Shared, picture: Picture) -> None:
             wait(world, job, f"the removal of {name}")
         for volume in listed(world, "listVolumes", "volume"):
             world.cloud.call("deleteVolume", id=volume["id"])
+        for snapshot in dict.fromkeys(str(item["id"]) for item in listed(world, "listSnapshots", "snapshot")):
+            wait(world, world.cloud.start("deleteSnapshot", id=snapshot), f"the removal of snapshot {snapshot}")
     except (JobFailed, CloudApiError) as error:
         _found("what is at rest can be removed", str(error))
 

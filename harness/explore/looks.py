@@ -21,12 +21,13 @@ class Looks:
         self._model = known
 
     def domain(self, vm: Told) -> tuple[Machine, ModelDomain] | None:
-        """The running domain of the VM and its host."""
-        for machine in self._machines:
-            domain = machine.domains.get(vm.instance_name)
-            if domain is not None and domain.state in _ON:
-                return machine, domain
-        return None
+        """The running domain of the VM and its host; in a migration the one that the guest runs in."""
+        found = [
+            (machine, domain)
+            for machine in self._machines
+            if (domain := machine.domains.get(vm.instance_name)) is not None and domain.state in _ON
+        ]
+        return min(found, key=lambda pair: pair[1].inactive, default=None)
 
     def running(self, vm: Told) -> bool:
         return self.domain(vm) is not None

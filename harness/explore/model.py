@@ -16,6 +16,12 @@ ABSENT = "absent"
 RUNNING, STOPPED, DESTROYED, ERROR, EXPUNGING = "Running", "Stopped", "Destroyed", "Error", "Expunging"
 FREE = "free"
 """Of a volume that no VM has."""
+BACKED_UP, BROKEN = "BackedUp", "Error"
+"""Of a snapshot."""
+FROM = "from "
+"""Before the name of a snapshot, in what a volume holds: whatever was the snapshot's."""
+SIZE, OFFERING = "size", "offering"
+"""Facts of a volume, beside what each client wrote to it."""
 DELETING = "Destroy"
 """Of a volume that is marked to be deleted."""
 
@@ -47,10 +53,21 @@ class Register:
             return {self.value, *(value for write in self.writes for value in write.values)}
         return {value for write in self.writes if write.ended is None or write.ended >= last for value in write.values}
 
+    def during(self, first: int, last: int | None) -> set[str]:
+        """What it can have been at some time between the two; without a last one until ever."""
+        over = [write for write in self.writes if write.certain and write.ended is not None and write.ended < first]
+        settled = max((write.began for write in over), default=None)
+        values = set() if settled is not None else {self.value}
+        for write in self.writes:
+            begun = last is None or write.began <= last
+            if begun and (settled is None or write.ended is None or write.ended >= settled):
+                values.update(write.values)
+        return values
+
 
 @dataclass(slots=True)
 class Told:
-    """A VM or volume of a plan."""
+    """A VM, volume or snapshot of a plan."""
 
     name: str
     """In CloudStack, of the plan's slot."""
@@ -68,14 +85,25 @@ class Told:
     """Of a volume: hosts where a copy of its attaching arrives late, and leaves it attached until somebody looks."""
     unconfirmed: bool = False
     """A VM that was stopped by force: it may run on until its host answers, and starts nowhere before."""
+    facts: dict[str, Register] = field(default_factory=dict)
+    """Of a volume: its size in bytes, the id of its offering, and what each client wrote to it."""
+    origin: Told | None = None
+    """Of a volume the snapshot it was made from, of a snapshot its volume."""
+    taken: Write | None = None
+    """Of a snapshot: the request that took it."""
+
+    def fact(self, name: str) -> Register:
+        """Of a volume; what it was not told it has from the beginning, or from the snapshot it was made from."""
+        return self.facts.setdefault(name, Register("" if self.origin is None else FROM + self.origin.name))
 
 
 class Model:
     def __init__(self) -> None:
         self.vms: dict[int, Told] = {}
         self.volumes: dict[int, Told] = {}
+        self.snapshots: dict[int, Told] = {}
         self.marks: dict[tuple[str, int], bytes] = {}
-        """By serial of the disk and number of the client: what the client was told it has written there last."""
+        """Of ROOT disks, by serial and number of the client: what the client was told it has written there last."""
         self.time = 0
         """Grows with everything that happens."""
         self.disturbed: set[str] = set()
@@ -84,6 +112,24 @@ class Model:
     def tick(self) -> int:
         self.time += 1
         return self.time
+
+    def values(self, volume: Told, fact: str) -> set[str]:
+        """What can be true of the volume now."""
+        return self._resolved(volume.fact(fact).possible(), fact, set())
+
+    def held(self, snapshot: Told, fact: str) -> set[str]:
+        """What can have been true of the snapshot's volume when it was taken."""
+        return self._resolved({FROM + snapshot.name}, fact, set())
+
+    def _resolved(self, values: set[str], fact: str, known: set[str]) -> set[str]:
+        found = {value for value in values if not value.startswith(FROM)}
+        for name in {value.removeprefix(FROM) for value in values - found} - known:
+            known.add(name)
+            snapshot = next(each for each in self.snapshots.values() if each.name == name)
+            assert snapshot.origin is not None and snapshot.taken is not None, f"{name} is no snapshot"
+            source = snapshot.origin.fact(fact)
+            found |= self._resolved(source.during(snapshot.taken.began, snapshot.taken.ended), fact, known)
+        return found
 
     def release(self, vm: Told) -> Write:
         """The VM may let its DATA volumes go from now on; which those are is not known for certain."""
@@ -138,6 +184,11 @@ class Model:
 
 def mark(serial: str, client: int, number: int) -> bytes:
     return f"{serial} client {client} write {number} ".encode().ljust(MARK_BYTES, b"#")
+
+
+def mark_fact(client: int) -> str:
+    """Name of the fact: what the client wrote to a volume."""
+    return f"mark {client}"
 
 
 def mark_offset(client: int) -> int:

@@ -20,6 +20,7 @@ ActionKind = Literal[
     "stop",
     "force-stop",
     "start",
+    "migrate",
     "destroy",
     "destroy-expunge",
     "recover",
@@ -28,6 +29,12 @@ ActionKind = Literal[
     "power-off",
     "kill-qemu",
     "agent-down",
+    "snapshot",
+    "clone",
+    "revert",
+    "delete-snapshot",
+    "resize",
+    "change-offering",
 ]
 
 MAX_CLIENTS = 4
@@ -36,6 +43,9 @@ MAX_ACTIONS = 32
 MAX_SLOTS = 16
 MAX_FAULTS = 16
 MAX_PAUSE = 1200.0
+OFFERINGS = 3
+"""Disk offerings that a volume may be changed to: a plain one, one with a limit, and one with a tier."""
+MAX_GIB = 4
 
 Slot = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SLOTS)]
 
@@ -52,6 +62,11 @@ class Action(_Data, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     volume: Slot | None = None
     template: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
     """Of a deploy; the second one was never used."""
+    snapshot: Slot | None = None
+    size: Annotated[int, msgspec.Meta(ge=0, le=MAX_GIB)] = 0
+    """Of a volume that changes size or offering, in GiB."""
+    offering: Annotated[int, msgspec.Meta(ge=0, lt=OFFERINGS)] = 0
+    """Of a volume that changes its offering."""
     pause: Annotated[float, msgspec.Meta(ge=0, le=MAX_PAUSE)] = 0.0
     """Seconds that the client waits before it."""
     write: bool = False
@@ -63,6 +78,12 @@ class Action(_Data, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
             parts.append(f"vm{self.vm}")
         if self.volume is not None:
             parts.append(f"volume{self.volume}")
+        if self.snapshot is not None:
+            parts.append(f"snapshot{self.snapshot}")
+        if self.size:
+            parts.append(f"to {self.size} GiB")
+        if self.kind == "change-offering":
+            parts.append(f"and offering{self.offering}")
         if self.kind == "deploy":
             parts.append(f"of template{self.template}")
         text = " ".join(parts)
@@ -76,6 +97,7 @@ NEEDS_VM: frozenset[str] = frozenset(
         "stop",
         "force-stop",
         "start",
+        "migrate",
         "destroy",
         "destroy-expunge",
         "recover",
@@ -85,7 +107,11 @@ NEEDS_VM: frozenset[str] = frozenset(
         "agent-down",
     }
 )
-NEEDS_VOLUME: frozenset[str] = frozenset({"create", "attach", "detach", "delete"})
+NEEDS_VOLUME: frozenset[str] = frozenset(
+    {"create", "attach", "detach", "delete", "snapshot", "clone", "resize", "change-offering"}
+)
+NEEDS_SNAPSHOT: frozenset[str] = frozenset({"snapshot", "clone", "revert", "delete-snapshot"})
+NEEDS_SIZE: frozenset[str] = frozenset({"resize", "change-offering"})
 
 
 class Plan(_Data, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -99,6 +125,8 @@ class Plan(_Data, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
     """Whether the driver compares with StorPool every 25 minutes, and so heals, or once a day: not within the run."""
     volumes: Annotated[int, msgspec.Meta(ge=0, le=4)] = 0
     """DATA volumes that exist at the beginning, never used, in the first slots."""
+    bypass: bool = False
+    """Whether snapshots stay on StorPool, and are not backed up to secondary storage."""
     delete_after: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 0
     """Value of `storpool.delete.after.interval`, seconds."""
     clients: tuple[tuple[Action, ...], ...] = ()
@@ -108,6 +136,14 @@ class Plan(_Data, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
     @property
     def actions(self) -> int:
         return sum(len(client) for client in self.clients)
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether a volume may be asked to shrink to a size that it had: clients take turns as they like."""
+        sizes: dict[int | None, set[int]] = {}
+        for action in (action for client in self.clients for action in client if action.size):
+            sizes.setdefault(action.volume, set()).add(action.size)
+        return any(len(asked) > 1 for asked in sizes.values())
 
     def parsed_faults(self) -> list[Fault]:
         return [parse_fault(text) for text in self.faults]
@@ -122,12 +158,14 @@ def check(plan: Plan) -> Plan:
     if len(plan.faults) > MAX_FAULTS:
         raise ValueError(f"{len(plan.faults)} faults are more than {MAX_FAULTS}")
     for action in (action for client in plan.clients for action in client):
-        if (action.vm is None) == (action.kind in NEEDS_VM):
-            raise ValueError(f"action {action}: {'a VM is missing' if action.vm is None else 'it takes no VM'}")
-        if (action.volume is None) == (action.kind in NEEDS_VOLUME):
-            raise ValueError(
-                f"action {action}: {'a volume is missing' if action.volume is None else 'takes no volume'}"
-            )
+        for noun, given, kinds in (
+            ("VM", action.vm is not None, NEEDS_VM),
+            ("volume", action.volume is not None, NEEDS_VOLUME),
+            ("snapshot", action.snapshot is not None, NEEDS_SNAPSHOT),
+            ("size", action.size > 0, NEEDS_SIZE),
+        ):
+            if given != (action.kind in kinds):
+                raise ValueError(f"action {action}: {f'it takes no {noun}' if given else f'a {noun} is missing'}")
     plan.parsed_faults()
     return plan
 

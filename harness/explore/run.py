@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 import msgspec
 
 from harness.explore import beginnings, model
+from harness.explore.asking import DONE, Shared
 from harness.explore.beginnings import Beginning
-from harness.explore.client import DONE, Client, Shared
+from harness.explore.client import Client
 from harness.explore.judge import judge, judge_removal
 from harness.explore.looks import REASSIGN, Looks
 from harness.explore.model import Model, Told
 from harness.explore.plan import Action, Plan
 from harness.explore.violation import Violation, ViolationFound
+from harness.explore.volume_actions import new_volume
 from harness.faults import Injector
 from harness.faults.kinds import JUMP
 from harness.faults.points import AGENT, CLIENT
@@ -32,6 +34,7 @@ MAX_SECONDS = 10 * 86_400.0
 CLIENT_SECONDS = 86_400.0
 """Within this every client has carried out its actions."""
 _DELETE_AFTER = "storpool.delete.after.interval"
+_BACKUP = "snapshot.backup.to.secondary"
 _CRASHES = ("host-lost", "guests-killed")
 _COPIES = (MessageFate.LATE, MessageFate.TWICE)
 
@@ -75,13 +78,15 @@ class _Watch:
         self.counting = False
         """Whether what the plugin asks of StorPool is counted: from the first action until the cloud is at rest."""
         self.points = 0
+        self._shrinks = plan.shrinks
         self._told = told
         self._world: MemoryWorld | None = None
         self._safety: Safety | None = None
 
     def aim(self, world: MemoryWorld) -> None:
         self._world = world
-        self._safety = Safety(tuple(world.processes.machines.values()), world.processes.blocks)
+        machines = tuple(world.processes.machines.values())
+        self._safety = Safety(machines, world.processes.blocks, shrinks=self._shrinks)
         self.injector.aim(world.faults)
 
     @property
@@ -195,7 +200,7 @@ def _explore(
         model=told,
         looks=Looks(world.processes, told),
         templates=beginning.templates,
-        disk_offering=beginning.disk_offering,
+        disk_offerings=beginning.disk_offerings,
         performed=performed,
     )
     _begin(plan, shared, beginning)
@@ -240,9 +245,12 @@ def _begin(plan: Plan, shared: Shared, beginning: Beginning) -> None:
     if plan.delete_after:
         for pool in world.environment.pools:
             world.cloud.call("updateConfiguration", name=_DELETE_AFTER, value=str(plan.delete_after), storageid=pool.id)
+    if plan.bypass:
+        world.cloud.call("updateConfiguration", name=_BACKUP, value="false")
     for slot, made in enumerate(beginning.vms):
         vm = told.vms[slot] = Told(made.name, asked=True, id=made.id, instance_name=made.instance_name)
         vm.register.value = model.RUNNING
     for slot, made in enumerate(beginning.volumes):
         volume = told.volumes[slot] = Told(made.name, asked=True, id=made.id)
         volume.register.value = model.FREE
+        new_volume(volume, shared.disk_offerings[0])

@@ -31,16 +31,41 @@ _CHANGES = (
     "VolumeDelete",
     "VolumeRevert",
     "VolumeSnapshot",
+    "VolumesGroupSnapshot",
     "SnapshotUpdate",
     "SnapshotDelete",
+    "SnapshotExport",
+    "SnapshotFromRemote",
+    "SnapshotReconcile",
+    "SnapshotUnexport",
     "VolumesReassignWait",
 )
 _BUSY = ("VolumeDelete", "VolumeRevert", "SnapshotDelete", "VolumesReassignWait")
-_EFFECTS = ("VolumeCreate", "VolumeDelete", "VolumeRevert", "VolumeSnapshot", "SnapshotDelete", "VolumesReassignWait")
+_EFFECTS = (
+    "VolumeCreate",
+    "VolumeDelete",
+    "VolumeRevert",
+    "VolumeSnapshot",
+    "VolumesGroupSnapshot",
+    "SnapshotDelete",
+    "SnapshotFromRemote",
+    "VolumesReassignWait",
+)
 """Calls that change blocks or devices."""
-_FILLS = ("VolumeCreate", "VolumeRevert", "VolumeSnapshot")
+_FILLS = ("VolumeCreate", "VolumeRevert", "VolumeSnapshot", "VolumesGroupSnapshot", "SnapshotFromRemote")
 _PING = "PingCommand "
-_LIBVIRT = ("create", "shutdown", "destroy", "undefine", "attach-device", "detach-device")
+_MIGRATION = "migration of "
+"""In what libvirtds do among themselves."""
+_LIBVIRT = (
+    "create",
+    "shutdown",
+    "destroy",
+    "undefine",
+    "attach-device",
+    "detach-device",
+    "update-device",
+    "migrate",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +98,7 @@ def _at(point: Point, kind: str) -> bool:
 
 def _changing(point: Point) -> bool:
     """A message that asks for a change: every call of CloudStack's API that is a point, every command but a ping."""
-    if point.peer == STORPOOL:
+    if point.call is not None:
         return point.call in _CHANGES
     return point.peer is not None and not point.detail.startswith(_PING)
 
@@ -84,6 +109,8 @@ def _own(point: Point) -> bool:
 
 
 def _libvirt(point: Point) -> bool:
+    if point.machine and _MIGRATION in point.detail:
+        return True
     if not point.agent or not point.kind.startswith("effect"):
         return False
     verb = point.detail.partition(": ")[2].partition(" ")[0]
@@ -283,7 +310,7 @@ _ALL: tuple[FaultKind, ...] = (
         "storpool-clock",
         "wall clock of StorPool two hours forward",
         lambda p: p.kind == "send" and p.call in _CHANGES,
-        lambda target, p: target.set_clock(STORPOOL, JUMP),  # noqa: ARG005
+        lambda target, p: target.set_clock(p.peer or STORPOOL, JUMP),
     ),
 )
 KINDS: dict[str, FaultKind] = {kind.name: kind for kind in _ALL}

@@ -242,8 +242,8 @@ def _execute(operation: Operation, injector: Injector, seed: int) -> _Run:
 
 
 def _live(run: _Run, seed: int) -> None:
-    world = MemoryWorld(seed, strike=run.strike)
-    run.safety = Safety(tuple(world.processes.machines.values()), world.processes.blocks)
+    world = MemoryWorld(seed, strike=run.strike, site=run.operation.site)
+    run.safety = Safety(tuple(world.processes.machines.values()), world.processes.watched)
     run.injector.aim(world.faults)
     world.run(run)
 

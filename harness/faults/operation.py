@@ -43,6 +43,8 @@ class Operation:
     """Raises `CloudApiError`, or `ConnectionError` when no answer came."""
     done: Callable[[World, Subject], None]
     undone: Callable[[World, Subject], None]
+    site: str = ""
+    """As `scenarios.registry.Case.site`."""
 
     @property
     def row(self) -> RowId:

@@ -11,7 +11,9 @@ SECONDARY = "secondary"
 AGENT = "agent-"
 CLIENT = "scenario"
 """Process of whoever calls CloudStack's API."""
-_PROCESSES = (MANAGEMENT, STORPOOL, SECONDARY, CLIENT, "network")
+_PROCESSES = (MANAGEMENT, STORPOOL, f"{STORPOOL}-2", SECONDARY, CLIENT, "network")
+_AT = " at "
+"""Before the StorPool process that a call is made at, unless it is the first."""
 
 _LOOKS = ("query", "list")
 """Beginnings of API commands that change nothing."""
@@ -45,7 +47,9 @@ class Point(NamedTuple):
     @property
     def call(self) -> str | None:
         """Name of the StorPool call that is being made."""
-        return self.detail.removeprefix("StorPool ") if self.detail.startswith("StorPool ") else None
+        if not self.detail.startswith("StorPool "):
+            return None
+        return self.detail.removeprefix("StorPool ").partition(_AT)[0]
 
     @property
     def peer(self) -> str | None:
@@ -66,7 +70,7 @@ class Point(NamedTuple):
 @functools.cache
 def _peer(detail: str) -> str | None:
     if detail.startswith("StorPool "):
-        return STORPOOL
+        return detail.partition(_AT)[2] or STORPOOL
     if detail.startswith("API request "):
         return None if detail.removeprefix("API request ").startswith(_LOOKS) else MANAGEMENT
     command, to, receiver = detail.partition(" to ")

@@ -13,6 +13,7 @@ import msgspec
 
 from harness.spi.errors import ErrorClass
 from harness.spi.objects import DataStore, Disk, SnapshotObject, TemplateObject, VirtualMachine, VmPower, VolumeObject
+from harness.spi.passphrase import Passphrase
 
 
 def shown(url: str) -> str:
@@ -71,8 +72,58 @@ class DettachCommand(Command, frozen=True, kw_only=True, tag="DettachCommand"):
     disk: Disk
 
 
+class AttachIsoCommand(Command, frozen=True, kw_only=True, tag="AttachIsoCommand"):
+    """Put this ISO into the CD drive of the running domain, or without one empty the drive.
+
+    A domain that does not run here is success: its next start is told what is in the drive.
+    """
+
+    vm_name: str
+    iso: TemplateObject | None = None
+
+
+class PrepareForMigrationCommand(Command, frozen=True, kw_only=True, tag="PrepareForMigrationCommand"):
+    """To the destination: attach every disk of the VM here too, while the source goes on with them.
+
+    With `rollback`, take away what a migration that came to nothing left here: a domain that waits for its memory, and
+    the disks. `Conflict` when the guest runs here, and nothing is done then.
+    """
+
+    vm: VirtualMachine
+    rollback: bool = False
+
+
+class MigrateCommand(Command, frozen=True, kw_only=True, tag="MigrateCommand"):
+    """To the source: move the running domain, live, then detach its disks from this host.
+
+    After an error that is not `Unknown` it runs here as before; after `Unknown` it may be at either host, or at none.
+    """
+
+    vm_name: str
+    destination: str
+    """As the destination answered its PrepareForMigrationCommand: where its libvirtd is reached."""
+    console: str | None = None
+    """Also from that answer."""
+    auto_convergence: bool = False
+    """Slow a guest down that writes to its memory faster than that can be copied."""
+
+
+class CancelMigrationCommand(Command, frozen=True, kw_only=True, tag="CancelMigrationCommand"):
+    """To the source: end a migration of the domain that is under way, and tell what is here once none is."""
+
+    vm_name: str
+    resume: bool = False
+    """Let a domain go on that libvirt left paused in the middle. Only when the destination surely does not run it."""
+
+
+class CheckVirtualMachineCommand(Command, frozen=True, kw_only=True, tag="CheckVirtualMachineCommand"):
+    """Does the domain run here?"""
+
+    vm_name: str
+
+
 class StorPoolResizeVolumeCommand(Command, frozen=True, kw_only=True, tag="StorPoolResizeVolumeCommand"):
-    """Have the running guest see `size` bytes on the disk at `path`, once the device here has as many.
+    """Have the running guest see the disk at `path` in its new size, once the device here has `size` bytes.
 
     A domain that does not run here is success: nobody has to be told. After an error that is not `Unknown` the guest
     sees what it saw before.
@@ -81,6 +132,8 @@ class StorPoolResizeVolumeCommand(Command, frozen=True, kw_only=True, tag="StorP
     vm_name: str
     path: str
     size: int
+    overhead: int = 0
+    """Bytes of the device that the guest does not see: those of a LUKS header."""
 
 
 class StorPoolModifyStoragePoolCommand(Command, frozen=True, kw_only=True, tag="StorPoolModifyStoragePoolCommand"):
@@ -109,6 +162,40 @@ class StorPoolBackupSnapshotCommand(Command, frozen=True, kw_only=True, tag="Sto
     destination: SnapshotObject
 
 
+class StorPoolDownloadVolumeCommand(Command, frozen=True, kw_only=True, tag="StorPoolDownloadVolumeCommand"):
+    """Copy the volume's file `source.path` of an NFS pool onto the StorPool volume `destination.path`, attached here
+    meanwhile. The file is only read, as `source.format`."""
+
+    source: VolumeObject
+    destination: VolumeObject
+
+
+class CreateObjectCommand(Command, frozen=True, kw_only=True, tag="CreateObjectCommand"):
+    """Make the empty file `volume.path` on an NFS pool. One that is there and as large is success, and left alone."""
+
+    volume: VolumeObject
+
+
+class ModifyStoragePoolCommand(Command, frozen=True, kw_only=True, tag="ModifyStoragePoolCommand"):
+    """Does this host reach the NFS pool?"""
+
+    pool: DataStore
+
+
+class StorPoolSetVolumeEncryptionCommand(Command, frozen=True, kw_only=True, tag="StorPoolSetVolumeEncryptionCommand"):
+    """Make the blank StorPool volume at `path` an encrypted one, attached here meanwhile.
+
+    With `source`, the path of a StorPool snapshot, what is in that is written onto it, encrypted. Sent again it begins
+    anew. After an error the volume holds nothing that can be used.
+    """
+
+    path: str
+    size: int
+    """Bytes of the volume's device."""
+    passphrase: Passphrase
+    source: str | None = None
+
+
 class StorPoolBackupTemplateFromSnapshotCommand(
     Command, frozen=True, kw_only=True, tag="StorPoolBackupTemplateFromSnapshotCommand"
 ):
@@ -121,8 +208,8 @@ class StorPoolBackupTemplateFromSnapshotCommand(
 class StorPoolCopyVolumeToSecondaryCommand(
     Command, frozen=True, kw_only=True, tag="StorPoolCopyVolumeToSecondaryCommand"
 ):
-    """As `StorPoolBackupSnapshotCommand`, into a qcow2 to be downloaded. `source.path` is that of a StorPool
-    snapshot."""
+    """As `StorPoolBackupSnapshotCommand`, into a qcow2 to be downloaded, or a volume's on an NFS pool. `source.path` is
+    that of a StorPool snapshot."""
 
     source: VolumeObject
     destination: VolumeObject
@@ -209,10 +296,19 @@ AnyCommand = (
     | StopCommand
     | AttachCommand
     | DettachCommand
+    | AttachIsoCommand
+    | PrepareForMigrationCommand
+    | MigrateCommand
+    | CancelMigrationCommand
+    | CheckVirtualMachineCommand
     | StorPoolResizeVolumeCommand
     | StorPoolModifyStoragePoolCommand
     | StorPoolDownloadTemplateCommand
     | StorPoolBackupSnapshotCommand
+    | StorPoolDownloadVolumeCommand
+    | CreateObjectCommand
+    | ModifyStoragePoolCommand
+    | StorPoolSetVolumeEncryptionCommand
     | StorPoolBackupTemplateFromSnapshotCommand
     | StorPoolCopyVolumeToSecondaryCommand
     | CopyCommand
@@ -241,10 +337,24 @@ class Answer(
 class PingAnswer(Answer, frozen=True, kw_only=True, tag="PingAnswer"):
     host_uuid: str
     vms: dict[str, VmPower]
+    volume_encryption: bool = False
+    """Whether the host has what encrypted volumes need (CloudStack's host detail `host.volume.encryption`)."""
 
 
 class AttachAnswer(Answer, frozen=True, kw_only=True, tag="AttachAnswer"):
     disk: Disk | None = None
+
+
+class PrepareForMigrationAnswer(Answer, frozen=True, kw_only=True, tag="PrepareForMigrationAnswer"):
+    destination: str = ""
+    """URI by which another host's libvirtd reaches the one here."""
+    console: str | None = None
+    """File that the guest's serial console is to be written to here, if it is written to a file."""
+
+
+class CheckVirtualMachineAnswer(Answer, frozen=True, kw_only=True, tag="CheckVirtualMachineAnswer"):
+    power: VmPower
+    """Off also when the host does not know the domain."""
 
 
 class ResizeVolumeAnswer(Answer, frozen=True, kw_only=True, tag="ResizeVolumeAnswer"):
@@ -258,6 +368,11 @@ class CopyCmdAnswer(Answer, frozen=True, kw_only=True, tag="CopyCmdAnswer"):
     """Virtual size of the image that was copied."""
     physical_size: int | None = None
     """What the file that was written takes, where one was."""
+
+
+class StorPoolSetVolumeEncryptionAnswer(Answer, frozen=True, kw_only=True, tag="StorPoolSetVolumeEncryptionAnswer"):
+    size: int | None = None
+    """Bytes that a guest sees of the volume."""
 
 
 class DownloadAnswer(Answer, frozen=True, kw_only=True, tag="DownloadAnswer"):
@@ -288,8 +403,11 @@ AnyAnswer = (
     Answer
     | PingAnswer
     | AttachAnswer
+    | PrepareForMigrationAnswer
+    | CheckVirtualMachineAnswer
     | ResizeVolumeAnswer
     | CopyCmdAnswer
+    | StorPoolSetVolumeEncryptionAnswer
     | DownloadAnswer
     | CheckUrlAnswer
     | CreateEntityDownloadURLAnswer

@@ -17,12 +17,16 @@ from harness.spi.inventory import (
     Finding,
     Inventory,
     MirrorRecord,
+    SnapshotCopy,
     SnapshotRecord,
     VmRecord,
+    VmSnapshotRecord,
     VolumeRecord,
 )
 from harness.spi.objects import DataObject, DataStore, Host, SnapshotObject, VolumeObject
+from harness.spi.passphrase import Passphrase
 from harness.spi.ports import Endpoint
+from harness.spi.vm_snapshots import VmSnapshotStrategy
 
 
 class ResizePayload(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,26 +47,43 @@ class ResizePayload(msgspec.Struct, frozen=True, kw_only=True):
     """Where that runs; None when no guest has to be told."""
 
 
+class Space(msgspec.Struct, frozen=True, kw_only=True):
+    """Real space of a pool or a volume in bytes, as StorPool tells it."""
+
+    capacity: int
+    """Of a volume, its size."""
+    used: int
+
+
 class PrimaryDataStoreDriver(Protocol):
     """Management half of the plugin, object by object."""
 
     def can_copy(self, source: DataObject, destination: DataObject) -> bool: ...
 
     def create(self, volume: VolumeObject) -> VolumeObject:
-        """Create an empty volume on `volume.store`; the answer has `path` and the real `size`."""
+        """Create an empty volume on `volume.store`; the answer has `path` and the real `size`.
+
+        An encrypted one has a LUKS header then, in space of its own.
+        """
         ...
 
     def copy(self, source: DataObject, destination: DataObject) -> DataObject:
         """Copy between stores or within one; the answer is `destination` with `path` and `size`.
 
         Image store template to pool template seeds the cache: the answer's path is the cached snapshot's.
-        Pool template, or pool snapshot, to volume clones without copying data. Raises `NotFound` when the source is
-        gone from StorPool: the cache entry must be seeded again, the snapshot brought back from its backup.
+        Pool template, or pool snapshot, to volume clones without copying data; a template to an encrypted volume is
+        copied, and the volume of an encrypted one's snapshot is opened by the same passphrase.
+        Raises `NotFound` when the source is gone from StorPool: the cache entry must be seeded again, the snapshot
+        brought back from its backup.
         Pool snapshot to image store writes its backup to the new file `destination.path`, and leaves it on the pool.
         After an error part of the file may be there, and after `Unknown` it may still be written to.
         Image store snapshot to volume copies the backup onto a new volume.
+        Pool snapshot to a pool in another location makes a copy there, which may still be recovering when this returns.
         Volume, or pool snapshot, to template makes a StorPool snapshot of the template's (the answer's `mirror`), and
         copies that to the new file `destination.path`; volume to volume on an image store copies to that file, too.
+        Volume to volume gives it another pool, and `destination.path` only where that is a file. Within a StorPool
+        cluster the volume itself goes there, and its path stays; else it is a copy, and the source must be deleted when
+        the records point to it. After `Unknown` within a cluster, call again until it ends otherwise.
         """
         ...
 
@@ -94,6 +115,14 @@ class PrimaryDataStoreDriver(Protocol):
         """After a detach: clears `cvm`, `disk` and `vc-policy`, keeps `uuid` and `qc`."""
         ...
 
+    def release_fenced(self, volume: VolumeObject, host: Host) -> None:
+        """Detach the volume from a host that is known to be switched off. What is not attached there, or gone, is done.
+
+        The only detach by force that there is. After `Unknown` it may be done later: until it can be no more, nothing
+        may be started on that host.
+        """
+        ...
+
     def resize(self, volume: VolumeObject, payload: ResizePayload) -> VolumeObject:
         """Change size, tier, template and limits of a volume, all of it or nothing; the answer has the new size.
 
@@ -101,6 +130,23 @@ class PrimaryDataStoreDriver(Protocol):
         be: call again with the same payload until it succeeds or ends with another error. Then nothing was changed.
         """
         ...
+
+    def collect_pool_stats(self) -> list[str]:
+        """Ask StorPool for the space of every pool; why it was not told of some. Never raises because of one cluster.
+
+        What was known before stays known until then.
+        """
+        ...
+
+    def collect_volume_stats(self) -> list[str]:
+        """As `collect_pool_stats`, for volumes."""
+        ...
+
+    def pool_stats(self, pool_id: int) -> Space | None:
+        """What was told last; None when it never was."""
+        ...
+
+    def volume_stats(self, path: str) -> Space | None: ...
 
     def recover(self) -> list[str]:
         """Finish or undo every operation a dead management server left open; one line of text for each.
@@ -130,6 +176,8 @@ class PoolRequest(msgspec.Struct, frozen=True, kw_only=True):
     """May hold a secret; never log it."""
     scope: str
     capacity_bytes: int | None
+    capacity_iops: int | None = None
+    """Kept, and used for nothing: StorPool's limits are those of volumes."""
     tags: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -152,6 +200,20 @@ class PoolDescription(msgspec.Struct, frozen=True, kw_only=True):
 class PoolLifeCycle(Protocol):
     def initialize(self, request: PoolRequest) -> PoolDescription:
         """Check the request against StorPool; raises `InvalidParameter` or `Unavailable` and makes nothing then."""
+        ...
+
+    def change_connection(self, pool_id: int, url: str) -> dict[str, str]:
+        """Details of the pool with the connection of this URL, which may hold a secret, once StorPool was asked by it.
+
+        Only token and addresses may differ. Raises `InvalidParameter` or `Unavailable`; then nothing has changed.
+        """
+        ...
+
+    def remove(self, pool_id: int) -> None:
+        """Remove what the provider itself made on a pool that nothing uses any more; what is gone already is done.
+
+        `Conflict` while a host has it open, or an operation of the driver on this pool is not over.
+        """
         ...
 
 
@@ -178,6 +240,9 @@ class DataStoreProvider(Protocol):
 
     @property
     def host_listener(self) -> HostListener: ...
+
+    @property
+    def vm_snapshots(self) -> VmSnapshotStrategy: ...
 
 
 class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -263,12 +328,27 @@ class DriverRecords(Protocol):
         """Everything on StorPool pools; for the reconciler only, because it grows with the cloud."""
         ...
 
+    def passphrase(self, volume_uuid: str) -> Passphrase:
+        """Of an encrypted volume; raises `NotFound` when the records have none."""
+        ...
+
     def volume(self, uuid: str) -> VolumeRecord | None:
         """The volume, removed or not; None when these records never had it."""
         ...
 
     def snapshot(self, uuid: str) -> SnapshotRecord | None:
         """The snapshot, removed or not; None when these records never had it."""
+        ...
+
+    def vm_snapshot(self, uuid: str) -> VmSnapshotRecord | None:
+        """The VM snapshot, removed or not; None when these records never had it."""
+
+    def snapshot_copy(self, uuid: str, pool_id: int) -> SnapshotCopy | None:
+        """What the pool has of a snapshot, in whatever state; None when it has no row."""
+        ...
+
+    def cluster_of(self, storpool_cluster_id: str) -> int | None:
+        """Row id of the CloudStack cluster whose `sp.cluster.id` is exactly this."""
         ...
 
     def vm(self, uuid: str) -> VmRecord | None: ...
@@ -293,8 +373,20 @@ class DriverRecords(Protocol):
 class HostEndpoints(Protocol):
     """Agents, chosen as the framework's endpoint selector does: Up and Enabled hosts only."""
 
-    def select(self, pool: DataStore) -> Endpoint:
-        """An agent whose host has the pool connected; `InsufficientCapacity` when there is none."""
+    def select(
+        self,
+        pool: DataStore,
+        storpool_cluster_id: str | None = None,
+        *,
+        encrypting: bool = False,
+        also: DataStore | None = None,
+    ) -> Endpoint:
+        """An agent whose host has the pool, and `also` that one, connected, and can encrypt volumes when that is asked
+        for; `InsufficientCapacity` when there is none.
+
+        One in a CloudStack cluster with exactly this `sp.cluster.id`, if there is one: what is in another StorPool
+        cluster can be attached there too, but its data has a longer way.
+        """
         ...
 
     def host(self, host_id: int) -> Endpoint: ...

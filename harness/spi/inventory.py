@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
+from typing import NamedTuple
 
 import msgspec
 
-from harness.spi.states import SnapshotState, StoreRefState, VmState, VolumeState
+from harness.spi.states import SnapshotState, StoreRefState, VmSnapshotState, VmState, VolumeState
 
 _STEADY = {VolumeState.ALLOCATED, VolumeState.READY, VolumeState.DESTROY, VolumeState.EXPUNGED}
 _STEADY_SNAPSHOTS = {SnapshotState.BACKED_UP, SnapshotState.DESTROYED, SnapshotState.ERROR}
@@ -21,6 +22,7 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
     removed: bool
     pool_id: int | None
     path: str | None
+    """None too for a volume that is on another provider's pool."""
     vm_uuid: str | None
     """The VM it is attached to, in the records; that VM need not run."""
     device_id: int | None
@@ -50,6 +52,18 @@ class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
     def steady(self) -> bool:
         """Whether no operation of CloudStack is under way on it."""
         return self.state in _STEADY_SNAPSHOTS
+
+
+class VmSnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `vm_snapshots`."""
+
+    uuid: str
+    state: VmSnapshotState
+    removed: bool
+    pool_id: int | None
+    """A pool by whose API its snapshots are reached; None before they are taken."""
+    paths: tuple[str, ...]
+    """Of the snapshot of each disk; none before they are taken."""
 
 
 class CacheRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,11 +112,43 @@ class VmRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.host_id == host_id and self.state in (VmState.RUNNING, VmState.STARTING, VmState.STOPPING)
 
 
+class Client(NamedTuple):
+    """A StorPool client, as a list of attachments names it."""
+
+    number: int
+    cluster_id: str | None = None
+    """None where StorPool does not tell it."""
+
+    def __str__(self) -> str:
+        return str(self.number) if self.cluster_id is None else f"{self.number} of cluster {self.cluster_id}"
+
+
+class SnapshotCopy(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `snapshot_store_ref` of a pool."""
+
+    snapshot_uuid: str
+    pool_id: int
+    state: StoreRefState
+    path: str | None
+
+    @property
+    def steady(self) -> bool:
+        return self.state in _STEADY_IN_STORE
+
+
 class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     name: str
     up: bool
     storpool_client_id: int | None
+    storpool_cluster_id: str | None = None
+    """Of which it is a client; None when that is not known."""
+
+    def is_client(self, client: Client) -> bool:
+        """Whether it is this one: ids of clients are those of their cluster, whose id is compared as a whole."""
+        if self.storpool_client_id != client.number:
+            return False
+        return None in (self.storpool_cluster_id, client.cluster_id) or self.storpool_cluster_id == client.cluster_id
 
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +157,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
 
     volumes: tuple[VolumeRecord, ...]
     snapshots: tuple[SnapshotRecord, ...]
+    """Once for each pool that has it."""
     templates: tuple[CacheRecord, ...]
     vms: tuple[VmRecord, ...]
     hosts: tuple[HostRecord, ...]
@@ -122,6 +169,8 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """Tiers of storpool_qos that offerings name."""
     busy: frozenset[str]
     """Subjects of open operations, and every text in their data: names, global ids and paths among them."""
+    vm_snapshots: tuple[VmSnapshotRecord, ...] = ()
+    """Those that are not removed."""
 
 
 class FindingKind(enum.StrEnum):

@@ -10,11 +10,14 @@ import enum
 import msgspec
 
 from harness.spi.errors import InvalidParameter
+from harness.spi.passphrase import Passphrase
 
 PATH_PREFIX = "/dev/storpool-byid/"
 """A StorPool object's CloudStack path is this prefix and its global id (section 1.3)."""
 NAME_PREFIX = "/dev/storpool/"
 """What the path of an object that goes by its name starts with, as old ones do."""
+LUKS_HEADER = 2 << 20
+"""Bytes at the beginning of an encrypted volume that its guest does not see: a LUKS1 header (section 4.24)."""
 
 
 def device_path(global_id: str) -> str:
@@ -35,6 +38,15 @@ def storpool_id(path: str) -> str:
     raise InvalidParameter(f"{path!r} is not a path of a StorPool object; it should look like {PATH_PREFIX}<globalId>")
 
 
+def is_storpool_path(path: str) -> bool:
+    """Whether it is the path of a StorPool object, and not of a file on another pool."""
+    try:
+        storpool_id(path)
+    except InvalidParameter:
+        return False
+    return True
+
+
 class StoreRole(enum.StrEnum):
     PRIMARY = "Primary"
     IMAGE = "Image"
@@ -50,11 +62,12 @@ class ImageFormat(enum.StrEnum):
 
     RAW = "RAW"
     QCOW2 = "QCOW2"
+    ISO = "ISO"
 
     @property
     def qemu(self) -> str:
-        """The name QEMU knows the format by."""
-        return self.value.lower()
+        """The name QEMU knows the format by; an ISO has none of its own."""
+        return "raw" if self is ImageFormat.ISO else self.value.lower()
 
 
 class DataStore(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,9 +78,9 @@ class DataStore(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     role: StoreRole
     provider: str
-    """`StorPool` for our pools, `NFS` for image stores."""
+    """`StorPool` for our pools, `DefaultPrimary` for CloudStack's own, `NFS` for image stores."""
     url: str
-    """`storpool:<template>` for a pool, without secrets; `nfs://host/export` for an image store."""
+    """`storpool:<template>` for one of our pools, without secrets; `nfs://host/export` for any other store."""
 
 
 class VolumeObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object", tag="VolumeObject"):
@@ -78,12 +91,19 @@ class VolumeObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object"
     size: int
     store: DataStore | None = None
     path: str | None = None
+    """Device path on a StorPool pool; on an NFS pool the name of its file there."""
     format: ImageFormat = ImageFormat.RAW
     device_id: int | None = None
     vm_uuid: str | None = None
     max_iops: int | None = None
     disk_offering_id: int | None = None
     template_id: int | None = None
+    encrypted: bool = False
+
+    @property
+    def overhead(self) -> int:
+        """Bytes that the volume has on StorPool beside the `size` that its guest sees."""
+        return LUKS_HEADER if self.encrypted else 0
 
 
 class DirectSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,17 +152,22 @@ class SnapshotObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="objec
 DataObject = VolumeObject | TemplateObject | SnapshotObject
 
 
-class Disk(msgspec.Struct, frozen=True, kw_only=True):
+class Disk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One disk of a virtual machine, as the agent must present it (`DiskTO`)."""
 
     path: str
-    """Device path on the host, `/dev/storpool-byid/<globalId>`."""
+    """Device path on the host, `/dev/storpool-byid/<globalId>`; of a file on an NFS pool `nfs://server/file`."""
     serial: str
     """Volume uuid without dashes, first 20 characters; what the guest identifies the disk by."""
     device_id: int
     """0 is the ROOT disk; the target name follows from it (vda, vdb, ...)."""
     size: int
+    """Of the device; the guest of an encrypted disk sees `LUKS_HEADER` less."""
     type: VolumeType
+    format: ImageFormat = ImageFormat.RAW
+    encrypted: bool = False
+    passphrase: Passphrase | None = None
+    """Of an encrypted disk, where one is about to be opened."""
 
 
 def disk_serial(volume_uuid: str) -> str:
@@ -166,6 +191,8 @@ class VirtualMachine(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     disks: tuple[Disk, ...]
     nics: tuple[Nic, ...]
+    iso: TemplateObject | None = None
+    """What is in its CD drive; on an image store."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +202,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: int
     storpool_client_id: int | None = None
     """SP_OURID as the host's agent reported it."""
+    storpool_cluster_id: str | None = None
+    """SP_CLUSTER_ID as the host's agent reported it."""
 
 
 class VmPower(enum.StrEnum):

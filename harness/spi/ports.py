@@ -10,6 +10,7 @@ from typing import Protocol
 
 from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.objects import DataStore
+from harness.spi.passphrase import Passphrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,36 @@ class Hypervisor(Protocol):
         """Ask a running domain to let a device go. No error when it has no such device."""
         ...
 
+    def update_device(self, name: str, xml: str) -> None:
+        """Change the medium of a running domain's CD drive to what the XML says; a guest that locked it is overruled.
+
+        After `Unknown` it may be done later.
+        """
+        ...
+
+    def migratable_xml(self, name: str) -> str:
+        """XML of a running domain as the libvirtd of another host takes it."""
+        ...
+
+    def migrate(self, name: str, uri: str, xml: str, *, converge: bool, timeout: float) -> None:
+        """Move a running domain, live, to the libvirtd at `uri`, where it becomes `xml`; nothing of it stays here.
+
+        The libvirtds do it among themselves, and go on when the caller dies. After `timeout` seconds it is cancelled.
+        After any error the domain may be here, there or nowhere: look.
+        """
+        ...
+
+    def cancel_migration(self, name: str, *, timeout: float) -> None:
+        """End a migration of the domain that is under way from here. No error when there is none, or no such domain.
+
+        It may end by being through. `Unknown` when it is still under way after `timeout` seconds.
+        """
+        ...
+
+    def resume(self, name: str) -> None:
+        """Let a domain run that is paused. No error when it runs."""
+        ...
+
     def disk_size(self, name: str, target: str) -> int:
         """Bytes of the disk with this target (`vda`), as QEMU has it: what the guest of a running domain sees."""
         ...
@@ -124,6 +155,19 @@ class Hypervisor(Protocol):
 
         After `Unknown` it may be done later.
         """
+        ...
+
+    def secrets(self) -> tuple[str, ...]:
+        """Devices whose passphrases libvirt knows, sorted."""
+        ...
+
+    def define_secret(self, device: str, passphrase: Passphrase) -> None:
+        """Have libvirt know the passphrase of the encrypted volume with this device path, in memory only, until it is
+        undefined or libvirtd ends. Another one of the same device is replaced."""
+        ...
+
+    def undefine_secret(self, device: str) -> None:
+        """No error when libvirt knows none of that device. A QEMU that was given it goes on."""
         ...
 
 
@@ -140,6 +184,16 @@ class Secondary(Protocol):
 
     def new_file(self, store: DataStore, path: str) -> AbstractContextManager[str]:
         """As `file`, of one that qemu-img is to write. The directory that it goes to must exist."""
+        ...
+
+    def hold(self, store: DataStore, path: str, holder: str) -> str:
+        """As `file`, of an image that a domain has open for as long as it runs. `holder` has one image at a time: a new
+        one takes the place of the one before, which stays readable for who has it open.
+        """
+        ...
+
+    def let_go(self, holder: str) -> None:
+        """The holder needs no image any more; no error when it has none. Never raises `Error`."""
         ...
 
     def clean_up(self) -> None:

@@ -199,6 +199,7 @@ class VmEvent(enum.StrEnum):
     DESTROY_REQUESTED = "DestroyRequested"
     RECOVERY_REQUESTED = "RecoveryRequested"
     MIGRATION_REQUESTED = "MigrationRequested"
+    STORAGE_MIGRATION_REQUESTED = "StorageMigrationRequested"
     EXPUNGE_OPERATION = "ExpungeOperation"
     OPERATION_SUCCEEDED = "OperationSucceeded"
     OPERATION_FAILED = "OperationFailed"
@@ -214,6 +215,8 @@ VM_STATES = StateMachine(
         (VmState.STOPPED, VmEvent.DESTROY_REQUESTED): VmState.DESTROYED,
         (VmState.STOPPED, VmEvent.EXPUNGE_OPERATION): VmState.EXPUNGING,
         (VmState.STOPPED, VmEvent.OPERATION_FAILED_TO_ERROR): VmState.ERROR,
+        (VmState.STOPPED, VmEvent.STORAGE_MIGRATION_REQUESTED): VmState.MIGRATING,
+        (VmState.MIGRATING, VmEvent.AGENT_REPORT_STOPPED): VmState.STOPPED,
         (VmState.STARTING, VmEvent.OPERATION_SUCCEEDED): VmState.RUNNING,
         (VmState.STARTING, VmEvent.OPERATION_FAILED): VmState.STOPPED,
         (VmState.STARTING, VmEvent.OPERATION_FAILED_TO_ERROR): VmState.ERROR,
@@ -230,5 +233,43 @@ VM_STATES = StateMachine(
         (VmState.ERROR, VmEvent.DESTROY_REQUESTED): VmState.DESTROYED,
         (VmState.ERROR, VmEvent.EXPUNGE_OPERATION): VmState.EXPUNGING,
         (VmState.EXPUNGING, VmEvent.EXPUNGE_OPERATION): VmState.EXPUNGING,
+    },
+)
+
+
+class VmSnapshotState(enum.StrEnum):
+    """`VMSnapshot.State` (section 3.4)."""
+
+    ALLOCATED = "Allocated"
+    CREATING = "Creating"
+    READY = "Ready"
+    REVERTING = "Reverting"
+    EXPUNGING = "Expunging"
+    REMOVED = "Removed"
+    ERROR = "Error"
+
+
+class VmSnapshotEvent(enum.StrEnum):
+    CREATE_REQUESTED = "CreateRequested"
+    OPERATION_SUCCEEDED = "OperationSucceeded"
+    OPERATION_FAILED = "OperationFailed"
+    REVERT_REQUESTED = "RevertRequested"
+    EXPUNGE_REQUESTED = "ExpungeRequested"
+
+
+VM_SNAPSHOT_STATES = StateMachine(
+    "VM snapshot",
+    {
+        (VmSnapshotState.ALLOCATED, VmSnapshotEvent.CREATE_REQUESTED): VmSnapshotState.CREATING,
+        (VmSnapshotState.CREATING, VmSnapshotEvent.OPERATION_SUCCEEDED): VmSnapshotState.READY,
+        (VmSnapshotState.CREATING, VmSnapshotEvent.OPERATION_FAILED): VmSnapshotState.ERROR,
+        (VmSnapshotState.READY, VmSnapshotEvent.REVERT_REQUESTED): VmSnapshotState.REVERTING,
+        (VmSnapshotState.REVERTING, VmSnapshotEvent.OPERATION_SUCCEEDED): VmSnapshotState.READY,
+        (VmSnapshotState.REVERTING, VmSnapshotEvent.OPERATION_FAILED): VmSnapshotState.READY,
+        (VmSnapshotState.READY, VmSnapshotEvent.EXPUNGE_REQUESTED): VmSnapshotState.EXPUNGING,
+        (VmSnapshotState.ERROR, VmSnapshotEvent.EXPUNGE_REQUESTED): VmSnapshotState.EXPUNGING,
+        (VmSnapshotState.EXPUNGING, VmSnapshotEvent.EXPUNGE_REQUESTED): VmSnapshotState.EXPUNGING,
+        (VmSnapshotState.EXPUNGING, VmSnapshotEvent.OPERATION_SUCCEEDED): VmSnapshotState.REMOVED,
+        (VmSnapshotState.EXPUNGING, VmSnapshotEvent.OPERATION_FAILED): VmSnapshotState.ERROR,
     },
 )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from harness.spi.errors import InvalidParameter
 from harness.spi.runtime import Runtime
@@ -26,6 +27,8 @@ CALL_TIMEOUT = 60.0
 """Seconds one sending may take, unless the call waits for hosts."""
 _OBJECT = re.compile(r"~[a-z0-9]+\.[a-z0-9]+\.[a-z0-9]+|[#*]?[A-Za-z0-9_\-.:@]{1,199}")
 
+
+_CLUSTER_ID = re.compile(r"[a-z0-9]+\.[a-z0-9]+")
 
 _ABSENT = msgspec.Raw()
 
@@ -58,9 +61,12 @@ _ELEMENTS = _Shape(list[msgspec.Raw])
 _VOLUME = _Shape(types.VolumeSummary)
 _SNAPSHOT = _Shape(types.SnapshotSummary)
 _ATTACHMENT = _Shape(types.Attachment)
+_GROUP_SNAPSHOTS = _Shape(types.GroupSnapshots)
+_SPACES = _Shape(list[types.VolumeSpace])
 _TEMPLATE = _Shape(types.Template)
 _TEMPLATES_STATUS = _Shape(list[types.TemplateStatus])
 _CLUSTER = _Shape(types.ClusterStatus)
+_LOCATIONS = _Shape(types.Locations)
 _CLIENT_CONFIGS = _Shape(list[types.ClientConfigStatus])
 
 
@@ -78,6 +84,15 @@ class StorPoolClient:
         self._runtime = runtime
         self._retry = retry
         self._timeout = timeout
+        self._prefix = ""
+
+    def at(self, cluster_id: str) -> StorPoolClient:
+        """The same API, which hands every call on to the cluster that it knows by the id `<location>.<sub-cluster>`."""
+        if not _CLUSTER_ID.fullmatch(cluster_id):
+            raise InvalidParameter(f"StorPool: {cluster_id!r} is not a cluster id, such as d.n")
+        other = StorPoolClient(self._transport, self._runtime, self._retry, self._timeout)
+        other._prefix = f"RemoteCommand/~{cluster_id}/"
+        return other
 
     def volume_create(self, desc: types.VolumeCreateDesc) -> types.VolumeCreated:
         return self._post("MultiCluster/VolumeCreate", desc, _VOLUME_CREATED)
@@ -103,12 +118,51 @@ class StorPoolClient:
     def snapshot_create(self, volume: str, desc: types.VolumeSnapshotDesc) -> types.SnapshotCreated:
         return self._post(f"MultiCluster/VolumeSnapshot/{_object(volume)}", desc, _SNAPSHOT_CREATED)
 
+    def snapshot_create_group(self, desc: types.GroupSnapshotsDesc) -> types.GroupSnapshots:
+        """Snapshots of all these volumes at one point in time; after an error none was made."""
+        return self._post("MultiCluster/VolumesGroupSnapshot", desc, _GROUP_SNAPSHOTS)
+
     def snapshot_update(self, name: str, desc: types.SnapshotUpdateDesc) -> None:
         self._post(f"MultiCluster/SnapshotUpdate/{_object(name)}", desc, _DONE)
 
     def snapshot_delete(self, name: str) -> None:
         """Volumes made from it keep their data. Raises `Busy` while it is attached."""
         self._post(f"MultiCluster/SnapshotDelete/{_object(name)}", types.Nothing(), _DONE)
+
+    def snapshot_export(self, name: str, location: str) -> None:
+        """Let the location read the snapshot, of this cluster only; once more changes nothing."""
+        desc = types.SnapshotExportDesc(snapshot=_object(name), location=location)
+        self._post("SnapshotExport", desc, _DONE)
+
+    def snapshot_unexport(self, name: str, location: str | None = None, *, force: bool = False) -> None:
+        """Take that back, from all locations unless one is named.
+
+        Raises `Busy` while a copy there is still recovering, unless `force`, and `ObjectDoesNotExist` when there is no
+        such snapshot or export.
+        """
+        desc = types.SnapshotUnexportDesc(
+            snapshot=_object(name),
+            location=UNSET if location is None else location,
+            all=True if location is None else UNSET,
+            force=True if force else UNSET,
+        )
+        self._post("SnapshotUnexport", desc, _DONE)
+
+    def snapshot_from_remote(self, desc: types.SnapshotFromRemoteDesc) -> None:
+        """A copy, under its global id, of what a location exports. Raises `ObjectExists` when the cluster has one."""
+        self._post("SnapshotFromRemote", desc, _DONE)
+
+    def snapshot_reconcile(self, name: str) -> None:
+        """Make a copy one of the location's own snapshots. Raises `Busy` while it is still recovering."""
+        self._post(f"SnapshotReconcile/{_object(name)}", types.Nothing(), _DONE)
+
+    def snapshot_here(self, name: str) -> types.SnapshotSummary:
+        """As `snapshot`, of this cluster only."""
+        return self._one(f"Snapshot/{_object(name)}", _SNAPSHOTS)
+
+    def locations_list(self) -> list[types.Location]:
+        """The locations that the cluster knows: a few, however much they hold."""
+        return self._get("LocationsList", _LOCATIONS).locations
 
     def attachments(self, name: str) -> list[types.Attachment]:
         """Attachments of one volume or snapshot, on whatever client."""
@@ -136,6 +190,10 @@ class StorPoolClient:
 
     def volume_templates_status(self) -> list[types.TemplateStatus]:
         return self._get("VolumeTemplatesStatus", _TEMPLATES_STATUS)
+
+    def volumes_space(self) -> list[types.VolumeSpace]:
+        """Of every volume; for statistics only, because it grows with the cluster."""
+        return self._get("VolumesSpace", _SPACES)
 
     def services_list(self) -> types.ClusterStatus:
         return self._get("ServicesList", _CLUSTER)
@@ -178,10 +236,11 @@ class StorPoolClient:
         return found[0]
 
     def _get(self, path: str, shape: _Shape[T], timeout: float | None = None) -> T:
-        return self._call(Request("GET", path, None, timeout or self._timeout), shape, repeatable=True)
+        request = Request("GET", self._prefix + path, None, timeout or self._timeout)
+        return self._call(request, shape, repeatable=True)
 
     def _post(self, path: str, body: types.Sent, shape: _Shape[T], timeout: float | None = None) -> T:
-        request = Request("POST", path, msgspec.json.encode(body), timeout or self._timeout)
+        request = Request("POST", self._prefix + path, msgspec.json.encode(body), timeout or self._timeout)
         return self._call(request, shape, repeatable=False)
 
     def _call(self, request: Request, shape: _Shape[T], *, repeatable: bool) -> T:

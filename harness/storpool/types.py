@@ -66,10 +66,42 @@ class VolumeSnapshotDesc(Sent, frozen=True, kw_only=True):
     tags: dict[str, str] | UnsetType = UNSET
 
 
+class GroupSnapshotDesc(Sent, frozen=True, kw_only=True):
+    """One volume of a group."""
+
+    volume: str
+    name: str | UnsetType = UNSET
+
+
+class GroupSnapshotsDesc(Sent, frozen=True, kw_only=True):
+    volumes: tuple[GroupSnapshotDesc, ...]
+    tags: dict[str, str] | UnsetType = UNSET
+    """Of each snapshot."""
+
+
 class SnapshotUpdateDesc(Sent, frozen=True, kw_only=True):
     rename: str | UnsetType = UNSET
     delete_after: int | UnsetType = UNSET
     """0 clears it."""
+    tags: dict[str, str] | UnsetType = UNSET
+
+
+class SnapshotExportDesc(Sent, frozen=True, kw_only=True):
+    snapshot: str
+    location: str
+
+
+class SnapshotUnexportDesc(Sent, frozen=True, kw_only=True):
+    snapshot: str
+    location: str | UnsetType = UNSET
+    all: bool | UnsetType = UNSET
+    force: bool | UnsetType = UNSET
+
+
+class SnapshotFromRemoteDesc(Sent, frozen=True, kw_only=True):
+    remote_location: str
+    remote_id: GlobalId
+    template: str | UnsetType = UNSET
     tags: dict[str, str] | UnsetType = UNSET
 
 
@@ -122,6 +154,16 @@ class SnapshotCreated(Done, frozen=True, kw_only=True):
     snapshot_global_id: GlobalId
 
 
+class GroupSnapshot(Answered, frozen=True, kw_only=True):
+    snapshot_global_id: GlobalId
+    snapshot: str | None = None
+    """Its name."""
+
+
+class GroupSnapshots(Answered, frozen=True, kw_only=True):
+    snapshots: list[GroupSnapshot]
+
+
 class VolumeSummary(Answered, frozen=True, kw_only=True):
     name: str
     """`~globalId` of the volume as it was made, when it has no name."""
@@ -136,6 +178,15 @@ class VolumeSummary(Answered, frozen=True, kw_only=True):
     """Unix time."""
     tags: dict[str, str] = {}
     cluster_id: str | None = None
+
+
+class VolumeSpace(Answered, frozen=True, kw_only=True):
+    """Bytes."""
+
+    name: str
+    global_id: GlobalId
+    size: Size
+    space_used: int
 
 
 class SnapshotSummary(VolumeSummary, frozen=True, kw_only=True):
@@ -155,6 +206,8 @@ class Attachment(Answered, frozen=True, kw_only=True):
     rights: Literal["rw", "ro"]
     pos: int
     global_id: str | None = None
+    cluster_id: str | None = None
+    """Of the client, where several clusters were asked."""
 
     def is_of(self, name: str) -> bool:
         """Whether it is of the object addressed as `name` (name or `~globalId`)."""
@@ -172,6 +225,16 @@ class Template(Answered, frozen=True, kw_only=True):
     size: Limit = "-"
     iops: Limit = "-"
     bw: Limit = "-"
+
+
+class Location(Answered, frozen=True, kw_only=True):
+    id: str
+    """The first part of the ids of its clusters."""
+    name: str
+
+
+class Locations(Answered, frozen=True, kw_only=True):
+    locations: list[Location]
 
 
 class Stored(Answered, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ import msgspec
 from harness.cloudstack import http
 from harness.cloudstack.agents.https import HttpsEndpoint
 from harness.cloudstack.config import CloudConfig, Seconds
+from harness.cloudstack.fences import FenceConfig, make_fence
 from harness.cloudstack.records import Records
 from harness.cloudstack.server import ManagementServer
 from harness.driver import ANSWER_TIME, SETTLE_TIME, StorPoolProvider
@@ -55,6 +56,8 @@ class ManagementConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """`https://ip:port` of the secondary storage role."""
     tls: Tls
     cloud: CloudConfig
+    fences: dict[str, FenceConfig] = {}
+    """How hosts are switched off, by name; one without is never fenced."""
     settle_time: Seconds = SETTLE_TIME
     """After which a StorPool request that was never answered is taken to be dead."""
     answer_time: Seconds = ANSWER_TIME
@@ -127,7 +130,8 @@ def build(runtime: Runtime, records: Records, config: ManagementConfig) -> Manag
 
     agents = {name: endpoint(name, url) for name, url in config.agents.items()}
     secondary = endpoint("secondary", config.secondary)
-    return ManagementServer(runtime, records, provider, agents, secondary, config.cloud)
+    fences = {name: make_fence(runtime, fence) for name, fence in config.fences.items()}
+    return ManagementServer(runtime, records, provider, agents, secondary, config.cloud, fences)
 
 
 def serve(config: ManagementConfig) -> int:

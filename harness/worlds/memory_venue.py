@@ -39,8 +39,7 @@ class MemoryVenue:
         return {}
 
     def run(self, case: Case, recorder: Recorder, body: Body) -> None:
-        del case
-        world = MemoryWorld(self._seed)
+        world = MemoryWorld(self._seed, site=case.site)
         simulation = world.simulation
         began = recorder.now()
         # Times of this case's timeline are virtual, so that they agree with the journal's.

@@ -13,7 +13,8 @@ from lab.shell import run
 
 def make(state: State) -> None:
     state.keys.mkdir(mode=0o700)
-    _private(state.token, str(10**18 + secrets.randbelow(9 * 10**18)).encode())
+    for token in (state.token, state.second_token):
+        _private(token, str(10**18 + secrets.randbelow(9 * 10**18)).encode())
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "splab lab", "-f", state.login_key])
     known = []
     for member in SSH_MEMBERS:

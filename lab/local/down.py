@@ -71,7 +71,7 @@ def _by_prefix(state: State) -> list[Entry]:
     found = [Entry(Kind.NETNS, name) for name in network.namespaces()]
     if network.link_exists(CLIENT_LINK):
         found.append(Entry(Kind.LINK, CLIENT_LINK))
-    found += [Entry(Kind.SIMULATOR, str(state.storpool))] if state.storpool.exists() else []
+    found += [Entry(Kind.SIMULATOR, str(path)) for path in (state.storpool, state.second_storpool) if path.exists()]
     found += [Entry(Kind.CGROUP, str(folder_of("")))] if folder_of("").exists() else []
     return found
 

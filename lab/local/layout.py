@@ -17,6 +17,7 @@ CGROUP = "splab"
 BRIDGE = "cloudbr0"
 """CloudStack's usual name of the bridge that guests are put on."""
 STORPOOL_PORT = 81
+SECOND_STORPOOL_PORT = 82
 AGENT_PORT = 8250
 API_PORT = 8080
 TEMPLATES = ("hdd", "ssd")
@@ -89,6 +90,20 @@ class State:
     def storpool(self) -> Path:
         """The simulator's state."""
         return self.root / "storpool"
+
+    @property
+    def second_storpool(self) -> Path:
+        """The state of the simulator's second cluster."""
+        return self.root / "storpool-2"
+
+    @property
+    def second_token(self) -> Path:
+        return self.root / "keys/storpool-2.token"
+
+    @property
+    def clusters_file(self) -> Path:
+        """What the simulator is told of two clusters."""
+        return self.root / "clusters.json"
 
     @property
     def export(self) -> Path:

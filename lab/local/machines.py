@@ -14,15 +14,17 @@ from lab.local.layout import (
     MANAGEMENT,
     MEMBERS,
     NETWORK,
+    SECOND_STORPOOL_PORT,
     SECONDARY,
     STORPOOL_PORT,
     Member,
     State,
     guest_addresses,
 )
+from lab.local.site import ONE, Site
 from lab.shell import run
 from simulator.commands.install import install
-from simulator.settings import Settings
+from simulator.settings import KnownCluster
 
 DEVICE_DIRECTORIES = (Path("/dev/storpool"), Path("/dev/storpool-byid"))
 MOUNT_POINTS = (*DEVICE_DIRECTORIES, *(Path(name, "libvirt") for name in ("/var/lib", "/var/log", "/var/cache")))
@@ -92,15 +94,15 @@ EXPORT {{
 """
 
 
-def configure(state: State, member: Member, cache: Path) -> Path:
+def configure(state: State, member: Member, cache: Path, site: Site = ONE) -> Path:
     """Write everything that the machine's first process needs; the path of its configuration."""
     directory = state.member(member)
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     (directory / "log").mkdir()
     if member == MANAGEMENT:
-        config: Config = {"services": _management(state, directory)}
+        config: Config = {"services": _management(state, directory, site)}
     else:
-        config = _machine(state, member, cache)
+        config = _machine(state, member, cache, site)
     config["pid_file"] = str(directory / "pid")
     path = directory / "machine.json"
     path.write_text(json.dumps(config, indent=1))
@@ -138,7 +140,7 @@ def _service(directory: Path, name: str, argv: list[str], *, restart: bool = Fal
     return {"name": name, "argv": argv, "log": str(directory / "log" / f"{name}.log"), "restart": restart}
 
 
-def _management(state: State, directory: Path) -> list[Service]:
+def _management(state: State, directory: Path, site: Site) -> list[Service]:
     hosts = "".join(f"dhcp-host={mac},{ip},guest{ip.rsplit('.', 1)[1]}\n" for mac, ip in guest_addresses())
     config = directory / "dnsmasq.conf"
     config.write_text(
@@ -148,22 +150,47 @@ def _management(state: State, directory: Path) -> list[Service]:
     )
     images = [sys.executable, "-m", "http.server", "80", "--bind", MANAGEMENT.ip, "--directory", str(state.images)]
     return [
-        _service(directory, "simulator", simulator_argv(state)),
+        _service(directory, "simulator", simulator_argv(state, site)),
         _service(directory, "dnsmasq", ["dnsmasq", "--keep-in-foreground", f"--conf-file={config}"], restart=True),
         _service(directory, "images", images, restart=True),
     ]
 
 
-def simulator_argv(state: State) -> list[str]:
+def simulator_argv(state: State, site: Site = ONE) -> list[str]:
     """The command line of the lab's StorPool simulator; whoever killed it starts it again with this."""
+    if site.second is not None:
+        _clusters_file(state, site.first, site.second)
+        clusters = ["--clusters", str(state.clusters_file), "--blocks", "loop"]
+        return [*SIMULATOR, *clusters, "--control", "--control-anywhere"]
     return [
         *SIMULATOR,
         *["--listen", f"{MANAGEMENT.ip}:{STORPOOL_PORT}", "--state", str(state.storpool), "--blocks", "loop"],
         *["--token-file", str(state.token), "--control", "--control-anywhere"],
+        # Cases wait for it to look, and a minute each would be most of their time.
+        *["--qos-seconds", "5"],
     ]
 
 
-def _machine(state: State, member: Member, cache: Path) -> Config:
+def _clusters_file(state: State, *clusters: KnownCluster) -> None:
+    places = (
+        (STORPOOL_PORT, state.storpool, state.token),
+        (SECOND_STORPOOL_PORT, state.second_storpool, state.second_token),
+    )
+    entries = [
+        {
+            "id": known.cluster_id,
+            "name": known.name,
+            "location": known.location,
+            "listen": f"{MANAGEMENT.ip}:{port}",
+            "state": str(directory),
+            "token_file": str(token),
+        }
+        for known, (port, directory, token) in zip(clusters, places, strict=True)
+    ]
+    state.clusters_file.write_text(json.dumps({"clusters": entries}, indent=1))
+
+
+def _machine(state: State, member: Member, cache: Path, site: Site) -> Config:
     directory = state.member(member)
     etc = directory / "etc"
     shutil.copytree("/etc", etc, symlinks=True)
@@ -182,7 +209,7 @@ def _machine(state: State, member: Member, cache: Path) -> Config:
     if member == SECONDARY:
         services += _nfs(state, directory, mounts)
     else:
-        services += _kvm(state, member, cache, mounts)
+        services += _kvm(state, member, cache, mounts, site)
     return {
         "hostname": member.name,
         "sysctl": {
@@ -229,7 +256,7 @@ def _replace(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def _kvm(state: State, member: Member, cache: Path, mounts: list[list[str]]) -> list[Service]:
+def _kvm(state: State, member: Member, cache: Path, mounts: list[list[str]], site: Site) -> list[Service]:
     directory = state.member(member)
     libvirt = directory / "etc/libvirt"
     shutil.rmtree(libvirt / "qemu/networks/autostart", ignore_errors=True)
@@ -238,9 +265,13 @@ def _kvm(state: State, member: Member, cache: Path, mounts: list[list[str]]) -> 
     storpool_conf = directory / "etc/storpool.conf"
     storpool_conf.touch(mode=0o600)
     storpool_conf.chmod(0o600)
+    known, port, token, storpool = site.first, STORPOOL_PORT, state.token, state.storpool
+    if site.second is not None and site.is_second(member):
+        known, port, token, storpool = site.second, SECOND_STORPOOL_PORT, state.second_token, state.second_storpool
+    client = site.client_id(member)
     storpool_conf.write_text(
-        f"SP_CLUSTER_ID={Settings().cluster_id}\nSP_CLUSTER_NAME={Settings().cluster_name}\nSP_OURID={member.client_id}\n"
-        f"SP_API_HTTP_HOST={MANAGEMENT.ip}\nSP_API_HTTP_PORT={STORPOOL_PORT}\nSP_AUTH_TOKEN={state.token.read_text().strip()}\n"
+        f"SP_CLUSTER_ID={known.cluster_id}\nSP_CLUSTER_NAME={known.name}\nSP_OURID={client}\n"
+        f"SP_API_HTTP_HOST={MANAGEMENT.ip}\nSP_API_HTTP_PORT={port}\nSP_AUTH_TOKEN={token.read_text().strip()}\n"
     )
     _commands(directory)
     capabilities = cache / "libvirt" / member.name
@@ -248,7 +279,7 @@ def _kvm(state: State, member: Member, cache: Path, mounts: list[list[str]]) -> 
         (directory / "varlib-libvirt", "/var/lib/libvirt"),
         (directory / "log", "/var/log/libvirt"),
         (capabilities, "/var/cache/libvirt"),
-        *((state.storpool / "clients" / str(member.client_id) / path.name, str(path)) for path in DEVICE_DIRECTORIES),
+        *((storpool / "clients" / str(client) / path.name, str(path)) for path in DEVICE_DIRECTORIES),
     ):
         source.mkdir(parents=True, exist_ok=True)
         mounts.append(["--bind", str(source), target])

@@ -27,6 +27,7 @@ from lab.file import (
     dump,
     load,
 )
+from lab.file import Site as LabSite
 from lab.local import cgroup, credentials, machine_lock, network
 from lab.local.down import take_down
 from lab.local.layout import (
@@ -37,6 +38,7 @@ from lab.local.layout import (
     KVM_HOSTS,
     MANAGEMENT,
     MEMBERS,
+    SECOND_STORPOOL_PORT,
     SECONDARY,
     SSH_MEMBERS,
     STAND_IN,
@@ -50,27 +52,30 @@ from lab.local.layout import (
 )
 from lab.local.ledger import Kind, Ledger
 from lab.local.machines import MOUNT_POINTS, configure, folder_of, start
+from lab.local.site import Site, named
 from lab.shell import CommandFailed, Progress, silent
 from lab.ssh import SshHost
-from simulator.settings import Settings
+from simulator.settings import KnownCluster
 
 
-def up(state_dir: Path | None = None, progress: Progress = silent) -> Lab:
+def up(state_dir: Path | None = None, progress: Progress = silent, site_name: str = "") -> Lab:
     """The lab, brought up first when it is not there or not healthy. About 15 s; with a first guest image 25 s.
 
-    Raises `MissingPrerequisite` or `LabError`; what was half done is taken down again.
+    A lab of another site (lab/local/site.py) is taken down. Raises `MissingPrerequisite` or `LabError`; what was half
+    done is taken down again.
     """
+    site = named(site_name)
     if os.geteuid() != 0:
         raise MissingPrerequisite("the local lab needs root: it makes namespaces, loop devices and guests")
     state = State((state_dir or default_state()).resolve())
     with machine_lock.exclusive():
         machine_lock.refuse_other(state.root)
         lab = _healthy(state)
-        if lab is not None:
+        if lab is not None and lab.site == site.name:
             return lab
         take_down(state, progress)
         try:
-            return _bring_up(state, progress)
+            return _bring_up(state, progress, site)
         except BaseException as error:
             kept = _keep_logs(state)
             take_down(state, progress)
@@ -90,7 +95,7 @@ def _keep_logs(state: State) -> Path | None:
     return kept
 
 
-def _bring_up(state: State, progress: Progress) -> Lab:
+def _bring_up(state: State, progress: Progress, site: Site) -> Lab:
     cache = image.cache_directory()
     network.refuse_conflict()
     _refuse_strangers()
@@ -99,23 +104,27 @@ def _bring_up(state: State, progress: Progress) -> Lab:
     progress("bringing the local lab up")
     machine_lock.OWNER.write_text(str(state.root))
     ledger = Ledger(state.ledger, machine_lock.LEDGER_COPY)
-    _directories(state, ledger)
+    _directories(state, ledger, site)
     credentials.make(state)
     shutil.copyfile(guest.qcow2, state.images / "guest.qcow2")
+    shutil.copyfile(guest.iso, state.images / "guest.iso")
     for directory in MOUNT_POINTS:
         if not directory.exists():
             ledger.record(Kind.DIRECTORY, directory)
             directory.mkdir()
     network.make(ledger)
     ledger.record(Kind.SIMULATOR, state.storpool)
+    ledger.record(Kind.SIMULATOR, state.second_storpool)
     ledger.record(Kind.CGROUP, folder_of(""))
     for name in [*(member.name for member in MEMBERS), STAND_IN]:
         folder_of(name).mkdir(parents=True, exist_ok=True)
     for member in MEMBERS:
-        start(state, member, configure(state, member, cache), folder_of(member.name))
-    lab = _describe(state, guest, accelerator)
+        start(state, member, configure(state, member, cache, site), folder_of(member.name))
+    lab = _describe(state, guest, accelerator, site)
     progress("waiting for the StorPool API")
     _storpool_ready(state)
+    if site.second is not None:
+        _storpool_ready(state, second=True)
     for member in SSH_MEMBERS:
         progress(f"waiting for {member.name}")
         _machine_ready(state, member)
@@ -137,20 +146,23 @@ def _refuse_strangers() -> None:
         )
 
 
-def _directories(state: State, ledger: Ledger) -> None:
+def _directories(state: State, ledger: Ledger, site: Site) -> None:
     for directory in (
         state.keys,
         state.tls,
         state.root / "members",
         state.storpool,
+        state.second_storpool,
         state.export,
         state.images,
         state.management,
     ):
         ledger.record(Kind.TREE, directory)
+    ledger.record(Kind.FILE, state.clusters_file)
     ledger.record(Kind.FILE, state.lab_file.with_suffix(".partial"))
     ledger.record(Kind.FILE, state.lab_file)
-    for directory in (state.root / "members", state.storpool, state.export, state.images, state.management):
+    storpool = (state.storpool,) if site.second is None else (state.storpool, state.second_storpool)
+    for directory in (state.root / "members", *storpool, state.export, state.images, state.management):
         directory.mkdir(parents=True, mode=0o700)
 
 
@@ -168,32 +180,35 @@ def _wait(state: State, member: Member, what: str, condition: Callable[[], bool]
         time.sleep(0.1)
 
 
-def _storpool(state: State, call: str, body: dict[str, object] | None = None) -> requests.Response:
+def _storpool(
+    state: State, call: str, body: dict[str, object] | None = None, *, second: bool = False
+) -> requests.Response:
+    port, token = (SECOND_STORPOOL_PORT, state.second_token) if second else (STORPOOL_PORT, state.token)
     with requests.Session() as session:
         session.trust_env = False
         return session.request(
             "GET" if body is None else "POST",
-            f"http://{MANAGEMENT.ip}:{STORPOOL_PORT}/ctrl/1.0/{call}",
+            f"http://{MANAGEMENT.ip}:{port}/ctrl/1.0/{call}",
             json=body,
-            headers={"Authorization": f"Storpool v1:{state.token.read_text().strip()}"},
+            headers={"Authorization": f"Storpool v1:{token.read_text().strip()}"},
             timeout=10,
         )
 
 
-def storpool_answers(state: State) -> bool:
-    """Whether the StorPool API of the lab can be used."""
+def storpool_answers(state: State, *, second: bool = False) -> bool:
+    """Whether the StorPool API of the lab can be used, or that of its second cluster."""
     try:
-        return _storpool(state, "VolumeTemplatesList").ok
+        return _storpool(state, "VolumeTemplatesList", second=second).ok
     except requests.RequestException:
         return False
 
 
-def _storpool_ready(state: State) -> None:
-    _wait(
-        state, MANAGEMENT, f"the StorPool API at {MANAGEMENT.ip}:{STORPOOL_PORT}", lambda: storpool_answers(state), 30
-    )
+def _storpool_ready(state: State, *, second: bool = False) -> None:
+    what = f"the StorPool API at {MANAGEMENT.ip}:{SECOND_STORPOOL_PORT if second else STORPOOL_PORT}"
+    _wait(state, MANAGEMENT, what, lambda: storpool_answers(state, second=second), 30)
     for name in TEMPLATES:
-        made = _storpool(state, "VolumeTemplateCreate", {"name": name, "placeAll": name, "replication": 3})
+        body: dict[str, object] = {"name": name, "placeAll": name, "replication": 3}
+        made = _storpool(state, "VolumeTemplateCreate", body, second=second)
         if not made.ok:
             raise LabError(f"StorPool refused to make template {name}: {made.status_code} {made.text[:500]}")
 
@@ -226,7 +241,10 @@ def _healthy(state: State) -> Lab | None:
     for member in SSH_MEMBERS:
         if not _answers(state, member, _sign_of_life(member)):
             return None
-    return load(state.lab_file)
+    lab = load(state.lab_file)
+    if lab.second_storpool is not None and not storpool_answers(state, second=True):
+        return None
+    return lab
 
 
 def status(state_dir: Path | None = None) -> list[tuple[str, str, bool]]:
@@ -246,23 +264,33 @@ def status(state_dir: Path | None = None) -> list[tuple[str, str, bool]]:
     return rows
 
 
-def _describe(state: State, guest: image.Image, accelerator: Accelerator) -> Lab:
+def _cluster(known: KnownCluster, port: int, token_file: Path) -> StorPoolCluster:
+    return StorPoolCluster(
+        endpoints=(f"{MANAGEMENT.ip}:{port}",),
+        token_file=token_file,
+        cluster_id=known.cluster_id,
+        templates=TEMPLATES,
+        simulator=True,
+        location=known.location,
+    )
+
+
+def _describe(state: State, guest: image.Image, accelerator: Accelerator, site: Site) -> Lab:
     python = Path(sys.executable)
     return Lab(
         version=1,
         name="local",
-        storpool=StorPoolCluster(
-            endpoints=(f"{MANAGEMENT.ip}:{STORPOOL_PORT}",),
-            token_file=state.token,
-            cluster_id=Settings().cluster_id,
-            templates=TEMPLATES,
-            simulator=True,
+        storpool=_cluster(site.first, STORPOOL_PORT, state.token),
+        second_storpool=(
+            None if site.second is None else _cluster(site.second, SECOND_STORPOOL_PORT, state.second_token)
         ),
+        site=LabSite(site.name),
         hosts=tuple(
             KvmHost(
                 name=host.name,
                 ssh=login(state, host),
-                client_id=host.client_id,
+                client_id=site.client_id(host),
+                second_storpool=site.is_second(host),
                 agent_address=f"{host.ip}:{AGENT_PORT}",
                 agent_directory=state.member(host) / "agent",
                 agent_python=python,
@@ -286,6 +314,8 @@ def _describe(state: State, guest: image.Image, accelerator: Accelerator) -> Lab
             url=f"http://{MANAGEMENT.ip}/guest.qcow2",
             virtual_size=guest.virtual_size,
             sha256=guest.sha256,
+            iso_url=f"http://{MANAGEMENT.ip}/guest.iso",
+            iso_size=guest.iso.stat().st_size,
             ssh_user="root",
             ssh_key_file=guest.key_file,
             known_hosts_file=guest.known_hosts_file,

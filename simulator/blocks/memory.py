@@ -49,6 +49,10 @@ class MemoryBlocks:
         self.touched: dict[int, None] = {}
         """Objects that were made, changed, attached or opened, or the opposite, since somebody cleared this."""
 
+    def touch(self, key: int) -> None:
+        """What somebody else does with it may have changed."""
+        self.touched[key] = None
+
     def create(self, key: int, size: int) -> None:
         self.touched[key] = None
         if key not in self._objects:

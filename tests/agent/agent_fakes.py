@@ -15,7 +15,8 @@ from harness.agent.agent import Agent
 from harness.agent.config import AgentConfig
 from harness.agent.operations import Record
 from harness.spi.errors import Conflict, NotFound
-from harness.spi.objects import DataStore, Disk, Nic, StoreRole, VirtualMachine, VolumeType, device_path
+from harness.spi.objects import DataStore, Disk, Nic, VirtualMachine, VolumeType, device_path
+from harness.spi.passphrase import Passphrase
 from harness.spi.ports import CommandResult, DomainState
 from harness.spi.runtime import Event, Task
 from harness.storpool import AnswerLost, NotSent, Reply, Request, RetryPolicy, StorPoolClient
@@ -24,6 +25,9 @@ MIB = 1024 * 1024
 CLIENT = 2
 OTHER_CLIENT = 7
 CONF = "SP_CLUSTER_ID=d.n\nSP_OURID=9\nSP_AUTH_TOKEN=a=b\n[kvm1]\nSP_OURID=2\n"
+
+WRITERS = (("qemu-img", "convert"), ("cryptsetup", "luksFormat"))
+"""Programs that change something, so that they must be found again."""
 
 
 class FakeLock:
@@ -150,11 +154,20 @@ class Rig:
     strike: tuple[int, BaseException, bool] | None = None
     """The number of the step that fails (from 0, counted from the last `steps.clear()`), how, and whether late."""
     steps: list[str] = field(default_factory=list)
+    secrets: dict[str, bytes] = field(default_factory=dict)
+    """What libvirt knows, by device path."""
+    passphrase: bytes = b"a-passphrase-of-the-rig"
+    """What programs that need one must get on their standard input, and nobody as an argument."""
+    cryptsetup: bool = True
     guest_sizes: dict[tuple[str, str], int] = field(default_factory=dict)
     """What guests see, by domain and target."""
     mounts: int = 0
     unmounts: int = 0
+    held: dict[str, str] = field(default_factory=dict)
+    """Images that domains hold, by holder."""
     appears: dict[str, float] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
+    """XML of the domains that were migrated, as the other host has them."""
     files: dict[str, str] = field(default_factory=dict)
     """What the agent wrote, by path."""
     programs: Callable[[tuple[str, ...]], CommandResult] | None = None
@@ -223,7 +236,7 @@ class Rig:
 
     def sources(self, name: str) -> list[str]:
         found = ET.fromstring(self.domains[name]).iterfind("./devices/disk/source")
-        return [source.attrib["dev"] for source in found]
+        return [source.attrib["dev"] for source in found if "dev" in source.attrib]
 
     def running(self, name: str) -> bool:
         return self.states.get(name) in (DomainState.RUNNING, DomainState.PAUSED)
@@ -319,9 +332,12 @@ class FakeHost:
     def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float, operation: str | None = None
     ) -> CommandResult:
-        assert (operation is not None) == (argv[:2] == ("qemu-img", "convert"))
-        assert stdin == b""
         assert timeout > 0
+        if tuple(argv) == ("cryptsetup", "--version"):
+            return CommandResult(tuple(argv), 0 if self._rig.cryptsetup else 127, b"", b"")
+        assert (operation is not None) == (tuple(argv[:2]) in WRITERS)
+        assert stdin == (self._rig.passphrase if argv[0] == "cryptsetup" or "--object" in argv else b"")
+        assert not any(self._rig.passphrase.decode() in word for word in argv)
         with self._rig.step(" ".join(argv[:2])):
             assert self._rig.programs is not None, f"nothing should be run: {argv}"
             return self._rig.programs(tuple(argv))
@@ -421,9 +437,48 @@ class FakeHypervisor:
                     devices.remove(disk)
             self._rig.domains[name] = ET.tostring(domain, encoding="unicode")
 
+    def update_device(self, name: str, xml: str) -> None:
+        with self._rig.step("update_device"):
+            domain = ET.fromstring(self._rig.domains[name])
+            devices, drive = domain.find("devices"), domain.find("./devices/disk[@device='cdrom']")
+            assert devices is not None and drive is not None
+            devices.remove(drive)
+            devices.append(ET.fromstring(xml))
+            self._rig.domains[name] = ET.tostring(domain, encoding="unicode")
+
+    def migratable_xml(self, name: str) -> str:
+        with self._rig.step("migratable_xml"):
+            return self._rig.domains[name]
+
+    def migrate(self, name: str, uri: str, xml: str, *, converge: bool, timeout: float) -> None:
+        assert uri.startswith("qemu+") and xml and timeout > 0 and not converge
+        with self._rig.step("migrate"):
+            self._rig.moved[name] = xml
+            del self._rig.domains[name], self._rig.states[name]
+
+    def cancel_migration(self, name: str, *, timeout: float) -> None:  # noqa: ARG002 - the contract's signature
+        with self._rig.step("cancel_migration"):
+            pass
+
+    def resume(self, name: str) -> None:
+        with self._rig.step("resume"):
+            self._rig.states[name] = DomainState.RUNNING
+
     def disk_size(self, name: str, target: str) -> int:
         with self._rig.step("disk_size"):
             return self._rig.guest_sizes[name, target]
+
+    def secrets(self) -> tuple[str, ...]:
+        self._rig.refuse("secrets")
+        return tuple(sorted(self._rig.secrets))
+
+    def define_secret(self, device: str, passphrase: Passphrase) -> None:
+        with self._rig.step("define secret"):
+            self._rig.secrets[device] = passphrase.reveal()
+
+    def undefine_secret(self, device: str) -> None:
+        with self._rig.step("undefine secret"):
+            self._rig.secrets.pop(device, None)
 
     def resize_disk(self, name: str, target: str, size: int) -> None:
         with self._rig.step("resize_disk"):
@@ -436,7 +491,7 @@ class FakeSecondary:
 
     @contextmanager
     def file(self, store: DataStore, path: str) -> Iterator[str]:
-        assert store.role is StoreRole.IMAGE
+        assert store.url.startswith("nfs:")
         with self._rig.step("mount"):
             self._rig.mounts += 1
         try:
@@ -446,6 +501,15 @@ class FakeSecondary:
 
     def new_file(self, store: DataStore, path: str) -> AbstractContextManager[str]:
         return self.file(store, path)
+
+    def hold(self, store: DataStore, path: str, holder: str) -> str:
+        assert store.url.startswith("nfs:")
+        with self._rig.step("hold"):
+            self._rig.held[holder] = path
+        return f"/mnt/store/{path}"
+
+    def let_go(self, holder: str) -> None:
+        self._rig.held.pop(holder, None)
 
     def clean_up(self) -> None:
         raise NotImplementedError("for the start of an agent only")

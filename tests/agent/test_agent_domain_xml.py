@@ -17,8 +17,10 @@ from harness.agent.domain_xml import (
     HOT_PLUG_PORTS,
     AttachedDisk,
     attached_disk_xml,
+    cd_xml,
     disk_xml,
     domain_xml,
+    read_cd,
     read_disks,
     target_name,
 )
@@ -47,11 +49,15 @@ def schema() -> etree.RelaxNG:
 
 @pytest.mark.parametrize("accelerator", list(Accelerator))
 @pytest.mark.parametrize("log_directory", [None, "/var/log/splab"])
-@pytest.mark.parametrize("disks", [0, 1, 20])
+@pytest.mark.parametrize(
+    ("disks", "cd"), [(0, "nfs://10.0.0.9/export/x/template/tmpl/2/7/a.iso"), (1, "/run/mnt/a.iso"), (20, None)]
+)
 def test_libvirts_schema_takes_the_domain(
-    schema: etree.RelaxNG, accelerator: Accelerator, log_directory: str | None, disks: int
+    schema: etree.RelaxNG, accelerator: Accelerator, log_directory: str | None, disks: int, cd: str | None
 ) -> None:
-    text = domain_xml(machine(disks), config(accelerator=accelerator, log_directory=log_directory))
+    text = domain_xml(machine(disks), config(accelerator=accelerator, log_directory=log_directory), cd)
+    assert read_cd(text) == cd
+    assert read_cd(f"<domain><devices>{cd_xml(cd)}</devices></domain>") == cd
     assert schema.validate(etree.fromstring(text)), f"{schema.error_log}\n{text}"
     broken = text.replace("<vcpu>", "<vcpus>").replace("</vcpu>", "</vcpus>")
     assert not schema.validate(etree.fromstring(broken)), "the schema must be able to refuse"
@@ -95,7 +101,7 @@ def test_ports_for_hot_plug_are_left_free_whatever_the_domain_starts_with() -> N
     for disks in (1, 5):
         domain = ET.fromstring(domain_xml(machine(disks), config()))
         ports = domain.findall("./devices/controller[@model='pcie-root-port']")
-        taken = sum(len(domain.findall(f"./devices/{kind}")) for kind in ("disk", "interface", "rng"))
+        taken = sum(len(domain.findall(f"./devices/{kind}")) for kind in ("disk[@device='disk']", "interface", "rng"))
         assert len(ports) - taken == HOT_PLUG_PORTS
 
 

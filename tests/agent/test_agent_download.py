@@ -212,6 +212,27 @@ def test_a_link_on_the_export_does_not_lead_to_a_file_of_the_host() -> None:
     assert host.ran[-2][0] == "umount"
 
 
+def test_an_image_that_a_domain_holds_is_mounted_until_it_lets_go() -> None:
+    host = MountHost()
+    mount, target = KernelMount(ClockRuntime(), host, "/run/mnt"), "/run/mnt/splab-iso.i-2-7-VM"
+    assert mount.hold(STORE, IMAGE, "i-2-7-VM") == f"{target}/{IMAGE}"
+    options = next(argv for argv in host.ran if argv[0] == "mount")
+    assert options[-1] == target and "ro" in options[options.index("-o") + 1].split(",")
+    host.ran.clear()
+    # The next agent knows it by the domain's name.
+    KernelMount(ClockRuntime(), host, "/run/mnt").let_go("i-2-7-VM")
+    assert host.ran[-2:] == [("umount", "-l", target), ("rmdir", target)]
+    with pytest.raises(InvalidParameter):
+        mount.hold(STORE, IMAGE, "../i-2-7-VM")
+
+
+def test_an_image_that_cannot_be_held_leaves_no_mount() -> None:
+    host = MountHost(real="/etc/shadow")
+    with pytest.raises(InvalidParameter, match="leaves the store"):
+        KernelMount(ClockRuntime(), host, "/run/mnt").hold(STORE, IMAGE, "i-2-7-VM")
+    assert host.ran[-2][0] == "umount" and host.ran[-1][0] == "rmdir"
+
+
 def test_a_mount_that_is_busy_is_taken_away_lazily() -> None:
     host = MountHost(failing="umount")
     mounted(host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,24 @@ class FakeHost:
     sizes: dict[str, int] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     disks: dict[str, list[DomainDisk]] = field(default_factory=dict)
+    cluster_id: str = ""
+    known: list[str] = field(default_factory=list)
+    """Devices whose passphrases libvirt knows."""
+
+    def unlocks(self, path: str, passphrase: bytes) -> bool:
+        raise NotImplementedError
+
+    def secrets(self) -> Sequence[str]:
+        return self.known
+
+    def traces(self, text: bytes) -> Sequence[str]:
+        raise NotImplementedError
+
+    @contextmanager
+    def without_encryption(self) -> Iterator[None]:
+        yield
+
+    drives: dict[str, str] = field(default_factory=dict)
 
     def devices(self) -> Sequence[str]:
         return sorted(self.sizes)
@@ -40,7 +59,13 @@ class FakeHost:
     def domain_disks(self, name: str) -> Sequence[DomainDisk]:
         return self.disks.get(name, [])
 
+    def cd_image(self, name: str) -> str | None:
+        return self.drives.get(name)
+
     def domain_xml(self, name: str) -> str:
+        raise NotImplementedError
+
+    def reads_a_second(self, path: str, seconds: int) -> float:
         raise NotImplementedError
 
     def kill_qemu(self, name: str) -> None:
@@ -52,6 +77,34 @@ class FakeHost:
     def resume(self, name: str) -> None:
         raise NotImplementedError
 
+    def kill_agent(self) -> None:
+        raise NotImplementedError
+
+    def start_agent(self) -> None:
+        raise NotImplementedError
+
+    def power_cut(self) -> None:
+        raise NotImplementedError
+
+    def power_on(self) -> None:
+        raise NotImplementedError
+
+    def slow_migration(self, name: str) -> None:
+        raise NotImplementedError
+
+    @contextmanager
+    def libvirt_cut(self) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def storpool_conf(self, **settings: str) -> Iterator[None]:
+        del settings
+        yield
+
+    @contextmanager
+    def devices_late(self) -> Iterator[None]:
+        yield
+
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:
         yield
@@ -61,13 +114,14 @@ class FakeHost:
 class FakeSecondary:
     backup_files: list[str]
     template_files: list[str]
+    volume_files: list[str] = field(default_factory=list)
+    primary_url: str = "nfs://s/export/primary"
 
     def backups(self) -> list[str]:
         return self.backup_files
 
     def files(self, directory: str) -> list[str]:
-        assert directory == "template/tmpl/2"
-        return self.template_files
+        return {"template/tmpl/2": self.template_files, "primary": self.volume_files}[directory]
 
     def download(self, url: str, offset: int, length: int) -> bytes | None:
         raise NotImplementedError
@@ -96,6 +150,7 @@ class FakeWorld:
     real: bool = False
     backup_files: list[str] = field(default_factory=list)
     template_files: list[str] = field(default_factory=list)
+    volume_files: list[str] = field(default_factory=list)
 
     @property
     def cloud(self) -> Cloud:
@@ -106,8 +161,12 @@ class FakeWorld:
         return self
 
     @property
+    def storpools(self) -> Sequence[StorPool]:
+        return (self,)
+
+    @property
     def secondary(self) -> Secondary:
-        return FakeSecondary(self.backup_files, self.template_files)
+        return FakeSecondary(self.backup_files, self.template_files, self.volume_files)
 
     @property
     def hosts(self) -> Sequence[Host]:
@@ -116,11 +175,13 @@ class FakeWorld:
     @property
     def environment(self) -> Environment:
         pools = (Pool("pool-1", "one", "one", "t-one"), Pool("pool-2", "two", "two", "t-two"))
-        return Environment("zone", pools, "http://image", 1, "0", "offering", "os")
+        return Environment("zone", pools, "http://image", 1, "0", "http://iso", 1, "offering", "os", "api:81", "token")
 
     def call(self, command: str, /, **parameters: str | int | bool) -> Json:
         del parameters
-        key = {"listVirtualMachines": "virtualmachine", "listHosts": "host"}.get(command, command[4:-1].lower())
+        key = {"listVirtualMachines": "virtualmachine", "listHosts": "host", "listVMSnapshot": "vmSnapshot"}.get(
+            command, command[4:-1].lower()
+        )
         found = self.records.get(key, [])
         return {"count": len(found), key: found} if found else {}
 
@@ -136,6 +197,12 @@ class FakeWorld:
     def volume(self, name: str) -> Json | None:
         raise NotImplementedError
 
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        raise NotImplementedError
+
+    def remove_template(self, name: str) -> bool:
+        raise NotImplementedError
+
     def lose_snapshot(self, name: str) -> None:
         raise NotImplementedError
 
@@ -147,6 +214,15 @@ class FakeWorld:
 
     def attachments(self) -> list[Json]:
         return self.sp_attachments
+
+    def update_volume(self, name: str, **changes: object) -> None:
+        raise NotImplementedError
+
+    def kept(self, bucket: str, key: str) -> str:
+        raise NotImplementedError
+
+    def keep(self, bucket: str, key: str, value: str) -> None:
+        raise NotImplementedError
 
     def calls(self) -> Mapping[str, int]:
         return {}
@@ -235,6 +311,14 @@ def broken(world: World) -> dict[str, list[str]]:
 
 
 def test_a_cloud_that_is_well_violates_nothing(cloud: FakeWorld) -> None:
+    assert broken(cloud) == {}
+
+
+def test_a_volume_may_be_on_the_storpool_template_of_an_offering(cloud: FakeWorld) -> None:
+    other_pool(cloud)
+    assert [*broken(cloud)] == [HAVE]
+    cloud.records["diskoffering"] = [{"id": "offering"}]
+    cloud.records["resourcedetail"] = [{"key": "SP_TEMPLATE", "value": "t-two"}]
     assert broken(cloud) == {}
 
 
@@ -390,6 +474,43 @@ def lost_backup(c: FakeWorld) -> None:
     c.records["snapshot"] = [{"id": "s-1", "state": "BackedUp", "datastoretype": "Image"}]
 
 
+def on_nfs(c: FakeWorld) -> None:
+    """The VM's DATA disk is a file."""
+    c.records["volume"][1] |= {"path": "file-2", "storageid": "nfs"}
+    c.sp_volumes = [v for v in c.sp_volumes if v["globalId"] != "a.b.2"]
+    c.sp_attachments = c.sp_attachments[:1]
+    host = c.machines[0]
+    del host.sizes["a.b.2"]
+    source = "nfs://s/export/primary/file-2"
+    host.disks["i-2-1-VM"][1] = DomainDisk(source, "vdb", DATA.replace("-", "")[:20], "qcow2", "unmap", "none")
+    c.volume_files = ["primary/file-2"]
+
+
+def leaked_file(c: FakeWorld) -> None:
+    on_nfs(c)
+    c.volume_files.append("primary/file-3")
+
+
+def lost_file(c: FakeWorld) -> None:
+    on_nfs(c)
+    c.volume_files.clear()
+
+
+def file_read_as_raw(c: FakeWorld) -> None:
+    on_nfs(c)
+    wrong = c.machines[0].disks["i-2-1-VM"]
+    wrong[1] = replace(wrong[1], driver_type="raw")
+
+
+def given_in_the_clear(c: FakeWorld) -> None:
+    """An encrypted volume without room for its header, whose device a guest has as it is."""
+    next(v for v in c.records["volume"] if "virtualmachineid" in v)["encryptformat"] = "LUKS"
+
+
+def passphrase_left(c: FakeWorld) -> None:
+    c.machines[0].known.append("/dev/storpool-byid/a.b.1")
+
+
 def made_twice(c: FakeWorld) -> None:
     c.sp_snapshots.append(sp_volume("a.b.8", GIB, **{"cs": "template", "uuid": TEMPLATE, "vc-policy": "no"}))
 
@@ -412,9 +533,68 @@ def template_without_file(c: FakeWorld) -> None:
     c.template_files.clear()
 
 
-STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, FILES, ONCE, ATTACHED, DEVICES, DOMAINS, DISKS, TAGS, CHECKS = (
-    i.name for i in INVARIANTS
-)
+def iso_not_ejected(c: FakeWorld) -> None:
+    c.machines[0].drives["i-2-1-VM"] = "iso-1.iso"
+
+
+def iso_not_in_drive(c: FakeWorld) -> None:
+    c.records["virtualmachine"][0]["isoid"] = "iso-1"
+
+
+def vm_snapshot(c: FakeWorld, state: str, *snapshots: Json) -> None:
+    c.records["vmSnapshot"] = [{"id": "vms", "state": state, "virtualmachineid": VM}]
+    c.sp_snapshots += snapshots
+
+
+def of_group(gid: str, taken_at: int = 5, **tags: str) -> Json:
+    tags = {"cs": "group", "uuid": "vms", "cvm": VM, **tags}
+    return {**sp_volume(gid, GIB, **tags), "creationTimestamp": taken_at}
+
+
+def vm_snapshot_of_one_disk(c: FakeWorld) -> None:
+    vm_snapshot(c, "Ready", of_group("a.b.30"))
+
+
+def vm_snapshot_of_two_times(c: FakeWorld) -> None:
+    vm_snapshot(c, "Ready", of_group("a.b.30"), of_group("a.b.31", 6))
+
+
+def vm_snapshot_of_another_vm(c: FakeWorld) -> None:
+    vm_snapshot(c, "Ready", of_group("a.b.30"), of_group("a.b.31", cvm="another"))
+
+
+def leaked_group(c: FakeWorld) -> None:
+    c.sp_snapshots.append(of_group("a.b.30"))
+
+
+def kept_for_a_revert_that_is_over(c: FakeWorld) -> None:
+    vm_snapshot(c, "Ready", of_group("a.b.30"), of_group("a.b.31"), of_group("a.b.32", cs="temporary"))
+
+
+def stuck_reverting(c: FakeWorld) -> None:
+    vm_snapshot(c, "Reverting", of_group("a.b.30"), of_group("a.b.31"))
+
+
+(
+    STEADY,
+    HAVE,
+    KNOWN,
+    SNAPSHOTS,
+    GROUPS,
+    BACKUPS,
+    FILES,
+    VOLUME_FILES,
+    ONCE,
+    ATTACHED,
+    DEVICES,
+    DOMAINS,
+    DISKS,
+    DRIVES,
+    TAGS,
+    CHECKS,
+    SECRETS,
+    COPIES,
+) = (i.name for i in INVARIANTS)
 
 
 @pytest.mark.parametrize(
@@ -434,12 +614,22 @@ STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, FILES, ONCE, ATTACHED, DEVICES, DOMAINS
         (delayed_without_date, {SNAPSHOTS}),
         (snapshot_in_error_left_its_object, {SNAPSHOTS}),
         (snapshot_still_backing_up, {STEADY}),
+        (leaked_group, {SNAPSHOTS}),
+        (kept_for_a_revert_that_is_over, {SNAPSHOTS}),
+        (stuck_reverting, {STEADY}),
+        (vm_snapshot_of_one_disk, {GROUPS}),
+        (vm_snapshot_of_two_times, {GROUPS}),
+        (vm_snapshot_of_another_vm, {GROUPS}),
         (half_written_backup, {BACKUPS}),
         (backup_of_two_tries, {BACKUPS}),
         (lost_backup, {BACKUPS}),
         (half_written_template, {FILES}),
         (template_of_two_tries, {FILES}),
         (template_without_file, {FILES}),
+        (on_nfs, set()),
+        (leaked_file, {VOLUME_FILES}),
+        (lost_file, {VOLUME_FILES}),
+        (file_read_as_raw, {DISKS}),
         (seeded_twice, {ONCE}),
         (made_twice, {ONCE}),
         (leaked_attachment, {ATTACHED}),
@@ -454,10 +644,14 @@ STEADY, HAVE, KNOWN, SNAPSHOTS, BACKUPS, FILES, ONCE, ATTACHED, DEVICES, DOMAINS
         (foreign_disk, {DISKS}),
         (wrong_serial, {DISKS}),
         (probed_format, {DISKS}),
+        (iso_not_ejected, {DRIVES}),
+        (iso_not_in_drive, {DRIVES}),
         (stale_cvm, {TAGS}),
         (wrong_uuid, {TAGS}),
         (policy_not_told, {TAGS}),
         (policy_left, {TAGS}),
+        (given_in_the_clear, {HAVE, DISKS}),
+        (passphrase_left, {SECRETS}),
         (two_check_volumes, {CHECKS}),
         (check_volume_left_on_a_host, {ATTACHED}),
     ],
@@ -478,6 +672,41 @@ def test_objects_that_were_there_before_are_not_judged(cloud: FakeWorld) -> None
     assert violations(take(cloud, frozenset({"a.b.20"}))) == violations(take(before)) == []
 
 
+def two_clusters(c: FakeWorld) -> None:
+    """Both hosts are client 1, of a cluster each."""
+    for machine, cluster in zip(c.machines, ("a.b", "a.bc"), strict=True):
+        machine.client_id, machine.cluster_id = 1, cluster
+    for attachment in c.sp_attachments:
+        attachment["clusterId"] = "a.b"
+
+
+def test_clients_of_one_number_in_two_clusters_are_told_apart(cloud: FakeWorld) -> None:
+    two_clusters(cloud)
+    assert broken(cloud) == {}
+    cloud.sp_attachments[0]["clusterId"] = "a.bc"
+    found = broken(cloud)
+    assert any("~a.b.1 at client 1 of cluster a.bc" in text for text in found[ATTACHED]), found
+    assert any("~a.b.1 at client 1 of cluster a.b:" in text for text in found[ATTACHED]), found
+
+
+def test_copies_of_a_snapshot_are_in_the_zones_that_cloudstack_names(cloud: FakeWorld) -> None:
+    def copies(recorded: dict[tuple[str, str], str], seen: set[tuple[str, str]]) -> list[str]:
+        uuid = "snapshot-1"
+        picture = dataclasses.replace(
+            take(cloud),
+            snapshot_records={uuid: {"id": uuid, "state": "BackedUp"}},
+            copies_recorded={(zone, uuid): state for (zone, _), state in recorded.items()},
+            copies=frozenset((zone, uuid) for zone, _ in seen),
+        )
+        return [found.what for found in violations(picture) if found.invariant == COPIES]
+
+    near, far = ("near", "s"), ("far", "s")
+    assert copies({near: "Ready", far: "Ready"}, {near, far}) == []
+    assert copies({near: "Ready", far: "Destroying"}, {near}) == []
+    assert copies({near: "Ready"}, {near, far}) == ["is on StorPool of zone far, where CloudStack has none"]
+    assert copies({near: "Ready", far: "Ready"}, {near}) == ["is not on StorPool of zone far, where CloudStack has it"]
+
+
 def test_a_deleted_snapshot_is_on_its_way_out_and_no_leak(cloud: FakeWorld) -> None:
     leaked_snapshot(cloud)
     cloud.sp_snapshots[-1]["deleted"] = True
@@ -487,4 +716,9 @@ def test_a_deleted_snapshot_is_on_its_way_out_and_no_leak(cloud: FakeWorld) -> N
 def test_a_copy_of_a_removed_template_waits_for_the_collector(cloud: FakeWorld) -> None:
     removed(cloud)
     cloud.sp_snapshots = [item for item in cloud.sp_snapshots if "vc-policy" not in item["tags"]]
+    assert broken(cloud) == {}
+
+
+def test_a_vm_snapshot_of_every_disk_is_well(cloud: FakeWorld) -> None:
+    vm_snapshot(cloud, "Ready", of_group("a.b.30"), of_group("a.b.31"))
     assert broken(cloud) == {}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from fake_vm_snapshots import FakeVmSnapshots
 
 from harness.cloudstack.api.dispatch import ApiReply
 from harness.cloudstack.api.signature import sign
@@ -29,7 +30,7 @@ from harness.spi.commands import (
     StartCommand,
     StopCommand,
 )
-from harness.spi.driver import DriverRecords, HostEndpoints, PoolDescription, PoolRequest, ResizePayload
+from harness.spi.driver import DriverRecords, HostEndpoints, PoolDescription, PoolRequest, ResizePayload, Space
 from harness.spi.errors import Conflict, Error, ErrorClass, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.inventory import Finding
 from harness.spi.objects import (
@@ -106,6 +107,7 @@ class FakeStorPool(Scripted):
         self.records: DriverRecords | None = None
         self.left_open: set[str] = set()
         """What was made by a call that has not answered well: for `recover`, as the driver's operation records are."""
+        self.vm_snapshots = FakeVmSnapshots(self)
         self.findings: list[Finding] = []
         """Of every comparison of volumes."""
 
@@ -132,11 +134,24 @@ class FakeStorPool(Scripted):
         if isinstance(destination, TemplateObject):
             return self._seed(source, destination)
         assert isinstance(destination, VolumeObject)
+        if isinstance(source, VolumeObject):
+            return self._move(source, destination)
         self.step("clone")
         assert source.path is not None
         if source.path not in self.snapshots:
             raise NotFound(f"snapshot {source.path} does not exist")
         return self._new_volume(destination, "clone")
+
+    def _move(self, source: VolumeObject, destination: VolumeObject) -> VolumeObject:
+        """Within the cluster, into a file, or out of one."""
+        self.step("move")
+        if destination.path is not None:
+            return destination
+        if source.path not in self.volumes:
+            return self._new_volume(destination, "move")
+        made = self.volumes[source.path] = msgspec.structs.replace(destination, path=source.path)
+        self.struck("move", after=True)
+        return made
 
     def delete(self, item: DataObject) -> None:
         kind = type(item).__name__.removesuffix("Object").lower()
@@ -195,6 +210,32 @@ class FakeStorPool(Scripted):
         for path in sorted(self.left_open):
             self._undo(path)
         return []
+
+    def collect_pool_stats(self) -> list[str]:
+        return []
+
+    def collect_volume_stats(self) -> list[str]:
+        return []
+
+    def pool_stats(self, pool_id: int) -> Space | None:
+        del pool_id
+        return None
+
+    def volume_stats(self, path: str) -> Space | None:
+        del path
+        return None
+
+    def release_fenced(self, volume: VolumeObject, host: Host) -> None:
+        self.step("release_fenced")
+        assert volume.path is not None
+        self.attached.get(volume.path, set()).discard(host.name)
+
+    def change_connection(self, pool_id: int, url: str) -> dict[str, str]:
+        raise NotImplementedError(f"{pool_id} {len(url)}")
+
+    def remove(self, pool_id: int) -> None:
+        del pool_id
+        self.step("remove pool")
 
     def reconcile_volumes(self) -> list[Finding]:
         self.step("reconcile_volumes")

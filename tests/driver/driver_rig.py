@@ -20,19 +20,24 @@ from harness.spi.commands import (
     StorPoolDownloadTemplateCommand,
     StorPoolModifyStoragePoolAnswer,
     StorPoolResizeVolumeCommand,
+    StorPoolSetVolumeEncryptionAnswer,
+    StorPoolSetVolumeEncryptionCommand,
 )
 from harness.spi.driver import CachedTemplate, OperationRecord
-from harness.spi.errors import Conflict, Dead, Unavailable, Unknown
+from harness.spi.errors import Conflict, Dead, InsufficientCapacity, Unavailable, Unknown
 from harness.spi.inventory import (
     CacheRecord,
     HostRecord,
     Inventory,
     MirrorRecord,
+    SnapshotCopy,
     SnapshotRecord,
     VmRecord,
+    VmSnapshotRecord,
     VolumeRecord,
 )
 from harness.spi.objects import (
+    LUKS_HEADER,
     DataStore,
     ImageFormat,
     SnapshotObject,
@@ -41,6 +46,7 @@ from harness.spi.objects import (
     VolumeObject,
     VolumeType,
 )
+from harness.spi.passphrase import Passphrase
 from harness.spi.states import StoreRefState
 from harness.storpool import (
     AnswerLost,
@@ -140,6 +146,7 @@ class FakeRecords:
         self.volumes: dict[str, VolumeRecord] = {}
         """By uuid, as `snapshots` and `vms`; those that are removed too."""
         self.snapshots: dict[str, SnapshotRecord] = {}
+        self.vm_snapshots: dict[str, VmSnapshotRecord] = {}
         self.known_templates: set[str] = set()
         self.mirrors: dict[str, MirrorRecord] = {}
         self.vms: dict[str, VmRecord] = {}
@@ -232,20 +239,38 @@ class FakeRecords:
             offering_templates=frozenset(templates),
             tiers=frozenset(details["SP_QOSCLASS"] for details in self.offerings.values() if "SP_QOSCLASS" in details),
             busy=frozenset(busy),
+            vm_snapshots=tuple(record for record in self.vm_snapshots.values() if not record.removed),
         )
 
     def _paths(self) -> set[str]:
         named = {record.path for record in self.volumes.values() if not record.removed}
         named |= {record.path for record in self.snapshots.values() if not record.removed}
+        named |= {path for record in self.vm_snapshots.values() if not record.removed for path in record.paths}
         named |= {entry.path for entry in self._caches()}
         named |= {value for details in self.details.values() for value in details.values()}
         return {path for path in named if path is not None and path.startswith("/dev/storpool")}
+
+    def passphrase(self, volume_uuid: str) -> Passphrase:
+        return Passphrase(f"passphrase of {volume_uuid}")
 
     def volume(self, uuid: str) -> VolumeRecord | None:
         return self.volumes.get(uuid)
 
     def snapshot(self, uuid: str) -> SnapshotRecord | None:
         return self.snapshots.get(uuid)
+
+    def snapshot_copy(self, uuid: str, pool_id: int) -> SnapshotCopy | None:
+        record = self.snapshots.get(uuid)
+        if record is None or record.pool_id != pool_id:
+            return None
+        return SnapshotCopy(snapshot_uuid=uuid, pool_id=pool_id, state=StoreRefState.READY, path=record.path)
+
+    def cluster_of(self, storpool_cluster_id: str) -> int | None:
+        del storpool_cluster_id
+        return None
+
+    def vm_snapshot(self, uuid: str) -> VmSnapshotRecord | None:
+        return self.vm_snapshots.get(uuid)
 
     def vm(self, uuid: str) -> VmRecord | None:
         return self.vms.get(uuid)
@@ -365,9 +390,19 @@ class Agent:
     faults: list[Fault] = field(default_factory=list)
     """Of the next commands."""
     name: str = "kvm-1"
+    encrypts: bool = True
 
-    def select(self, pool: DataStore) -> Agent:
-        del pool
+    def select(
+        self,
+        pool: DataStore,
+        storpool_cluster_id: str | None = None,
+        *,
+        encrypting: bool = False,
+        also: DataStore | None = None,
+    ) -> Agent:
+        del pool, storpool_cluster_id, also
+        if encrypting and not self.encrypts:
+            raise InsufficientCapacity("no host can encrypt")
         return self
 
     def host(self, host_id: int) -> Agent:
@@ -399,6 +434,9 @@ class Agent:
             assert command.destination.path is not None and command.source.store.role is StoreRole.IMAGE
             self.rig.write(command.destination.path, command.source.name.encode())
             return CopyCmdAnswer(result=True, path=command.destination.path, size=command.source.size)
+        if isinstance(command, StorPoolSetVolumeEncryptionCommand):
+            self.rig.write(command.path, f"LUKS {command.source or 'blank'}".encode())
+            return StorPoolSetVolumeEncryptionAnswer(result=True, size=command.size - LUKS_HEADER)
         if isinstance(command, StorPoolResizeVolumeCommand):
             return ResizeVolumeAnswer(result=True, size=command.size)
         return StorPoolModifyStoragePoolAnswer(result=True, client_node_id=7, cluster_id="splab.b")

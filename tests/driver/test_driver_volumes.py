@@ -6,11 +6,11 @@ import msgspec
 import pytest
 from driver_rig import MIB, POOL, Fault, Rig, image, on_pool, snapshot_of, volume
 
-from harness.spi.commands import Answer, AnyCommand
+from harness.spi.commands import Answer, AnyCommand, StorPoolDownloadTemplateCommand
 from harness.spi.driver import CachedTemplate
 from harness.spi.errors import Conflict, Error, ErrorClass, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import StoreRole, TemplateObject, VolumeObject
-from harness.storpool import VolumeCreateDesc, VolumeReassignDesc
+from harness.storpool import Request, VolumeCreateDesc, VolumeReassignDesc, VolumeUpdateDesc
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def test_a_data_volume_has_size_template_limits_and_tags_and_no_name(rig: Rig) -
     rig.settle()
     shown = rig.look.volume("~" + made.path.rpartition("/")[2])
     assert rig.volumes() == [made.path]
-    assert (shown.name, shown.size, shown.iops) == (f"~{shown.global_id}", made.size, 500)
-    assert shown.template_name == "hdd"  # SP_QOSCLASS wins over SP_TEMPLATE
+    assert (shown.name, shown.size) == (f"~{shown.global_id}", made.size)
+    assert (shown.template_name, shown.iops) == ("hdd", "-")  # SP_QOSCLASS wins over SP_TEMPLATE and max IOPS
     assert shown.tags == {
         "uuid": "vol-1", "cs": "volume", "cvm": "vm-1", "disk": "2", "vc-policy": "daily", "qc": "gold",
     }  # fmt: skip
@@ -57,6 +57,18 @@ def test_an_offering_may_place_a_volume_by_its_own_template(rig: Rig) -> None:
     rig.records.offerings[3] = {"SP_TEMPLATE": "ssd"}
     rig.driver.create(volume(disk_offering_id=3))
     assert [v.template_name for v in rig.look.volumes_list()] == ["ssd"]
+
+
+@pytest.mark.parametrize(("max_iops", "iops"), [(None, 250), (700, 700)])
+def test_a_clone_has_no_limit_of_the_volume_that_its_snapshot_is_of(rig: Rig, max_iops: int | None, iops: int) -> None:
+    source = rig.driver.create(volume())
+    rig.look.volume_update("~" + str(source.path).rpartition("/")[2], VolumeUpdateDesc(iops=900, bw=50))
+    snapshot = rig.driver.take_snapshot(snapshot_of(source))
+    rig.cluster.serve(Request("POST", "VolumeTemplateUpdate/hdd", b'{"iops": 250}', 1))
+    made = rig.driver.copy(snapshot, volume(2, max_iops=max_iops))
+    assert isinstance(made, VolumeObject)
+    found = rig.look.volume("~" + str(made.path).rpartition("/")[2])
+    assert (found.iops, found.bw) == (iops, "-")
 
 
 def test_a_size_between_sectors_is_rounded_up_and_no_size_is_refused(rig: Rig) -> None:
@@ -183,7 +195,7 @@ def test_a_copy_of_unknown_outcome_keeps_its_volume_until_nobody_uses_it(rig: Ri
 
     assert rig.snapshots() == [made.path]
     assert rig.volumes() == [doubtful], "the volume that a host may be writing was taken away"
-    destinations = [c.destination.path for c in rig.agent.commands if hasattr(c, "destination")]
+    destinations = [c.destination.path for c in rig.agent.commands if isinstance(c, StorPoolDownloadTemplateCommand)]
     assert destinations[0] == doubtful != destinations[1]
     assert "in use by StorPool client 1" in " ".join(rig.driver.recover())
     assert rig.volumes() == [doubtful]

@@ -93,6 +93,21 @@ def test_one_volume_open_on_two_hosts(rig: Rig) -> None:
     assert rig.rule() == "no object is open for writing on two hosts"
 
 
+def test_a_migration_has_one_writer_at_every_moment(rig: Rig) -> None:
+    source = rig.run_vm(1)
+    rig.attach(2)
+    arriving = rig.run_vm(2)
+    arriving.inactive = True
+    assert rig.safety.violated() is None
+    source.inactive, arriving.inactive = True, False
+    rig.machines[1].touch(arriving)
+    assert rig.safety.violated() is None
+    # The source is let go on although the destination runs.
+    source.inactive = False
+    rig.machines[0].touch(source)
+    assert rig.rule() == "no object is open for writing on two hosts"
+
+
 def test_one_volume_open_twice_on_one_host(rig: Rig) -> None:
     rig.run_vm(1)
     assert rig.safety.violated() is None

@@ -60,7 +60,15 @@ def dead_lab(tmp_path: Path) -> Lab:
             access=Access.QEMU,
         ),
         guest_addresses=(),
-        guest_image=GuestImage(url="http://x", virtual_size=1, sha256="0" * 64, ssh_user="root", ssh_key_file=tmp_path),
+        guest_image=GuestImage(
+            url="http://x",
+            virtual_size=1,
+            sha256="0" * 64,
+            iso_url="http://x.iso",
+            iso_size=1,
+            ssh_user="root",
+            ssh_key_file=tmp_path,
+        ),
         management=Management(api_address="127.0.0.1:9", state_directory=tmp_path),
         tls=Tls(directory=tmp_path),
     )

@@ -48,6 +48,8 @@ GOOD: dict[str, Any] = {
         "url": "http://192.0.2.2/guest.qcow2",
         "virtual_size": 134217728,
         "sha256": "0" * 64,
+        "iso_url": "http://10.77.0.1/guest.iso",
+        "iso_size": 1 << 20,
         "ssh_user": "root",
         "ssh_key_file": "/g",
     },

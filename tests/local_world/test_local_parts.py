@@ -126,6 +126,8 @@ def test_a_guest_that_is_not_up_is_an_error_and_unaligned_ranges_are_refused() -
         url="http://x/",
         virtual_size=1,
         sha256="0",
+        iso_url="http://x.iso",
+        iso_size=1,
         ssh_user="root",
         ssh_key_file=Path("/nonexistent/key"),
         known_hosts_file=Path("/nonexistent/hosts"),

@@ -36,13 +36,31 @@ class TinyWorld:
     def storpool(self) -> StorPool:
         return self
 
+    primary_url: str = "nfs://s/export/primary"
+
+    @property
+    def storpools(self) -> Sequence[StorPool]:
+        return (self,)
+
     @property
     def secondary(self) -> Secondary:
         return self
 
     @property
     def environment(self) -> Environment:
-        return Environment("zone", (Pool("p", "p", "p", "t"),), "http://image", 1, "0", "offering", "os")
+        return Environment(
+            "zone",
+            (Pool("p", "p", "p", "t"),),
+            "http://image",
+            1,
+            "0",
+            "http://iso",
+            1,
+            "offering",
+            "os",
+            "api:81",
+            "token",
+        )
 
     def call(self, command: str, /, **parameters: str | int | bool) -> Json:
         if command == "createVolume":
@@ -91,6 +109,12 @@ class TinyWorld:
     def volume(self, name: str) -> Json | None:
         raise NotImplementedError
 
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        raise NotImplementedError
+
+    def remove_template(self, name: str) -> bool:
+        raise NotImplementedError
+
     def lose_snapshot(self, name: str) -> None:
         raise NotImplementedError
 
@@ -102,6 +126,15 @@ class TinyWorld:
 
     def attachments(self) -> list[Json]:
         return []
+
+    def update_volume(self, name: str, **changes: object) -> None:
+        raise NotImplementedError
+
+    def kept(self, bucket: str, key: str) -> str:
+        raise NotImplementedError
+
+    def keep(self, bucket: str, key: str, value: str) -> None:
+        raise NotImplementedError
 
     def calls(self) -> Mapping[str, int]:
         return {}

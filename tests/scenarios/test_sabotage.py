@@ -6,19 +6,25 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
-from harness.agent import domain_xml
+from harness.agent import domain_xml, secrets
 from harness.agent.adaptor import StorageAdaptor
 from harness.agent.handlers import modify_pool
 from harness.driver.driver import StorPoolDriver
+from harness.driver.vm_reverting import VmReverting
+from harness.driver.vm_snapshots import VmSnapshotDeletion
 from harness.recording import Recorder
 from harness.report.stream import Check, Event
 from harness.run import Verdict, judge
+from harness.spi.vm_snapshots import VmSnapshotObject
+from harness.worlds.memory import model_luks
 from harness.worlds.memory.world import MemoryWorld
 from scenarios.registry import load
 
 CASES = {case.id: case for case in load()}
+NO_PASSPHRASE = "libvirt keeps no passphrase"
 ON_EVERY_DISK = "StorPool: vc-policy 'daily' on every disk of the VM"
 Sabotage = Callable[[pytest.MonkeyPatch], None]
 
@@ -42,12 +48,24 @@ def without_disconnect(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StorageAdaptor, "disconnect", disconnect)
 
 
+def last_disk_left_out(patch: pytest.MonkeyPatch) -> None:
+    """Of a VM all disks but the last are reverted."""
+    real = VmReverting.revert
+
+    def revert(self: VmReverting, snapshot: VmSnapshotObject) -> dict[str, int]:
+        kept = snapshot.volumes[:-1]
+        paths = {volume.uuid: snapshot.paths[volume.uuid] for volume in kept}
+        return real(self, msgspec.structs.replace(snapshot, volumes=kept, paths=paths))
+
+    patch.setattr(VmReverting, "revert", revert)
+
+
 def disks_with(change: Callable[[ET.Element], None]) -> Sabotage:
     """Domains get their disks with something changed."""
     right = domain_xml.disk_element
 
-    def wrong(source: str, target: str, serial: str) -> ET.Element:
-        disk = right(source, target, serial)
+    def wrong(source: str, target: str, serial: str, *, encrypted: bool = False) -> ET.Element:
+        disk = right(source, target, serial, encrypted=encrypted)
         change(disk)
         return disk
 
@@ -60,6 +78,17 @@ def cached(disk: ET.Element) -> None:
 
 def other_serial(disk: ET.Element) -> None:
     disk.find("serial").text = "0" * 20  # type: ignore[union-attr]  # every disk has a serial
+
+
+def in_the_clear(patch: pytest.MonkeyPatch) -> None:
+    """QEMU is given the device of an encrypted disk as it is."""
+    right = domain_xml.disk_element
+    patch.setattr(domain_xml, "disk_element", lambda *words, encrypted=False: right(*words))  # noqa: ARG005
+
+
+def opened_by_anything(patch: pytest.MonkeyPatch) -> None:
+    """Every volume has one passphrase that everybody knows, and a guest reads nothing back but noise."""
+    patch.setattr(model_luks, "_wrap", lambda _passphrase, _salt, key: key)
 
 
 def failed_check(case_id: str) -> str:
@@ -86,8 +115,14 @@ def failed_check(case_id: str) -> str:
         (without(StorPoolDriver, "provide_vm_info"), "22.attached-later", ON_EVERY_DISK),
         (without(StorPoolDriver, "delete"), "7.running", "StorPool volume gone"),
         (without(StorPoolDriver, "delete"), "8.detached", "StorPool volume gone"),
+        (without(StorPoolDriver, "delete"), "18.to-nfs", "StorPool volume gone"),
         (without_disconnect, "5.stop", "no attachment on StorPool"),
         (without_disconnect, "5.guest-off", "no attachment on StorPool"),
+        (in_the_clear, "encryption.data", "the guest sees the disk"),
+        (opened_by_anything, "encryption.data", "a wrong key is refused"),
+        (lambda patch: patch.setattr(secrets, "take_back", lambda *_: []), "encryption.data", NO_PASSPHRASE),
+        (last_disk_left_out, "20.stopped", "the guest boots, and reads first on every disk"),
+        (without(VmSnapshotDeletion, "delete"), "21.detached", "StorPool has none of its snapshots"),
         (disks_with(cached), "4.start", "disk in the domain with serial, raw, discard"),
         (disks_with(other_serial), "4.start", "disk in the domain with serial, raw, discard"),
     ],

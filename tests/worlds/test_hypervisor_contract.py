@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
+import msgspec
 import pytest
 
 from harness.agent.config import Accelerator, AgentConfig
@@ -22,6 +23,7 @@ from harness.runtime.simulated import Simulation
 from harness.runtime.threads import ThreadRuntime
 from harness.spi.errors import Conflict, Error, NotFound
 from harness.spi.objects import Disk, VirtualMachine, VolumeType
+from harness.spi.passphrase import Passphrase
 from harness.spi.ports import DomainState, Hypervisor
 from harness.worlds.memory.machine import Machine
 from harness.worlds.memory.model_hypervisor import ModelHypervisor
@@ -219,5 +221,41 @@ def test_a_detach_returns_although_the_guest_keeps_the_disk_and_a_disk_it_never_
         assert shown(hypervisor) == [ONE, TWO]
         hypervisor.detach_device(NAME, attached_disk_xml(AttachedDisk(disk(3).path, "vdc", "serial3")))
         assert shown(hypervisor) == [ONE, TWO]
+
+    site.run(test)
+
+
+def test_passphrases_are_known_by_device_replaced_and_taken_back_twice_without_error(site: Site) -> None:
+    def test(hypervisor: Hypervisor) -> None:
+        one, two = disk(1).path, disk(2).path
+        assert hypervisor.secrets() == ()
+        for device in (two, one, one):
+            hypervisor.define_secret(device, Passphrase("a passphrase"))
+        assert hypervisor.secrets() == (one, two)
+        for _ in range(2):
+            hypervisor.undefine_secret(one)
+        assert hypervisor.secrets() == (two,)
+        hypervisor.undefine_secret(two)
+        assert hypervisor.secrets() == ()
+
+    site.run(test)
+
+
+def test_an_encrypted_disk_needs_its_passphrase_and_a_header_and_is_never_given_as_it_is(site: Site) -> None:
+    def test(hypervisor: Hypervisor) -> None:
+        encrypted = msgspec.structs.replace(disk(2), encrypted=True)
+        with pytest.raises(Error, match=r"[Ss]ecret"):
+            hypervisor.create(vm(disk(1), encrypted))
+        hypervisor.define_secret(encrypted.path, Passphrase("a passphrase"))
+        try:
+            with pytest.raises(Error, match="LUKS"):
+                hypervisor.create(vm(disk(1), encrypted))
+            assert hypervisor.domains().get(NAME) is not DomainState.RUNNING
+            hypervisor.create(vm(disk(1)))
+            with pytest.raises(Error, match="LUKS"):
+                hypervisor.attach_device(NAME, disk_xml(encrypted))
+            assert shown(hypervisor) == [ONE]
+        finally:
+            hypervisor.undefine_secret(encrypted.path)
 
     site.run(test)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import disk_xml, read_disks, target_name
-from harness.agent.operations import Kind
+from harness.agent.operations import Kind, Operation
+from harness.agent.secrets import lent
 from harness.agent.tools import Tools
 from harness.spi.commands import AttachAnswer, AttachCommand
 from harness.spi.errors import Conflict, Error, NotFound, Unknown
-from harness.spi.objects import Disk
+from harness.spi.objects import Disk, is_storpool_path
 from harness.spi.ports import DomainState
 
 
@@ -17,29 +20,34 @@ def handle(tools: Tools, command: AttachCommand) -> AttachAnswer:
     deadline = Deadline(tools.runtime, command.wait)
     with tools.vm(command.vm_name, command.sequence, deadline.remaining):
         with tools.volumes([command.disk.path], deadline.remaining):
-            return _attach(tools, command.vm_name, command.disk, deadline)
+            answer = _attach(tools, command.vm_name, command.disk, deadline)
+    return msgspec.structs.replace(answer, disk=msgspec.structs.replace(command.disk, passphrase=None))
 
 
 def _attach(tools: Tools, name: str, disk: Disk, deadline: Deadline) -> AttachAnswer:
     if tools.hypervisor.domains().get(name) is not DomainState.RUNNING:
         raise NotFound(f"domain {name} does not run on host {tools.config.host_name}; {disk.path} was not attached")
     if _has(tools, name, disk):
-        tools.adaptor.verify(disk.path, size=disk.size, timeout=deadline.remaining)
-        return AttachAnswer(result=True, disk=disk, details=f"{disk.path} was attached to {name} already")
-    with tools.operations.begin(Kind.ATTACH, name, [disk.path]):
-        return _give(tools, name, disk, deadline)
+        if is_storpool_path(disk.path):
+            tools.adaptor.verify(disk.path, size=disk.size, timeout=deadline.remaining)
+        return AttachAnswer(result=True, details=f"{disk.path} was attached to {name} already")
+    with tools.operations.begin(Kind.ATTACH, name, [disk.path]) as operation:
+        return _give(tools, name, disk, deadline, operation)
 
 
-def _give(tools: Tools, name: str, disk: Disk, deadline: Deadline) -> AttachAnswer:
-    tools.adaptor.connect(disk.path, size=disk.size, timeout=deadline.remaining)
+def _give(tools: Tools, name: str, disk: Disk, deadline: Deadline, operation: Operation) -> AttachAnswer:
+    attached = [disk.path] if is_storpool_path(disk.path) else []
+    for path in attached:
+        tools.adaptor.connect(path, size=disk.size, timeout=deadline.remaining)
     try:
-        tools.hypervisor.attach_device(name, disk_xml(disk))
+        with lent(tools.hypervisor, [disk], operation):
+            tools.hypervisor.attach_device(name, disk_xml(disk))
     except Error as error:
         if _has_after_all(tools, name, disk, error):
-            return AttachAnswer(result=True, disk=disk, details=f"attached, although libvirt answered: {error}")
-        tools.adaptor.undo(error, [disk.path])
+            return AttachAnswer(result=True, details=f"attached, although libvirt answered: {error}")
+        tools.adaptor.undo(error, attached)
         raise
-    return AttachAnswer(result=True, disk=disk)
+    return AttachAnswer(result=True)
 
 
 def _has(tools: Tools, name: str, disk: Disk) -> bool:

@@ -11,7 +11,7 @@ from harness.agent.operations import Kind
 from harness.agent.tools import Tools
 from harness.spi.commands import AttachAnswer, DettachCommand
 from harness.spi.errors import Conflict, Error, NotFound, Unavailable, Unknown
-from harness.spi.objects import Disk
+from harness.spi.objects import Disk, is_storpool_path
 from harness.spi.ports import DomainState
 
 T = TypeVar("T")
@@ -32,7 +32,8 @@ def handle(tools: Tools, command: DettachCommand) -> AttachAnswer:
         with tools.volumes([command.disk.path], deadline.remaining):
             with tools.operations.begin(Kind.DETTACH, command.vm_name, [command.disk.path]):
                 _take_away(tools, command.vm_name, command.disk, deadline)
-                _disconnect(tools, command.vm_name, command.disk.path, deadline)
+                if is_storpool_path(command.disk.path):
+                    _disconnect(tools, command.vm_name, command.disk.path, deadline)
     return AttachAnswer(result=True, disk=command.disk)
 
 

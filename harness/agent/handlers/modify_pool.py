@@ -23,6 +23,8 @@ def handle(tools: Tools, command: StorPoolModifyStoragePoolCommand) -> StorPoolM
         if command.add:
             # Every host proves itself with the same volume, perhaps at this moment.
             tools.adaptor.connect(path, size=None, timeout=deadline.remaining, shared=True)
+            # A copy of the request that arrives after the detach attaches it again, and nobody else looks for that.
+            tools.operations.attach_may_come_late(path)
         try:
             tools.adaptor.disconnect(path)
         except Error as error:

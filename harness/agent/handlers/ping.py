@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.agent import luks
 from harness.agent.tools import Tools
 from harness.spi.commands import PingAnswer, PingCommand
 from harness.spi.objects import VmPower
@@ -21,4 +22,5 @@ def handle(tools: Tools, _command: PingCommand) -> PingAnswer:
         result=True,
         host_uuid=tools.config.host_uuid,
         vms={name: POWER[state] for name, state in sorted(states.items())},
+        volume_encryption=luks.available(tools.host),
     )

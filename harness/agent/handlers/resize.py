@@ -29,17 +29,22 @@ def handle(tools: Tools, command: StorPoolResizeVolumeCommand) -> ResizeVolumeAn
                 return ResizeVolumeAnswer(result=True, details=f"domain {command.vm_name} does not run here")
             tools.adaptor.await_size(command.path, command.size, deadline.remaining)
             _tell(tools, command)
-    return ResizeVolumeAnswer(result=True, size=command.size)
+    return ResizeVolumeAnswer(result=True, size=_seen(command))
+
+
+def _seen(command: StorPoolResizeVolumeCommand) -> int:
+    """Bytes that the guest is to see."""
+    return command.size - command.overhead
 
 
 def _tell(tools: Tools, command: StorPoolResizeVolumeCommand) -> None:
-    name, target = command.vm_name, _target(tools, command.vm_name, command.path)
+    name, target, size = command.vm_name, _target(tools, command.vm_name, command.path), _seen(command)
     before = tools.hypervisor.disk_size(name, target)
-    if before == command.size:
+    if before == size:
         return
     problem: Error | None = None
     try:
-        tools.hypervisor.resize_disk(name, target, command.size)
+        tools.hypervisor.resize_disk(name, target, size)
     except Error as error:
         problem = error
     try:
@@ -48,11 +53,11 @@ def _tell(tools: Tools, command: StorPoolResizeVolumeCommand) -> None:
         raise Unknown(
             f"whether the guest of domain {name} sees the size of {command.path} is not known: {error}"
         ) from (problem or error)
-    if seen == command.size:
+    if seen == size:
         return
     text = (
         f"the guest of domain {name} on host {tools.config.host_name} was not told that {command.path} has "
-        f"{command.size} bytes, it sees {seen}: {problem or 'libvirt gave no reason'}"
+        f"{size} bytes, it sees {seen}: {problem or 'libvirt gave no reason'}"
     )
     raise Unknown(text) if isinstance(problem, Unknown) or seen != before else GuestNotTold(text)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import AttachedDisk, domain_xml, read_disks
-from harness.agent.operations import Kind
+from harness.agent.operations import Kind, Operation
+from harness.agent.secrets import lent
 from harness.agent.tools import Tools
 from harness.spi.commands import Answer, StartCommand
 from harness.spi.errors import Conflict, Error, NotFound, Unknown
-from harness.spi.objects import VirtualMachine
+from harness.spi.objects import Disk, VirtualMachine, is_storpool_path
 from harness.spi.ports import DomainState
 
 
@@ -28,25 +29,51 @@ def _start(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> Answer:
     if state is DomainState.RUNNING:
         _check_running(tools, vm, deadline)
         return Answer(result=True, details=f"domain {vm.name} was running already")
-    with tools.operations.begin(Kind.START, vm.name, [disk.path for disk in vm.disks]):
-        return _bring_up(tools, vm, deadline)
+    with tools.operations.begin(Kind.START, vm.name, [disk.path for disk in vm.disks]) as operation:
+        return _bring_up(tools, vm, deadline, operation)
 
 
-def _bring_up(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> Answer:
+def _bring_up(tools: Tools, vm: VirtualMachine, deadline: Deadline, operation: Operation) -> Answer:
+    try:
+        return _bring_up_with(tools, vm, deadline, operation, _hold_iso(tools, vm))
+    except Unknown:
+        raise
+    except Error:
+        tools.secondary.let_go(vm.name)
+        raise
+
+
+def _hold_iso(tools: Tools, vm: VirtualMachine) -> str | None:
+    if vm.iso is None:
+        return None
+    if vm.iso.path is None:
+        raise NotFound(f"ISO {vm.iso.name} of domain {vm.name} is on no image store")
+    return tools.secondary.hold(vm.iso.store, vm.iso.path, vm.name)
+
+
+def _bring_up_with(
+    tools: Tools, vm: VirtualMachine, deadline: Deadline, operation: Operation, cd: str | None
+) -> Answer:
     _connect_all(tools, vm, deadline)
     try:
-        tools.hypervisor.create(domain_xml(vm, tools.config))
+        with lent(tools.hypervisor, vm.disks, operation):
+            tools.hypervisor.create(domain_xml(vm, tools.config, cd))
     except Error as error:
         if _runs_after_all(tools, vm, error):
             return Answer(result=True, details=f"domain {vm.name} runs, although libvirt answered: {error}")
-        tools.adaptor.undo(error, [disk.path for disk in reversed(vm.disks)])
+        tools.adaptor.undo(error, [disk.path for disk in reversed(attached_disks(vm))])
         raise
     return Answer(result=True)
 
 
+def attached_disks(vm: VirtualMachine) -> list[Disk]:
+    """Disks that are StorPool volumes, which must be attached to this host."""
+    return [disk for disk in vm.disks if is_storpool_path(disk.path)]
+
+
 def _connect_all(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> None:
     connected: list[str] = []
-    for disk in vm.disks:
+    for disk in attached_disks(vm):
         try:
             tools.adaptor.connect(disk.path, size=disk.size, timeout=deadline.remaining)
         except Error as error:
@@ -58,7 +85,7 @@ def _connect_all(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> None:
 def _check_running(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> None:
     """The domain must have every disk that was asked for. More may be there: disks that were hot-plugged since."""
     _check_disks(vm, read_disks(tools.hypervisor.xml(vm.name)), tools.config.host_name)
-    for disk in vm.disks:
+    for disk in attached_disks(vm):
         # Not undone on failure: the running guest needs them.
         tools.adaptor.verify(disk.path, size=disk.size, timeout=deadline.remaining)
 

@@ -6,13 +6,13 @@ XML of one that is off is what it was started with: a disk that was taken from i
 
 from __future__ import annotations
 
-from harness.agent.adaptor import is_storpool_path
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import read_disks
 from harness.agent.operations import Kind
 from harness.agent.tools import Tools
 from harness.spi.commands import Answer, StopCommand
 from harness.spi.errors import Error, NotFound, Unavailable
+from harness.spi.objects import is_storpool_path
 from harness.spi.ports import DomainState
 
 ON = (DomainState.RUNNING, DomainState.PAUSED)
@@ -27,23 +27,30 @@ def handle(tools: Tools, command: StopCommand) -> Answer:
     deadline = Deadline(tools.runtime, command.wait)
     with tools.vm(command.vm_name, command.sequence, deadline.remaining):
         state = tools.hypervisor.domains().get(command.vm_name)
-        paths = dict.fromkeys(command.volumes_to_disconnect)
-        if state is not None:
-            paths |= dict.fromkeys(_disks(tools, command.vm_name))
-            if state not in ON:
-                taken = _disks_of_others(tools, command.vm_name) - set(command.volumes_to_disconnect)
-                paths = {path: None for path in paths if path not in taken}
-        with tools.volumes(paths, deadline.remaining):
-            with tools.operations.begin(Kind.STOP, command.vm_name, paths):
-                if state is DomainState.RUNNING and not command.force:
-                    _ask_guest(tools, command.vm_name, deadline)
-                if state is not None:
-                    _power_off(tools, command.vm_name)
-                tools.unplugs.over(command.vm_name)
-                _disconnect_all(tools, list(paths), deadline)
-                if state is not None:
-                    tools.hypervisor.undefine(command.vm_name)
+        take_down(tools, command, state, deadline)
     return Answer(result=True, details="" if state is not None else f"domain {command.vm_name} was not there")
+
+
+def take_down(tools: Tools, command: StopCommand, state: DomainState | None, deadline: Deadline) -> None:
+    """What the command asks for, of a domain in this state; the caller holds the VM."""
+    paths = dict.fromkeys(command.volumes_to_disconnect)
+    if state is not None:
+        paths |= dict.fromkeys(_disks(tools, command.vm_name))
+        if state not in ON:
+            taken = _disks_of_others(tools, command.vm_name) - set(command.volumes_to_disconnect)
+            paths = {path: None for path in paths if path not in taken}
+    with tools.volumes(paths, deadline.remaining):
+        with tools.operations.begin(Kind.STOP, command.vm_name, paths):
+            if state is DomainState.RUNNING and not command.force:
+                _ask_guest(tools, command.vm_name, deadline)
+            if state is not None:
+                _power_off(tools, command.vm_name)
+            tools.unplugs.over(command.vm_name)
+            tools.arrivals.over(command.vm_name)
+            _disconnect_all(tools, list(paths), deadline)
+            if state is not None:
+                tools.hypervisor.undefine(command.vm_name)
+            tools.secondary.let_go(command.vm_name)
 
 
 def _disks(tools: Tools, name: str) -> list[str]:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import msgspec
+
 from harness.cloudstack.api.command import Created, Json
 from harness.cloudstack.api.errors import CAPACITY, PARAMETER, ApiError
-from harness.cloudstack.api.lookup import entity, optional, owner, zone
+from harness.cloudstack.api.lookup import entity, optional, owner
 from harness.cloudstack.api.offerings import GIB
 from harness.cloudstack.api.parameters import Request
 from harness.cloudstack.api.vm_view import virtual_machine
-from harness.cloudstack.api.volumes import check_snapshot_usable, data_volume, volume_size
+from harness.cloudstack.api.volumes import check_in_zone, check_snapshot_usable, data_volume, volume_size
+from harness.cloudstack.orchestration.encryption import check_source
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import (
     DiskOffering,
     HostRow,
+    ImageStore,
     Nic,
     ServiceOffering,
     Snapshot,
@@ -26,7 +30,7 @@ from harness.cloudstack.records.rows import (
     Zone,
 )
 from harness.cloudstack.services import Services
-from harness.spi.objects import VolumeType
+from harness.spi.objects import ImageFormat, VolumeType
 from harness.spi.states import StoreRefState, VmState, VolumeState
 
 CREATE = (
@@ -52,19 +56,23 @@ def create_vm(services: Services, request: Request) -> Created:
     """All rows of the VM, in one transaction: VM Stopped, volumes Allocated, its address taken."""
     uuids = _Uuids(*(services.runtime.uuid() for _ in range(4)))
     with services.records.transaction("vm allocated") as tx:
-        entity(tx, Zone, request, "zoneid")
+        place = entity(tx, Zone, request, "zoneid")
         offering = entity(tx, ServiceOffering, request, "serviceofferingid")
         optional(tx, HostRow, request, "hostid")
         if sum(1 for name in ("templateid", "volumeid", "snapshotid") if request.text(name)) != 1:
             raise ApiError(PARAMETER, "Please provide exactly one of templateid, volumeid and snapshotid")
         template = optional(tx, Template, request, "templateid")
-        vm = _insert_vm(tx, request, uuids, offering, template)
+        from_iso = template is not None and template.format is ImageFormat.ISO
+        vm = _insert_vm(tx, request, uuids, offering, template, place)
         _insert_nic(tx, services, vm, uuids.nic)
         if request.text("volumeid"):
             _take_volume(tx, request, vm)
+        elif from_iso:
+            _insert_empty_root(tx, request, vm, uuids.root)
         else:
             _insert_root(tx, request, vm, uuids.root, offering, template)
-        _insert_data(tx, request, vm, uuids.data)
+        if not from_iso:
+            _insert_data(tx, request, vm, uuids.data)
         for key, value in request.pairs("details").items():
             tx.set_detail("user_vm_details", vm.id, key[:255], value)
     return Created(vm.id, vm.uuid, "VirtualMachine")
@@ -86,7 +94,12 @@ def deploy_vm(services: Services, request: Request) -> Json:
 
 
 def _insert_vm(
-    tx: Transaction, request: Request, uuids: _Uuids, offering: ServiceOffering, template: Template | None
+    tx: Transaction,
+    request: Request,
+    uuids: _Uuids,
+    offering: ServiceOffering,
+    template: Template | None,
+    place: Zone,
 ) -> Vm:
     name = request.text("name") or f"VM-{uuids.vm}"
     if not _HOST_NAME.fullmatch(name):
@@ -102,6 +115,11 @@ def _insert_vm(
         ref = tx.find(TemplateStore, template_id=template.id, state=StoreRefState.READY)
         if ref is None:
             raise ApiError(PARAMETER, f"Template {template.name} is not ready: see status in listTemplates")
+        if tx.get(ImageStore, ref.store_id).data_center_id != place.id:
+            raise ApiError(PARAMETER, f"The template {template.name} is not available for use in zone {place.name}")
+    iso = template if template is not None and template.format is ImageFormat.ISO else None
+    if iso is not None and not iso.bootable:
+        raise ApiError(PARAMETER, f"Installing from ISO requires an ISO that is bootable: {iso.name} is not")
     number = tx.integer("SELECT MAX(id) FROM vm_instance") + 1
     return tx.insert(
         Vm(
@@ -110,7 +128,7 @@ def _insert_vm(
             instance_name=f"i-2-{number}-VM",
             display_name=request.text("displayname") or name,
             state=VmState.STOPPED,
-            data_center_id=zone(tx).id,
+            data_center_id=place.id,
             service_offering_id=offering.id,
             guest_os_id=template.guest_os_id if template else 1,
             vm_template_id=template.id if template else None,
@@ -119,6 +137,7 @@ def _insert_vm(
             power_state=None,
             created=tx.now,
             update_time=tx.now,
+            iso_id=iso.id if iso else None,
         )
     )
 
@@ -147,6 +166,8 @@ def _take_volume(tx: Transaction, request: Request, vm: Vm) -> None:
         raise ApiError(
             PARAMETER, f"Volume {row.name} cannot be the ROOT volume: it must be Ready and attached to no VM"
         )
+    if row.data_center_id != vm.data_center_id:
+        raise ApiError(PARAMETER, f"Volume {row.name} is not in the zone that the VM is to be deployed in")
     tx.update(row, instance_id=vm.id, device_id=0, volume_type=VolumeType.ROOT, attached=tx.now, updated=tx.now)
 
 
@@ -165,6 +186,8 @@ def _insert_root(
     snapshot = optional(tx, Snapshot, request, "snapshotid")
     if snapshot is not None:
         check_snapshot_usable(snapshot)
+        check_in_zone(tx, snapshot, tx.get(Zone, vm.data_center_id))
+        check_source(tx, snapshot, disk)
     least = template.size if template else snapshot.size if snapshot else 0
     asked = _root_size(tx, request, disk, override)
     if asked is not None and asked < least:
@@ -204,6 +227,24 @@ def _root_size(tx: Transaction, request: Request, disk: DiskOffering, override: 
     return max(int(text) * GIB, disk.disk_size if override is not None else 0)
 
 
+def _insert_empty_root(tx: Transaction, request: Request, vm: Vm, uuid: str) -> None:
+    """Deploy from an ISO: the disk offering is that of the ROOT volume, which is empty."""
+    offering = optional(tx, DiskOffering, request, "diskofferingid")
+    override = optional(tx, DiskOffering, request, "overridediskofferingid")
+    disk = offering or override
+    if disk is None:
+        raise ApiError(PARAMETER, "Installing from ISO requires a disk offering to be specified for the root disk.")
+    if offering is not None and override is not None:
+        raise ApiError(
+            PARAMETER, "Either diskofferingid or overridediskofferingid is the offering of the root disk, not both"
+        )
+    if disk.compute_only:
+        raise ApiError(PARAMETER, "diskofferingid names the disk offering of a compute offering")
+    size = volume_size(tx, disk, request.natural("size", 1))
+    row = data_volume(tx, uuid, f"ROOT-{vm.id}", disk, size, place=tx.get(Zone, vm.data_center_id))
+    tx.insert(msgspec.structs.replace(row, volume_type=VolumeType.ROOT, instance_id=vm.id, device_id=0))
+
+
 def _insert_data(tx: Transaction, request: Request, vm: Vm, uuid: str) -> None:
     offering = optional(tx, DiskOffering, request, "diskofferingid")
     if offering is None:
@@ -211,5 +252,5 @@ def _insert_data(tx: Transaction, request: Request, vm: Vm, uuid: str) -> None:
     if offering.compute_only:
         raise ApiError(PARAMETER, "diskofferingid names the disk offering of a compute offering")
     size = volume_size(tx, offering, request.natural("size", 1))
-    row = tx.insert(data_volume(tx, uuid, f"DATA-{vm.id}", offering, size))
+    row = tx.insert(data_volume(tx, uuid, f"DATA-{vm.id}", offering, size, place=tx.get(Zone, vm.data_center_id)))
     tx.update(row, instance_id=vm.id, device_id=1)

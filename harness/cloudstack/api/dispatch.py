@@ -10,8 +10,14 @@ import msgspec
 
 from harness.cloudstack.api import (
     async_jobs,
+    capacity,
     extraction,
+    hosts,
     infrastructure,
+    isos,
+    migrate_storage,
+    migrate_with_volumes,
+    migration,
     offerings,
     resize,
     resources,
@@ -20,6 +26,7 @@ from harness.cloudstack.api import (
     storage,
     template_creation,
     templates,
+    vm_snapshots,
     vms,
     volumes,
 )
@@ -69,6 +76,7 @@ ENTITIES: Mapping[str, type[Row]] = {
     "ostypeid": GuestOs,
     "serviceofferingid": ServiceOffering,
     "diskofferingid": DiskOffering,
+    "newdiskofferingid": DiskOffering,
     "overridediskofferingid": DiskOffering,
 }
 
@@ -85,8 +93,28 @@ class ApiReply:
 
 
 def _table() -> dict[str, Command]:
-    modules = (async_jobs, infrastructure, offerings, resize, resources, snapshots, storage, templates, vms, volumes)
-    commands = [command for module in (*modules, extraction, template_creation) for command in module.COMMANDS]
+    modules = (
+        async_jobs,
+        extraction,
+        infrastructure,
+        capacity,
+        hosts,
+        isos,
+        migrate_storage,
+        migrate_with_volumes,
+        migration,
+        offerings,
+        resize,
+        resources,
+        snapshots,
+        storage,
+        template_creation,
+        templates,
+        vm_snapshots,
+        vms,
+        volumes,
+    )
+    commands = [command for module in modules for command in module.COMMANDS]
     commands.append(list_apis(lambda: COMMANDS))
     return {command.name.lower(): command for command in commands}
 
@@ -103,7 +131,7 @@ class Dispatcher:
             command = _command(query)
             request = check(command.name, command.parameters, query, user.id)
             key = f"{command.name.lower()}response"
-            if command.shape is not Shape.LIST or command.name == "registerTemplate":
+            if command.shape is not Shape.LIST or command.name in ("registerTemplate", "registerIso"):
                 self._check_entities(command, request)
             return ApiReply(200, msgspec.json.encode({key: self._run(command, request)}))
         except MisuseError:

@@ -8,6 +8,7 @@ from harness.cloudstack.api.command import Command, Json, listing, sync
 from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import clean, entity, matching, time, visible
 from harness.cloudstack.api.parameters import LIST, OWNED, Request
+from harness.cloudstack.orchestration.encryption import host_encrypts
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import Account, Cluster, Domain, GuestOs, HostRow, Pod, User, Zone
 from harness.cloudstack.services import Services
@@ -57,8 +58,10 @@ def list_clusters(services: Services, request: Request) -> list[Json]:
 
 def list_hosts(services: Services, request: Request) -> list[Json]:
     with services.records.read() as tx:
-        rows = [_host(tx, row) for row in tx.all(HostRow)]
-    return matching(rows, request, "id", "name", "zoneid", "clusterid", "podid", "type", "state", "hypervisor")
+        rows = [host_view(tx, row) for row in tx.all(HostRow)]
+    return matching(
+        rows, request, "id", "name", "zoneid", "clusterid", "podid", "type", "state", "hypervisor", "resourcestate"
+    )
 
 
 def list_os_types(services: Services, request: Request) -> list[Json]:
@@ -148,7 +151,7 @@ def _cluster(tx: Transaction, row: Cluster) -> Json:
     }
 
 
-def _host(tx: Transaction, row: HostRow) -> Json:
+def host_view(tx: Transaction, row: HostRow) -> Json:
     zone, pod, cluster = tx.get(Zone, row.data_center_id), tx.get(Pod, row.pod_id), tx.get(Cluster, row.cluster_id)
     return clean(
         id=row.uuid,
@@ -163,6 +166,8 @@ def _host(tx: Transaction, row: HostRow) -> Json:
         podname=pod.name,
         clusterid=cluster.uuid,
         clustername=cluster.name,
+        encryptionsupported=host_encrypts(tx, row.id),
+        hostha={"haenable": row.ha_enabled, "status": True},
         lastpinged=time(row.last_ping),
         created=time(row.created),
     )
@@ -193,6 +198,10 @@ _ZONE = (
 )
 _KEYS = "id:string apikey:string secretkey:string"
 _PLACE = "zoneid:string zonename:string podid:string podname:string"
+HOST_FIELDS = (
+    f"id:string name:string {_PLACE} clusterid:string clustername:string state:string type:string"
+    " resourcestate:string hypervisor:string encryptionsupported:boolean hostha:map lastpinged:date created:date"
+)
 
 COMMANDS: tuple[Command, ...] = (
     listing("listZones", "zone", f"{LIST} id:uuid name:string domainid:uuid available:boolean", _ZONE, list_zones),
@@ -214,9 +223,8 @@ COMMANDS: tuple[Command, ...] = (
         "listHosts",
         "host",
         f"{LIST} listall:boolean id:uuid name:string type:string state:string zoneid:uuid"
-        " clusterid:uuid podid:uuid hypervisor:string",
-        f"id:string name:string {_PLACE} clusterid:string clustername:string state:string type:string"
-        " resourcestate:string hypervisor:string lastpinged:date created:date",
+        " clusterid:uuid podid:uuid hypervisor:string resourcestate:string",
+        HOST_FIELDS,
         list_hosts,
     ),
     listing(

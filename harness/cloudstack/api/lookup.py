@@ -42,8 +42,12 @@ def by_uuid(tx: Transaction, kind: type[R], uuid: str, parameter: str) -> R:
 
 
 def zone(tx: Transaction) -> Zone:
-    """The only zone."""
+    """The first zone, which is meant where none is named."""
     return tx.get(Zone, 1)
+
+
+def zone_of(tx: Transaction, row_id: int) -> Zone:
+    return tx.get(Zone, row_id)
 
 
 def named(request: Request, name: str = "name") -> str:

@@ -6,6 +6,7 @@ from harness.cloudstack.api.command import Command, Json, deleting, listing, syn
 from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import clean, entity, matching, named, time
 from harness.cloudstack.api.parameters import OWNED, Request
+from harness.cloudstack.orchestration.encryption import check_kept
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import DiskOffering, ServiceOffering
 from harness.cloudstack.services import Services
@@ -14,7 +15,9 @@ GIB = 1 << 30
 
 
 def create_disk_offering(services: Services, request: Request) -> Json:
-    name, size = named(request), request.natural("disksize")
+    name, size, encrypt = named(request), request.natural("disksize"), request.flag("encrypt")
+    if encrypt:
+        check_kept(services.context.passphrases)
     customized = request.flag("customized")
     if not customized and not size:
         raise ApiError(PARAMETER, "Disksize is required for a non-customized disk offering and must be at least 1 GB")
@@ -22,7 +25,7 @@ def create_disk_offering(services: Services, request: Request) -> Json:
         raise ApiError(PARAMETER, "Disksize is not allowed for a customized disk offering")
     uuid = services.runtime.uuid()
     with services.records.transaction("disk offering") as tx:
-        row = _insert_disk_offering(tx, request, uuid, name, (size or 0) * GIB, compute_only=False)
+        row = _insert_disk_offering(tx, request, uuid, name, (size or 0) * GIB, compute_only=False, encrypt=encrypt)
         for key, value in request.pairs("details").items():
             tx.set_detail("disk_offering_details", row.id, key, value)
         return disk_offering(tx, row)
@@ -33,10 +36,13 @@ def create_service_offering(services: Services, request: Request) -> Json:
     cpu, speed, memory = request.natural("cpunumber", 1), request.natural("cpuspeed"), request.natural("memory", 32)
     if cpu is None or memory is None:
         raise ApiError(PARAMETER, "cpunumber and memory are required for a compute offering that is not customized")
-    root = request.natural("rootdisksize")
+    root, encrypt = request.natural("rootdisksize"), request.flag("encryptroot")
+    if encrypt:
+        check_kept(services.context.passphrases)
     uuids = services.runtime.uuid(), services.runtime.uuid()
     with services.records.transaction("service offering") as tx:
-        disk = _insert_disk_offering(tx, request, uuids[0], name, (root or 0) * GIB, compute_only=True)
+        size = (root or 0) * GIB
+        disk = _insert_disk_offering(tx, request, uuids[0], name, size, compute_only=True, encrypt=encrypt)
         row = tx.insert(
             ServiceOffering(
                 uuid=uuids[1],
@@ -46,6 +52,7 @@ def create_service_offering(services: Services, request: Request) -> Json:
                 speed=speed or 0,
                 ram_size=memory,
                 disk_offering_id=disk.id,
+                ha_enabled=request.flag("offerha"),
                 state="Active",
                 created=tx.now,
             )
@@ -121,6 +128,7 @@ def service_offering(tx: Transaction, row: ServiceOffering) -> Json:
         miniops=disk.min_iops,
         maxiops=disk.max_iops,
         issystem=False,
+        offerha=row.ha_enabled,
         diskofferingid=disk.uuid,
         diskofferingname=disk.name,
         state=row.state,
@@ -129,16 +137,25 @@ def service_offering(tx: Transaction, row: ServiceOffering) -> Json:
     )
 
 
-def _insert_disk_offering(
-    tx: Transaction, request: Request, uuid: str, name: str, size: int, *, compute_only: bool
-) -> DiskOffering:
+def asked_iops(request: Request) -> tuple[int | None, int | None]:
+    """`miniops` and `maxiops`."""
     low, high = request.natural("miniops", 0), request.natural("maxiops", 0)
     if low is not None and high is not None and low > high:
         raise ApiError(PARAMETER, f"miniops {low} is more than maxiops {high}")
+    return low, high
+
+
+def iops_of(offering: DiskOffering, request: Request) -> tuple[int | None, int | None]:
+    """Minimum and maximum of a volume: the offering's, or for one with customised IOPS those that are asked for."""
+    return asked_iops(request) if offering.customized_iops else (offering.min_iops, offering.max_iops)
+
+
+def _insert_disk_offering(
+    tx: Transaction, request: Request, uuid: str, name: str, size: int, *, compute_only: bool, encrypt: bool
+) -> DiskOffering:
+    low, high = asked_iops(request)
     if request.text("storagetype") not in (None, "shared"):
         raise ApiError(PARAMETER, f"Invalid storagetype {request.text('storagetype')}: only shared storage is here")
-    if request.flag("encrypt") or request.flag("encryptroot"):
-        raise ApiError(PARAMETER, "encrypted volumes are not built yet")
     return tx.insert(
         DiskOffering(
             uuid=uuid,
@@ -151,7 +168,7 @@ def _insert_disk_offering(
             customized_iops=request.flag("customizediops"),
             min_iops=low,
             max_iops=high,
-            encrypt=False,
+            encrypt=encrypt,
             state="Active",
             created=tx.now,
         )
@@ -165,7 +182,8 @@ _DISK = (
 _SERVICE = (
     "id:string name:string displaytext:string cpunumber:integer cpuspeed:integer memory:integer storagetype:string"
     " storagetags:string rootdisksize:long encryptroot:boolean iscustomized:boolean issystem:boolean"
-    " diskofferingid:string diskofferingname:string state:string created:date serviceofferingdetails:map"
+    " offerha:boolean diskofferingid:string diskofferingname:string state:string created:date"
+    " serviceofferingdetails:map"
 )
 _COMMON = (
     "name:string* displaytext:string tags:string storagetype:string provisioningtype:string customizediops:boolean"

@@ -6,12 +6,13 @@ from harness.cloudstack import settings
 from harness.cloudstack.api.command import Command, Json, object_job
 from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import entity, optional, owner
-from harness.cloudstack.api.offerings import GIB
+from harness.cloudstack.api.offerings import GIB, iops_of
 from harness.cloudstack.api.parameters import Request
 from harness.cloudstack.api.vm_view import FIELDS, virtual_machine
 from harness.cloudstack.api.volumes import VOLUME_FIELDS, volume
 from harness.cloudstack.orchestration import objects
-from harness.cloudstack.orchestration.resize import Change, check_changeable
+from harness.cloudstack.orchestration.encryption import check_offerings
+from harness.cloudstack.orchestration.resize import Change, check_changeable, check_size_changeable
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import DiskOffering, ServiceOffering, Vm, Volume
 from harness.cloudstack.services import Services
@@ -97,10 +98,9 @@ def _wanted(tx: Transaction, row: Volume, offering: DiskOffering | None, request
         limits = (row.min_iops, row.max_iops)
     else:
         _check_kind(row, offering)
+        check_offerings(current, offering)
         size = _size(row, offering, asked)
-        limits = (offering.min_iops, offering.max_iops)
-        if offering.customized_iops:
-            limits = (request.natural("miniops", 0), request.natural("maxiops", 0))
+        limits = iops_of(offering, request)
     largest = int(settings.value(tx, "storage.max.volume.size") or 0)
     if size > largest * GIB and size > row.size:
         raise ApiError(PARAMETER, f"Volume size can't exceed {largest} GB (storage.max.volume.size)")
@@ -110,6 +110,7 @@ def _wanted(tx: Transaction, row: Volume, offering: DiskOffering | None, request
             f"Going from existing size of {row.size} to size of {size} would shrink the volume. "
             "Need to sign off by supplying the shrinkok parameter with value of true.",
         )
+    check_size_changeable(tx, row, size)
     return Change(
         size=size,
         disk_offering_id=(offering or current).id,

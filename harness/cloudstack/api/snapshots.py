@@ -5,12 +5,24 @@ from __future__ import annotations
 from harness.cloudstack import settings
 from harness.cloudstack.api.command import Command, Created, Json, job, listing, object_job
 from harness.cloudstack.api.errors import PARAMETER, ApiError
-from harness.cloudstack.api.lookup import clean, entity, matching, named, owner, tags_of, time, zone
+from harness.cloudstack.api.lookup import by_uuid, clean, entity, matching, named, optional, owner, tags_of, time
 from harness.cloudstack.api.parameters import OWNED, Request
-from harness.cloudstack.orchestration.backup import PRIMARY, SECONDARY, on_image_store, on_primary
+from harness.cloudstack.orchestration import objects
+from harness.cloudstack.orchestration.backup import (
+    PRIMARY,
+    SECONDARY,
+    all_on_primary,
+    on_image_store,
+    on_primary,
+    zone_id_of,
+)
+from harness.cloudstack.orchestration.encryption import check_plain, check_snapshot
+from harness.cloudstack.orchestration.replication import check_copyable, check_destinations
 from harness.cloudstack.orchestration.revert import check_revertable
+from harness.cloudstack.orchestration.vm_snapshot_rules import check_idle
+from harness.cloudstack.primary.drivers import is_default
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import ImageStore, Snapshot, SnapshotStore, StoragePool, Vm, Volume
+from harness.cloudstack.records.rows import ImageStore, Snapshot, SnapshotStore, StoragePool, Vm, Volume, Zone
 from harness.cloudstack.services import Services
 from harness.spi.objects import StoreRole
 from harness.spi.states import SnapshotState, StoreRefState, VolumeState
@@ -25,8 +37,17 @@ def create_snapshot(services: Services, request: Request) -> Created:
                 PARAMETER,
                 f"VolumeId: {volume.uuid} is not in Ready state but {volume.state.value}. Cannot take snapshot.",
             )
+        if is_default(objects.pool_store(tx, volume.pool_id)):
+            raise ApiError(
+                PARAMETER,
+                f"VolumeId: {volume.uuid} is on a pool whose provider takes no snapshots here; migrate it to StorPool",
+            )
+        check_idle(tx, volume.instance_id)
+        zones = destinations(tx, request, tx.get(Zone, volume.data_center_id))
+        check_destinations(tx, zones)
         if request.text("locationtype"):
             raise ApiError(PARAMETER, f"VolumeId: {volume.uuid} LocationType is supported only for managed storage")
+        check_snapshot(tx, volume)
         vm = None if volume.instance_id is None else tx.find(Vm, id=volume.instance_id)
         name = (
             named(request) if request.text("name") else f"{vm.name if vm else 'detached'}_{volume.name}_{uuids[0][:8]}"
@@ -66,7 +87,37 @@ def take_snapshot(services: Services, request: Request) -> Json:
             services.backups.schedule(row.id)
         else:
             row = services.backups.back_up(row.id)
+    with services.records.read() as tx:
+        zones = destinations(tx, request, tx.get(Zone, row.data_center_id))
+    if zones:
+        services.replications.copy(row.id, [place.id for place in zones])
     return _show(services, row)
+
+
+def copy_snapshot(services: Services, request: Request) -> Json:
+    snapshot_id, source, zones = _copyable(services, request)
+    services.replications.copy(snapshot_id, [place.id for place in zones], source.id)
+    with services.records.read() as tx:
+        row = tx.get(Snapshot, snapshot_id)
+        return snapshot(tx, row, owner(tx), on_primary(tx, snapshot_id, zones[-1].id))
+
+
+def destinations(tx: Transaction, request: Request, source: Zone) -> list[Zone]:
+    """The zones that are to get a copy. Only the storage copies here, so `usestoragereplication` must be asked for."""
+    names = [*request.items("zoneids"), *request.items("destzoneids")]
+    if request.text("destzoneid"):
+        names.append(request.need("destzoneid"))
+    zones = [by_uuid(tx, Zone, name, "zoneids") for name in dict.fromkeys(names)]
+    zones = [place for place in zones if place.id != source.id]
+    if request.items("storageids"):
+        raise ApiError(PARAMETER, "storageids is not supported; name zones, whose pools that take copies are used")
+    if zones and not request.flag("usestoragereplication"):
+        raise ApiError(
+            PARAMETER,
+            "Snapshots are copied between zones by the storage only; send usestoragereplication=true, and have"
+            " use.storage.replication set for a pool of the other zone",
+        )
+    return zones
 
 
 def archive_snapshot(services: Services, request: Request) -> Json:
@@ -80,7 +131,9 @@ def revert_snapshot(services: Services, request: Request) -> Json:
 def delete_snapshot(services: Services, request: Request) -> None:
     snapshot_id = _deletable(services, request)
     if snapshot_id is not None:
-        services.snapshots.delete(snapshot_id)
+        with services.records.read() as tx:
+            place = optional(tx, Zone, request, "zoneid")
+        services.snapshots.delete(snapshot_id, None if place is None else place.id)
 
 
 def list_snapshots(services: Services, request: Request) -> list[Json]:
@@ -110,7 +163,7 @@ def snapshot(tx: Transaction, row: Snapshot, common: Json, ref: SnapshotStore | 
     if ref is not None:
         primary = ref.store_role is StoreRole.PRIMARY
         store = tx.find(StoragePool, id=ref.store_id) if primary else tx.find(ImageStore, id=ref.store_id)
-    place = zone(tx)
+    place = tx.get(Zone, row.data_center_id if ref is None else zone_id_of(tx, ref))
     return common | clean(
         id=row.uuid,
         name=row.name,
@@ -137,7 +190,9 @@ def snapshot(tx: Transaction, row: Snapshot, common: Json, ref: SnapshotStore | 
 
 def _shown_refs(tx: Transaction, row: Snapshot) -> list[SnapshotStore | None]:
     """Its stores, primary storage first; one None when it is nowhere. As in CloudStack each is listed by itself."""
-    refs = [ref for ref in (on_primary(tx, row.id), on_image_store(tx, row.id)) if ref is not None]
+    first, backup = on_primary(tx, row.id), on_image_store(tx, row.id)
+    copies = [ref for ref in all_on_primary(tx, row.id) if ref != first]
+    refs = [ref for ref in (first, backup, *copies) if ref is not None]
     return [*refs] if refs else [None]
 
 
@@ -153,6 +208,17 @@ def _revertable(services: Services, request: Request) -> int:
     return row.id
 
 
+def _copyable(services: Services, request: Request) -> tuple[int, Zone, list[Zone]]:
+    with services.records.read() as tx:
+        row = entity(tx, Snapshot, request, "id")
+        source = optional(tx, Zone, request, "sourcezoneid") or tx.get(Zone, row.data_center_id)
+        zones = destinations(tx, request, source)
+        if not zones:
+            raise ApiError(PARAMETER, "Please specify at least one destination zone other than the source, destzoneids")
+        check_copyable(tx, row, zones, source.id)
+    return row.id, source, zones
+
+
 def _archivable(services: Services, request: Request) -> int:
     with services.records.read() as tx:
         row = entity(tx, Snapshot, request, "id")
@@ -162,6 +228,7 @@ def _archivable(services: Services, request: Request) -> int:
                 "Can only archive snapshots present on primary storage. Cannot find snapshot"
                 f" {row.name} on primary storage",
             )
+        check_plain(tx.get(Volume, row.volume_id), "archiving a snapshot")
     return row.id
 
 
@@ -195,6 +262,14 @@ COMMANDS: tuple[Command, ...] = (
         _FIELDS,
         take_snapshot,
         create_snapshot,
+    ),
+    object_job(
+        "copySnapshot",
+        "snapshot",
+        "id:uuid* sourcezoneid:uuid destzoneid:uuid destzoneids:list storageids:list usestoragereplication:boolean",
+        _FIELDS,
+        copy_snapshot,
+        check=_copyable,
     ),
     object_job("archiveSnapshot", "snapshot", "id:uuid*", _FIELDS, archive_snapshot, check=_archivable),
     object_job("revertSnapshot", "snapshot", "id:uuid*", _FIELDS, revert_snapshot, check=_revertable),

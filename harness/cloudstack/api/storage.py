@@ -2,99 +2,127 @@
 
 from __future__ import annotations
 
-from harness.cloudstack.api.command import Command, Json, deleting, listing, sync
+from harness.cloudstack.api import nfs_pools
+from harness.cloudstack.api.command import Command, Json, deleting, listing, object_job, sync
 from harness.cloudstack.api.errors import PARAMETER, ApiError
-from harness.cloudstack.api.lookup import clean, entity, matching, named, time, visible
+from harness.cloudstack.api.lookup import clean, entity, matching, named, optional, time, visible
 from harness.cloudstack.api.parameters import LIST, Request
 from harness.cloudstack.orchestration.placement import allocated_bytes
+from harness.cloudstack.orchestration.pool import check_cancellable, check_maintainable, set_tags
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import HostRow, StoragePool, StoragePoolTag, TemplatePool, Zone
+from harness.cloudstack.records.rows import (
+    Cluster,
+    HostRow,
+    StoragePool,
+    StoragePoolHost,
+    StoragePoolTag,
+    Zone,
+)
 from harness.cloudstack.services import Services
-from harness.spi.driver import PoolDescription, PoolRequest
-from harness.spi.errors import Error
+from harness.spi.driver import PoolRequest, Space
 
 
 def create_storage_pool(services: Services, request: Request) -> Json:
-    """Zone-wide pools of the one provider: checked by it, then connected on every host that is Up."""
+    """Checked by its provider, then connected on every host that is Up. Pools of the plugin are zone-wide."""
+    if nfs_pools.is_nfs(request):
+        return _show(services, services.pools.add_by(lambda tx: nfs_pools.insert(services, tx, request)))
     wanted = _pool_request(services, request)
-    # The provider looks for pools of the same template, so two of them must not be made at once.
-    with services.pool_locks.hold("create", 120.0):
-        with services.records.read() as tx:
-            zone = entity(tx, Zone, request, "zoneid")
-            if tx.find(StoragePool, name=wanted.name, removed=None):
-                raise ApiError(PARAMETER, f"a storage pool named {wanted.name} exists already")
-        description = services.context.provider.life_cycle.initialize(wanted)
-        with services.records.transaction("storage pool") as tx:
-            row = _insert(tx, services, wanted, description, zone)
-    failures = _connect(services, row)
-    with services.records.transaction("storage pool up") as tx:
-        connected = tx.integer("SELECT COUNT(*) FROM storage_pool_host_ref WHERE pool_id = ?", (row.id,))
-        if failures and not connected:
-            _delete(tx, row)
-        else:
-            row = tx.update(row, status="Up")
-        shown = storage_pool(tx, row)
-    if failures and not connected:
-        raise ApiError(530, f"No host can use storage pool {row.name}, it was not added: {'; '.join(failures)}")
-    return shown
+    with services.records.read() as tx:
+        zone = entity(tx, Zone, request, "zoneid")
+    return _show(services, services.pools.add(wanted, zone))
 
 
 def delete_storage_pool(services: Services, request: Request) -> None:
-    """Refused while volumes or snapshots are there; cached templates go with the pool."""
-    with services.records.transaction("storage pool delete") as tx:
+    """Refused unless it is in Maintenance, and while volumes or snapshots are there; cached templates go with it."""
+    with services.records.read() as tx:
         row = entity(tx, StoragePool, request, "id")
-        volumes = tx.integer("SELECT COUNT(*) FROM volumes WHERE pool_id = ? AND removed IS NULL", (row.id,))
-        snapshots = tx.integer(
-            "SELECT COUNT(*) FROM snapshot_store_ref WHERE store_role = 'Primary' AND store_id = ?", (row.id,)
-        )
-        if volumes or snapshots:
-            raise ApiError(
-                PARAMETER,
-                f"Cannot delete pool {row.name} as there are associated {volumes} volumes and {snapshots} snapshots"
-                " for this pool",
-            )
-        cached = tx.all(TemplatePool, pool_id=row.id)
-        tx.update(row, status="Disabled")
-    try:
-        for entry in cached:
-            services.templates.evict(entry.template_id, row.id)
-    except Error:
-        with services.records.transaction("storage pool not deleted") as tx:
-            tx.update(row, status=row.status)
-        raise
-    with services.records.transaction("storage pool deleted") as tx:
-        _delete(tx, row)
+    services.pools.delete(row.id, forced=request.flag("forced"))
+
+
+def enable_maintenance(services: Services, request: Request) -> Json:
+    return _show(services, services.pools.maintain(check_maintenance(services, request)))
+
+
+def check_maintenance(services: Services, request: Request) -> int:
+    with services.records.read() as tx:
+        row = entity(tx, StoragePool, request, "id")
+        check_maintainable(tx, row)
+    return row.id
+
+
+def cancel_maintenance(services: Services, request: Request) -> Json:
+    return _show(services, services.pools.cancel(check_cancel(services, request)))
+
+
+def check_cancel(services: Services, request: Request) -> int:
+    with services.records.read() as tx:
+        row = entity(tx, StoragePool, request, "id")
+    check_cancellable(row)
+    return row.id
 
 
 def update_storage_pool(services: Services, request: Request) -> Json:
-    capacity = request.natural("capacitybytes", 1)
+    capacity, iops = request.natural("capacitybytes", 1), request.natural("capacityiops", 1)
+    url = request.text("url")
+    if url:
+        with services.records.read() as tx:
+            row = entity(tx, StoragePool, request, "id")
+        services.pools.change_connection(row.id, url)
     with services.records.transaction("storage pool updated") as tx:
         row = entity(tx, StoragePool, request, "id")
-        if request.text("details") or request.maps.get("details") or request.text("url"):
-            raise ApiError(PARAMETER, "the connection of a StorPool pool cannot be changed; make another pool")
+        if request.text("details") or request.maps.get("details"):
+            raise ApiError(PARAMETER, "details of a StorPool pool cannot be changed; for its connection give url")
         if request.text("tags") is not None:
-            _set_tags(tx, row, request.items("tags"))
+            set_tags(tx, row, request.items("tags"))
         if request.text("name"):
-            row = tx.update(row, name=named(request))
+            row = tx.update(row, name=_free_name(tx, row, named(request)))
         if capacity is not None:
             row = tx.update(row, capacity_bytes=capacity)
+        if iops is not None:
+            row = tx.update(row, capacity_iops=iops)
         if request.text("enabled") is not None:
-            row = tx.update(row, status="Up" if request.flag("enabled") else "Disabled")
-        return storage_pool(tx, row)
+            row = _switch(tx, row, on=request.flag("enabled"))
+        return storage_pool(services, tx, row)
+
+
+def _free_name(tx: Transaction, row: StoragePool, name: str) -> str:
+    other = tx.find(StoragePool, name=name, removed=None)
+    if other is not None and other.id != row.id:
+        raise ApiError(PARAMETER, f"a storage pool named {name} exists already")
+    return name
+
+
+def _switch(tx: Transaction, row: StoragePool, *, on: bool) -> StoragePool:
+    """Disabled: nothing new is placed there, what is there goes on. Not the way out of a maintenance."""
+    wanted, other = ("Up", "Disabled") if on else ("Disabled", "Up")
+    if row.status not in (wanted, other):
+        raise ApiError(
+            PARAMETER, f"Pool {row.name} cannot be {'enabled' if on else 'disabled'}, as its state is {row.status}"
+        )
+    return tx.update(row, status=wanted)
 
 
 def list_storage_pools(services: Services, request: Request) -> list[Json]:
+    custom = request.flag("storagecustomstats")
     with services.records.read() as tx:
-        rows = [storage_pool(tx, row) for row in tx.all(StoragePool, removed=None)]
+        host = optional(tx, HostRow, request, "hostid")
+        connected = {ref.pool_id for ref in tx.all(StoragePoolHost, host_id=host.id)} if host else set()
+        rows = [
+            storage_pool(services, tx, row, custom=custom)
+            for row in tx.all(StoragePool, removed=None)
+            if host is None or row.id in connected
+        ]
     status = request.text("status")
     if status is not None:
         rows = [row for row in rows if row["state"].lower() == status.lower()]
     return matching(rows, request, "id", "name", "zoneid", "scope", "path")
 
 
-def storage_pool(tx: Transaction, row: StoragePool) -> Json:
-    """Without the details that hold secrets."""
+def storage_pool(services: Services, tx: Transaction, row: StoragePool, *, custom: bool = False) -> Json:
+    """Without the details that hold secrets. Capacity is what accounting goes by; what StorPool tells is beside it."""
+    real = services.context.driver.pool_stats(row.id)
     zone = tx.get(Zone, row.data_center_id)
+    cluster = None if row.cluster_id is None else tx.get(Cluster, row.cluster_id)
     allocated = allocated_bytes(tx, row.id)
     return clean(
         id=row.uuid,
@@ -108,8 +136,14 @@ def storage_pool(tx: Transaction, row: StoragePool) -> Json:
         managed=False,
         zoneid=zone.uuid,
         zonename=zone.name,
+        clusterid=cluster and cluster.uuid,
+        clustername=cluster and cluster.name,
+        ipaddress=None if row.host_address == "n/a" else row.host_address,
         tags=",".join(tag.tag for tag in tx.all(StoragePoolTag, pool_id=row.id)) or None,
         capacitybytes=row.capacity_bytes,
+        capacityiops=row.capacity_iops,
+        disksizeused=real.used if real else None,
+        storagecustomstats=_custom(real) if custom and real else None,
         disksizetotal=row.capacity_bytes,
         disksizeallocated=allocated,
         overprovisionfactor="1.0",
@@ -129,65 +163,36 @@ def _pool_request(services: Services, request: Request) -> PoolRequest:
     if capacity is None:
         raise ApiError(PARAMETER, "Capacity bytes not available or not in bytes: capacitybytes is required")
     tags = tuple(tag.strip() for tag in (request.text("tags") or "").split(",") if tag.strip())
-    return PoolRequest(name=named(request), url=request.need("url"), scope=scope, capacity_bytes=capacity, tags=tags)
-
-
-def _insert(
-    tx: Transaction, services: Services, wanted: PoolRequest, description: PoolDescription, zone: Zone
-) -> StoragePool:
-    row = tx.insert(
-        StoragePool(
-            uuid=description.uuid,
-            name=wanted.name,
-            status="Initialized",
-            path=description.path,
-            scope=wanted.scope,
-            storage_provider_name=services.context.provider.name,
-            pool_type="StorPool",
-            data_center_id=zone.id,
-            capacity_bytes=wanted.capacity_bytes or 0,
-            created=tx.now,
-        )
+    return PoolRequest(
+        name=named(request),
+        url=request.need("url"),
+        scope=scope,
+        capacity_bytes=capacity,
+        capacity_iops=request.natural("capacityiops", 1),
+        tags=tags,
     )
-    _set_tags(tx, row, description.tags)
-    for key, value in description.details.items():
-        tx.set_detail("storage_pool_details", row.id, key, value)
-    return row
 
 
-def _connect(services: Services, row: StoragePool) -> list[str]:
-    """Why hosts cannot use the pool; a host that is away is connected when it comes back."""
+def _custom(real: Space) -> dict[str, str]:
+    free = max(0, real.capacity - real.used)
+    return {
+        "storpool.capacitybytes": str(real.capacity),
+        "storpool.usedbytes": str(real.used),
+        "storpool.freebytes": str(free),
+    }
+
+
+def _show(services: Services, row: StoragePool) -> Json:
     with services.records.read() as tx:
-        hosts = tx.all(HostRow, status="Up", resource_state="Enabled")
-    failures = []
-    for host in hosts:
-        try:
-            services.hosts.connect_pool(host.id, row.id)
-        except Error as error:
-            failures.append(f"{host.name}: {error}")
-    return failures
-
-
-def _delete(tx: Transaction, row: StoragePool) -> None:
-    tx.update(row, removed=tx.now, status="Removed")
-    for table, column in (
-        ("storage_pool_host_ref", "pool_id"),
-        ("storage_pool_tags", "pool_id"),
-        ("storage_pool_details", "resource_id"),
-    ):
-        tx.execute(f"DELETE FROM {table} WHERE {column} = ?", (row.id,))
-
-
-def _set_tags(tx: Transaction, row: StoragePool, tags: tuple[str, ...] | list[str]) -> None:
-    tx.execute("DELETE FROM storage_pool_tags WHERE pool_id = ?", (row.id,))
-    for tag in dict.fromkeys(tags):
-        tx.insert(StoragePoolTag(pool_id=row.id, tag=tag))
+        return storage_pool(services, tx, tx.get(StoragePool, row.id))
 
 
 _FIELDS = (
     "id:string name:string state:string provider:string type:string path:string scope:string hypervisor:string"
-    " managed:boolean zoneid:string zonename:string tags:string capacitybytes:long disksizetotal:long"
-    " disksizeallocated:long overprovisionfactor:string details:map created:date"
+    " managed:boolean zoneid:string zonename:string clusterid:string clustername:string ipaddress:string"
+    " tags:string capacitybytes:long capacityiops:long"
+    " disksizetotal:long disksizeused:long disksizeallocated:long storagecustomstats:map overprovisionfactor:string"
+    " details:map created:date"
 )
 
 COMMANDS: tuple[Command, ...] = (
@@ -200,6 +205,15 @@ COMMANDS: tuple[Command, ...] = (
         create_storage_pool,
     ),
     deleting("deleteStoragePool", "id:uuid* forced:boolean", delete_storage_pool),
+    object_job(
+        "enableStorageMaintenance",
+        "storagepool",
+        "id:uuid*",
+        _FIELDS,
+        enable_maintenance,
+        check=check_maintenance,
+    ),
+    object_job("cancelStorageMaintenance", "storagepool", "id:uuid*", _FIELDS, cancel_maintenance, check=check_cancel),
     sync(
         "updateStoragePool",
         "storagepool",
@@ -210,7 +224,8 @@ COMMANDS: tuple[Command, ...] = (
     listing(
         "listStoragePools",
         "storagepool",
-        f"{LIST} id:uuid name:string zoneid:uuid clusterid:uuid podid:uuid path:string scope:string status:string",
+        f"{LIST} id:uuid name:string zoneid:uuid clusterid:uuid podid:uuid path:string scope:string status:string"
+        " hostid:uuid storagecustomstats:boolean",
         _FIELDS,
         list_storage_pools,
     ),

@@ -14,7 +14,7 @@ from harness.cloudstack.services import Services
 from harness.spi.objects import ImageFormat
 from harness.spi.states import StoreRefState
 
-_FILTERS = ("featured", "self", "selfexecutable", "sharedexecutable", "executable", "community", "all", "shared")
+FILTERS = ("featured", "self", "selfexecutable", "sharedexecutable", "executable", "community", "all", "shared")
 _SCHEMES = ("http", "https", "file")
 _STATUS = {
     "DOWNLOADED": "Download Complete",
@@ -26,13 +26,29 @@ _STATUS = {
 
 def register_template(services: Services, request: Request) -> list[Json]:
     """The row at once; the image is fetched in the background, `isready` and `status` tell of it."""
-    name, url = named(request), _url(request.need("url"))
+    name, url = named(request), check_url(request.need("url"))
     if request.need("format").upper() != ImageFormat.QCOW2:
         raise ApiError(PARAMETER, f"Unsupported format {request.need('format')[:64]}: KVM templates here are QCOW2")
     if request.need("hypervisor").upper() != "KVM":
         raise ApiError(PARAMETER, f"Unsupported hypervisor {request.need('hypervisor')[:64]}: KVM only")
-    uuid, direct = services.runtime.uuid(), request.flag("directdownload")
+    direct = request.flag("directdownload")
     size = services.templates.direct_size(_direct_url(url)) if direct else 0
+    return register(services, request, name, url, ImageFormat.QCOW2, size=size, direct=direct)
+
+
+def register(
+    services: Services,
+    request: Request,
+    name: str,
+    url: str,
+    image_format: ImageFormat,
+    *,
+    bootable: bool = True,
+    size: int = 0,
+    direct: bool = False,
+) -> list[Json]:
+    """Record the template, or ISO, and begin to fetch it; a `direct` one is fetched by the hosts that need it."""
+    uuid = services.runtime.uuid()
     with services.records.transaction("template registered") as tx:
         place = optional(tx, Zone, request, "zoneid") or zone(tx)
         os_type = optional(tx, GuestOs, request, "ostypeid") or tx.get(GuestOs, 1)
@@ -44,7 +60,8 @@ def register_template(services: Services, request: Request) -> list[Json]:
                 uuid=uuid,
                 name=name,
                 display_text=request.text("displaytext") or name,
-                format=ImageFormat.QCOW2,
+                format=image_format,
+                bootable=bootable,
                 url=url,
                 checksum=request.text("checksum"),
                 size=size,
@@ -65,7 +82,7 @@ def register_template(services: Services, request: Request) -> list[Json]:
                 download_state="BYPASSED" if direct else "NOT_DOWNLOADED",
                 download_pct=0,
                 error_str=None,
-                install_path="" if direct else f"template/tmpl/2/{row.id}/{uuid}.qcow2",
+                install_path="" if direct else f"template/tmpl/2/{row.id}/{uuid}.{image_format.lower()}",
                 size=size,
                 physical_size=0,
             )
@@ -82,12 +99,12 @@ def delete_template(services: Services, request: Request) -> None:
 
 def list_templates(services: Services, request: Request) -> list[Json]:
     chosen = request.need("templatefilter").lower()
-    if chosen not in _FILTERS:
-        raise ApiError(PARAMETER, f"Invalid templatefilter {chosen[:64]}; one of {', '.join(_FILTERS)}")
+    if chosen not in FILTERS:
+        raise ApiError(PARAMETER, f"Invalid templatefilter {chosen[:64]}; one of {', '.join(FILTERS)}")
     with services.records.read() as tx:
         common = owner(tx)
         shown = tx.all(Template) if request.flag("showremoved") else tx.all(Template, removed=None)
-        rows = [template(tx, row, common) for row in shown]
+        rows = [template(tx, row, common) for row in shown if row.format is not ImageFormat.ISO]
     if chosen == "featured":
         rows = [row for row in rows if row["isfeatured"]]
     if chosen == "community":
@@ -103,7 +120,8 @@ def list_templates(services: Services, request: Request) -> list[Json]:
 
 def template(tx: Transaction, row: Template, common: Json) -> Json:
     ref = tx.find(TemplateStore, template_id=row.id)
-    place, os_type = zone(tx), tx.get(GuestOs, row.guest_os_id)
+    place = zone(tx) if ref is None else tx.get(Zone, tx.get(ImageStore, ref.store_id).data_center_id)
+    os_type = tx.get(GuestOs, row.guest_os_id)
     ready = ref is not None and ref.state is StoreRefState.READY
     status = None if ref is None else ref.error_str or _STATUS.get(ref.download_state, ref.download_state)
     return common | clean(
@@ -111,7 +129,8 @@ def template(tx: Transaction, row: Template, common: Json) -> Json:
         name=row.name,
         displaytext=row.display_text,
         format=row.format.value,
-        hypervisor="KVM",
+        hypervisor=None if row.format is ImageFormat.ISO else "KVM",
+        bootable=row.bootable if row.format is ImageFormat.ISO else None,
         ispublic=row.public,
         isfeatured=row.featured,
         isextractable=row.extractable,
@@ -142,6 +161,8 @@ def _source_template(tx: Transaction, row: Template) -> str | None:
 def _deletable(services: Services, request: Request) -> int:
     with services.records.read() as tx:
         row = entity(tx, Template, request, "id")
+        if row.format is ImageFormat.ISO:
+            raise ApiError(PARAMETER, f"Please specify a valid template: {row.name} is an ISO")
         users = tx.all(Vm, vm_template_id=row.id, removed=None)
     if users and not request.flag("forced"):
         names = ", ".join(vm.instance_name for vm in users[:10])
@@ -160,7 +181,7 @@ def _direct_url(url: str) -> str:
     return url
 
 
-def _url(url: str) -> str:
+def check_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme.lower() not in _SCHEMES or (parts.scheme != "file" and not parts.hostname) or not parts.path:
         raise ApiError(PARAMETER, "Unsupported scheme for url: http://host/path, https://host/path or file:///path")
@@ -169,9 +190,9 @@ def _url(url: str) -> str:
 
 FIELDS = (
     "id:string name:string displaytext:string format:string hypervisor:string ispublic:boolean isfeatured:boolean"
-    " isextractable:boolean isready:boolean status:string templatetype:string crossZones:boolean size:long"
-    " physicalsize:long checksum:string ostypeid:string ostypename:string zoneid:string zonename:string created:date"
-    " removed:date sourcetemplateid:string directdownload:boolean"
+    " isextractable:boolean isready:boolean bootable:boolean status:string templatetype:string crossZones:boolean"
+    " size:long physicalsize:long checksum:string ostypeid:string ostypename:string zoneid:string zonename:string"
+    " created:date removed:date sourcetemplateid:string directdownload:boolean"
     " account:string domain:string domainid:string tags:set"
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.cloudstack.api.lookup import Json, clean, tags_of, time, zone
+from harness.cloudstack.api.lookup import Json, clean, tags_of, time, zone_of
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import GuestOs, HostRow, Nic, ServiceOffering, Template, Vm, Volume
 
@@ -12,7 +12,7 @@ FIELDS = (
     " serviceofferingname:string cpunumber:integer cpuspeed:integer memory:integer guestosid:string ostypeid:string"
     " hypervisor:string created:date haenable:boolean passwordenabled:boolean displayvm:boolean rootdeviceid:long"
     " rootdevicetype:string ipaddress:string nic:set account:string domain:string domainid:string tags:set"
-    " details:map password:string publicip:string"
+    " isoid:string isoname:string isodisplaytext:string details:map password:string publicip:string"
 )
 NETWORK = "guest"
 """The only guest network."""
@@ -22,7 +22,8 @@ def virtual_machine(tx: Transaction, row: Vm, common: Json) -> Json:
     offering = tx.get(ServiceOffering, row.service_offering_id)
     template = None if row.vm_template_id is None else tx.find(Template, id=row.vm_template_id)
     host = None if row.host_id is None else tx.find(HostRow, id=row.host_id)
-    os_type, place = tx.get(GuestOs, row.guest_os_id), zone(tx)
+    os_type, place = tx.get(GuestOs, row.guest_os_id), zone_of(tx, row.data_center_id)
+    iso = None if row.iso_id is None else tx.find(Template, id=row.iso_id)
     nics = tx.all(Nic, instance_id=row.id, removed=None)
     root = tx.find(Volume, instance_id=row.id, volume_type="ROOT", removed=None)
     return common | clean(
@@ -37,6 +38,9 @@ def virtual_machine(tx: Transaction, row: Vm, common: Json) -> Json:
         zonename=place.name,
         templateid=template and template.uuid,
         templatename=template and template.name,
+        isoid=iso and iso.uuid,
+        isoname=iso and iso.name,
+        isodisplaytext=iso and iso.display_text,
         serviceofferingid=offering.uuid,
         serviceofferingname=offering.name,
         cpunumber=offering.cpu,
@@ -46,7 +50,7 @@ def virtual_machine(tx: Transaction, row: Vm, common: Json) -> Json:
         ostypeid=os_type.uuid,
         hypervisor="KVM",
         created=time(row.created),
-        haenable=False,
+        haenable=offering.ha_enabled,
         passwordenabled=False,
         displayvm=True,
         rootdeviceid=root and root.device_id,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 
+import msgspec
+
 from harness.cloudstack import settings
 from harness.cloudstack.api.command import Command, Created, Json, deleting, listing, object_job
 from harness.cloudstack.api.errors import PARAMETER, ApiError
-from harness.cloudstack.api.lookup import clean, entity, matching, named, optional, owner, tags_of, time, zone
-from harness.cloudstack.api.offerings import GIB
+from harness.cloudstack.api.lookup import clean, entity, matching, named, optional, owner, tags_of, time, zone, zone_of
+from harness.cloudstack.api.offerings import GIB, iops_of
 from harness.cloudstack.api.parameters import OWNED, Request
 from harness.cloudstack.orchestration.attachment import check_attachable, check_detachable
+from harness.cloudstack.orchestration.backup import on_image_store, on_primary
+from harness.cloudstack.orchestration.encryption import check_source
 from harness.cloudstack.orchestration.volume import check_unattached
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import DiskOffering, Snapshot, StoragePool, Template, Vm, Volume
+from harness.cloudstack.records.rows import DiskOffering, Snapshot, StoragePool, Template, Vm, Volume, Zone
 from harness.cloudstack.services import Services
 from harness.spi.objects import VolumeType
 from harness.spi.states import SnapshotState, VolumeState
@@ -33,10 +37,18 @@ def create_volume(services: Services, request: Request) -> Created:
             offering = offering or tx.get(DiskOffering, snapshot.disk_offering_id)
         if offering is None or (offering.compute_only and snapshot is None):
             raise ApiError(PARAMETER, "Please specify a valid disk offering: this one is of a compute offering")
+        if snapshot is not None:
+            check_source(tx, snapshot, offering)
         size = volume_size(tx, offering, request.natural("size", 1))
         if snapshot is not None:
             size = max(size, snapshot.size)
-        row = tx.insert(data_volume(tx, uuid, name, offering, size, snapshot))
+        place = optional(tx, Zone, request, "zoneid")
+        if snapshot is not None:
+            place = place or zone_of(tx, snapshot.data_center_id)
+            check_in_zone(tx, snapshot, place)
+        row = data_volume(tx, uuid, name, offering, size, snapshot, place)
+        low, high = iops_of(offering, request)
+        row = tx.insert(msgspec.structs.replace(row, min_iops=low, max_iops=high))
     return Created(row.id, row.uuid, "Volume")
 
 
@@ -114,12 +126,20 @@ def list_volumes(services: Services, request: Request) -> list[Json]:
         values.append(request.need("virtualmachineid"))
     with services.records.read() as tx:
         common = owner(tx)
+        if request.text("isencrypted") is not None:
+            conditions.append(f"encrypt_format IS {'NOT NULL' if request.flag('isencrypted') else 'NULL'}")
         rows = tx.select(Volume, f"{' AND '.join(conditions)} ORDER BY id", values)
-        shown = [volume(tx, row, common) for row in rows]
+        shown = [_with_space(services, volume(tx, row, common)) for row in rows]
     ids = request.items("ids")
     return matching(
         (row for row in shown if not ids or row["id"] in ids), request, "storageid", "zoneid", "diskofferingid"
     )
+
+
+def _with_space(services: Services, shown: Json) -> Json:
+    """With what it really takes, as far as StorPool has told."""
+    space = services.context.driver.volume_stats(str(shown["path"])) if "path" in shown else None
+    return shown if space is None else shown | {"physicalsize": space.used}
 
 
 def volume(tx: Transaction, row: Volume, common: Json) -> Json:
@@ -129,7 +149,7 @@ def volume(tx: Transaction, row: Volume, common: Json) -> Json:
     offering = tx.get(DiskOffering, row.disk_offering_id)
     template = None if row.template_id is None else tx.find(Template, id=row.template_id)
     snapshot = None if row.snapshot_id is None else tx.find(Snapshot, id=row.snapshot_id)
-    place = zone(tx)
+    place = zone_of(tx, row.data_center_id)
     return common | clean(
         id=row.uuid,
         name=row.name,
@@ -157,6 +177,7 @@ def volume(tx: Transaction, row: Volume, common: Json) -> Json:
         provisioningtype="thin",
         miniops=row.min_iops,
         maxiops=row.max_iops,
+        encryptformat=row.encrypt_format,
         created=time(row.created),
         attached=time(row.attached),
         destroyed=row.state in (VolumeState.DESTROY, VolumeState.EXPUNGING),
@@ -177,16 +198,22 @@ def volume_size(tx: Transaction, offering: DiskOffering, size_gib: int | None) -
 
 
 def data_volume(
-    tx: Transaction, uuid: str, name: str, offering: DiskOffering, size: int, snapshot: Snapshot | None = None
+    tx: Transaction,
+    uuid: str,
+    name: str,
+    offering: DiskOffering,
+    size: int,
+    snapshot: Snapshot | None = None,
+    place: Zone | None = None,
 ) -> Volume:
-    """A new DATA volume's row, to be inserted."""
+    """A new DATA volume's row, to be inserted; in the first zone unless `place` is another."""
     return Volume(
         uuid=uuid,
         name=name,
         volume_type=VolumeType.DATADISK,
         state=VolumeState.ALLOCATED,
         size=size,
-        data_center_id=zone(tx).id,
+        data_center_id=(place or zone(tx)).id,
         disk_offering_id=offering.id,
         created=tx.now,
         snapshot_id=snapshot.id if snapshot else None,
@@ -203,6 +230,15 @@ def check_snapshot_usable(snapshot: Snapshot) -> None:
         )
 
 
+def check_in_zone(tx: Transaction, snapshot: Snapshot, place: Zone) -> None:
+    """Refuses a snapshot that nothing in the zone has: the volume would be empty, or in another zone."""
+    if on_primary(tx, snapshot.id, place.id) is None and on_image_store(tx, snapshot.id, place.id) is None:
+        raise ApiError(
+            PARAMETER,
+            f"Snapshot {snapshot.name} is not in zone {place.name}; copy it there first, with copySnapshot",
+        )
+
+
 def _deletable(services: Services, request: Request) -> int:
     with services.records.read() as tx:
         row = entity(tx, Volume, request, "id")
@@ -216,11 +252,12 @@ def _show(services: Services, volume_id: int) -> Json:
 
 
 VOLUME_FIELDS = (
-    "id:string name:string type:string state:string size:long virtualsize:long path:string deviceid:long zoneid:string"
-    " zonename:string virtualmachineid:string vmname:string vmdisplayname:string vmstate:string storageid:string"
-    " storage:string diskofferingid:string diskofferingname:string templateid:string templatename:string"
-    " snapshotid:string hypervisor:string storagetype:string provisioningtype:string miniops:long maxiops:long"
-    " created:date attached:date destroyed:boolean account:string domain:string domainid:string tags:set"
+    "id:string name:string type:string state:string size:long virtualsize:long physicalsize:long path:string"
+    " deviceid:long zoneid:string zonename:string virtualmachineid:string vmname:string vmdisplayname:string"
+    " vmstate:string storageid:string storage:string diskofferingid:string diskofferingname:string templateid:string"
+    " templatename:string snapshotid:string hypervisor:string storagetype:string provisioningtype:string miniops:long"
+    " maxiops:long encryptformat:string created:date attached:date destroyed:boolean account:string domain:string"
+    " domainid:string tags:set"
 )
 _job = functools.partial(object_job, noun="volume", fields=VOLUME_FIELDS)
 
@@ -250,7 +287,7 @@ COMMANDS: tuple[Command, ...] = (
         "listVolumes",
         "volume",
         f"{OWNED} id:uuid ids:list name:string type:string virtualmachineid:uuid zoneid:uuid storageid:string"
-        " diskofferingid:uuid state:string",
+        " diskofferingid:uuid state:string isencrypted:boolean",
         VOLUME_FIELDS,
         list_volumes,
     ),

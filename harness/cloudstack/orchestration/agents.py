@@ -6,8 +6,11 @@ from collections.abc import Mapping
 
 import msgspec
 
+from harness.cloudstack.orchestration.encryption import CAPABLE_HOST, with_passphrases
 from harness.cloudstack.orchestration.errors import checked
 from harness.cloudstack.records import Records
+from harness.cloudstack.records.inventory import CLUSTER_ID
+from harness.cloudstack.records.passphrases import Passphrases
 from harness.cloudstack.records.rows import HostRow, Sequence
 from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.errors import InsufficientCapacity, NotFound, Unavailable
@@ -27,24 +30,49 @@ COMMANDS_A_START = 1 << 30
 class Agents:
     """Implements `harness.spi.driver.HostEndpoints`."""
 
-    def __init__(self, runtime: Runtime, records: Records, endpoints: Mapping[str, Endpoint]) -> None:
+    def __init__(
+        self, runtime: Runtime, records: Records, endpoints: Mapping[str, Endpoint], passphrases: Passphrases
+    ) -> None:
         self._runtime = runtime
         self._records = records
         self._endpoints = dict(endpoints)
+        self._passphrases = passphrases
         self._guard = runtime.lock("command sequence")
         self._last_sequence = 0
 
-    def select(self, pool: DataStore) -> Endpoint:
-        """An agent of any usable host that has the pool connected, as CloudStack in no fixed order."""
+    def select(
+        self,
+        pool: DataStore,
+        storpool_cluster_id: str | None = None,
+        *,
+        encrypting: bool = False,
+        also: DataStore | None = None,
+    ) -> Endpoint:
+        """An agent of any usable host that has the pool connected, as CloudStack in no fixed order.
+
+        Of the CloudStack cluster with exactly this `sp.cluster.id`, if one of its hosts will do.
+        """
+        capable = f" AND {CAPABLE_HOST}" if encrypting else ""
+        pools = [pool] if also is None else [pool, also]
+        connected = " AND id IN (SELECT host_id FROM storage_pool_host_ref WHERE pool_id = ?)" * len(pools)
         with self._records.read() as tx:
             hosts = tx.select(
                 HostRow,
-                f"{USABLE} AND id IN (SELECT host_id FROM storage_pool_host_ref WHERE pool_id = ?) ORDER BY id",
-                (pool.id,),
+                f"{USABLE}{connected}{capable} ORDER BY id",
+                tuple(each.id for each in pools),
+            )
+            clusters = {host.cluster_id: tx.details("cluster_details", host.cluster_id) for host in hosts}
+        near = [host for host in hosts if clusters[host.cluster_id].get(CLUSTER_ID) == storpool_cluster_id]
+        hosts = near or hosts
+        if not hosts and encrypting:
+            raise InsufficientCapacity(
+                f"no host that is Up and Enabled has storage pool {pool.name} connected and supports encrypted"
+                " volumes; see encryptionsupported in listHosts, and install cryptsetup on a host"
             )
         if not hosts:
+            names = " and ".join(each.name for each in pools)
             raise InsufficientCapacity(
-                f"no host that is Up and Enabled has storage pool {pool.name} connected; see listHosts and the agents"
+                f"no host that is Up and Enabled has storage pool {names} connected; see listHosts and the agents"
             )
         return self._endpoint(hosts[int(self._runtime.random() * len(hosts))])
 
@@ -63,8 +91,12 @@ class Agents:
         return self._endpoints.get(name)
 
     def send(self, host_id: int, command: AnyCommand) -> AnyAnswer:
-        """Deliver a command to a host; raises what a negative answer stands for (`checked`)."""
+        """Deliver a command to a host; raises what a negative answer stands for (`checked`).
+
+        With the passphrases of encrypted disks that are about to be opened there: nobody else has them in his hands.
+        """
         endpoint = self.host(host_id)
+        command = with_passphrases(self._records, self._passphrases, command)
         return ask(endpoint, msgspec.structs.replace(command, sequence=self._next_sequence()))
 
     def tell(self, host_id: int, command: AnyCommand) -> AnyAnswer:

@@ -7,13 +7,15 @@ from collections.abc import Callable
 
 import msgspec
 
-from harness.cloudstack.orchestration import objects
+from harness.cloudstack.orchestration import objects, placement
 from harness.cloudstack.orchestration.confirmation import confirm_stopped
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
+from harness.cloudstack.orchestration.encryption import why_not_on_host
 from harness.cloudstack.orchestration.errors import reworded
+from harness.cloudstack.orchestration.vm_snapshot_rules import refuse_with_vm_snapshots
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import ATTACHING, CHANGING, DETACHING, Vm, Volume
+from harness.cloudstack.records.rows import ATTACHING, CHANGING, DETACHING, HostRow, Vm, Volume
 from harness.spi.commands import AttachCommand, DettachCommand
 from harness.spi.errors import Error, InvalidParameter, Unknown
 from harness.spi.objects import VolumeType
@@ -133,8 +135,8 @@ class AttachmentManager:
         vm_id, host_id, device_id = intent
         with self._context.records.read() as tx:
             vm = tx.find(Vm, id=vm_id)
-        if vm is not None:
-            disk = objects.disk(msgspec.structs.replace(row, device_id=device_id))
+            disk = None if vm is None else objects.disk(tx, msgspec.structs.replace(row, device_id=device_id))
+        if vm is not None and disk is not None:
             self._context.agents.send(host_id, DettachCommand(vm_name=vm.instance_name, disk=disk, wait=ATTACH_WAIT))
 
     def _insist(self, ask: Callable[[], None]) -> None:
@@ -160,7 +162,7 @@ class AttachmentManager:
             device_id = _device_id(tx, vm, row, device_id)
             row = tx.transition(row, VolumeEvent.ATTACH_REQUESTED)
             tx.set_detail("volume_details", row.id, ATTACHING, f"{vm.id}:{vm.host_id}:{device_id}")
-        disk = objects.disk(msgspec.structs.replace(row, device_id=device_id))
+            disk = objects.disk(tx, msgspec.structs.replace(row, device_id=device_id))
         try:
             if vm.host_id is None:
                 raise InvalidParameter(f"VM {vm.instance_name} is Running on no host")
@@ -216,12 +218,14 @@ def check_attachable(tx: Transaction, vm: Vm, row: Volume, device_id: int | None
         raise InvalidParameter(
             f"Volume state must be in Allocated, Ready or in Uploaded state; {row.name} is {row.state.value}"
         )
+    placement.check_pool(tx, row)
     if CHANGING in tx.details("volume_details", row.id):
         raise InvalidParameter(f"Volume {row.name} is being changed; attach it when that is over")
     if row.instance_id is not None:
         raise InvalidParameter(f"Please specify a volume that is not attached to any VM; {row.name} has one")
     if vm.removed is not None or vm.state not in (VmState.RUNNING, VmState.STOPPED):
         raise InvalidParameter(f"Please specify a VM that is either running or stopped; it is {vm.state.value}")
+    refuse_with_vm_snapshots(tx, vm.id, "Unable to attach volume, please specify a VM that does not have VM snapshots")
     if row.data_center_id != vm.data_center_id:
         raise InvalidParameter("Please specify a volume that is in the same zone as the VM")
     if (device_id == 0) != (row.volume_type is VolumeType.ROOT):
@@ -232,6 +236,11 @@ def check_attachable(tx: Transaction, vm: Vm, row: Volume, device_id: int | None
     if len(data) >= MAX_DATA_VOLUMES:
         raise InvalidParameter(f"The specified VM already has the maximum number of data disks ({MAX_DATA_VOLUMES})")
     _device_id(tx, vm, row, device_id)
+    if vm.state is VmState.RUNNING and vm.host_id is not None:
+        host = tx.get(HostRow, vm.host_id)
+        reason = why_not_on_host(tx, row, host)
+        if reason is not None:
+            raise InvalidParameter(f"Volume {row.name} cannot be attached on host {host.name}: {reason}")
 
 
 def check_detachable(tx: Transaction, row: Volume) -> Vm:
@@ -243,6 +252,7 @@ def check_detachable(tx: Transaction, row: Volume) -> Vm:
         raise InvalidParameter(f"Please specify a VM that is either running or stopped; it is {vm.state.value}")
     if row.volume_type is VolumeType.ROOT and vm.state is VmState.RUNNING:
         raise InvalidParameter("Please specify a VM that is stopped: ROOT volumes are not detached from a running one")
+    refuse_with_vm_snapshots(tx, vm.id, "Unable to detach volume, please specify a VM that does not have VM snapshots")
     return vm
 
 

@@ -14,9 +14,9 @@ from harness.cloudstack.orchestration.agents import ask
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import ImageStore, Snapshot, SnapshotStore
+from harness.cloudstack.records.rows import REVERTING, ImageStore, Snapshot, SnapshotStore, StoragePool
 from harness.spi.commands import DeleteCommand
-from harness.spi.errors import Conflict, Error, NotFound
+from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound
 from harness.spi.locks import KeyedLocks
 from harness.spi.objects import SnapshotObject, StoreRole
 from harness.spi.states import SnapshotEvent, SnapshotState, StoreRefEvent, StoreRefState
@@ -68,6 +68,7 @@ class BackupManager:
                 ref = on_primary(tx, snapshot_id)
                 if ref is None:
                     return row
+                check_not_reverted_to(tx, row)
                 ref = tx.transition(ref, StoreRefEvent.DESTROY_REQUESTED)
                 item = objects.snapshot_object(tx, row, ref)
             try:
@@ -197,7 +198,7 @@ class BackupManager:
             row = tx.transition(row, SnapshotEvent.BACKUP_TO_SECONDARY)
             ref = tx.insert(
                 SnapshotStore(
-                    store_id=tx.all(ImageStore)[0].id,
+                    store_id=tx.all(ImageStore, data_center_id=row.data_center_id)[0].id,
                     store_role=StoreRole.IMAGE,
                     snapshot_id=row.id,
                     volume_id=row.volume_id,
@@ -220,19 +221,43 @@ class BackupManager:
             return tx.transition(row, SnapshotEvent.OPERATION_NOT_PERFORMED, location_type=PRIMARY)
 
 
-def on_primary(tx: Transaction, snapshot_id: int) -> SnapshotStore | None:
-    """Its row on a pool, in whatever state."""
-    return tx.find(SnapshotStore, snapshot_id=snapshot_id, store_role=StoreRole.PRIMARY)
+def on_primary(tx: Transaction, snapshot_id: int, zone_id: int | None = None) -> SnapshotStore | None:
+    """Its row on a pool of the zone, of its own zone unless another is named, in whatever state."""
+    wanted = zone_id or tx.get(Snapshot, snapshot_id).data_center_id
+    return next((ref for ref in all_on_primary(tx, snapshot_id) if zone_id_of(tx, ref) == wanted), None)
 
 
-def on_image_store(tx: Transaction, snapshot_id: int) -> SnapshotStore | None:
-    """The row of its backup, if there is one."""
-    return tx.find(SnapshotStore, snapshot_id=snapshot_id, store_role=StoreRole.IMAGE, state=StoreRefState.READY)
+def all_on_primary(tx: Transaction, snapshot_id: int) -> list[SnapshotStore]:
+    """Its rows on pools, of whatever zone."""
+    return tx.all(SnapshotStore, snapshot_id=snapshot_id, store_role=StoreRole.PRIMARY)
+
+
+def on_image_store(tx: Transaction, snapshot_id: int, zone_id: int | None = None) -> SnapshotStore | None:
+    """The row of its backup, if there is one; in the zone, if one is named."""
+    refs = tx.all(SnapshotStore, snapshot_id=snapshot_id, store_role=StoreRole.IMAGE, state=StoreRefState.READY)
+    return next((ref for ref in refs if zone_id in (None, zone_id_of(tx, ref))), None)
+
+
+def zone_id_of(tx: Transaction, ref: SnapshotStore) -> int:
+    if ref.store_role is StoreRole.PRIMARY:
+        return tx.get(StoragePool, ref.store_id).data_center_id
+    return tx.get(ImageStore, ref.store_id).data_center_id
+
+
+def check_not_reverted_to(tx: Transaction, row: Snapshot) -> None:
+    """Whether a revert takes effect shows only while its snapshot is there."""
+    if tx.details("volume_details", row.volume_id).get(REVERTING) == str(row.id):
+        raise InvalidParameter(
+            f"Can't delete snapshot {row.name} from primary storage: its volume is being reverted to it; try again when"
+            " that is over"
+        )
 
 
 def forget_primary(tx: Transaction, row: Snapshot, ref: SnapshotStore) -> None:
     """It is gone from its pool."""
     tx.delete(tx.transition(ref, StoreRefEvent.OPERATION_SUCCEEDED))
+    if zone_id_of(tx, ref) != row.data_center_id:
+        return
     for name in (row.uuid, "spStoragePoolId"):
         tx.set_detail("snapshot_details", row.id, name, None)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.cloudstack.orchestration.agents import Agents
+from harness.cloudstack.primary.files import PoolFiles
 from harness.cloudstack.records import Records
+from harness.cloudstack.records.passphrases import Passphrases
 from harness.spi.driver import DataStoreProvider, PrimaryDataStoreDriver
 from harness.spi.locks import KeyedLocks
 from harness.spi.ports import Endpoint
@@ -21,13 +23,14 @@ class Context:
 
     runtime: Runtime
     records: Records
+    passphrases: Passphrases
     provider: DataStoreProvider
+    """The plugin under test."""
+    driver: PrimaryDataStoreDriver
+    """The plugin's, and beside it CloudStack's own for pools of other kinds: each gets what is on its pools."""
+    files: PoolFiles
     agents: Agents
     secondary: Endpoint
     vm_locks: KeyedLocks
     volume_locks: KeyedLocks
     template_locks: KeyedLocks
-
-    @property
-    def driver(self) -> PrimaryDataStoreDriver:
-        return self.provider.driver

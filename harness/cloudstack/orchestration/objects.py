@@ -28,6 +28,7 @@ from harness.spi.objects import (
     StoreRole,
     TemplateObject,
     VolumeObject,
+    is_storpool_path,
 )
 from harness.spi.states import StoreRefState
 
@@ -36,8 +37,20 @@ POLICY_TAG = "vc-policy"
 """Tag of a VM that is on its volumes on StorPool too."""
 
 
+NFS_POOL = "NetworkFilesystem"
+
+
 def pool_store(tx: Transaction, pool_id: int) -> DataStore:
     pool = tx.get(StoragePool, pool_id)
+    if pool.pool_type == NFS_POOL:
+        return DataStore(
+            id=pool.id,
+            uuid=pool.uuid,
+            name=pool.name,
+            role=StoreRole.PRIMARY,
+            provider=pool.storage_provider_name,
+            url=f"nfs://{pool.host_address}{pool.path}",
+        )
     template = tx.details("storage_pool_details", pool_id).get("SP_TEMPLATE", pool.name)
     return DataStore(
         id=pool.id,
@@ -64,21 +77,28 @@ def image_store(tx: Transaction, store_id: int) -> DataStore:
 def volume_object(tx: Transaction, row: Volume) -> VolumeObject:
     vm_uuid = None if row.instance_id is None else tx.get(Vm, row.instance_id).uuid
     pool_id = row.last_pool_id if row.pool_id is None else row.pool_id
+    store = None if pool_id is None else pool_store(tx, pool_id)
     return VolumeObject(
         id=row.id,
         uuid=row.uuid,
         name=row.name,
         type=row.volume_type,
         size=row.size,
-        store=None if pool_id is None else pool_store(tx, pool_id),
+        store=store,
         path=row.path,
-        format=ImageFormat.RAW,
+        format=format_on(store, row),
         device_id=row.device_id,
         vm_uuid=vm_uuid,
         max_iops=row.max_iops,
         disk_offering_id=row.disk_offering_id,
         template_id=row.template_id,
+        encrypted=row.passphrase_id is not None,
     )
+
+
+def format_on(store: DataStore | None, row: Volume) -> ImageFormat:
+    """StorPool devices are raw, whatever CloudStack's record calls them."""
+    return row.format if store is not None and store.url.startswith("nfs://") else ImageFormat.RAW
 
 
 def template_on_image_store(tx: Transaction, template_id: int) -> TemplateObject:
@@ -125,16 +145,20 @@ def snapshot_object(tx: Transaction, row: Snapshot, ref: SnapshotStore) -> Snaps
     )
 
 
-def disk(row: Volume) -> Disk:
+def disk(tx: Transaction, row: Volume) -> Disk:
     """The disk as the agent must present it; the volume must be on a pool and have a device id."""
-    if row.path is None or row.device_id is None:
+    if row.path is None or row.device_id is None or row.pool_id is None:
         raise NotFound(f"volume {row.name} is not on primary storage yet")
+    store = pool_store(tx, row.pool_id)
+    encrypted = row.passphrase_id is not None
     return Disk(
-        path=row.path,
+        path=row.path if is_storpool_path(row.path) else f"{store.url}/{row.path}",
         serial=objects.disk_serial(row.uuid),
         device_id=row.device_id,
-        size=row.size,
+        size=row.size + (objects.LUKS_HEADER if encrypted else 0),
         type=row.volume_type,
+        format=format_on(store, row),
+        encrypted=encrypted,
     )
 
 
@@ -160,11 +184,12 @@ def virtual_machine(tx: Transaction, row: Vm) -> objects.VirtualMachine:
         name=row.instance_name,
         cpus=offering.cpu,
         memory=offering.ram_size * MIB,
-        disks=tuple(disk(volume) for volume in volumes_of(tx, row.id)),
+        disks=tuple(disk(tx, volume) for volume in volumes_of(tx, row.id)),
+        iso=None if row.iso_id is None else template_on_image_store(tx, row.iso_id),
         nics=tuple(objects.Nic(mac=nic.mac_address, ip=nic.ip4_address, bridge=nic.bridge) for nic in nics),
     )
 
 
 def paths_of(tx: Transaction, vm_id: int) -> tuple[str, ...]:
-    """Device paths of a VM's volumes that are on a pool: what a host must let go when the VM is gone."""
-    return tuple(row.path for row in volumes_of(tx, vm_id) if row.path)
+    """Device paths of a VM's volumes that are on a StorPool pool: what a host must let go when the VM is gone."""
+    return tuple(row.path for row in volumes_of(tx, vm_id) if row.path and is_storpool_path(row.path))

@@ -10,25 +10,35 @@ from harness.cloudstack import settings
 from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.iso import IsoManager
+from harness.cloudstack.orchestration.migration import MigrationManager
+from harness.cloudstack.orchestration.pool import PoolManager
+from harness.cloudstack.orchestration.replication import ReplicationManager
 from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
+from harness.cloudstack.orchestration.storage_migration import StorageMigrationManager
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.orchestration.vm import VmManager
+from harness.cloudstack.orchestration.vm_snapshot import VmSnapshotManager
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import (
     CHANGING,
     DETACHING,
+    LEFT_BEHIND,
+    MIGRATING,
     HaWork,
+    ItWork,
     Snapshot,
     TemplatePool,
     TemplateStore,
     Vm,
+    VmSnapshot,
     Volume,
 )
 from harness.spi.errors import Conflict, Error, Unavailable, Unknown
-from harness.spi.states import SnapshotState, StoreRefEvent, StoreRefState, VmState, VolumeState
+from harness.spi.states import SnapshotState, StoreRefEvent, StoreRefState, VmSnapshotState, VmState, VolumeState
 
 _log = logging.getLogger("harness.cloudstack.recovery")
 
@@ -44,6 +54,12 @@ class Recovery:
     backups: BackupManager
     reverts: RevertManager
     resizes: ResizeManager
+    vm_snapshots: VmSnapshotManager
+    replications: ReplicationManager
+    isos: IsoManager
+    pools: PoolManager
+    migrations: MigrationManager
+    storage_migrations: StorageMigrationManager
     unfinished: list[tuple[str, Callable[[int], object], int]] = field(default_factory=list)
     """What the server before left and this one could not finish yet; only the background task works on it."""
 
@@ -54,6 +70,8 @@ class Recovery:
             for entry in tx.all(TemplatePool, state=StoreRefState.CREATING):
                 tx.transition(entry, StoreRefEvent.OPERATION_FAILED)
         self.backups.resume()
+        self.context.files.resume()
+        self.replications.reset()
 
     def resume(self) -> None:
         """Once hosts are connected, and only at the start: nobody else works on what is in transition then.
@@ -66,11 +84,19 @@ class Recovery:
             snapshots = tx.select(
                 Snapshot, "removed IS NULL AND state IN ('Allocated', 'Creating', 'Destroying') ORDER BY id"
             )
+            groups = tx.select(
+                VmSnapshot, "removed IS NULL AND state IN ('Allocated', 'Creating', 'Expunging') ORDER BY id"
+            )
             refs = tx.select(TemplateStore, "state IN ('Allocated', 'Creating') ORDER BY id")
         take_up = {
             SnapshotState.ALLOCATED: self.snapshots.fail_unbegun,
             SnapshotState.CREATING: self.snapshots.finish_take,
             SnapshotState.DESTROYING: self.snapshots.delete,
+        }
+        take_up_group = {
+            VmSnapshotState.ALLOCATED: self.vm_snapshots.fail_unbegun,
+            VmSnapshotState.CREATING: self.vm_snapshots.finish_take,
+            VmSnapshotState.EXPUNGING: self.vm_snapshots.delete,
         }
         for volume in volumes:
             finish = self.volumes.finish_create if volume.state is VolumeState.CREATING else self.volumes.expunge
@@ -80,14 +106,20 @@ class Recovery:
             self.unfinished.append((f"VM {vm.instance_name}", repair, vm.id))
         for snapshot in snapshots:
             self.unfinished.append((f"snapshot {snapshot.uuid}", take_up[snapshot.state], snapshot.id))
+        for group in groups:
+            self.unfinished.append((f"VM snapshot {group.uuid}", take_up_group[group.state], group.id))
         for ref in refs:
             self.unfinished.append((f"template {ref.template_id}", self.templates.fetch, ref.template_id))
         self.settle()
 
     def settle(self) -> None:
-        """Now and then: what is left of the start, then stops, attaches and detaches that no host has confirmed,
-        changes of volumes whose outcome is not known, and expunges that failed."""
+        """Now and then: what is left of the start, then migrations, stops, attaches and detaches that no host has
+        confirmed, changes and migrations of volumes whose outcome is not known, and expunges that failed."""
         self.unfinished[:] = [work for work in self.unfinished if not _try(*work)]
+        with self.context.records.read() as tx:
+            migrating = tx.all(ItWork)
+        for work in migrating:
+            _try(f"migration of VM {work.instance_id}", self.migrations.settle, work.instance_id)
         with self.context.records.read() as tx:
             waiting = {work.instance_id for work in tx.all(HaWork)}
             rows = tx.select(
@@ -97,16 +129,33 @@ class Recovery:
                 (DETACHING,),
             )
             reverting = tx.all(Volume, state=VolumeState.REVERT_SNAPSHOTTING, removed=None)
+            reverting_vms = tx.all(VmSnapshot, state=VmSnapshotState.REVERTING, removed=None)
             changing = tx.select(
                 Volume, "id IN (SELECT resource_id FROM volume_details WHERE name = ?) ORDER BY id", (CHANGING,)
             )
+            drives = tx.select(Vm, "removed IS NULL AND iso_changing AND state IN ('Running', 'Stopped') ORDER BY id")
             expunging = tx.select(Vm, "removed IS NULL AND state = 'Expunging' ORDER BY id")
+            moving = tx.select(
+                Volume,
+                "id IN (SELECT resource_id FROM volume_details WHERE name IN (?, ?)) ORDER BY id",
+                (MIGRATING, LEFT_BEHIND),
+            )
+            moving_vms = tx.select(Vm, "removed IS NULL AND state = 'Migrating' AND host_id IS NULL ORDER BY id")
+        for row in moving:
+            _try(f"migration of volume {row.uuid}", self.storage_migrations.finish, row.id)
+        for vm in moving_vms:
+            _try(f"migration of VM {vm.instance_name}", self.storage_migrations.finish_vm, vm.id)
         for row in rows:
             _try(f"attachment of volume {row.uuid}", self.attachments.settle, row.id)
         for row in reverting:
             _try(f"revert of volume {row.uuid}", self.reverts.finish, row.id)
+        for group in reverting_vms:
+            _try(f"revert to VM snapshot {group.uuid}", self.vm_snapshots.finish_revert, group.id)
         for row in changing:
             _try(f"change of volume {row.uuid}", self.resizes.finish, row.id)
+        self.pools.settle()
+        for vm in drives:
+            _try(f"CD drive of VM {vm.instance_name}", self.isos.settle, vm.id)
         for vm in expunging:
             _try(f"expunge of VM {vm.instance_name}", self.vms.expunge_again, vm.id)
         for vm_id in sorted(waiting):

@@ -11,6 +11,7 @@ from harness.cloudstack.orchestration import objects, placement
 from harness.cloudstack.orchestration.confirmation import confirm_stopped
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
+from harness.cloudstack.orchestration.vm_snapshot_rules import refuse_with_vm_snapshots
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import ATTACHING, CHANGING, DETACHING, Vm, Volume
 from harness.spi.driver import ResizePayload
@@ -59,6 +60,7 @@ class ResizeManager:
                 if row.state is VolumeState.ALLOCATED:
                     _written_down(tx, row, change)
                     return
+                check_size_changeable(tx, row, change.size)
                 placement.check_change(tx, row, change.disk_offering_id, change.size)
                 tx.set_detail("volume_details", row.id, CHANGING, msgspec.json.encode(change).decode())
                 if change.size != row.size:
@@ -136,12 +138,20 @@ def check_changeable(tx: Transaction, row: Volume) -> None:
         )
 
 
+def check_size_changeable(tx: Transaction, row: Volume, size: int) -> None:
+    if size != row.size:
+        refuse_with_vm_snapshots(
+            tx, row.instance_id, f"Volume {row.name} is attached to a VM that has VM snapshots, so it cannot be resized"
+        )
+
+
 def _written_down(tx: Transaction, row: Volume, change: Change) -> None:
-    tx.update(
-        row,
-        size=change.size,
-        disk_offering_id=change.disk_offering_id,
-        min_iops=change.min_iops,
-        max_iops=change.max_iops,
-        updated=tx.now,
-    )
+    row = tx.update(row, size=change.size, updated=tx.now)
+    if change.new_offering:
+        # Without one, another change may have brought a new one since this was asked for.
+        tx.update(
+            row,
+            disk_offering_id=change.disk_offering_id,
+            min_iops=change.min_iops,
+            max_iops=change.max_iops,
+        )

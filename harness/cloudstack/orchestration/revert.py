@@ -6,14 +6,12 @@ from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.backup import on_primary
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
+from harness.cloudstack.orchestration.vm_snapshot_rules import refuse_with_vm_snapshots
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import Snapshot, Vm, Volume
+from harness.cloudstack.records.rows import REVERTING, Snapshot, Vm, Volume
 from harness.spi.errors import Error, InvalidParameter, Unknown
 from harness.spi.objects import SnapshotObject
 from harness.spi.states import SnapshotState, StoreRefState, VmState, VolumeEvent, VolumeState
-
-REVERTING = "revert.intent"
-"""Volume detail while it is being reverted: the snapshot's row id."""
 
 
 class RevertManager:
@@ -84,6 +82,11 @@ def check_revertable(tx: Transaction, row: Snapshot) -> None:
     vm = None if volume.instance_id is None else tx.find(Vm, id=volume.instance_id)
     if vm is not None and vm.state is not VmState.STOPPED:
         raise InvalidParameter("The VM the specified disk attached to is not in the shutdown state.")
+    refuse_with_vm_snapshots(
+        tx,
+        volume.instance_id,
+        f"Unable to revert volume {volume.name} to a snapshot: its VM has VM snapshots; delete them first",
+    )
     ref = on_primary(tx, row.id)
     if ref is None or ref.state is not StoreRefState.READY:
         raise InvalidParameter(

@@ -12,6 +12,8 @@ from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.confirmation import STOP_WAIT, confirm_stopped, expect_stop
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
+from harness.cloudstack.orchestration.vm_snapshot import VmSnapshotManager
+from harness.cloudstack.orchestration.vm_snapshot_rules import check_idle, check_startable
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records.rows import Vm, Volume
 from harness.spi.commands import StartCommand, StopCommand
@@ -27,10 +29,17 @@ START_TRIES = 3
 
 
 class VmManager:
-    def __init__(self, context: Context, volumes: VolumeManager, attachments: AttachmentManager) -> None:
+    def __init__(
+        self,
+        context: Context,
+        volumes: VolumeManager,
+        attachments: AttachmentManager,
+        vm_snapshots: VmSnapshotManager,
+    ) -> None:
         self._context = context
         self._volumes = volumes
         self._attachments = attachments
+        self._vm_snapshots = vm_snapshots
 
     def deploy(self, vm_id: int, host_id: int | None = None) -> Vm:
         """The first start. When it fails the VM is in Error and its new volumes are destroyed."""
@@ -54,10 +63,11 @@ class VmManager:
             return self._stop(vm_id, VmEvent.STOP_REQUESTED, forced)
 
     def destroy(self, vm_id: int) -> Vm:
-        """Stop, detach the DATA volumes, then Destroyed with the ROOT volume in Destroy."""
+        """Stop, detach the DATA volumes, delete the VM snapshots, then Destroyed with the ROOT volume in Destroy."""
         with self._context.vm_locks.hold(str(vm_id), LOCK_TIMEOUT):
             with self._context.records.read() as tx:
                 vm = tx.get(Vm, vm_id)
+                check_idle(tx, vm_id)
                 forced = settings.flag(tx, "vm.destroy.forcestop")
             if vm.state is VmState.DESTROYED:
                 return vm
@@ -65,6 +75,7 @@ class VmManager:
                 self._stop(vm_id, VmEvent.STOP_REQUESTED, forced)
             confirm_stopped(self._context, vm_id)
             self._release_data_volumes(vm_id)
+            self._vm_snapshots.delete_all(vm_id)
             with self._context.records.transaction("vm destroyed") as tx:
                 vm = tx.transition(tx.get(Vm, vm_id), VmEvent.DESTROY_REQUESTED, update_time=tx.now)
                 for row in objects.volumes_of(tx, vm_id):
@@ -101,8 +112,10 @@ class VmManager:
                 vm = tx.get(Vm, vm_id)
                 if vm.removed is not None:
                     return
+                check_idle(tx, vm_id)
                 vm = tx.transition(vm, VmEvent.EXPUNGE_OPERATION, update_time=tx.now)
             self._release_data_volumes(vm_id)
+            self._vm_snapshots.delete_all(vm_id)
             with self._context.records.read() as tx:
                 rows = objects.volumes_of(tx, vm_id)
             for row in rows:
@@ -139,6 +152,38 @@ class VmManager:
         with self._context.vm_locks.hold(str(vm_id), 0.0):
             confirm_stopped(self._context, vm_id)
 
+    def lost(self, vm_id: int, host_id: int, tries: int) -> None:
+        """The host was fenced, and has none of the VM's volumes any more: a VM that ran there is Stopped.
+
+        The caller holds the VM. `tries`: how often it may be started elsewhere because of that.
+        """
+        with self._context.records.transaction("vm lost") as tx:
+            tx.execute("DELETE FROM op_ha_work WHERE instance_id = ? AND host_id = ?", (vm_id, host_id))
+            vm = tx.get(Vm, vm_id)
+            if vm.state is not VmState.RUNNING or vm.host_id != host_id:
+                return
+            vm = tx.transition(vm, VmEvent.AGENT_REPORT_STOPPED, update_time=tx.now)
+            tx.transition(
+                vm,
+                VmEvent.OPERATION_SUCCEEDED,
+                host_id=None,
+                last_host_id=host_id,
+                power_state=VmPower.OFF,
+                update_time=tx.now,
+                ha_tries=tries,
+            )
+
+    def start_lost(self, vm_id: int) -> bool:
+        """Start a VM that was lost, once; whether it was. `Conflict` when an operation is under way on it."""
+        with self._context.vm_locks.hold(str(vm_id), 0.0):
+            with self._context.records.transaction("ha start") as tx:
+                vm = tx.get(Vm, vm_id)
+                if vm.removed is not None or vm.state is not VmState.STOPPED or vm.ha_tries == 0:
+                    return False
+                tx.update(vm, ha_tries=vm.ha_tries - 1)
+            self._start(vm_id, None)
+            return True
+
     def reset_interrupted(self, vm_id: int) -> None:
         """After a restart: a VM in Starting or Stopping is stopped where it was."""
         with self._context.vm_locks.hold(str(vm_id), LOCK_TIMEOUT):
@@ -171,7 +216,9 @@ class VmManager:
     def _begin_start(self, vm_id: int, wanted: int | None, failed: Mapping[int, Error]) -> Vm:
         with self._context.records.transaction("vm start") as tx:
             vm = tx.get(Vm, vm_id)
+            check_startable(tx, vm)
             try:
+                placement.check_pools(tx, vm)
                 host = placement.host_for(tx, vm, failed, wanted)
             except InsufficientCapacity as error:
                 cause: Error = list(failed.values())[-1] if failed else error
@@ -207,6 +254,7 @@ class VmManager:
                 last_host_id=vm.host_id,
                 power_state=VmPower.ON,
                 update_time=tx.now,
+                ha_tries=0,
             )
 
     def _not_started(self, vm: Vm, error: Error | None) -> None:
@@ -242,6 +290,9 @@ class VmManager:
     def _stop(self, vm_id: int, event: VmEvent, forced: bool) -> Vm:
         with self._context.records.transaction("vm stop") as tx:
             vm = tx.get(Vm, vm_id)
+            if vm.ha_tries:
+                # Who asks for a stop does not want it started elsewhere either.
+                vm = tx.update(vm, ha_tries=0)
             vm = tx.transition(vm, event, update_time=tx.now)
             if vm.state is VmState.STOPPED or vm.host_id is None:
                 return vm

@@ -9,6 +9,7 @@ from harness.cloudstack.orchestration.backup import on_image_store, on_primary
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.records import Transaction
+from harness.cloudstack.records.passphrases import LUKS, drop_unused
 from harness.cloudstack.records.rows import Snapshot, Vm, Volume
 from harness.spi.errors import Error, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import VolumeObject
@@ -93,6 +94,7 @@ class VolumeManager:
                 tx.execute(
                     "DELETE FROM resource_tags WHERE resource_type = 'Volume' AND resource_uuid = ?", (row.uuid,)
                 )
+                drop_unused(tx, row.passphrase_id)
 
     def delete(self, volume_id: int) -> None:
         """deleteVolume: destroy and expunge at once."""
@@ -136,7 +138,8 @@ class VolumeManager:
             if row.state is VolumeState.READY and row.path is not None:
                 return row
             pool = placement.pool_for(tx, row, host_id)
-            return tx.transition(row, VolumeEvent.CREATE_REQUESTED, pool_id=pool.id)
+            passphrase_id = self._context.passphrases.provide(tx, row)
+            return tx.transition(row, VolumeEvent.CREATE_REQUESTED, pool_id=pool.id, passphrase_id=passphrase_id)
 
     def _create(self, row: Volume) -> Volume:
         with self._context.records.read() as tx:
@@ -152,7 +155,14 @@ class VolumeManager:
         """`policy` is the VM's before the volume was made: whoever changed it since saw no path to tell it to."""
         with self._context.records.transaction("volume created") as tx:
             size = max(row.size, made.size)
-            row = tx.transition(row, VolumeEvent.OPERATION_SUCCEEDED, path=made.path, size=size, updated=tx.now)
+            row = tx.transition(
+                row,
+                VolumeEvent.OPERATION_SUCCEEDED,
+                path=made.path,
+                size=size,
+                encrypt_format=None if row.passphrase_id is None else LUKS,
+                updated=tx.now,
+            )
             changed = objects.policy_of(tx, row) != policy
         if changed:
             self.tell_policy(row)
@@ -178,10 +188,14 @@ class VolumeManager:
     def _from_snapshot(self, row: Volume, snapshot_id: int) -> VolumeObject:
         with self._context.records.read() as tx:
             snapshot = tx.get(Snapshot, snapshot_id)
-            primary, backup = on_primary(tx, snapshot_id), on_image_store(tx, snapshot_id)
+            primary = on_primary(tx, snapshot_id, row.data_center_id)
+            backup = on_image_store(tx, snapshot_id, row.data_center_id)
             refs = [ref for ref in (primary, backup) if ref is not None and ref.state is StoreRefState.READY]
             if not refs:
-                raise NotFound(f"snapshot {snapshot.name} is neither on primary nor on secondary storage any more")
+                raise NotFound(
+                    f"snapshot {snapshot.name} is neither on primary nor on secondary storage of the volume's zone any"
+                    " more"
+                )
             sources = [objects.snapshot_object(tx, snapshot, ref) for ref in refs]
             destination = objects.volume_object(tx, row)
         try:

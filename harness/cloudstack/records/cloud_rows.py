@@ -63,6 +63,12 @@ class HostRow(Row, frozen=True, kw_only=True):
     last_ping: float
     created: float
     parent: str | None = None
+    ha_enabled: bool = False
+    """Whether the host is fenced when it is Down; off until an administrator switches it on."""
+    fenced: bool = False
+    """It was switched off, and has not answered since."""
+    shunned_until: float = 0.0
+    """Until then no VM is started there: a forced detach that was lost may still arrive (ours, not CloudStack's)."""
     agent_uuid: str | None = None
     """What the agent calls its host (libvirt's host uuid)."""
 
@@ -89,8 +95,23 @@ class StoragePool(Row, frozen=True, kw_only=True):
     pool_type: str
     data_center_id: int
     capacity_bytes: int
+    capacity_iops: int | None = None
     created: float
+    host_address: str = "n/a"
+    """The NFS server."""
+    cluster_id: int | None = None
+    """Of a pool that is not zone-wide."""
     removed: float | None = None
+
+
+class StoragePoolWork(Row, frozen=True, kw_only=True):
+    """A VM that was stopped for the maintenance of a pool, to be started after it."""
+
+    TABLE = "storage_pool_work"
+    UNIQUE = ("pool_id", "vm_id")
+
+    pool_id: int
+    vm_id: int
 
 
 class StoragePoolTag(Row, frozen=True, kw_only=True):
@@ -147,6 +168,8 @@ class ServiceOffering(Row, frozen=True, kw_only=True):
     disk_offering_id: int
     state: str
     created: float
+    ha_enabled: bool = False
+    """Its VMs are started elsewhere when their host is lost."""
     removed: float | None = None
 
 
@@ -233,6 +256,21 @@ class HaWork(Row, frozen=True, kw_only=True):
     instance_id: int
     host_id: int
     tried: int
+    created: float
+
+
+class ItWork(Row, frozen=True, kw_only=True):
+    """A migration of a VM that is not over (CloudStack's item work)."""
+
+    TABLE = "op_it_work"
+    UNIQUE = ("instance_id",)
+
+    instance_id: int
+    step: str
+    """Prepare or Migrating."""
+    source_id: int
+    resource_id: int
+    """The destination."""
     created: float
 
 

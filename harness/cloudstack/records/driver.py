@@ -8,7 +8,9 @@ import msgspec
 
 from harness.cloudstack import settings
 from harness.cloudstack.records import inventory
+from harness.cloudstack.records.passphrases import Passphrases
 from harness.cloudstack.records.rows import (
+    Cluster,
     Operation,
     ResourceTag,
     ServiceOffering,
@@ -17,20 +19,33 @@ from harness.cloudstack.records.rows import (
     Template,
     TemplatePool,
     Vm,
+    VmSnapshot,
     Volume,
 )
 from harness.cloudstack.records.store import Records, Transaction
 from harness.spi.driver import CachedTemplate, OperationRecord
 from harness.spi.errors import Conflict, NotFound
-from harness.spi.inventory import CacheRecord, Inventory, MirrorRecord, SnapshotRecord, VmRecord, VolumeRecord
+from harness.spi.inventory import (
+    CacheRecord,
+    Inventory,
+    MirrorRecord,
+    SnapshotCopy,
+    SnapshotRecord,
+    VmRecord,
+    VmSnapshotRecord,
+    VolumeRecord,
+)
+from harness.spi.passphrase import Passphrase
 from harness.spi.states import StoreRefState
 
 
 class RecordsOfDriver:
     """Every call is one transaction."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, passphrases: Passphrases | None = None) -> None:
+        """Without `passphrases` none can be read."""
         self._records = records
+        self._passphrases = passphrases
 
     def begin_operation(self, operation: OperationRecord) -> OperationRecord:
         with self._records.transaction(f"begin {operation.kind}") as tx:
@@ -131,6 +146,13 @@ class RecordsOfDriver:
         with self._records.read() as tx:
             return inventory.inventory(tx)
 
+    def passphrase(self, volume_uuid: str) -> Passphrase:
+        with self._records.read() as tx:
+            row = tx.find(Volume, uuid=volume_uuid)
+            if row is None or self._passphrases is None:
+                raise NotFound(f"the records have no passphrase of volume {volume_uuid}")
+            return self._passphrases.of_volume(tx, row)
+
     def volume(self, uuid: str) -> VolumeRecord | None:
         with self._records.read() as tx:
             row = tx.find(Volume, uuid=uuid)
@@ -140,6 +162,25 @@ class RecordsOfDriver:
         with self._records.read() as tx:
             row = tx.find(Snapshot, uuid=uuid)
             return None if row is None else inventory.snapshot(tx, row)
+
+    def vm_snapshot(self, uuid: str) -> VmSnapshotRecord | None:
+        with self._records.read() as tx:
+            row = tx.find(VmSnapshot, uuid=uuid)
+            return None if row is None else inventory.vm_snapshot(tx, row)
+
+    def snapshot_copy(self, uuid: str, pool_id: int) -> SnapshotCopy | None:
+        with self._records.read() as tx:
+            row = tx.find(Snapshot, uuid=uuid)
+            return None if row is None else inventory.snapshot_copy(tx, row, pool_id)
+
+    def cluster_of(self, storpool_cluster_id: str) -> int | None:
+        with self._records.read() as tx:
+            found = (
+                row.id
+                for row in tx.all(Cluster)
+                if tx.details("cluster_details", row.id).get(inventory.CLUSTER_ID) == storpool_cluster_id
+            )
+            return next(found, None)
 
     def vm(self, uuid: str) -> VmRecord | None:
         with self._records.read() as tx:

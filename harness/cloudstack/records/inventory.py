@@ -11,8 +11,10 @@ from harness.cloudstack.records.rows import (
     CHANGING,
     DETACHING,
     DETAIL_TABLES,
+    MIGRATING,
     HaWork,
     HostRow,
+    ItWork,
     Operation,
     Snapshot,
     SnapshotStore,
@@ -20,6 +22,7 @@ from harness.cloudstack.records.rows import (
     TemplatePool,
     TemplateStore,
     Vm,
+    VmSnapshot,
     Volume,
 )
 from harness.cloudstack.records.store import Transaction
@@ -28,11 +31,14 @@ from harness.spi.inventory import (
     HostRecord,
     Inventory,
     MirrorRecord,
+    SnapshotCopy,
     SnapshotRecord,
     VmRecord,
+    VmSnapshotRecord,
     VolumeRecord,
 )
-from harness.spi.objects import NAME_PREFIX, PATH_PREFIX, StoreRole
+from harness.spi.objects import NAME_PREFIX, PATH_PREFIX, StoreRole, is_storpool_path
+from harness.spi.states import StoreRefState
 
 _PATHS = " UNION ALL ".join(
     (
@@ -50,21 +56,30 @@ _OFFERING_TEMPLATES = " UNION ".join(
     f"SELECT value FROM {table} WHERE name = 'SP_TEMPLATE'"
     for table in ("disk_offering_details", "service_offering_details")
 )
+CLUSTER_ID, NOT_SET = "sp.cluster.id", "n/a"
+"""The setting of a cluster that its hosts report, and what it is until then."""
 _PREFIXES = (PATH_PREFIX, NAME_PREFIX)
+POOL_DETAIL = "spStoragePoolId"
+"""Detail of snapshots and VM snapshots: row id of a pool by whose API they are reached."""
 
 
 def inventory(tx: Transaction) -> Inventory:
     """All of it, in one consistent view."""
     return Inventory(
-        volumes=tuple(volume(tx, row) for row in tx.select(Volume, "removed IS NULL AND path IS NOT NULL ORDER BY id")),
-        snapshots=tuple(snapshot(tx, row) for row in tx.all(Snapshot, removed=None)),
+        volumes=tuple(
+            volume(tx, row)
+            for row in tx.select(Volume, "removed IS NULL AND path IS NOT NULL ORDER BY id")
+            if is_storpool_path(row.path or "")
+        ),
+        snapshots=tuple(copy for row in tx.all(Snapshot, removed=None) for copy in _snapshots(tx, row)),
         templates=tuple(cache(tx, row) for row in tx.all(TemplatePool)),
         vms=tuple(vm(tx, row) for row in tx.all(Vm, removed=None)),
-        hosts=tuple(_host(row) for row in tx.all(HostRow)),
+        hosts=tuple(_host(tx, row) for row in tx.all(HostRow)),
         paths=frozenset(path for path in tx.texts(_PATHS) if path.startswith(_PREFIXES)),
         offering_templates=frozenset(tx.texts(_OFFERING_TEMPLATES)),
         tiers=frozenset(tx.texts("SELECT value FROM disk_offering_details WHERE name = 'SP_QOSCLASS'")),
         busy=_busy(tx),
+        vm_snapshots=tuple(vm_snapshot(tx, row) for row in tx.all(VmSnapshot, removed=None)),
     )
 
 
@@ -82,12 +97,12 @@ def volume(tx: Transaction, row: Volume) -> VolumeRecord:
         state=row.state,
         removed=row.removed is not None,
         pool_id=row.last_pool_id if row.pool_id is None else row.pool_id,
-        path=row.path,
+        path=row.path if is_storpool_path(row.path or "") else None,
         vm_uuid=None if owner is None else owner.uuid,
         device_id=row.device_id,
         disk_offering_id=row.disk_offering_id,
         max_iops=row.max_iops,
-        plugging=any(name in details for name in (ATTACHING, DETACHING, CHANGING)),
+        plugging=any(name in details for name in (ATTACHING, DETACHING, CHANGING, MIGRATING)),
         changed_at=max(row.created, row.updated or 0.0, row.attached or 0.0),
     )
 
@@ -101,6 +116,39 @@ def snapshot(tx: Transaction, row: Snapshot) -> SnapshotRecord:
         pool_id=None if ref is None else ref.store_id,
         path=None if ref is None else ref.install_path,
     )
+
+
+def vm_snapshot(tx: Transaction, row: VmSnapshot) -> VmSnapshotRecord:
+    details = tx.details("vm_snapshot_details", row.id)
+    pool_id = details.pop(POOL_DETAIL, None)
+    return VmSnapshotRecord(
+        uuid=row.uuid,
+        state=row.state,
+        removed=row.removed is not None,
+        pool_id=None if pool_id is None else int(pool_id),
+        paths=tuple(details.values()),
+    )
+
+
+def _snapshots(tx: Transaction, row: Snapshot) -> list[SnapshotRecord]:
+    """Once for each pool; once without a pool when none has it."""
+    first = snapshot(tx, row)
+    others = tx.all(SnapshotStore, snapshot_id=row.id, store_role=StoreRole.PRIMARY)[1:]
+    return [
+        first,
+        *(
+            msgspec.structs.replace(first, pool_id=ref.store_id, path=ref.install_path)
+            for ref in others
+            if ref.state is StoreRefState.READY
+        ),
+    ]
+
+
+def snapshot_copy(tx: Transaction, row: Snapshot, pool_id: int) -> SnapshotCopy | None:
+    ref = tx.find(SnapshotStore, snapshot_id=row.id, store_role=StoreRole.PRIMARY, store_id=pool_id)
+    if ref is None:
+        return None
+    return SnapshotCopy(snapshot_uuid=row.uuid, pool_id=pool_id, state=ref.state, path=ref.install_path)
 
 
 def cache(tx: Transaction, row: TemplatePool) -> CacheRecord:
@@ -128,14 +176,27 @@ def vm(tx: Transaction, row: Vm) -> VmRecord:
         uuid=row.uuid,
         state=row.state,
         host_id=row.host_id,
-        unconfirmed_hosts=frozenset(work.host_id for work in tx.all(HaWork, instance_id=row.id)),
+        unconfirmed_hosts=frozenset(work.host_id for work in tx.all(HaWork, instance_id=row.id)) | _migrating(tx, row),
         changed_at=row.update_time,
     )
 
 
-def _host(row: HostRow) -> HostRecord:
+def _migrating(tx: Transaction, row: Vm) -> frozenset[int]:
+    """Hosts that a migration of the VM concerns, also before and after it is called Migrating."""
+    work = tx.find(ItWork, instance_id=row.id)
+    return frozenset() if work is None else frozenset((work.source_id, work.resource_id))
+
+
+def _host(tx: Transaction, row: HostRow) -> HostRecord:
     client = int(row.parent) if row.parent and row.parent.isdigit() else None
-    return HostRecord(id=row.id, name=row.name, up=row.status == "Up", storpool_client_id=client)
+    cluster = tx.details("cluster_details", row.cluster_id).get(CLUSTER_ID)
+    return HostRecord(
+        id=row.id,
+        name=row.name,
+        up=row.status == "Up",
+        storpool_client_id=client,
+        storpool_cluster_id=None if cluster in ("", NOT_SET) else cluster,
+    )
 
 
 def _busy(tx: Transaction) -> frozenset[str]:

@@ -7,17 +7,19 @@ from harness.spi.objects import ImageFormat, StoreRole, VmPower, VolumeType
 from harness.spi.states import (
     SNAPSHOT_STATES,
     STORE_REF_STATES,
+    VM_SNAPSHOT_STATES,
     VM_STATES,
     VOLUME_STATES,
     SnapshotState,
     StoreRefState,
+    VmSnapshotState,
     VmState,
     VolumeState,
 )
 
 
 class Template(Row, frozen=True, kw_only=True):
-    """`size` is the virtual size, 0 until it is known."""
+    """A template, or with format ISO an ISO. `size` is the virtual size, 0 until it is known."""
 
     TABLE = "vm_template"
 
@@ -33,6 +35,8 @@ class Template(Row, frozen=True, kw_only=True):
     public: bool
     featured: bool
     extractable: bool
+    bootable: bool = True
+    """Of an ISO: whether VMs are deployed from it."""
     state: str
     """Active or Inactive (deleted)."""
     created: float
@@ -132,6 +136,14 @@ class Vm(Row, frozen=True, kw_only=True):
     created: float
     update_time: float
     """When the state changed last."""
+    iso_id: int | None = None
+    """What is in the CD drive, or will be once its host has answered."""
+    ha_tries: int = 0
+    """How often it may yet be started because its host was lost."""
+    iso_before: int | None = None
+    """While `iso_changing`, what was in the drive before."""
+    iso_changing: bool = False
+    """Whether the host has not answered yet; ours, not CloudStack's."""
     removed: float | None = None
 
 
@@ -152,8 +164,15 @@ ATTACHING = "attach.intent"
 DETACHING = "detach.intent"
 """Volume details while an attach or detach through an agent is under way: `<vm row id>:<host row id>:<device id>`."""
 
+REVERTING = "revert.intent"
+"""Volume detail while it is being reverted: the snapshot's row id."""
+
 CHANGING = "change.intent"
 """Volume detail while its size or offering is being changed: `harness.cloudstack.orchestration.resize.Change`."""
+MIGRATING = "migrate.intent"
+"""Volume detail while it is given another pool: `harness.cloudstack.orchestration.storage_migration.Move`."""
+LEFT_BEHIND = "migrate.source"
+"""Volume detail while what it was before a migration is still to be deleted: `...storage_migration.LeftBehind`."""
 
 
 class Volume(Row, frozen=True, kw_only=True):
@@ -182,9 +201,22 @@ class Volume(Row, frozen=True, kw_only=True):
     snapshot_id: int | None = None
     min_iops: int | None = None
     max_iops: int | None = None
+    passphrase_id: int | None = None
+    """Of an encrypted volume, from before it is created."""
+    encrypt_format: str | None = None
+    """LUKS, once it is created."""
     attached: float | None = None
     updated: float | None = None
     removed: float | None = None
+
+
+class PassphraseRow(Row, frozen=True, kw_only=True):
+    """What opens encrypted volumes; `passphrase` is encrypted itself (`harness.cloudstack.vault`)."""
+
+    TABLE = "passphrase"
+
+    uuid: str
+    passphrase: str
 
 
 class Snapshot(Row, frozen=True, kw_only=True):
@@ -225,3 +257,45 @@ class SnapshotStore(Row, frozen=True, kw_only=True):
     install_path: str | None
     asked_at: float = 0.0
     """When a host was last asked to write the file."""
+
+
+class VmSnapshot(Row, frozen=True, kw_only=True):
+    """All disks of a VM at one time. Its details are the device paths of their snapshots, by uuid of the volume."""
+
+    TABLE = "vm_snapshots"
+    MACHINE = VM_SNAPSHOT_STATES
+    INDEX = ("vm_id",)
+
+    uuid: str
+    name: str
+    """What CloudStack calls it."""
+    display_name: str
+    description: str | None
+    vm_id: int
+    state: VmSnapshotState
+    created: float
+    type: str = "Disk"
+    parent: int | None = None
+    """The one that was current when it was taken."""
+    current: bool = False
+    """Whether the VM's disks come from it: the last that was taken or reverted to."""
+    removed: float | None = None
+
+
+class PoolFile(Row, frozen=True, kw_only=True):
+    """A file that is, or may come to be, on an NFS pool. Its row comes before it, and goes only when nobody can make or
+    write it any more. Every try has a file of its own."""
+
+    TABLE = "op_pool_file"
+    UNIQUE = ("pool_id", "path")
+
+    pool_id: int
+    path: str
+    """Its name in the pool, as in `volumes.path`."""
+    volume_id: int
+    written_until: float
+    """When the last request to write it is surely over."""
+    doomed: bool = False
+    """It is to be deleted."""
+    gone: bool = False
+    """It was deleted; a late request may make it again."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.cloudstack.records.rows import DETAIL_TABLES, ROWS, Detail, Row
 
-VERSION = 4
+VERSION = 5
 """Kept in `PRAGMA user_version`; a file of another version is refused."""
 
 

@@ -14,9 +14,9 @@ from harness.spi.errors import Conflict, Error, InsufficientCapacity, InvalidPar
 
 PART = ".part"
 """Ends the name of a file that is being written; what a crash leaves is overwritten by the next try."""
-WRITTEN_BY_HOSTS = ("snapshots", "template/tmpl/2", "volumes")
-"""Directories that hosts write backups of snapshots, templates of the one account and copies of volumes to. They are
-always there: QEMU's NFS client makes no directories."""
+WRITTEN_BY_HOSTS = ("snapshots", "template/tmpl/2", "volumes", "primary")
+"""Directories that hosts write backups of snapshots, templates of the one account, copies of volumes, and volumes of a
+primary storage pool to. They are always there: QEMU's NFS client makes no directories."""
 
 
 class Export:
@@ -72,7 +72,7 @@ class Export:
             raise _storage_error(target, error) from error
 
     def delete(self, target: Path) -> None:
-        """Delete the file, then directories of the export that it leaves empty. No error when it is missing."""
+        """Delete the file, then the directory that it leaves empty. No error when it is missing."""
         try:
             if target.is_dir():
                 raise InvalidParameter(f"{target.name} is a directory of the export; only files are deleted")
@@ -90,12 +90,13 @@ class Export:
             self._prune(part.parent)
 
     def _prune(self, directory: Path) -> None:
-        while directory not in self._kept and directory.is_relative_to(self._root):
-            try:
-                directory.rmdir()
-            except OSError:
-                return
-            directory = directory.parent
+        """Its parents stay: an NFS server that knew them refuses to mount what is made anew under their names."""
+        if directory in self._kept or not directory.is_relative_to(self._root):
+            return
+        try:
+            directory.rmdir()
+        except OSError:
+            return
 
 
 def _storage_error(target: Path, error: OSError) -> Error:

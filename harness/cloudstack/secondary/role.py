@@ -38,6 +38,10 @@ _log = logging.getLogger("harness.cloudstack.secondary")
 INFO_SECONDS = 30.0
 
 
+ISO_MARK = (0x8001, b"CD001")
+"""Where ISO 9660 has its standard identifier: in the first volume descriptor, after its type."""
+
+
 class SecondaryRole:
     """Safe for many tasks: one command at a time works on a path. Keeps nothing but the export's files."""
 
@@ -74,9 +78,9 @@ class SecondaryRole:
 
     def _download(self, command: DownloadCommand) -> DownloadAnswer:
         template = command.template
-        if template.format is not ImageFormat.QCOW2:
+        if template.format is ImageFormat.RAW:
             raise InvalidParameter(f"templates of format {template.format} are not registered here, only QCOW2")
-        path = template.path or f"template/tmpl/{template.id}/{template.uuid}.qcow2"
+        path = template.path or f"template/tmpl/{template.id}/{template.uuid}.{template.format.lower()}"
         target = self._export.locate(path)
         deadline = self._runtime.monotonic() + command.wait
         with self._locks.hold(path, command.wait):
@@ -96,6 +100,8 @@ class SecondaryRole:
         """Virtual size of the image; raises `InvalidParameter` when it is not what it must be."""
         if command.checksum:
             check_sum(file, command.checksum, command.url)
+        if command.template.format is ImageFormat.ISO and not is_iso(file):
+            raise InvalidParameter(f"{shown(command.url)} is not an ISO 9660 image")
         image = qemu_img.info(self._host, str(file), command.template.format, INFO_SECONDS)
         qemu_img.check_guest_image(image, shown(command.url))
         if not 0 < image.virtual_size <= self._config.max_virtual_bytes:
@@ -141,3 +147,10 @@ class SecondaryRole:
         with self._locks.hold(command.path, command.wait):
             self._export.delete(target)
         return Answer(result=True)
+
+
+def is_iso(file: Path) -> bool:
+    place, mark = ISO_MARK
+    with file.open("rb") as image:
+        image.seek(place)
+        return image.read(len(mark)) == mark

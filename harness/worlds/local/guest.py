@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from lab.file import GuestImage, Ssh
+from lab.iso import ISO_WORD
 from lab.shell import CommandFailed, Completed
 from lab.ssh import SshHost
 
 BOOT_SECONDS = 180.0
 POLL_SECONDS = 0.1
 SECTOR = 512
+COUNTED = 4096
+COUNTING, COUNTED_ALL = "/tmp/splab-counting", "/tmp/splab-counted"
 _DISKS = """for disk in /sys/block/*; do
 [ -s "$disk/serial" ] && printf '%s %s %s\\n' "$(cat "$disk/serial")" "$(cat "$disk/size")" "${disk##*/}"
 done; true"""
@@ -33,6 +38,11 @@ class SshGuest:
                     raise TimeoutError(f"the guest was not up within {BOOT_SECONDS:g} s: {error}") from error
                 time.sleep(POLL_SECONDS)
 
+    def booted_from(self) -> str:
+        self.boot_id()
+        words = self._run(["cat", "/proc/cmdline"]).text.split()
+        return "cdrom" if ISO_WORD in words else "disk"
+
     def disks(self) -> Mapping[str, int]:
         return {serial: size for serial, (size, _) in self._found().items()}
 
@@ -53,6 +63,23 @@ class SshGuest:
         if len(data) != length:
             raise OSError(f"disk {serial} gave {len(data)} bytes at {offset}, {length} were asked for")
         return data
+
+    @contextmanager
+    def counting(self, serials: Sequence[str], offset: int) -> Iterator[None]:
+        """A loop of the guest's shell, which ends with the file that names it, at the latest when the guest does."""
+        devices = " ".join(self._device(serial) for serial in serials)
+        place = f"bs={COUNTED} seek={offset // COUNTED} conv=notrunc,fsync"
+        loop = (
+            f"n=0; while [ -e {COUNTING} ]; do n=$((n+1)); for d in {devices}; do"
+            f" printf '%-{COUNTED}d' $n | dd of=/dev/$d {place} 2>/dev/null; done; done; touch {COUNTED_ALL}"
+        )
+        start = f"rm -f {COUNTED_ALL}; touch {COUNTING}; setsid sh -c {shlex.quote(loop)} </dev/null >/dev/null 2>&1 &"
+        self._run(["sh", "-c", start])
+        try:
+            yield
+        finally:
+            ended = f"for i in $(seq 100); do [ -e {COUNTED_ALL} ] && exit 0; sleep 0.1; done; exit 1"
+            self._run(["sh", "-c", f"rm -f {COUNTING}; {ended}"])
 
     def poweroff(self) -> None:
         self._run(["sh", "-c", "setsid sh -c 'sleep 0.3; poweroff' </dev/null >/dev/null 2>&1 &"])

@@ -7,12 +7,20 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from harness.bench.fio_parser import FioError, parse
 from harness.observers import DomainDisk
+from harness.worlds.local.deploy import AgentProcess
+from lab.errors import LabError
 from lab.file import KvmHost
+from lab.local import power
 from lab.ssh import SshHost
 
 BY_ID = "/dev/storpool-byid"
 BLOCK = 4096
+LIBVIRT_FOLDERS = ("/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt")
+WRONG_KEY, NOT_LUKS = 2, 1
+"""Exit statuses of cryptsetup."""
+LIBVIRT_PORT = 16509
 VIRSH = ("virsh", "--connect", "qemu:///system")
 _STATES = """for name in $(virsh --connect qemu:///system list --all --name); do
 printf '%s\\t%s\\n' "$name" "$(virsh --connect qemu:///system domstate "$name")"
@@ -27,12 +35,31 @@ done
 exit 2"""
 
 
+_SETTINGS = "/etc/storpool.conf.d/zz-splab.conf"
+_SET = 'mkdir -p "$(dirname "$0")" && umask 077 && cat > "$0"'
+_LATE = "mount -t tmpfs -o mode=755 tmpfs " + BY_ID
+"""Over the directory that StorPool makes links in."""
+_NOT_LATE = f"umount -l {BY_ID}"
+
+
 class SshKvmHost:
-    def __init__(self, host: KvmHost, storpool_endpoints: Sequence[str]) -> None:
-        """`storpool_endpoints` are the addresses (`ip:port`) that a cut takes away from this host."""
+    def __init__(
+        self,
+        host: KvmHost,
+        storpool_endpoints: Sequence[str],
+        cluster_id: str = "",
+        agent: AgentProcess | None = None,
+    ) -> None:
+        """`storpool_endpoints` are the addresses (`ip:port`) that a cut takes away from this host.
+
+        `cluster_id` is for a world with several StorPool clusters. `agent` is ours to kill and start.
+        """
+        self._cluster_id = cluster_id
         self._host = host
         self._ssh = SshHost(host.ssh)
+        self._folders = (str(host.agent_directory), *LIBVIRT_FOLDERS)
         self._endpoints = tuple(endpoint.rpartition(":")[::2] for endpoint in storpool_endpoints)
+        self._agent = agent
 
     @property
     def name(self) -> str:
@@ -41,6 +68,10 @@ class SshKvmHost:
     @property
     def client_id(self) -> int:
         return self._host.client_id
+
+    @property
+    def cluster_id(self) -> str:
+        return self._cluster_id
 
     def devices(self) -> Sequence[str]:
         return sorted(self._ssh.run(["ls", "-1", BY_ID]).text.split())
@@ -60,6 +91,42 @@ class SshKvmHost:
             raise OSError(f"{self.name}: {path} gave {len(data)} bytes at {offset}, {length} were asked for")
         return data
 
+    def reads_a_second(self, path: str, seconds: int) -> float:
+        job = ["--name=rate", f"--filename={path}", "--readonly", "--rw=randread", f"--bs={BLOCK}", "--direct=1"]
+        load = ["--ioengine=libaio", "--iodepth=16", "--time_based", f"--runtime={seconds}"]
+        done = self._ssh.run(["fio", *job, *load, "--output-format=json"], timeout=seconds + 120)
+        result = parse(done.text)
+        if result.failed:
+            raise FioError(f"fio on {path} at {self.name}: {', '.join(result.failed)}")
+        return sum(job.read.iops for job in result.jobs)
+
+    def unlocks(self, path: str, passphrase: bytes) -> bool:
+        argv = ["cryptsetup", "open", "--test-passphrase", "--type", "luks1", "--key-file", "-", path]
+        done = self._ssh.run(argv, stdin=passphrase, check=False, timeout=120)
+        if done.returncode not in (0, WRONG_KEY, NOT_LUKS):
+            raise OSError(f"{self.name}: cryptsetup ended with {done.returncode}")
+        return done.returncode == 0
+
+    def secrets(self) -> Sequence[str]:
+        lines = self._ssh.run([*VIRSH, "secret-list"]).text.splitlines()
+        return sorted(words[2] for line in lines if (words := line.split())[1:2] == ["volume"])
+
+    def traces(self, text: bytes) -> Sequence[str]:
+        """The text goes to grep on its standard input: as an argument it would be found in grep's own."""
+        script = f'exec grep -rlasF -f - "$@" {BY_ID}/* /proc/[0-9]*/cmdline'
+        done = self._ssh.run(["sh", "-c", script, "traces", *self._folders], stdin=text, check=False, timeout=300)
+        return sorted(done.text.splitlines())
+
+    @contextmanager
+    def without_encryption(self) -> Iterator[None]:
+        """In the host's own view of the file system only."""
+        place = self._ssh.run(["sh", "-c", "command -v cryptsetup"]).text.strip()
+        try:
+            self._ssh.run(["mount", "--bind", "/dev/null", place])
+            yield
+        finally:
+            self._ssh.run(["umount", place])
+
     def domains(self) -> Mapping[str, str]:
         lines = self._ssh.run(["sh", "-c", _STATES]).text.splitlines()
         pairs = (line.split("\t", 1) for line in lines if "\t" in line)
@@ -72,6 +139,11 @@ class SshKvmHost:
     def domain_xml(self, name: str) -> str:
         return self._ssh.run([*VIRSH, "dumpxml", name]).text
 
+    def cd_image(self, name: str) -> str | None:
+        source = ET.fromstring(self.domain_xml(name)).find("devices/disk[@device='cdrom']/source")
+        path = "" if source is None else source.get("name") or source.get("file") or ""
+        return path.rpartition("/")[2] or None
+
     def kill_qemu(self, name: str) -> None:
         self._ssh.run(["sh", "-c", _KILL, name])
 
@@ -80,6 +152,61 @@ class SshKvmHost:
 
     def resume(self, name: str) -> None:
         self._ssh.run([*VIRSH, "resume", name])
+
+    def kill_agent(self) -> None:
+        self._our_agent().kill()
+
+    def start_agent(self) -> None:
+        self._our_agent().start()
+
+    def power_cut(self) -> None:
+        self._local()
+        power.off(self.name)
+
+    def power_on(self) -> None:
+        self._local()
+        power.on(self.name)
+        self._our_agent().start()
+
+    @contextmanager
+    def storpool_conf(self, **settings: str) -> Iterator[None]:
+        """In a section of the host's own, which wins over what its other files say."""
+        text = "".join([f"[{self.name}]\n", *(f"{key}={value}\n" for key, value in settings.items())])
+        self._ssh.run(["sh", "-c", _SET, _SETTINGS], stdin=text.encode())
+        try:
+            yield
+        finally:
+            self._ssh.run(["rm", "-f", _SETTINGS])
+
+    @contextmanager
+    def devices_late(self) -> Iterator[None]:
+        self._ssh.run(["sh", "-c", _LATE])
+        try:
+            yield
+        finally:
+            self._ssh.run(["sh", "-c", _NOT_LATE])
+
+    def _our_agent(self) -> AgentProcess:
+        if self._agent is None:
+            raise LabError(f"the agent of host {self.name} is not ours to kill and start")
+        return self._agent
+
+    def _local(self) -> None:
+        if self._host.cgroup is None:
+            raise LabError(f"host {self.name} is no host of the local lab, so its power is not cut")
+
+    def slow_migration(self, name: str) -> None:
+        self._ssh.run([*VIRSH, "migrate-setspeed", name, "1"])
+
+    @contextmanager
+    def libvirt_cut(self) -> Iterator[None]:
+        """By a routing rule for libvirtd's answers, so that only what comes from other hosts is concerned."""
+        rule = f"unreachable ipproto tcp sport {LIBVIRT_PORT} priority 77"
+        try:
+            self._ssh.run(["sh", "-c", f"ip rule add {rule} && ip route flush cache"])
+            yield
+        finally:
+            self._ssh.run(["sh", "-c", f"while ip rule del {rule} 2>/dev/null; do :; done; ip route flush cache"])
 
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:
@@ -104,12 +231,13 @@ def disks_of(xml: str) -> tuple[DomainDisk, ...]:
 def _disk(disk: ET.Element) -> DomainDisk:
     source, target, driver = (_attributes(disk, name) for name in ("source", "target", "driver"))
     return DomainDisk(
-        source=source.get("dev") or source.get("file") or "",
+        source=source.get("dev") or source.get("file") or source.get("name") or "",
         target=target.get("dev", ""),
         serial=disk.findtext("serial") or "",
         driver_type=driver.get("type", ""),
         discard=driver.get("discard"),
         cache=driver.get("cache"),
+        encryption=_attributes(disk, "source/encryption").get("format"),
     )
 
 

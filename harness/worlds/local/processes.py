@@ -18,7 +18,7 @@ from pathlib import Path
 
 from harness.worlds.local.deploy import ROOMS, AgentProcess
 from lab.errors import LabError
-from lab.file import Accelerator, Access, KvmHost, Lab
+from lab.file import Accelerator, Access, KvmHost, Lab, Site, storpool_of
 from lab.local import cgroup
 
 MANAGEMENT = "management"
@@ -56,7 +56,10 @@ class Pace:
 def direct(lab: Lab) -> Routes:
     """Nothing in between."""
     return Routes(
-        storpool=dict.fromkeys((MANAGEMENT, *(host.name for host in lab.hosts)), lab.storpool.endpoints),
+        storpool={
+            MANAGEMENT: lab.storpool.endpoints,
+            **{host.name: storpool_of(lab, host).endpoints for host in lab.hosts},
+        },
         agents={host.name: host.agent_address for host in lab.hosts},
     )
 
@@ -104,7 +107,7 @@ def _kvm_agent(lab: Lab, host: KvmHost, storpool: Sequence[str]) -> AgentProcess
         "download_directory": str(host.agent_directory / "downloads"),
     }
     files = {}
-    if tuple(storpool) != lab.storpool.endpoints:
+    if tuple(storpool) != storpool_of(lab, host).endpoints:
         config["storpool_conf_directory"] = str(host.agent_directory / OVERRIDES)
         files[f"{OVERRIDES}/endpoints.conf"] = f"SP_API_HTTP_HOST={','.join(storpool)}\n".encode()
     return AgentProcess(
@@ -145,10 +148,18 @@ class ManagementProcess:
         api_key, secret_key = json.loads(path.read_text())
         return str(api_key), str(secret_key)
 
+    def _database_key(self) -> str:
+        """What passphrases are encrypted with in the records; made once, then kept beside them."""
+        path = self._directory / "database.key"
+        if not path.exists():
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._private(path, secrets.token_urlsafe(32))
+        return path.read_text()
+
     def start(self) -> None:
         """Start it; returns once it serves. Raises `LabError` with the end of its log."""
         config = self._directory / "management.json"
-        self._private(config, json.dumps(self._config(), indent=1))
+        self._private(config, json.dumps(self.configuration(), indent=1))
         out = self._directory / "management.out"
         with out.open("wb") as stdout, self._log.open("ab") as stderr:
             self._process = subprocess.Popen(
@@ -219,7 +230,8 @@ class ManagementProcess:
             argv = ["/bin/sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(management.cgroup), *argv]
         return argv
 
-    def _config(self) -> dict[str, object]:
+    def configuration(self) -> dict[str, object]:
+        """What the process reads when it starts; holds secrets."""
         lab, tls, pace = self._lab, self._lab.tls.directory, self._pace
         api_key, secret_key = self.keys()
         return {
@@ -233,15 +245,18 @@ class ManagementProcess:
                 "key": str(tls / "management.key"),
             },
             "cloud": {
-                "hosts": [host.name for host in lab.hosts],
+                "hosts": [host.name for host in lab.hosts if not host.second_storpool],
+                "further_clusters": _further_clusters(lab),
                 "image_store_url": lab.secondary.nfs_url,
                 "guest_addresses": [{"mac": guest.mac, "ip": guest.ip} for guest in lab.guest_addresses],
                 "bridge": lab.hosts[0].bridge,
                 "api_key": api_key,
                 "secret_key": secret_key,
+                "database_key": self._database_key(),
                 "settings": dict(pace.settings),
                 **_given(ping_interval=pace.ping_interval, cleanup_interval=pace.cleanup_interval),
             },
+            "fences": {host.name: fence for host in lab.hosts if (fence := _fence(host))},
             **_given(settle_time=pace.settle_time, answer_time=pace.answer_time),
         }
 
@@ -250,6 +265,21 @@ class ManagementProcess:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
+
+
+def _further_clusters(lab: Lab) -> list[dict[str, object]]:
+    """CloudStack's cluster of the hosts of the second StorPool cluster, in a zone of its own or in the first."""
+    hosts = [host.name for host in lab.hosts if host.second_storpool]
+    if not hosts:
+        return []
+    place = {"zone": "zone2", "pod": "pod2"} if lab.site is Site.ZONES else {}
+    return [{"name": "cluster2", "hosts": hosts, **place}]
+
+
+def _fence(host: KvmHost) -> dict[str, object]:
+    if host.cgroup is not None:
+        return {"cgroup": str(host.cgroup)}
+    return {"command": list(host.fence_command)} if host.fence_command else {}
 
 
 def _given(**values: float | None) -> dict[str, float]:

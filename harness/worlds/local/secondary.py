@@ -12,6 +12,7 @@ from lab.ssh import SshHost
 
 BLOCK = 4096
 BACKUPS = "snapshots"
+PRIMARY = "primary"
 _READ = (
     "file=$(mktemp) && trap 'rm -f \"$file\"' EXIT && "
     'qemu-img dd -f qcow2 -O raw "bs=$1" "skip=$2" "count=$3" "if=$0" "of=$file" && cat "$file"'
@@ -31,12 +32,17 @@ class SshSecondary:
         """`hosts` are those that a cut keeps from the export."""
         self._directory = secondary.export_directory
         self._ssh = SshHost(secondary.ssh)
+        self._url = secondary.nfs_url
         self._server = urlsplit(secondary.nfs_url).hostname or ""
         self._hosts = tuple(hosts)
 
     def backups(self) -> Sequence[str]:
         listed = self._ssh.run(["ls", "-1", str(self._directory / BACKUPS)], check=False)
         return sorted(f"{BACKUPS}/{name}" for name in listed.text.split()) if not listed.returncode else []
+
+    @property
+    def primary_url(self) -> str:
+        return f"{self._url}/{PRIMARY}"
 
     def files(self, directory: str) -> Sequence[str]:
         argv = ["find", directory, "-type", "f"]

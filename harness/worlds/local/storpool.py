@@ -17,10 +17,15 @@ CALL_SECONDS = 60
 
 
 class VendorStorPool:
-    def __init__(self, endpoint: str, token: str, *, simulator: bool) -> None:
-        """`endpoint` is `ip:port`; `simulator` says whether the cluster has the control API that tells of its calls."""
+    def __init__(self, endpoint: str, token: str, *, simulator: bool, several: bool = False) -> None:
+        """`endpoint` is `ip:port`; `simulator` says whether the cluster has the control API that tells of its calls.
+
+        With `several` attachments are those of all clusters of the location, with the id of the client's cluster.
+        """
         host, _, port = endpoint.rpartition(":")
         self._api = spapi.Api(host=host, port=int(port), auth=token, timeout=CALL_SECONDS)
+        across = spapi.Api(host=host, port=int(port), auth=token, timeout=CALL_SECONDS, multiCluster=True)
+        self._attachments = across if several else self._api
         self._control = f"http://{endpoint}/_sim" if simulator else None
         self._session = requests.Session()
         self._session.trust_env = False
@@ -39,10 +44,39 @@ class VendorStorPool:
         return self._first(self._api.snapshotList, name)
 
     def attachments(self) -> list[Json]:
-        return list(self._api.attachmentsList(returnRawAPIData=True))
+        return list(self._attachments.attachmentsList(returnRawAPIData=True))
 
     def lose_snapshot(self, name: str) -> None:
         self._api.snapshotDelete(name)
+
+    def update_volume(self, name: str, **changes: object) -> None:
+        self._api.volumeUpdate(name, changes)
+
+    def kept(self, bucket: str, key: str) -> str:
+        try:
+            found = self._api.kvsGet(bucket, key, returnRawAPIData=True)
+        except spapi.ApiError as error:
+            if error.name == "objectDoesNotExist":
+                return ""
+            raise
+        return str(found.get("pairs", {}).get(key, ""))
+
+    def keep(self, bucket: str, key: str, value: str) -> None:
+        if bucket not in self._api.kvsBuckets(returnRawAPIData=True)["buckets"]:
+            self._api.kvsCreate(bucket)
+        self._api.kvsUpdate(bucket, {"set": {key: value}})
+
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        shown = self._api.volumeTemplateDescribe(like, returnRawAPIData=True)
+        keys = ("placeAll", "placeTail", "placeHead", *(("replication",) if replication else ()))
+        self._api.volumeTemplateCreate({"name": name, **{key: shown[key] for key in keys}})
+
+    def remove_template(self, name: str) -> bool:
+        try:
+            self._api.volumeTemplateDelete(name)
+        except spapi.ApiError as error:
+            return bool(error.name == "objectDoesNotExist")
+        return True
 
     def calls(self) -> Mapping[str, int]:
         if self._control is None:

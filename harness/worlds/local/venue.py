@@ -22,7 +22,7 @@ from harness.worlds.local.world import LocalWorld
 from harness.worlds.local.zone import fill_zone
 from lab.claim import Claim, claim_local
 from lab.errors import LabError
-from lab.file import Lab, load
+from lab.file import Lab, load, storpool_of
 from lab.shell import CommandFailed
 from lab.ssh import SshHost
 from scenarios.registry import Case
@@ -52,8 +52,12 @@ class LocalVenue:
         *,
         routes: Callable[[Lab], Routes] = direct,
         pace: Pace = Pace(),  # noqa: B008 - a frozen value
+        site: str = "",
     ) -> None:
-        """`routes` may put something between the processes; it is called once, when the lab is up."""
+        """`routes` may put something between the processes; it is called once, when the lab is up. `site` is of the lab
+        that is brought up first; a case that needs another one gets it."""
+        self._first_site = site
+        self._say: Callable[[str], None] = lambda _text: None
         self._lab_file = lab_file
         self._routes = routes
         self._pace = pace
@@ -82,7 +86,26 @@ class LocalVenue:
     def open(self, say: Callable[[str], None]) -> dict[str, str]:
         # First of all: everything below stops what another run has started.
         self._claim = claim_local() if self._lab_file is None else Claim(self._lab_file)
-        lab = self._lab = self._lab_of(say)
+        self._say = say
+        return self._open(self._first_site)
+
+    def _change_site(self, site: str) -> None:
+        """Another lab in the place of this one, for a case that needs other StorPool clusters."""
+        if self._lab_file is not None:
+            raise LabError(
+                f"the case needs a lab of site {site or 'one StorPool cluster'!r}; {self._lab_file} is of"
+                f" {self.lab.site or 'one StorPool cluster'!r}, see site in lab/file.py"
+            )
+        self._say(f"the next case needs another lab: {site or 'with one StorPool cluster'}")
+        for stop in self._processes:
+            stop()
+        self._open(site)
+        # Whatever lab was there before is gone.
+        self._brought_up = True
+
+    def _open(self, site: str) -> dict[str, str]:
+        say = self._say
+        lab = self._lab = self._lab_of(say, site)
         routes = self._routes(lab)
         management = self.management = ManagementProcess(lab, routes, self._pace)
         agents = self.agents = agents_of(lab, routes)
@@ -102,7 +125,8 @@ class LocalVenue:
         return self._properties(lab)
 
     def run(self, case: Case, recorder: Recorder, body: Body) -> None:
-        del case
+        if case.site != self.lab.site:
+            self._change_site(case.site)
         self._cases += 1
         world = self.world(f"{self._unique}-{self._cases}")
         self.read_logs()
@@ -128,12 +152,26 @@ class LocalVenue:
         lab, cloud, environment = self.lab, self._cloud, self._environment
         if cloud is None or environment is None:
             raise RuntimeError("the lab is not open")
-        token = lab.storpool.token_file.read_text().strip()
+        clusters = [cluster for cluster in (lab.storpool, lab.second_storpool) if cluster is not None]
+        several = len(clusters) > 1
+        agents = {agent.name: agent for agent in self.agents}
         return LocalWorld(
             cloud=cloud,
-            storpool=VendorStorPool(lab.storpool.endpoints[0], token, simulator=lab.storpool.simulator),
+            storpools=[
+                VendorStorPool(
+                    cluster.endpoints[0],
+                    cluster.token_file.read_text().strip(),
+                    simulator=cluster.simulator,
+                    several=several,
+                )
+                for cluster in clusters
+            ],
             secondary=SshSecondary(lab.secondary, [SshHost(host.ssh) for host in lab.hosts]),
-            hosts=[SshKvmHost(host, lab.storpool.endpoints) for host in lab.hosts],
+            hosts=[
+                SshKvmHost(host, cluster.endpoints, cluster.cluster_id if several else "", agents.get(host.name))
+                for host in lab.hosts
+                for cluster in [storpool_of(lab, host)]
+            ],
             environment=environment,
             guest_image=lab.guest_image,
             unique=unique,
@@ -180,14 +218,14 @@ class LocalVenue:
         self._unshown += found
         return found
 
-    def _lab_of(self, say: Callable[[str], None]) -> Lab:
+    def _lab_of(self, say: Callable[[str], None], site: str) -> Lab:
         if self._lab_file is not None:
             return load(self._lab_file)
         from lab.local.layout import State, default_state
         from lab.local.up import up
 
         there = State(default_state()).lab_file.exists()
-        lab = up(progress=say)
+        lab = up(progress=say, site_name=site)
         self._brought_up = not there
         return lab
 

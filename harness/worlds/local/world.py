@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from harness.observers import Cloud, Environment, Guest, Host, Secondary, StorPool
 from harness.worlds.local.guest import SshGuest
+from harness.worlds.several import SeveralStorPools
 from lab.file import GuestImage
 
 POLL_SECONDS = 0.1
@@ -19,7 +20,7 @@ class LocalWorld:
     def __init__(
         self,
         cloud: Cloud,
-        storpool: StorPool,
+        storpools: Sequence[StorPool],
         secondary: Secondary,
         hosts: Sequence[Host],
         environment: Environment,
@@ -27,7 +28,8 @@ class LocalWorld:
         unique: str,
     ) -> None:
         self._cloud = cloud
-        self._storpool = storpool
+        self._storpools = tuple(storpools)
+        self._storpool = storpools[0] if len(storpools) == 1 else SeveralStorPools(storpools)
         self._secondary = secondary
         self._hosts = tuple(hosts)
         self._environment = environment
@@ -42,6 +44,10 @@ class LocalWorld:
     @property
     def storpool(self) -> StorPool:
         return self._storpool
+
+    @property
+    def storpools(self) -> Sequence[StorPool]:
+        return self._storpools
 
     @property
     def secondary(self) -> Secondary:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from harness.observers import Cloud, Environment, Json, Pool
-from lab.file import Lab
+from harness.observers import Cloud, Environment, Json, OtherZone, Pool
+from lab.file import Lab, StorPoolCluster
 
 POOL_CAPACITY = 1 << 40
 """Bytes that CloudStack may allocate on a pool."""
@@ -16,24 +16,46 @@ GUEST_MEMORY = 128
 
 
 def fill_zone(cloud: Cloud, lab: Lab, endpoints: Sequence[str], token: str) -> Environment:
-    """Two pools at `endpoints` of StorPool, an offering; every host Up. What exists by its name is used as it is."""
-    zone_id = str(_only(cloud.call("listZones"), "zone")["id"])
+    """Two pools at `endpoints` of StorPool, an offering; every host Up. What exists by its name is used as it is.
+
+    A second zone gets pools of the second StorPool cluster.
+    """
+    zones = [str(zone["id"]) for zone in cloud.call("listZones")["zone"]]
+    zone_id = zones[0]
     os_type_id = str(_only(cloud.call("listOsTypes"), "ostype")["id"])
     _wait_for_hosts(cloud, lab)
     pools = tuple(_pool(cloud, endpoints, zone_id, template, token) for template in lab.storpool.templates)
+    second = lab.second_storpool
     return Environment(
         zone_id=zone_id,
         pools=pools,
         image_url=lab.guest_image.url,
         image_size=lab.guest_image.virtual_size,
         image_sha256=lab.guest_image.sha256,
+        iso_url=lab.guest_image.iso_url,
+        iso_size=lab.guest_image.iso_size,
         service_offering_id=_offering(cloud, pools[0].tag),
         os_type_id=os_type_id,
+        location="" if second is None else lab.storpool.location,
+        other_zone=None if second is None or len(zones) == 1 else _other_zone(cloud, zones[1], second),
+        storpool_endpoints=",".join(endpoints),
+        storpool_token=token,
     )
 
 
-def _pool(cloud: Cloud, endpoints: Sequence[str], zone_id: str, template: str, token: str) -> Pool:
-    name = f"storpool-{template}"
+def _other_zone(cloud: Cloud, zone_id: str, cluster: StorPoolCluster) -> OtherZone:
+    token = cluster.token_file.read_text().strip()
+    pools = tuple(
+        _pool(cloud, cluster.endpoints, zone_id, template, token, f"storpool-{template}-2")
+        for template in cluster.templates
+    )
+    return OtherZone(zone_id=zone_id, pools=pools, location=cluster.location)
+
+
+def _pool(
+    cloud: Cloud, endpoints: Sequence[str], zone_id: str, template: str, token: str, name: str | None = None
+) -> Pool:
+    name = name or f"storpool-{template}"
 
     def make() -> Json:
         return cloud.call(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.worlds.memory.processes import STORPOOL, Processes, agent_of
+from harness.worlds.memory.processes import Processes, agent_of
 
 RETRY_SECONDS = 5.0
 """Between two tries of starting a process that was killed while it started."""
@@ -36,6 +36,17 @@ class MemoryFaults:
             self._simulation.main.spawn(f"restart {process}", lambda: self._restart(process))
         if self._simulation.alive(process):
             self._simulation.kill(process)
+
+    def end(self, process: str) -> None:
+        """As `kill`, until `begin`."""
+        if self._simulation.alive(process):
+            self._simulation.kill(process)
+
+    def begin(self, process: str) -> None:
+        """Start what `end`, or a kill, ended; returns when it can be used."""
+        self._restarting.pop(process, None)
+        if not self._simulation.alive(process):
+            self._start(process)
 
     def lose_host(self, host: str, seconds: float) -> None:
         self._processes.machines[host].cut_power()
@@ -99,20 +110,22 @@ class MemoryFaults:
         self._later(seconds, "secondary storage emptied", empty)
 
     def pool_full(self, seconds: float) -> None:
-        blocks = self._processes.blocks
+        pools = self._processes.pools
         self._full += 1
-        blocks.taken = blocks.capacity()[0]
+        for blocks in pools:
+            blocks.taken = blocks.capacity()[0]
 
         def empty() -> None:
             self._full -= 1
             if not self._full:
-                blocks.taken = 0
+                for blocks in pools:
+                    blocks.taken = 0
 
         self._later(seconds, "StorPool emptied", empty)
 
     def storpool_dies(self, seconds: float, *, after: bool) -> None:
         effects = self._processes.effects
-        effects.dying = lambda: self.kill(STORPOOL, seconds)
+        effects.dying = lambda process: self.kill(process, seconds)
         effects.after = after
 
     def disarm(self) -> bool:
@@ -131,6 +144,8 @@ class MemoryFaults:
     def _restart(self, process: str) -> None:
         main, simulation = self._simulation.main, self._simulation
         while True:
+            if process not in self._restarting:
+                return
             if simulation.elapsed < self._restarting[process]:
                 main.sleep(self._restarting[process] - simulation.elapsed)
                 continue

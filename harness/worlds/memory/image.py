@@ -21,6 +21,9 @@ _MAGIC = b"QFI\xfb"
 BOOT_MAGIC = b"splab model guest, boot sector\n"
 """What the first disk of a guest must begin with, or the guest does not boot."""
 
+ISO_MAGIC = b"splab model ISO 9660\n"
+"""What an image in a CD drive must begin with, or no guest boots from it."""
+
 MIB = 1 << 20
 
 
@@ -41,6 +44,25 @@ class Image:
             parts += [_EXTENT.pack(offset, len(data)), data]
         return b"".join(parts)
 
+    def read(self, offset: int, length: int) -> bytes:
+        found = bytearray(length)
+        for start, data in self.extents:
+            first, last = max(start, offset), min(start + len(data), offset + length)
+            if first < last:
+                found[first - offset : last - offset] = data[first - start : last - start]
+        return bytes(found)
+
+    def written(self, offset: int, data: bytes) -> Image:
+        """The disk after a write."""
+        end = offset + len(data)
+        kept = [(offset, data)]
+        for start, before in self.extents:
+            if start < offset:
+                kept.append((start, before[: offset - start]))
+            if start + len(before) > end:
+                kept.append((max(start, end), before[max(0, end - start) :]))
+        return Image(self.size, tuple(sorted(kept)))
+
     def raw(self) -> bytes:
         disk = bytearray(self.size)
         for offset, data in self.extents:
@@ -50,6 +72,10 @@ class Image:
 
 def read_image(content: bytes, image_format: str) -> Image:
     """The disk in a file, read as `image_format` and as nothing else."""
+    if image_format == "iso":
+        if not content.startswith(ISO_MAGIC):
+            raise ImageError("the file is no ISO 9660 image")
+        image_format = "raw"
     if image_format == "raw":
         padded = -len(content) % 512
         return Image(len(content) + padded, ((0, content),) if content else ())
@@ -86,6 +112,12 @@ def guest_image() -> Image:
             (size - 4096, generator.bytes(4096)),
         ),
     )
+
+
+@functools.cache
+def guest_iso() -> bytes:
+    """An ISO that the model guest boots."""
+    return ISO_MAGIC.ljust(2048, b"\0") + Generator.of(0, "guest ISO").bytes(6144)
 
 
 @functools.cache

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import enum
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+from harness.agent.nfs_disk import nfs_source
 from harness.runtime.process import SimulatedEvent, SimulatedRuntime
 from harness.spi.errors import Error, InvalidParameter, NotFound
-from harness.spi.objects import PATH_PREFIX
+from harness.spi.objects import LUKS_HEADER, PATH_PREFIX
 from harness.spi.ports import DomainState
-from harness.worlds.memory.image import BOOT_MAGIC
-from simulator.ports import Blocks
+from harness.worlds.memory.image import BOOT_MAGIC, ISO_MAGIC, Image, ImageError, read_image
+from harness.worlds.memory.model_luks import HEADER_BYTES, Luks, LuksError, unlock
 
 BY_NAME = "/dev/storpool/"
+NFS = "nfs://"
+CD = "cdrom"
 BOOT_SECONDS = (2.0, 6.0)
 """How long a guest needs until it is up; while it boots it neither lets a disk go nor hears a power button."""
 POWEROFF_SECONDS = (1.0, 4.0)
@@ -32,10 +35,22 @@ EJECT_SECONDS = 0.05
 """How long QEMU takes to close a device that the guest let go; meanwhile it says that it has no such device."""
 
 
-class Devices(Blocks, Protocol):
-    """Blocks whose devices and links a model can look at, open and close."""
+class Devices(Protocol):
+    """Blocks whose devices and links a model can look at, open, read and write, and close."""
+
+    def touch(self, key: int) -> None:
+        """What has it open may have changed, so it is looked at again."""
+        ...
 
     def size(self, key: int) -> int: ...
+
+    def stored(self, key: int) -> int: ...
+
+    def read(self, key: int, offset: int, length: int) -> bytes: ...
+
+    def extents(self, key: int) -> Iterable[tuple[int, int]]: ...
+
+    def write(self, key: int, offset: int, data: bytes) -> None: ...
 
     def links(self, client: int) -> dict[str, int]: ...
 
@@ -48,10 +63,21 @@ class Devices(Blocks, Protocol):
     def release(self, key: int, client: int | None = None) -> None: ...
 
 
+class NfsFiles(Protocol):
+    """Files of NFS pools, by the names that QEMU opens them by."""
+
+    def read(self, name: str) -> bytes:
+        """Raises `NotFound`."""
+        ...
+
+    def write(self, name: str, content: bytes, *, new: bool) -> None: ...
+
+
 class Boot(enum.Enum):
     """How far the guest came."""
 
     FOUND = "found a boot sector"
+    CD = "found an ISO in its CD drive"
     NOTHING = "no bootable device"
 
 
@@ -66,9 +92,35 @@ class ModelDisk:
     key: int | None = None
     """The object behind the device that QEMU holds open; None while the domain is off."""
     size: int = 0
-    """Bytes that the device had when QEMU opened it; QEMU does not look again by itself."""
+    """Bytes that the guest was given when QEMU opened the device; QEMU does not look again by itself."""
+    secret: str | None = None
+    """The usage of libvirt's secret that opens an encrypted disk."""
+    luks: Luks | None = None
+    """An encrypted disk that is open."""
     ejecting: bool = False
     """The guest let it go and QEMU has not closed it yet."""
+    format: str = "raw"
+    file_open: bool = False
+    """Of one that is a file on an NFS pool, which has no key: QEMU holds it open."""
+
+    @property
+    def seen(self) -> bool:
+        """Whether the guest has it."""
+        return self.key is not None or self.file_open
+
+    @property
+    def overhead(self) -> int:
+        """Bytes of the device that the guest does not see."""
+        return 0 if self.secret is None else LUKS_HEADER
+
+
+@dataclass(slots=True)
+class ModelDrive:
+    """The CD drive of a domain."""
+
+    element: ET.Element
+    image: str | None
+    """What is in it, by the name that QEMU opens it by."""
 
 
 @dataclass(slots=True)
@@ -90,10 +142,32 @@ class ModelDomain:
     """Targets that a suspended guest was asked to let go."""
     forgotten: list[ModelDisk] = field(default_factory=list)
     """Disks that libvirt dropped from the XML while QEMU was ejecting them: they stay open until the domain is off."""
+    drive: ModelDrive | None = None
     transient: bool = False
     """It was undefined while it ran, so nothing is left of it when it goes off."""
+    inactive: bool = False
+    """One of the two QEMUs of a migration, the one that has the disks open and may not write to them: the destination
+    until it is handed over, the source from then on."""
+    migration: ModelMigration | None = None
+    """That is under way from here."""
+    slow: bool = False
+    """Whether its memory is copied at a crawl."""
+    moved_to: tuple[Machine, ModelDomain] | None = None
+    """Where the guest went on."""
     xml: str | None = None
     """Live XML, if it was asked for since the disks changed."""
+
+
+@dataclass(slots=True)
+class ModelMigration:
+    """A migration of a domain, which libvirtd conducts also when nobody waits for it any more."""
+
+    cancel: SimulatedEvent
+    listeners: list[SimulatedEvent] = field(default_factory=list)
+    """Of those who wait for its end."""
+    over: bool = False
+    error: str = ""
+    """libvirt's, when it came to nothing."""
 
 
 @dataclass(slots=True)
@@ -111,11 +185,27 @@ class Machine:
     """One host. `runtime` is its hardware's: a process that no test kills by accident."""
 
     def __init__(
-        self, runtime: SimulatedRuntime, name: str, client_id: int, blocks: Devices, files: Mapping[str, str]
+        self,
+        runtime: SimulatedRuntime,
+        name: str,
+        client_id: int,
+        blocks: Devices,
+        files: Mapping[str, str],
+        *,
+        cluster_id: str = "",
+        place: int | None = None,
+        nfs: NfsFiles | None = None,
     ) -> None:
+        """`place` is its number among all hosts; its client id, unless hosts of several StorPool clusters are there."""
         self.runtime = runtime
+        self.nfs = nfs
         self.name = name
+        self.cd_image: Callable[[str], bytes] = _no_image
+        """Contents of an image on secondary storage, by the name that QEMU opens it by; raises `NotFound`."""
         self.client_id = client_id
+        self.cluster_id = cluster_id
+        """Of its StorPool cluster, where there are several."""
+        self.place = client_id if place is None else place
         self.blocks = blocks
         self.files = dict(files)
         """Small text files by path."""
@@ -124,8 +214,18 @@ class Machine:
         self.domains: dict[str, ModelDomain] = {}
         self.programs: list[ModelProgram] = []
         """Those that run, also after the agent that started them has died."""
+        self.peers: dict[str, Machine] = {}
+        """The other hosts, by name, as far as their libvirtds reach each other."""
         self.cuts = 0
         """How many reasons there are for which this host does not reach the StorPool API."""
+        self.secrets: dict[str, bytes] = {}
+        """What libvirtd keeps in memory, by usage."""
+        self.command_lines: list[str] = []
+        """Of every program that was run."""
+        self.no_cryptsetup = 0
+        """How many reasons there are for which there is no cryptsetup."""
+        self.unreached = 0
+        """How many reasons there are for which other hosts do not reach libvirtd here."""
         self.libvirtd_gone = 0
         """How many reasons there are for which libvirtd does not answer; its domains run on."""
         self.late: set[str] | None = None
@@ -156,6 +256,7 @@ class Machine:
         """Every QEMU and every program ends at once."""
         for program in self.programs:
             program.killed.deliver()
+        self.secrets.clear()
         self.kill_guests()
 
     def kill_guests(self) -> None:
@@ -180,25 +281,79 @@ class Machine:
         return domain
 
     def open(self, disk: ModelDisk) -> None:
-        """QEMU opens the disk's device for writing."""
+        """QEMU opens the disk's device, or file, for writing."""
+        if disk.source.startswith(NFS):
+            disk.size = self.file_image(disk).size
+            disk.file_open = True
+            return
         key = self.key(disk.source)
         if key is None:
             raise Error(f"Cannot access storage file '{disk.source}': No such file or directory")
         if self.blocks.read_only(key, self.client_id):
             raise Error(f"Could not open '{disk.source}': Read-only file system")
+        if disk.secret is not None:
+            disk.luks = self._unlock(disk, key)
         self.blocks.open(key, self.client_id)
         disk.key = key
-        disk.size = self.device_size(disk.source) or 0
+        disk.size = (self.device_size(disk.source) or 0) - disk.overhead
+
+    def file_image(self, disk: ModelDisk) -> Image:
+        """What is in the file of a disk on an NFS pool, in the format that the domain says."""
+        try:
+            if self.nfs is None:
+                raise NotFound(f"{disk.source}: No such file or directory")
+            return read_image(self.nfs.read(disk.source), disk.format)
+        except (NotFound, ImageError) as error:
+            raise Error(f"internal error: process exited while connecting to monitor: {error}") from error
+
+    def touch(self, domain: ModelDomain) -> None:
+        """Another of its QEMUs may write to its disks now."""
+        for disk in domain.disks:
+            if disk.key is not None:
+                self.blocks.touch(disk.key)
 
     def close(self, disk: ModelDisk) -> None:
+        disk.file_open = False
         if disk.key is not None:
             self.blocks.release(disk.key, self.client_id)
-            disk.key = None
+            disk.key = disk.luks = None
+
+    def read(self, disk: ModelDisk, offset: int, length: int) -> bytes:
+        """What the guest reads of a disk that is open."""
+        if disk.file_open:
+            return self.file_image(disk).read(offset, length)
+        assert disk.key is not None, "it is open"
+        data = self.blocks.read(disk.key, offset + disk.overhead, length)
+        return data if disk.luks is None else disk.luks.crypt(offset, data)
+
+    def write(self, disk: ModelDisk, offset: int, data: bytes) -> None:
+        if disk.file_open and self.nfs is not None:
+            self.nfs.write(disk.source, self.file_image(disk).written(offset, data).qcow2(), new=False)
+            return
+        assert disk.key is not None, "it is open"
+        stored = data if disk.luks is None else disk.luks.crypt(offset, data)
+        self.blocks.write(disk.key, offset + disk.overhead, stored)
+
+    def header(self, key: int) -> bytes:
+        """The beginning of an object, as far as a LUKS header goes."""
+        return self.blocks.read(key, 0, min(HEADER_BYTES, self.blocks.size(key)))
+
+    def _unlock(self, disk: ModelDisk, key: int) -> Luks:
+        passphrase = self.secrets.get(disk.secret or "")
+        if passphrase is None:
+            raise Error(f"Secret not found: no secret with matching usage '{disk.secret}'")
+        try:
+            return unlock(self.header(key), passphrase)
+        except LuksError as error:
+            raise Error(f"internal error: unable to open '{disk.source}': {error}") from error
 
     def power_on(self, domain: ModelDomain) -> None:
         """Open every disk and let the guest boot; all or nothing."""
         opened: list[ModelDisk] = []
+        cd = b""
         try:
+            if domain.drive is not None and domain.drive.image is not None:
+                cd = self.read_image(domain.drive.image)
             for disk in domain.disks:
                 self.open(disk)
                 opened.append(disk)
@@ -210,7 +365,7 @@ class Machine:
         domain.state = DomainState.RUNNING
         domain.boot_id = self.runtime.uuid()
         domain.up_at = self.runtime.now() + low + (high - low) * self.runtime.random()
-        domain.boot = self._look_for_boot_sector(domain)
+        domain.boot = self._look_for_boot_sector(domain, cd)
 
     def power_off(self, domain: ModelDomain) -> None:
         """QEMU ends: every device is closed and the domain is what its definition says."""
@@ -219,8 +374,10 @@ class Machine:
         domain.forgotten.clear()
         # What was hot-plugged, or taken away, since the start is forgotten: libvirt changed the live domain only.
         domain.disks = read_disks(domain.defined)
+        domain.drive = read_drive(domain.defined)
         domain.xml = None
         domain.state = DomainState.SHUT_OFF
+        domain.inactive = False
         domain.boot_id = ""
         domain.unplugging.clear()
         if domain.transient:
@@ -236,15 +393,17 @@ class Machine:
 
         def go_off() -> None:
             self.runtime.sleep(seconds)
-            if domain.boot_id == boot_id and domain.state is DomainState.RUNNING:
+            machine, there = where_it_went(self, domain)
+            if there.boot_id == boot_id and there.state is DomainState.RUNNING:
                 self.runtime.point("effect-begin", f"guest of {domain.name} powers off")
-                self.power_off(domain)
+                machine.power_off(there)
 
         self.runtime.spawn(f"power off {domain.name}", go_off)
 
     def up(self, domain: ModelDomain) -> bool:
         """Whether the guest has booted and runs."""
-        return domain.state is DomainState.RUNNING and domain.boot is Boot.FOUND and self.runtime.now() >= domain.up_at
+        booted = domain.boot is not Boot.NOTHING and self.runtime.now() >= domain.up_at
+        return domain.state is DomainState.RUNNING and booted
 
     def plug(self, domain: ModelDomain, element: ET.Element) -> None:
         """Hot-plug a disk."""
@@ -257,6 +416,22 @@ class Machine:
         domain.disks.append(disk)
         domain.xml = None
 
+    def read_image(self, name: str) -> bytes:
+        """What QEMU does with an image that libvirt gives it."""
+        try:
+            return self.cd_image(name)
+        except NotFound as error:
+            raise Error(f"internal error: qemu unexpectedly closed the monitor: {error}") from error
+
+    def change_medium(self, domain: ModelDomain, element: ET.Element) -> None:
+        drive = _drive(element)
+        if domain.drive is None:
+            raise InvalidParameter(f"invalid argument: domain {domain.name} has no CD drive")
+        if drive.image is not None:
+            self.read_image(drive.image)
+        domain.drive = drive
+        domain.xml = None
+
     def disk(self, domain: ModelDomain, target: str) -> ModelDisk:
         found = _by_target(domain, target)
         if found is None:
@@ -266,7 +441,7 @@ class Machine:
     def resize(self, domain: ModelDomain, target: str, size: int) -> None:
         """QEMU looks at the device again and tells the guest what that has, also when it is asked for less."""
         disk = self.disk(domain, target)
-        there = self.device_size(disk.source) or 0
+        there = (self.device_size(disk.source) or 0) - disk.overhead
         if size > there:
             raise Error("internal error: unable to execute QEMU command 'block_resize': Cannot grow device files")
         disk.size = there
@@ -301,6 +476,12 @@ class Machine:
         if domain.state is not DomainState.PAUSED:
             return
         domain.state = DomainState.RUNNING
+        domain.inactive = False
+        self.touch(domain)
+        self.let_go(domain)
+
+    def let_go(self, domain: ModelDomain) -> None:
+        """Of what the guest was asked for while it was suspended."""
         targets, domain.unplugging = domain.unplugging, []
         for target in targets:
             self.runtime.spawn(f"eject {target} of {domain.name}", partial(self._eject, domain, domain.boot_id, target))
@@ -321,12 +502,21 @@ class Machine:
         domain.disks.remove(disk)
         domain.xml = None
 
-    def _look_for_boot_sector(self, domain: ModelDomain) -> Boot:
-        if not domain.disks or domain.disks[0].key is None:
+    def _look_for_boot_sector(self, domain: ModelDomain, cd: bytes) -> Boot:
+        """In the order of the XML."""
+        for device in (boot.get("dev") for boot in domain.defined.iterfind("./os/boot")):
+            if device == "cdrom" and cd.startswith(ISO_MAGIC):
+                return Boot.CD
+            if device == "hd" and (found := self._look_at_first_disk(domain)) is Boot.FOUND:
+                return found
+        return Boot.NOTHING
+
+    def _look_at_first_disk(self, domain: ModelDomain) -> Boot:
+        if not domain.disks or not domain.disks[0].seen:
             return Boot.NOTHING
-        key = domain.disks[0].key
-        length = min(len(BOOT_MAGIC), self.blocks.size(key))
-        return Boot.FOUND if self.blocks.read(key, 0, length) == BOOT_MAGIC else Boot.NOTHING
+        disk = domain.disks[0]
+        length = min(len(BOOT_MAGIC), disk.size)
+        return Boot.FOUND if self.read(disk, 0, length) == BOOT_MAGIC else Boot.NOTHING
 
 
 def read_domain(text: str) -> ModelDomain:
@@ -344,7 +534,18 @@ def read_domain(text: str) -> ModelDomain:
         declared = len(devices.findall("controller[@model='pcie-root-port']"))
         others = len(devices.findall("interface")) + len(devices.findall("rng"))
         ports = declared - others if declared else None
-    return ModelDomain(name=name, uuid=uuid, defined=root, disks=disks, ports=ports)
+    return ModelDomain(name=name, uuid=uuid, defined=root, disks=disks, ports=ports, drive=read_drive(root))
+
+
+def _no_image(name: str) -> bytes:
+    raise NotFound(f"{name}: No such file or directory")
+
+
+def where_it_went(machine: Machine, domain: ModelDomain) -> tuple[Machine, ModelDomain]:
+    """The domain, or the one that its guest was last migrated to."""
+    while domain.moved_to is not None:
+        machine, domain = domain.moved_to
+    return machine, domain
 
 
 def _by_target(domain: ModelDomain, target: str) -> ModelDisk | None:
@@ -352,7 +553,25 @@ def _by_target(domain: ModelDomain, target: str) -> ModelDisk | None:
 
 
 def read_disks(domain: ET.Element) -> list[ModelDisk]:
-    return [read_disk(element) for element in domain.iterfind("./devices/disk")]
+    return [read_disk(element) for element in domain.iterfind("./devices/disk") if element.get("device") != CD]
+
+
+def read_drive(domain: ET.Element) -> ModelDrive | None:
+    """The CD drive; raises `InvalidParameter` for what libvirt would refuse."""
+    found = domain.find(f"./devices/disk[@device='{CD}']")
+    return None if found is None else _drive(found)
+
+
+def _drive(element: ET.Element) -> ModelDrive:
+    target, source = element.find("target"), element.find("source")
+    if element.get("device") != CD or target is None or target.get("bus") != "sata" or element.find("readonly") is None:
+        raise InvalidParameter("XML error: the model host only knows a CD drive on SATA, which is read only")
+    if source is None:
+        return ModelDrive(element, None)
+    host = source.find("host")
+    if element.get("type") != "network" or source.get("protocol") != "nfs" or host is None:
+        raise InvalidParameter("XML error: the model host reads images over NFS only")
+    return ModelDrive(element, f"nfs://{host.get('name')}{source.get('name')}")
 
 
 def read_disk(element: ET.Element) -> ModelDisk:
@@ -361,17 +580,30 @@ def read_disk(element: ET.Element) -> ModelDisk:
     if target is None or not target.get("dev"):
         raise Error("missing target information for device: <disk> needs <target dev=...>")
     source = element.find("source")
-    if element.get("type") != "block" or source is None or not source.get("dev"):
-        raise InvalidParameter("XML error: the model host only knows <disk type='block'> with <source dev=...>")
+    name = None if source is None else source.get("dev") if element.get("type") == "block" else nfs_source(source)
+    if source is None or not name or element.get("type") not in ("block", "network"):
+        raise InvalidParameter("XML error: the model host only knows disks of devices and of files on NFS")
     driver = element.find("driver")
     if driver is None or not driver.get("type"):
         raise InvalidParameter("refused: <driver type=...> is missing, so libvirt would take its default format")
     return ModelDisk(
         element=element,
-        source=source.get("dev", ""),
+        source=name,
         target=target.get("dev", ""),
         serial=element.findtext("serial", "").strip(),
+        format=driver.get("type", ""),
+        secret=_secret(source),
     )
+
+
+def _secret(source: ET.Element) -> str | None:
+    encryption = source.find("encryption")
+    if encryption is None:
+        return None
+    secret = encryption.find("secret[@type='passphrase']")
+    if encryption.get("format") != "luks" or secret is None or not secret.get("usage"):
+        raise InvalidParameter("XML error: the model host only knows LUKS with a passphrase by its usage")
+    return secret.get("usage")
 
 
 def disk_element(text: str) -> ET.Element:
@@ -402,6 +634,8 @@ def _render(domain: ModelDomain) -> str:
         devices = ET.SubElement(root, "devices")
         devices.extend(item for item in child if item.tag != "disk")
         devices.extend(disk.element for disk in domain.disks)
+        if domain.drive is not None:
+            devices.append(domain.drive.element)
     return ET.tostring(root, encoding="unicode")
 
 

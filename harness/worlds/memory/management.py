@@ -15,10 +15,12 @@ from harness.spi.driver import OperationRecord
 from harness.spi.ports import Endpoint
 from harness.worlds.memory.cloud import Query
 from harness.worlds.memory.processes import BRIDGE, EXPORT, HOSTS, MANAGEMENT, SECONDARY, Processes
+from harness.worlds.memory.site import Site
 from harness.worlds.memory.transports import MemoryEndpoint, NoAnswer, exchange
 
 API_KEY = "memory-api-key"
 SECRET_KEY = "memory-secret-key"
+DATABASE_KEY = "memory-database-key"
 GUESTS = 64
 API_TIMEOUT = 300.0
 BOOT_TIMEOUT = 3600.0
@@ -28,8 +30,10 @@ IMAGE_TIMEOUT = 60.0
 class Management:
     """One management server at a time, over records in memory."""
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: Processes, lose_host: Callable[[str], None]) -> None:
+        """`lose_host` cuts a host's power; it comes back by itself later."""
         self._processes = processes
+        self._lose_host = lose_host
         self._records: Records | None = None
         self._runtime: SimulatedRuntime | None = None
         self._server: ManagementServer | None = None
@@ -125,23 +129,40 @@ class Management:
             ),
             {name: self._endpoint(runtime, name) for name in HOSTS},
             self._endpoint(runtime, SECONDARY),
-            configuration(),
+            configuration(self._processes.site),
+            {name: MemoryFence(runtime, name, self._lose_host) for name in HOSTS},
         )
 
     def _endpoint(self, runtime: SimulatedRuntime, name: str) -> Endpoint:
         return MemoryEndpoint(runtime, self._processes.listeners[name])
 
 
-def configuration() -> CloudConfig:
-    """One zone with the two hosts, and addresses for `GUESTS` guests."""
+class MemoryFence:
+    """The power supply of a model host."""
+
+    def __init__(self, runtime: SimulatedRuntime, host: str, lose_host: Callable[[str], None]) -> None:
+        self._runtime = runtime
+        self._host = host
+        self._lose_host = lose_host
+
+    def fence(self) -> None:
+        self._runtime.point("effect-begin", f"{self._host}: fence")
+        self._lose_host(self._host)
+        self._runtime.point("effect-end", f"{self._host}: fence")
+
+
+def configuration(site: Site) -> CloudConfig:
+    """The zones, clusters and hosts of the site, and addresses for `GUESTS` guests."""
     addresses = tuple(
         GuestAddress(mac=f"02:00:00:00:00:{number:02x}", ip=f"10.77.0.{number}") for number in range(1, GUESTS + 1)
     )
     return CloudConfig(
-        hosts=HOSTS,
+        hosts=site.cloud_hosts,
+        further_clusters=site.further,
         image_store_url=EXPORT,
         guest_addresses=addresses,
         bridge=BRIDGE,
         api_key=API_KEY,
         secret_key=SECRET_KEY,
+        database_key=DATABASE_KEY,
     )

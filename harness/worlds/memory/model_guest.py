@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from harness.spi.runtime import Runtime
-from harness.worlds.memory.machine import Machine, ModelDisk, ModelDomain
+from harness.worlds.memory.machine import Boot, Machine, ModelDisk, ModelDomain
 
 BOOT_TIMEOUT = 120.0
 POLL_SECONDS = 0.5
+COUNTED = 4096
+WRITE_SECONDS = 0.003
+"""What a write and its flush take."""
 
 
 class ModelGuest:
@@ -22,32 +26,54 @@ class ModelGuest:
     def boot_id(self) -> str:
         return self._up()[1].boot_id
 
+    def booted_from(self) -> str:
+        return "cdrom" if self._up()[1].boot is Boot.CD else "disk"
+
     def disks(self) -> Mapping[str, int]:
         domain = self._up()[1]
-        return {disk.serial: disk.size for disk in domain.disks if disk.key is not None}
+        return {disk.serial: disk.size for disk in domain.disks if disk.seen}
 
     def write(self, serial: str, offset: int, data: bytes) -> None:
-        machine, key = self._disk(serial, offset + len(data))
-        machine.blocks.write(key, offset, data)
+        machine, disk = self._disk(serial, offset + len(data))
+        machine.write(disk, offset, data)
 
     def read(self, serial: str, offset: int, length: int) -> bytes:
-        machine, key = self._disk(serial, offset + length)
-        return machine.blocks.read(key, offset, length)
+        machine, disk = self._disk(serial, offset + length)
+        return machine.read(disk, offset, length)
+
+    @contextmanager
+    def counting(self, serials: Sequence[str], offset: int) -> Iterator[None]:
+        over = self._runtime.event("counted enough")
+
+        def count() -> None:
+            number = 0
+            while not over.is_set():
+                number += 1
+                for serial in serials:
+                    self.write(serial, offset, str(number).encode().ljust(COUNTED))
+                    self._runtime.sleep(WRITE_SECONDS)
+
+        task = self._runtime.spawn("guest counts", count)
+        try:
+            yield
+        finally:
+            over.set()
+            task.join()
 
     def poweroff(self) -> None:
         machine, domain = self._up()
         machine.press_power_button(domain)
 
-    def _disk(self, serial: str, end: int) -> tuple[Machine, int]:
-        """Where the disk is stored; `OSError` when `end` is past what the guest sees of it."""
+    def _disk(self, serial: str, end: int) -> tuple[Machine, ModelDisk]:
+        """The disk, which is open; `OSError` when `end` is past what the guest sees of it."""
         machine, domain = self._up()
         found: list[ModelDisk] = [disk for disk in domain.disks if disk.serial == serial]
-        if len(found) != 1 or found[0].key is None:
+        if len(found) != 1 or not found[0].seen:
             known = ", ".join(disk.serial for disk in domain.disks)
             raise FileNotFoundError(f"the guest of {domain.name} has no disk with serial {serial}; it has {known}")
         if end > found[0].size:
             raise OSError(f"the guest of {domain.name} sees {found[0].size} bytes on disk {serial}, not {end}")
-        return machine, found[0].key
+        return machine, found[0]
 
     def _up(self) -> tuple[Machine, ModelDomain]:
         """Wait until the guest answers; `TimeoutError` when it does not in time."""

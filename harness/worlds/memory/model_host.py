@@ -13,9 +13,11 @@ import msgspec
 from harness.agent.fetching import HEAD_SCRIPT
 from harness.runtime.process import SimulatedRuntime
 from harness.spi.errors import NotFound, Unavailable, Unknown
+from harness.spi.objects import LUKS_HEADER
 from harness.spi.ports import CommandResult
 from harness.worlds.memory.image import Image, ImageError, read_image
 from harness.worlds.memory.machine import Machine, ModelProgram
+from harness.worlds.memory.model_luks import RANDOM_BYTES, Luks, LuksError, new_header, unlock
 from simulator.ports import BlocksError
 
 
@@ -36,11 +38,22 @@ class Files(Protocol):
 
 
 COPY_SECONDS = 12.0
+FORMAT_SECONDS = 1.0
 SUMS = ("md5sum", "sha1sum", "sha224sum", "sha256sum", "sha384sum", "sha512sum")
 END_POLL_SECONDS = 0.05
 
+_PROGRAMS = {("qemu-img", verb) for verb in ("info", "create", "convert")} | {
+    ("cryptsetup", "luksFormat"),
+    ("cryptsetup", "open"),
+}
 _INFO_OPTIONS = {"-f": True, "--output=json": False}
+_CREATE_OPTIONS = {"-f": True, "-q": False}
 _CONVERT_OPTIONS = {"-f": True, "-O": True, "-t": True, "-T": True, "-n": False, "-p": False}
+_ENCRYPT_OPTIONS = {"-n": False, "-f": True, "-T": True, "-t": True, "--object": True, "--target-image-opts": False}
+_FORMAT_OPTIONS = {"--batch-mode": False} | dict.fromkeys(
+    ("--type", "--cipher", "--key-size", "--hash", "--offset", "--pbkdf-force-iterations", "--key-file"), True
+)
+_OPEN_OPTIONS = {"--test-passphrase": False, "--type": True, "--key-file": True}
 """Options that are understood, and whether a value follows."""
 
 
@@ -100,26 +113,48 @@ class ModelHost:
         timeout: float,
         operation: str | None = None,
     ) -> CommandResult:
-        """qemu-img info and convert, curl and sums. Any other program is refused, as is a format that is not given.
+        """qemu-img info, create and convert, cryptsetup luksFormat and open, curl and sums.
+
+        Any other program is refused, as is a format that is not given.
 
         A copy takes `COPY_SECONDS` and goes on when the agent dies, as any program does.
         """
         arguments = tuple(argv)
+        machine, verb = self._machine, arguments[:2]
+        machine.command_lines.append(" ".join(arguments))
         if (arguments and arguments[0] in ("curl", *SUMS)) or arguments[:3] == ("sh", "-c", HEAD_SCRIPT):
             return self._fetching(arguments, stdin, operation, timeout)
-        if arguments[:2] not in (("qemu-img", "info"), ("qemu-img", "convert")):
-            raise Unavailable(f"the model host {self._machine.name} has no program for {' '.join(arguments[:2])}")
-        self._runtime.point("effect-begin", f"{self._machine.name}: {' '.join(arguments[:2])}")
+        if arguments[:1] == ("cryptsetup",) and machine.no_cryptsetup:
+            raise Unavailable(f"cryptsetup cannot be started on host {machine.name}: it is not there")
+        if arguments == ("cryptsetup", "--version"):
+            # As quick as a look, and asked for with every ping.
+            return CommandResult(arguments, 0, b"cryptsetup 2.6.1\n", b"")
+        if verb not in _PROGRAMS:
+            raise Unavailable(f"the model host {machine.name} has no program for {' '.join(verb)}")
+        self._runtime.point("effect-begin", f"{machine.name}: {' '.join(verb)}")
         try:
-            if arguments[1] == "info":
-                output = self._info(_parse(arguments[2:], _INFO_OPTIONS))
-            else:
-                output = b""
-                self._convert(_parse(arguments[2:], _CONVERT_OPTIONS), operation, timeout)
+            output = self._run(arguments, stdin, operation, timeout)
         except _Failed as error:
-            return CommandResult(arguments, 1, b"", f"qemu-img: {error}\n".encode())
+            return CommandResult(arguments, 1, b"", f"{arguments[0]}: {error}\n".encode())
         self._runtime.point("effect-end", f"{self._machine.name}: {' '.join(arguments[:2])}")
         return CommandResult(arguments, 0, output, b"")
+
+    def _run(self, arguments: tuple[str, ...], stdin: bytes, operation: str | None, timeout: float) -> bytes:
+        """What the program prints."""
+        match arguments[:2]:
+            case ("qemu-img", "info"):
+                return self._info(_parse(arguments[2:], _INFO_OPTIONS))
+            case ("qemu-img", "create"):
+                self._create(_parse(arguments[2:], _CREATE_OPTIONS))
+            case ("cryptsetup", "luksFormat"):
+                self._format(_parse(arguments[2:], _FORMAT_OPTIONS), stdin, operation, timeout)
+            case ("cryptsetup", "open"):
+                self._open(_parse(arguments[2:], _OPEN_OPTIONS), stdin)
+            case _ if "--target-image-opts" in arguments:
+                self._encrypt(_parse(arguments[2:], _ENCRYPT_OPTIONS), stdin, operation, timeout)
+            case _:
+                self._convert(_parse(arguments[2:], _CONVERT_OPTIONS), operation, timeout)
+        return b""
 
     def _fetching(
         self, arguments: tuple[str, ...], stdin: bytes, operation: str | None, timeout: float
@@ -167,6 +202,68 @@ class ModelHost:
                 "dirty-flag": False,
             }
         )
+
+    def _create(self, call: _Call) -> None:
+        file, size = call.operand(0, 2), int(call.operand(1, 2))
+        if call.need("-f") != "qcow2":
+            raise _Failed(f"the model makes qcow2 files, not {call.need('-f')}")
+        try:
+            self._files.write(file, Image(size, ()).qcow2(), new=True)
+        except Unavailable as error:
+            raise _Failed(str(error)) from error
+
+    def _format(self, call: _Call, passphrase: bytes, operation: str | None, timeout: float) -> None:
+        """A new header; what was on the device before stays there as noise."""
+        device, machine = call.operand(0, 1), self._machine
+        offset = int(call.options.get("--offset") or 0) * 512
+        if call.options.get("--type") != "luks1" or call.options.get("--key-file") != "-" or offset != LUKS_HEADER:
+            raise _Failed("the model knows luks1 with the key on standard input, and its own place of the data")
+        key = machine.key(device)
+        if key is None:
+            raise _Failed(f"Device {device} does not exist or access denied.")
+        header = new_header(passphrase, machine.runtime.random_bytes(RANDOM_BYTES))
+        pieces = [header[:2048], header[2048:]]
+        self._run_copy(lambda program: _write(machine, key, 0, pieces, program, FORMAT_SECONDS), operation, timeout)
+
+    def _open(self, call: _Call, passphrase: bytes) -> None:
+        device = call.operand(0, 1)
+        if "--test-passphrase" not in call.options or call.options.get("--key-file") != "-":
+            raise _Failed("the model only tests passphrases, from standard input")
+        self._unlock(device, passphrase)
+
+    def _unlock(self, device: str, passphrase: bytes) -> tuple[int, Luks]:
+        key = self._machine.key(device)
+        if key is None:
+            raise _Failed(f"Device {device} does not exist or access denied.")
+        try:
+            return key, unlock(self._machine.header(key), passphrase)
+        except LuksError as error:
+            raise _Failed(str(error)) from error
+
+    def _encrypt(self, call: _Call, passphrase: bytes, operation: str | None, timeout: float) -> None:
+        """From a raw device onto what a LUKS volume holds."""
+        source, target = call.operand(0, 2), dict(part.split("=", 1) for part in call.operand(1, 2).split(","))
+        if call.need("-f") != "raw" or "-n" not in call.options or target.get("driver") != "luks":
+            raise _Failed("the model writes from raw devices onto existing LUKS volumes")
+        if call.options.get("--object") != f"secret,id={target.get('key-secret')},file=/dev/stdin":
+            raise _Failed("the model takes secrets from standard input only")
+        machine, reads = self._machine, self._machine.key(source)
+        key, luks = self._unlock(target.get("file.filename", ""), passphrase)
+        if reads is None:
+            raise _Failed(f"Could not open '{source}': No such file or directory")
+        if machine.blocks.size(reads) > machine.blocks.size(key) - LUKS_HEADER:
+            raise _Failed("error while converting luks: Device too small")
+        self._run_copy(lambda program: self._copy_encrypted(reads, key, luks, program), operation, timeout, reads)
+
+    def _copy_encrypted(self, source: int, key: int, luks: Luks, program: ModelProgram) -> None:
+        machine = self._machine
+        machine.blocks.open(source, machine.client_id)
+        try:
+            content = luks.crypt(0, machine.blocks.read(source, 0, machine.blocks.size(source)))
+            middle = len(content) // 2
+            _write(machine, key, LUKS_HEADER, [content[:middle], content[middle:]], program, COPY_SECONDS)
+        finally:
+            machine.blocks.release(source, machine.client_id)
 
     def _convert(self, call: _Call, operation: str | None, timeout: float) -> None:
         source, destination = call.operand(0, 2), call.operand(1, 2)
@@ -270,8 +367,24 @@ def _copy(machine: Machine, key: int, image: Image, program: ModelProgram) -> No
         machine.blocks.release(key, machine.client_id)
 
 
+def _write(
+    machine: Machine, key: int, offset: int, pieces: Sequence[bytes], program: ModelProgram, seconds: float
+) -> None:
+    """Pieces one after the other from `offset` on; a program that is killed leaves those that it has written."""
+    machine.blocks.open(key, machine.client_id)
+    try:
+        for piece in pieces:
+            machine.runtime.point("effect-begin", f"{machine.name}: a program writes")
+            if program.killed.wait(seconds / len(pieces)):
+                return
+            machine.blocks.write(key, offset, piece)
+            offset += len(piece)
+    finally:
+        machine.blocks.release(key, machine.client_id)
+
+
 class _Failed(Exception):
-    """qemu-img ends with status 1 and this text."""
+    """The program ends with status 1 and this text."""
 
 
 @dataclass(slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from harness.runtime.process import SimulatedRuntime
 from harness.spi.errors import Conflict, Error, Unavailable, Unknown
+from harness.spi.passphrase import Passphrase
 from harness.spi.ports import DomainState
-from harness.spi.runtime import Runtime
+from harness.worlds.memory import model_migration
 from harness.worlds.memory.machine import Machine, ModelDomain, disk_element, live_xml, read_disk, read_domain
 
 UNPLUG_SECONDS = 0.1
@@ -21,7 +23,7 @@ class ModelHypervisor:
     What libvirtd was told takes effect before the call waits, so a kill of the agent does not undo it.
     """
 
-    def __init__(self, machine: Machine, runtime: Runtime) -> None:
+    def __init__(self, machine: Machine, runtime: SimulatedRuntime) -> None:
         self._machine = machine
         self._runtime = runtime
 
@@ -84,6 +86,51 @@ class ModelHypervisor:
         self._runtime.sleep(UNPLUG_SECONDS if gone else UNPLUG_TIMEOUT)
         self._end("detach-device", name)
 
+    def update_device(self, name: str, xml: str) -> None:
+        element = disk_element(xml)
+        self._begin("update-device", name)
+        self._machine.change_medium(self._running(name), element)
+        self._end("update-device", name)
+
+    def migratable_xml(self, name: str) -> str:
+        self._reach(f"read domain {name}")
+        return live_xml(self._running(name))
+
+    def migrate(self, name: str, uri: str, xml: str, *, converge: bool, timeout: float) -> None:  # noqa: ARG002 - port
+        self._begin("migrate", name)
+        job = model_migration.begin(self._machine, self._running(name), uri, xml)
+        ended = self._runtime.event(f"the end of the migration of {name}")
+        job.listeners.append(ended)
+        in_time = ended.wait(timeout)
+        if not in_time:
+            job.cancel.deliver()
+            ended.wait()
+        self._end("migrate", name)
+        if job.error and not in_time:
+            raise Unknown(f"cannot migrate {name}: it was not over within {timeout:g} s, and was cancelled")
+        if job.error:
+            raise Error(f"cannot migrate {name}: {job.error}")
+
+    def cancel_migration(self, name: str, *, timeout: float) -> None:
+        self._begin("cancel-migration", name)
+        domain = self._machine.domains.get(name)
+        job = None if domain is None else domain.migration
+        if job is not None:
+            ended = self._runtime.event(f"the end of the migration of {name}")
+            job.listeners.append(ended)
+            job.cancel.deliver()
+            if not ended.wait(timeout):
+                raise Unknown(f"the migration of {name} is still under way after {timeout:g} s")
+        self._end("cancel-migration", name)
+
+    def resume(self, name: str) -> None:
+        self._begin("resume", name)
+        domain = self._running(name)
+        if domain.inactive and domain.transient:
+            raise Error(f"Requested operation is not valid: domain '{name}' waits for an incoming migration")
+        self._machine.resume(domain)
+        self._end("resume", name)
+
     def disk_size(self, name: str, target: str) -> int:
         self._reach(f"read the size of {target} of domain {name}")
         return self._machine.disk(self._running(name), target).size
@@ -92,6 +139,20 @@ class ModelHypervisor:
         self._begin("resize-disk", name)
         self._machine.resize(self._running(name), target, size)
         self._end("resize-disk", name)
+
+    def secrets(self) -> tuple[str, ...]:
+        self._reach("list the secrets")
+        return tuple(sorted(self._machine.secrets))
+
+    def define_secret(self, device: str, passphrase: Passphrase) -> None:
+        self._begin("define the secret of", device)
+        self._machine.secrets[device] = passphrase.reveal()
+        self._end("define the secret of", device)
+
+    def undefine_secret(self, device: str) -> None:
+        self._begin("undefine the secret of", device)
+        self._machine.secrets.pop(device, None)
+        self._end("undefine the secret of", device)
 
     def _running(self, name: str) -> ModelDomain:
         domain = self._machine.find(name)

@@ -22,7 +22,7 @@ from harness.spi.errors import Error, InvalidParameter, NotFound, Unavailable
 from harness.spi.runtime import Runtime
 from harness.worlds.memory.image import ImageError, read_image
 
-DIRECTORIES = ("snapshots", "template/tmpl/2", "volumes")
+DIRECTORIES = ("snapshots", "template/tmpl/2", "volumes", "primary")
 """Those that are always there: QEMU's NFS client makes none."""
 WEB = "http://secondary"
 """Where what was published is downloaded from."""
@@ -105,7 +105,7 @@ class ModelSecondaryRole:
             raise NotFound(f"{command.url} answers 404 Not Found; check the template's URL")
         _check_sum(content, command)
         try:
-            image = read_image(content, template.format.qemu)
+            image = read_image(content, template.format.lower())
         except ImageError as error:
             raise InvalidParameter(f"{command.url} is not a {template.format} image: {error}") from error
         self._check_export(path)

@@ -8,12 +8,16 @@ from contextlib import contextmanager
 import msgspec
 
 from harness.observers import DomainDisk, Json
+from harness.spi.objects import PATH_PREFIX
 from harness.spi.ports import DomainState
 from harness.spi.runtime import Runtime
 from harness.storpool import Reply, Request, Transport
+from harness.worlds.memory.faults import MemoryFaults
 from harness.worlds.memory.image import Image, read_image
 from harness.worlds.memory.machine import Machine, ModelDisk, live_xml
+from harness.worlds.memory.model_luks import LuksError, unlock
 from harness.worlds.memory.model_secondary import ModelExport
+from harness.worlds.memory.processes import STORPOOL_CONF, agent_of
 
 CALL_TIMEOUT = 60.0
 
@@ -21,8 +25,10 @@ CALL_TIMEOUT = 60.0
 class MemoryStorPool:
     """`harness.observers.StorPool` over the same transport that the driver uses, decoding nothing but JSON."""
 
-    def __init__(self, transport: Transport, calls: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, transport: Transport, calls: Callable[[], Mapping[str, int]], *, several: bool = False) -> None:
+        """With `several` attachments are those of all clusters of the location, with the id of the client's cluster."""
         self._transport = transport
+        self._several = several
         self._calls = calls
 
     def volumes(self) -> list[Json]:
@@ -38,12 +44,39 @@ class MemoryStorPool:
         return self._one(f"Snapshot/{name}")
 
     def attachments(self) -> list[Json]:
-        return self._list("AttachmentsList")
+        return self._list("MultiCluster/AttachmentsList" if self._several else "AttachmentsList")
+
+    def exports(self) -> list[Json]:
+        """Snapshots that other locations may read."""
+        found: list[Json] = msgspec.json.decode(self._get("ExportsList").body)["data"]["exports"]
+        return found
 
     def lose_snapshot(self, name: str) -> None:
-        reply = self._transport.call(Request("POST", f"SnapshotDelete/{name}", b"{}", CALL_TIMEOUT))
+        self._post(f"SnapshotDelete/{name}", {})
+
+    def update_volume(self, name: str, **changes: object) -> None:
+        self._post(f"VolumeUpdate/{name}", changes)
+
+    def kept(self, bucket: str, key: str) -> str:
+        found = self._one(f"KV/Get/{bucket}/{key}")
+        return "" if found is None else str(found.get("pairs", {}).get(key, ""))
+
+    def keep(self, bucket: str, key: str, value: str) -> None:
+        if self._one(f"KV/List/{bucket}") is None:
+            self._post(f"KV/Create/{bucket}", {})
+        self._post(f"KV/Set/{bucket}", {"set": {key: value}})
+
+    def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
+        shown: Json = msgspec.json.decode(self._get(f"VolumeTemplateDescribe/{like}").body)["data"]
+        keys = ("placeAll", "placeTail", "placeHead", *(("replication",) if replication else ()))
+        body = {"name": name, **{key: shown[key] for key in keys}}
+        reply = self._transport.call(Request("POST", "VolumeTemplateCreate", msgspec.json.encode(body), CALL_TIMEOUT))
         if reply.status != 200:
-            raise AssertionError(f"StorPool SnapshotDelete/{name}: HTTP {reply.status}: {reply.body[:500]!r}")
+            raise AssertionError(f"StorPool VolumeTemplateCreate: HTTP {reply.status}: {reply.body[:500]!r}")
+
+    def remove_template(self, name: str) -> bool:
+        reply = self._transport.call(Request("POST", f"VolumeTemplateDelete/{name}", b"{}", CALL_TIMEOUT))
+        return reply.status == 200 or b'"objectDoesNotExist"' in reply.body
 
     def calls(self) -> Mapping[str, int]:
         return self._calls()
@@ -61,8 +94,16 @@ class MemoryStorPool:
             if answer.get("error", {}).get("name") == "objectDoesNotExist":
                 return None
             raise AssertionError(f"StorPool {path}: HTTP {reply.status}: {answer}")
-        (found,) = _data(reply)
-        return found
+        found = msgspec.json.decode(reply.body)["data"]
+        if isinstance(found, list):
+            (found,) = found
+        shown: Json = found
+        return shown
+
+    def _post(self, path: str, body: object) -> None:
+        reply = self._transport.call(Request("POST", path, msgspec.json.encode(body), CALL_TIMEOUT))
+        if reply.status != 200:
+            raise AssertionError(f"StorPool {path}: HTTP {reply.status}: {reply.body[:500]!r}")
 
     def _get(self, path: str) -> Reply:
         return self._transport.call(Request("GET", path, None, CALL_TIMEOUT))
@@ -82,15 +123,19 @@ class MemorySecondary:
     def backups(self) -> Sequence[str]:
         return sorted(path for path in self._export.files if path.startswith("snapshots/"))
 
+    @property
+    def primary_url(self) -> str:
+        return f"{self._export.url}/primary"
+
     def files(self, directory: str) -> Sequence[str]:
         return sorted(path for path in self._export.files if path.startswith(directory + "/"))
 
     def download(self, url: str, offset: int, length: int) -> bytes | None:
         content = self._export.download(url)
-        return None if content is None else _read(read_image(content, "qcow2"), offset, length)
+        return None if content is None else read_image(content, "qcow2").read(offset, length)
 
     def read(self, path: str, offset: int, length: int) -> bytes:
-        return _read(self._image(path), offset, length)
+        return self._image(path).read(offset, length)
 
     def size(self, path: str) -> int:
         return self._image(path).size
@@ -119,9 +164,10 @@ def _read(image: Image, offset: int, length: int) -> bytes:
 class MemoryHost:
     """`harness.observers.Host` over a model machine; `runtime` is the observer's."""
 
-    def __init__(self, machine: Machine, runtime: Runtime) -> None:
+    def __init__(self, machine: Machine, runtime: Runtime, faults: MemoryFaults) -> None:
         self._machine = machine
         self._runtime = runtime
+        self._faults = faults
 
     @property
     def name(self) -> str:
@@ -130,6 +176,10 @@ class MemoryHost:
     @property
     def client_id(self) -> int:
         return self._machine.client_id
+
+    @property
+    def cluster_id(self) -> str:
+        return self._machine.cluster_id
 
     def devices(self) -> Sequence[str]:
         return sorted(self._machine.blocks.links_by_id(self._machine.client_id))
@@ -144,6 +194,37 @@ class MemoryHost:
             raise FileNotFoundError(f"host {self.name} has no device {path}")
         return self._machine.blocks.read(key, offset, length)
 
+    def reads_a_second(self, path: str, seconds: int) -> float:
+        raise NotImplementedError(f"model host {self.name} has no devices whose speed means anything ({path})")
+
+    def unlocks(self, path: str, passphrase: bytes) -> bool:
+        key = self._machine.key(path)
+        if key is None:
+            raise FileNotFoundError(f"host {self.name} has no device {path}")
+        try:
+            unlock(self._machine.header(key), passphrase)
+        except LuksError:
+            return False
+        return True
+
+    def secrets(self) -> Sequence[str]:
+        return sorted(self._machine.secrets)
+
+    def traces(self, text: bytes) -> Sequence[str]:
+        machine = self._machine
+        found = [name for name in self.devices() if text in _stored(machine, PATH_PREFIX + name)]
+        found += [path for path, content in machine.files.items() if text in content.encode()]
+        found += [f"command line {line}" for line in machine.command_lines if text in line.encode()]
+        return [*found, *(f"domain {name}" for name, d in machine.domains.items() if text in live_xml(d).encode())]
+
+    @contextmanager
+    def without_encryption(self) -> Iterator[None]:
+        self._machine.no_cryptsetup += 1
+        try:
+            yield
+        finally:
+            self._machine.no_cryptsetup -= 1
+
     def domains(self) -> Mapping[str, str]:
         return {name: domain.state.value for name, domain in sorted(self._machine.domains.items())}
 
@@ -153,6 +234,10 @@ class MemoryHost:
 
     def domain_xml(self, name: str) -> str:
         return live_xml(self._machine.find(name))
+
+    def cd_image(self, name: str) -> str | None:
+        drive = self._machine.find(name).drive
+        return None if drive is None or drive.image is None else drive.image.rpartition("/")[2]
 
     def kill_qemu(self, name: str) -> None:
         self._runtime.point("effect-begin", f"{self.name}: kill -9 the QEMU of {name}")
@@ -168,6 +253,49 @@ class MemoryHost:
         self._runtime.point("effect-begin", f"{self.name}: resume {name}")
         self._machine.resume(self._machine.find(name))
 
+    def kill_agent(self) -> None:
+        self._faults.end(agent_of(self.name))
+
+    def start_agent(self) -> None:
+        self._faults.begin(agent_of(self.name))
+
+    def power_cut(self) -> None:
+        self._machine.cut_power()
+        self._faults.end(agent_of(self.name))
+
+    def power_on(self) -> None:
+        self._faults.begin(agent_of(self.name))
+
+    @contextmanager
+    def storpool_conf(self, **settings: str) -> Iterator[None]:
+        files, before = self._machine.files, self._machine.files[STORPOOL_CONF]
+        lines = "".join(f"{key}={value}\n" for key, value in settings.items())
+        files[STORPOOL_CONF] = f"{before}{lines}"
+        try:
+            yield
+        finally:
+            files[STORPOOL_CONF] = before
+
+    @contextmanager
+    def devices_late(self) -> Iterator[None]:
+        there = self._machine.late = set(self._machine.blocks.links_by_id(self.client_id))
+        try:
+            yield
+        finally:
+            if self._machine.late is there:
+                self._machine.late = None
+
+    def slow_migration(self, name: str) -> None:
+        self._machine.find(name).slow = True
+
+    @contextmanager
+    def libvirt_cut(self) -> Iterator[None]:
+        self._machine.unreached += 1
+        try:
+            yield
+        finally:
+            self._machine.unreached -= 1
+
     @contextmanager
     def storpool_api_cut(self) -> Iterator[None]:
         self._machine.cuts += 1
@@ -177,14 +305,22 @@ class MemoryHost:
             self._machine.cuts -= 1
 
 
+def _stored(machine: Machine, path: str) -> bytes:
+    """Everything that was written to the device, one piece after the other."""
+    key = machine.key(path)
+    blocks = machine.blocks
+    return b"" if key is None else b"".join(blocks.read(key, *extent) for extent in blocks.extents(key))
+
+
 def _shown(disk: ModelDisk) -> DomainDisk:
     driver = disk.element.find("driver")
     attributes = {} if driver is None else driver.attrib
     return DomainDisk(
-        source=disk.source,
+        source=disk.source.removeprefix("nfs://"),
         target=disk.target,
         serial=disk.serial,
         driver_type=attributes.get("type", ""),
         discard=attributes.get("discard"),
         cache=attributes.get("cache"),
+        encryption=None if disk.secret is None else "luks",
     )

@@ -11,6 +11,14 @@ from simulator.blocks.memory import MemoryBlocks
 
 
 @dataclass(frozen=True, slots=True)
+class PreparedCluster:
+    """Of one StorPool simulator."""
+
+    journal: tuple[bytes, ...]
+    blocks: MemoryBlocks
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """Taken by `MemoryWorld.durable`; nobody changes what is in it, each world takes copies.
 
@@ -20,9 +28,8 @@ class Prepared:
 
     records: bytes
     """CloudStack's, as `Records.image` gives them."""
-    journal: tuple[bytes, ...]
-    """Of the StorPool simulator."""
-    blocks: MemoryBlocks
+    clusters: tuple[PreparedCluster, ...]
+    """In the order of the site."""
     calls: Mapping[str, int]
     """Calls that the StorPool API had served, by name."""
     domains: Mapping[str, Mapping[str, ModelDomain]]

@@ -13,29 +13,34 @@ from functools import partial
 
 from harness.agent.agent import Agent
 from harness.agent.config import AgentConfig
+from harness.agent.following import FollowingTransport
 from harness.agent.secondary import QemuNfs
 from harness.runtime.generator import Generator
 from harness.runtime.process import SimulatedRuntime
 from harness.runtime.simulated import Simulation
-from harness.storpool import Connection, LoggedTransport, Secret, StorPoolClient, Transport
-from harness.worlds.memory.machine import Machine
+from harness.storpool import Connection, HostConfiguration, LoggedTransport, Secret, StorPoolClient, Transport
+from harness.worlds.memory.bridges import MemoryBridges
+from harness.worlds.memory.devices import AllBlocks, HostDevices
+from harness.worlds.memory.machine import Devices, Machine
 from harness.worlds.memory.model_host import ModelHost
 from harness.worlds.memory.model_hypervisor import ModelHypervisor
 from harness.worlds.memory.model_secondary import ModelExport, ModelSecondaryRole
-from harness.worlds.memory.prepared import Prepared
+from harness.worlds.memory.prepared import Prepared, PreparedCluster
+from harness.worlds.memory.safety import Watched
+from harness.worlds.memory.site import FIRST, ONE, ClusterSite, HostSite, Site
 from harness.worlds.memory.transports import DyingEffects, Listener, Network, StorPoolServer, StorPoolTransport
 from simulator.blocks.memory import MemoryBlocks
 from simulator.journal.memory import MemoryJournal
 from simulator.service import Service
-from simulator.settings import Settings
 
-STORPOOL = "storpool"
+STORPOOL = FIRST.process
 SECONDARY = "secondary"
 MANAGEMENT = "management"
 HOSTS = ("kvm1", "kvm2")
-ENDPOINT = "storpool-api:81"
+"""Of every site."""
+ENDPOINT = FIRST.endpoint
 EXPORT = "nfs://secondary/export"
-STORPOOL_TOKEN = "1234567890"
+STORPOOL_TOKEN = FIRST.token
 BRIDGE = "cloudbr0"
 POOL_BYTES = 4 << 40
 """Of all disks of the StorPool cluster together."""
@@ -44,70 +49,122 @@ CALLS = "harness.worlds.memory.StorPool"
 STORPOOL_CONF = "/etc/storpool.conf"
 
 
+def _server(cluster: StorPoolParts) -> StorPoolServer:
+    if cluster.server is None:
+        raise RuntimeError(f"{cluster.site.process} was never started")
+    return cluster.server
+
+
 def agent_of(host: str) -> str:
     """Name of the process that is the agent of this host."""
     return f"agent-{host}"
 
 
+class StorPoolParts:
+    """What one StorPool cluster is made of; what is durable outlives its process."""
+
+    def __init__(self, site: Site, index: int, durable: PreparedCluster | None) -> None:
+        self.site: ClusterSite = site.clusters[index]
+        self.settings = site.settings(index)
+        self.blocks = MemoryBlocks(POOL_BYTES) if durable is None else durable.blocks.copy()
+        self.journal = MemoryJournal() if durable is None else MemoryJournal(durable.journal)
+        self.server: StorPoolServer | None = None
+
+
 class Processes:
     """Everything beside the management server: StorPool, hosts, agents and the secondary storage role."""
 
-    def __init__(self, simulation: Simulation, prepared: Prepared | None = None) -> None:
+    def __init__(self, simulation: Simulation, prepared: Prepared | None = None, site: Site = ONE) -> None:
         self.simulation = simulation
-        self.settings = Settings()
+        self.site = site
         self.export = ModelExport(EXPORT)
         self.network = Network(simulation.process("network"))
-        self.listeners = {name: Listener(name, self.network) for name in (*HOSTS, SECONDARY)}
+        parties = (*(host.name for host in site.hosts), SECONDARY)
+        self.listeners = {name: Listener(name, self.network) for name in parties}
         self.effects = DyingEffects()
+        self._bridges = MemoryBridges()
         self._calls: dict[str, int] = {}
-        if prepared is None:
-            self.blocks = MemoryBlocks(POOL_BYTES)
-            self.journal = MemoryJournal()
-        else:
-            self.blocks = prepared.blocks.copy()
-            self.journal = MemoryJournal(prepared.journal)
+        self.clusters = [
+            StorPoolParts(site, index, None if prepared is None else prepared.clusters[index])
+            for index in range(len(site.clusters))
+        ]
+        if prepared is not None:
             self.export.files.update(prepared.files)
             self.export.served.update(prepared.served)
             self._calls.update(prepared.calls)
-        self.machines = {name: self._machine(name, client) for client, name in enumerate(HOSTS, start=1)}
+        self.machines = {host.name: self._machine(host, place) for place, host in enumerate(site.hosts, start=1)}
+        for name, machine in self.machines.items():
+            machine.peers.update((other, peer) for other, peer in self.machines.items() if other != name)
         if prepared is not None:
             for name, machine in self.machines.items():
                 machine.files.update(prepared.host_files[name])
                 machine.domains.update(copy.deepcopy(prepared.domains[name]))
-        self._storpool: StorPoolServer | None = None
+
+    @property
+    def blocks(self) -> MemoryBlocks:
+        """Of the first StorPool cluster."""
+        return self.clusters[0].blocks
+
+    @property
+    def pools(self) -> tuple[MemoryBlocks, ...]:
+        """Of every StorPool cluster."""
+        return tuple(cluster.blocks for cluster in self.clusters)
+
+    @property
+    def watched(self) -> Watched:
+        """The blocks of every StorPool cluster, for whoever watches them."""
+        return self.blocks if len(self.clusters) == 1 else AllBlocks(self.site, self.pools)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every process that `start` knows."""
-        return (STORPOOL, SECONDARY, *map(agent_of, HOSTS))
+        storpool = (cluster.process for cluster in self.site.clusters)
+        return (*storpool, SECONDARY, *(agent_of(host.name) for host in self.site.hosts))
 
     def start(self, name: str) -> None:
         """Start a process that does not run; returns once it serves. `KeyError` for an unknown name.
 
         For the scenario's tasks.
         """
-        starts: dict[str, Callable[[], None]] = {STORPOOL: self._start_storpool, SECONDARY: self._start_secondary}
-        starts |= {agent_of(host): partial(self._start_agent, host) for host in HOSTS}
+        starts: dict[str, Callable[[], None]] = {SECONDARY: self._start_secondary}
+        starts |= {cluster.site.process: partial(self._start_storpool, cluster) for cluster in self.clusters}
+        starts |= {agent_of(host.name): partial(self._start_agent, host.name) for host in self.site.hosts}
         starts[name]()
 
-    def _start_storpool(self) -> None:
-        runtime = self.simulation.process(STORPOOL)
-        clock = partial(self.simulation.clock, STORPOOL)
-        service = Service(self.blocks, self.journal, self.settings, clock, STORPOOL_TOKEN, self.effects)
-        self._storpool = StorPoolServer(runtime, service, self.network, self._calls)
+    def _start_storpool(self, cluster: StorPoolParts) -> None:
+        process, own = cluster.site.process, cluster.site.known.cluster_id
+        runtime = self.simulation.process(process)
+        clock = partial(self.simulation.clock, process)
+        alone = len(self.clusters) == 1
+        service = Service(
+            cluster.blocks,
+            cluster.journal,
+            cluster.settings,
+            clock,
+            cluster.site.token,
+            self.effects.of(process),
+            bridges=None if alone else self._bridges.of(own),
+        )
+        shown = "" if process == STORPOOL else process
+        server = cluster.server = StorPoolServer(runtime, service, self.network, self._calls, shown)
+        if not alone:
+            service.moved = server.wake
+            self._bridges.exchange.join(own, service, cluster.blocks, cluster.site.token)
+            runtime.at_death[server] = partial(self._bridges.died, own)
 
     def _start_agent(self, host: str) -> None:
         runtime = self.simulation.process(agent_of(host))
         machine = self.machines[host]
-        transport = self._transport(runtime, Secret(STORPOOL_TOKEN), lambda: machine.cuts == 0)
-        agent = Agent(
-            runtime,
-            ModelHost(machine, runtime, self.export),
-            ModelHypervisor(machine, runtime),
-            QemuNfs(),
-            StorPoolClient(transport, runtime),
-            self._agent_config(host),
-        )
+        cluster = self.clusters[next(site.cluster for site in self.site.hosts if site.name == host)]
+        model, config = ModelHost(machine, runtime, self.export), self._agent_config(host)
+
+        def connect(settings: HostConfiguration) -> Transport:
+            named = cluster.site.endpoint in settings.endpoints
+            return self._transport(runtime, cluster, settings.token, lambda: named and machine.cuts == 0)
+
+        transport = FollowingTransport(model, config, connect)
+        hypervisor, client = ModelHypervisor(machine, runtime), StorPoolClient(transport, runtime)
+        agent = Agent(runtime, model, hypervisor, QemuNfs(), client, config)
         listener = self.listeners[host]
         served = self.simulation.main.event(f"the agent of {host} serves")
 
@@ -125,27 +182,49 @@ class Processes:
         runtime = self.simulation.process(SECONDARY)
         self.listeners[SECONDARY].listen(runtime, ModelSecondaryRole(runtime, self.export).handle)
 
-    def storpool(self) -> StorPoolServer:
-        """The process of StorPool, dead or alive."""
-        if self._storpool is None:
-            raise RuntimeError("StorPool was never started")
-        return self._storpool
+    def storpool(self, index: int = 0) -> StorPoolServer:
+        """The process of this StorPool cluster, dead or alive."""
+        return _server(self.clusters[index])
 
     def connect(self, runtime: SimulatedRuntime, connection: Connection) -> StorPoolClient:
         """A client of the API that a pool's connection names; any other endpoint does not answer."""
-        reached = ENDPOINT in connection.endpoints
-        return StorPoolClient(self._transport(runtime, connection.token, lambda: reached), runtime)
+        found = next((each for each in self.clusters if each.site.endpoint in connection.endpoints), None)
+        cluster = found or self.clusters[0]
+        return StorPoolClient(self._transport(runtime, cluster, connection.token, lambda: found is not None), runtime)
 
-    def _transport(self, runtime: SimulatedRuntime, token: Secret, reached: Callable[[], bool]) -> Transport:
+    def transport(self, runtime: SimulatedRuntime, index: int) -> StorPoolTransport:
+        """To this StorPool cluster."""
+        cluster = self.clusters[index]
+        return StorPoolTransport(runtime, partial(_server, cluster), Secret(cluster.site.token))
+
+    def _transport(
+        self, runtime: SimulatedRuntime, cluster: StorPoolParts, token: Secret, reached: Callable[[], bool]
+    ) -> Transport:
         log = logging.getLogger(f"{CALLS}.{runtime.process}")
-        return LoggedTransport(StorPoolTransport(runtime, self.storpool, token, reached), runtime.monotonic, log)
+        transport = StorPoolTransport(runtime, partial(_server, cluster), token, reached)
+        return LoggedTransport(transport, runtime.monotonic, log)
 
-    def _machine(self, name: str, client_id: int) -> Machine:
+    def _machine(self, host: HostSite, place: int) -> Machine:
+        cluster = self.site.clusters[host.cluster]
+        name, own = host.name, cluster.known.cluster_id
         conf = (
-            f"SP_CLUSTER_ID={self.settings.cluster_id}\nSP_API_HTTP_HOST={ENDPOINT.partition(':')[0]}\n"
-            f"SP_API_HTTP_PORT=81\nSP_AUTH_TOKEN={STORPOOL_TOKEN}\n[{name}]\nSP_OURID={client_id}\n"
+            f"SP_CLUSTER_ID={own}\nSP_API_HTTP_HOST={cluster.endpoint.partition(':')[0]}\n"
+            f"SP_API_HTTP_PORT=81\nSP_AUTH_TOKEN={cluster.token}\n[{name}]\nSP_OURID={host.client_id}\n"
         )
-        return Machine(self.simulation.process(name), name, client_id, self.blocks, {STORPOOL_CONF: conf})
+        alone = len(self.clusters) == 1
+        devices: Devices = self.blocks if alone else HostDevices(self.pools, host.cluster)
+        machine = Machine(
+            self.simulation.process(name),
+            name,
+            host.client_id,
+            devices,
+            {STORPOOL_CONF: conf},
+            cluster_id="" if alone else own,
+            place=place,
+            nfs=self.export,
+        )
+        machine.cd_image = self.export.read
+        return machine
 
     def _agent_config(self, host: str) -> AgentConfig:
         return AgentConfig(

@@ -5,20 +5,37 @@ Only objects that were touched since the last look are looked at, so that a look
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol
+
 from harness.spi.ports import DomainState
-from harness.worlds.memory.machine import Machine
-from simulator.blocks.memory import MemoryBlocks
+from harness.worlds.memory.machine import Machine, ModelDomain
 
 _ON = (DomainState.RUNNING, DomainState.PAUSED)
+
+
+class Watched(Protocol):
+    """What is looked at of blocks; clients go by `Machine.place`."""
+
+    @property
+    def touched(self) -> dict[int, None]: ...
+
+    def openers(self, key: int) -> Mapping[int | None, int]: ...
+
+    def size(self, key: int) -> int: ...
+
+    def rights(self, key: int, client: int, /) -> str | None: ...
 
 
 class Safety:
     """Over the machines and blocks of one world."""
 
-    def __init__(self, machines: tuple[Machine, ...], blocks: MemoryBlocks) -> None:
+    def __init__(self, machines: tuple[Machine, ...], blocks: Watched, *, shrinks: bool = False) -> None:
+        """With `shrinks` a volume that grew may be asked to shrink again, so that this tells nothing."""
         self._machines = machines
         self._blocks = blocks
-        self._names = {machine.client_id: machine.name for machine in machines}
+        self._shrinks = shrinks
+        self._names = {machine.place: machine.name for machine in machines}
         self._open: dict[int, int] = {}
         """Size of every object that somebody has open."""
         self._least: dict[int, int] = {}
@@ -54,16 +71,22 @@ class Safety:
         seen = [disk.size for machine in self._machines for disk in machine.open_disks() if disk.key == key]
         if not seen and before is not None and before != size:
             return "nothing that a program writes changes its size", f"object {key} had {before} bytes, and has {size}"
-        if before is not None and least is not None and least <= size < min(before, max(seen, default=0)):
+        if (
+            not self._shrinks
+            and before is not None
+            and least is not None
+            and least <= size < min(before, max(seen, default=0))
+        ):
             # To be cut smaller than it ever was is something that was asked for; this is a growth that is undone.
             where = f"object {key} has {size} bytes again, and a guest was told of {max(seen)}"
             return "no growth is taken back that a guest was told of", where
         if all(self._reads(client, key) for client in openers):
             return None
-        if len(openers) > 1:
-            hosts = " and ".join(self._name(client) for client in openers)
+        writers = self._writers(key, openers)
+        if len(writers) > 1:
+            hosts = " and ".join(self._name(client) for client in writers)
             return "no object is open for writing on two hosts", f"object {key} is open on {hosts}"
-        for client, times in openers.items():
+        for client, times in writers.items():
             if times > 1:
                 where = f"object {key} is open {times} times on {self._name(client)}"
                 return "no object is open for writing twice on one host", where
@@ -78,16 +101,34 @@ class Safety:
         seen: dict[str, str] = {}
         for machine in self._machines:
             for name, domain in machine.domains.items():
-                if domain.state not in _ON:
+                if domain.state not in _ON or domain.inactive:
                     continue
                 if name in seen:
                     return "no VM runs on two hosts", f"domain {name} runs on {seen[name]} and {machine.name}"
                 seen[name] = machine.name
         return None
 
+    def _users(self, key: int) -> list[tuple[Machine, ModelDomain]]:
+        """Domains whose QEMU has it open, once for each of their disks."""
+        return [
+            (machine, domain)
+            for machine in self._machines
+            for domain in machine.domains.values()
+            for disk in domain.disks
+            if disk.key == key
+        ]
+
+    def _writers(self, key: int, openers: Mapping[int | None, int]) -> dict[int | None, int]:
+        """Openers without a QEMU that waits for the other one of a migration: at no time may both write."""
+        writers = dict(openers)
+        for machine, domain in self._users(key):
+            if domain.inactive and machine.place in writers:
+                writers[machine.place] -= 1
+        return {client: times for client, times in writers.items() if times > 0}
+
     def _reads(self, client: int | None, key: int) -> bool:
         """Whether a program of the host has it open, which is attached there, to read it, and no domain has."""
-        machine = next((machine for machine in self._machines if machine.client_id == client), None)
+        machine = next((machine for machine in self._machines if machine.place == client), None)
         if machine is None or client is None or self._blocks.rights(key, client) is None:
             return False
         reads = any(program.reads == key for program in machine.programs)

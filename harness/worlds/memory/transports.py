@@ -7,7 +7,9 @@ The points "send" and "answer" are where other tasks may go first, and where a s
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -19,7 +21,7 @@ from harness.runtime.process import SimulatedEvent, SimulatedRuntime
 from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.errors import Error, Unavailable, Unknown
 from harness.storpool import AnswerLost, NotSent, Reply, Request, Secret
-from simulator.effects import Done, Work
+from simulator.effects import Done, Effects, Work
 
 T = TypeVar("T")
 
@@ -51,22 +53,35 @@ class Network:
 
 
 class DyingEffects:
-    """Effects of StorPool calls, carried out at once. When `dying` is set the process dies at the next one."""
+    """Effects of StorPool calls, carried out at once. When `dying` is set the process dies that makes the next one."""
 
     def __init__(self) -> None:
-        self.dying: Callable[[], None] | None = None
-        """Kills the process; used once."""
+        self.dying: Callable[[str], None] | None = None
+        """Kills the StorPool process of this name; used once."""
         self.after = False
         """Whether it dies between the effect and its commit, and not before the effect."""
 
-    def start(self, work: Work, done: Done) -> None:
+    def of(self, process: str) -> Effects:
+        """For this process."""
+        return _EffectsOf(self, process)
+
+    def start(self, process: str, work: Work, done: Done) -> None:
         dying, self.dying = self.dying, None
         if dying is None:
             done(work())
             return
         if self.after:
             work()
-        dying()
+        dying(process)
+
+
+@dataclass(frozen=True, slots=True)
+class _EffectsOf:
+    shared: DyingEffects
+    process: str
+
+    def start(self, work: Work, done: Done) -> None:
+        self.shared.start(self.process, work, done)
 
 
 class StorPoolServer:
@@ -78,7 +93,10 @@ class StorPoolServer:
         service: simulator.ports.Service,
         network: Network,
         calls: dict[str, int] | None = None,
+        shown: str = "",
     ) -> None:
+        """`shown` is what points and errors call the process beside the first one's."""
+        self.shown = shown
         self.calls = {} if calls is None else calls
         """Calls served, by name; kept over a restart."""
         self.runtime = runtime
@@ -87,6 +105,11 @@ class StorPoolServer:
         self._nearer = runtime.event("something to be due sooner")
         self._wakes_at = 0.0
         runtime.spawn("tick", self._tick)
+
+    def wake(self) -> None:
+        """Something may be due sooner than it was, because another cluster was asked for something."""
+        if not self.runtime.dead:
+            self._nearer.deliver()
 
     def call(
         self,
@@ -133,7 +156,8 @@ class StorPoolServer:
         self, name: str, request: simulator.ports.Request, receive: Callable[[simulator.ports.Reply], None]
     ) -> int:
         """A request arrives; its number. For a living process."""
-        self.calls[name] = self.calls.get(name, 0) + 1
+        served = name.partition(AT)[0]
+        self.calls[served] = self.calls.get(served, 0) + 1
         number = self._service.submit(request, receive)
         due = self._service.due_in()
         if due is not None and self.runtime.simulation.elapsed + due < self._wakes_at:
@@ -183,6 +207,16 @@ class StorPoolServer:
             self._nearer = self.runtime.event("something to be due sooner")
 
 
+AT = " at "
+"""Between a call and the process that it is made at, in points of all but the first StorPool process."""
+_REMOTE = re.compile(r"RemoteCommand/[^/]+/")
+
+
+def call_name(path: str) -> str:
+    """`VolumeUpdate` of whatever form a call's path has."""
+    return _REMOTE.sub("", path).removeprefix("MultiCluster/").partition("/")[0]
+
+
 class StorPoolTransport:
     """`harness.storpool.Transport` of one process, straight to the service. `reached` says whether the way is open."""
 
@@ -199,7 +233,10 @@ class StorPoolTransport:
         self._reached = reached
 
     def call(self, request: Request) -> Reply:
-        name = request.path.removeprefix("MultiCluster/").partition("/")[0]
+        server = self._server()
+        name = call_name(request.path)
+        if server.shown:
+            name = f"{name}{AT}{server.shown}"
         fault = self._runtime.message("send", f"StorPool {name}")
         server = self._server()
         refused = fault is not None and fault.fate is MessageFate.REFUSED

@@ -4,39 +4,45 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+import msgspec
+
 from harness import checks
-from harness.observers import Cloud, Environment, Guest, Host, Secondary, StorPool
+from harness.agent.config import AgentConfig
+from harness.agent.operations import Record, Step
+from harness.observers import Cloud, Environment, Guest, Host, Json, Secondary, StorPool
 from harness.runtime.simulated import Simulation, Strike
-from harness.storpool import Secret
-from harness.worlds.memory.bootstrap import IMAGE_URL, bootstrap, make_templates
+from harness.worlds.memory.bootstrap import IMAGE_URL, ISO_URL, bootstrap, make_templates
 from harness.worlds.memory.cloud import MemoryCloud
 from harness.worlds.memory.faults import MemoryFaults
-from harness.worlds.memory.image import guest_image
+from harness.worlds.memory.image import guest_image, guest_iso
 from harness.worlds.memory.management import API_KEY, SECRET_KEY, Management
 from harness.worlds.memory.model_guest import ModelGuest
 from harness.worlds.memory.observers import MemoryHost, MemorySecondary, MemoryStorPool
-from harness.worlds.memory.prepared import Prepared
-from harness.worlds.memory.processes import MANAGEMENT, STORPOOL_TOKEN, Processes
-from harness.worlds.memory.transports import StorPoolTransport
+from harness.worlds.memory.prepared import Prepared, PreparedCluster
+from harness.worlds.memory.processes import MANAGEMENT, Processes
+from harness.worlds.memory.site import SITES
+from harness.worlds.several import SeveralStorPools
 
 T = TypeVar("T")
 
 POLL_SECONDS = 0.5
+FENCED_SECONDS = 900.0
+"""Until somebody switches a fenced host on again."""
 PREPARING_SEED = -1 << 64
 """Of the run that makes a prepared cloud. No other run may have it: it would draw the same ids again."""
 
 
 @functools.cache
-def booted() -> Prepared:
-    """A cloud that has booted and that nobody has used."""
-    return prepare(lambda _world: None)
+def booted(site: str = "") -> Prepared:
+    """A cloud of this site that has booted and that nobody has used."""
+    return prepare(lambda _world: None, site)
 
 
-def prepare(body: Callable[[MemoryWorld], None]) -> Prepared:
+def prepare(body: Callable[[MemoryWorld], None], site: str = "") -> Prepared:
     """Boot a cloud, have `body` do something to it, and keep what is durable then; always the same for one `body`.
 
     At the end the cloud must be at rest; `ValueError` says what is not.
@@ -46,7 +52,22 @@ def prepare(body: Callable[[MemoryWorld], None]) -> Prepared:
         body(world)
         return world.durable()
 
-    return MemoryWorld(PREPARING_SEED, start=None).run(main)
+    return MemoryWorld(PREPARING_SEED, start=None, site=site).run(main)
+
+
+def _at_rest(files: Mapping[str, str]) -> dict[str, str]:
+    """Without the agent's records of what only settles: nothing was late where no fault struck.
+
+    `ValueError` for one of an operation that is not over.
+    """
+    directory = AgentConfig(host_uuid="", host_name="").operations_directory
+    kept = {}
+    for path, text in files.items():
+        if not path.startswith(f"{directory}/"):
+            kept[path] = text
+        elif (record := msgspec.json.decode(text, type=Record)).step is not Step.SETTLING:
+            raise ValueError(f"the cloud cannot be kept as it is: {record} is open")
+    return kept
 
 
 class MemoryWorld:
@@ -54,26 +75,38 @@ class MemoryWorld:
 
     Two pools on StorPool templates of their own, two hosts, one zone. `simulation` has the journal and the digests.
     `start` gives the cloud that the world begins with; with None it boots one, on a schedule of the seed.
+    `site` names one of `site.SITES`, which `start` must be of.
     """
 
     def __init__(
-        self, seed: int, *, strike: Strike | None = None, start: Callable[[], Prepared] | None = booted
+        self,
+        seed: int,
+        *,
+        strike: Strike | None = None,
+        start: Callable[[], Prepared] | None = booted,
+        site: str = "",
     ) -> None:
+        if site and start is booted:
+            start = functools.partial(booted, site)
         prepared = self._prepared = None if start is None else start()
         self.simulation = Simulation(seed, elapsed=0.0 if prepared is None else prepared.elapsed)
         self._strike = strike
-        self.processes = Processes(self.simulation, prepared)
-        self.management = Management(self.processes)
+        self.processes = Processes(self.simulation, prepared, SITES[site])
         self.faults = MemoryFaults(self.processes, self.start)
+        self.management = Management(self.processes, lambda host: self.faults.lose_host(host, FENCED_SECONDS))
         self._names = 0
         self._environment: Environment | None = None
         main = self.simulation.main
         machines = tuple(self.processes.machines.values())
-        transport = StorPoolTransport(main, self.processes.storpool, Secret(STORPOOL_TOKEN))
-        self._transport = transport
-        self._storpool = MemoryStorPool(transport, lambda: dict(self.processes.storpool().calls))
+        self._transports = [self.processes.transport(main, index) for index in range(len(self.processes.clusters))]
+        observers = self._observers = [
+            MemoryStorPool(transport, lambda: dict(self.processes.storpool().calls), several=len(self._transports) > 1)
+            for transport in self._transports
+        ]
+        self._storpools = tuple(observers)
+        self._storpool = observers[0] if len(observers) == 1 else SeveralStorPools(observers)
         self._cloud = MemoryCloud(main, lambda query: self.management.request(main, query), API_KEY, SECRET_KEY)
-        self._hosts = tuple(MemoryHost(machine, main) for machine in machines)
+        self._hosts = tuple(MemoryHost(machine, main, self.faults) for machine in machines)
 
     def run(self, body: Callable[[MemoryWorld], T]) -> T:
         """Start everything, run `body` as the scenario's task, end everything. Once in a world's life.
@@ -105,11 +138,13 @@ class MemoryWorld:
         processes = self.processes
         return Prepared(
             records=self.management.image(),
-            journal=tuple(processes.journal.replay()),
-            blocks=processes.blocks.copy(),
+            clusters=tuple(
+                PreparedCluster(tuple(cluster.journal.replay()), cluster.blocks.copy())
+                for cluster in processes.clusters
+            ),
             calls=calls,
             domains={name: copy.deepcopy(machine.domains) for name, machine in processes.machines.items()},
-            host_files={name: dict(machine.files) for name, machine in processes.machines.items()},
+            host_files={name: _at_rest(machine.files) for name, machine in processes.machines.items()},
             files=dict(processes.export.files),
             served=dict(processes.export.served),
             elapsed=self.simulation.elapsed,
@@ -123,6 +158,10 @@ class MemoryWorld:
     @property
     def storpool(self) -> StorPool:
         return self._storpool
+
+    @property
+    def storpools(self) -> Sequence[StorPool]:
+        return self._storpools
 
     @property
     def secondary(self) -> Secondary:
@@ -147,10 +186,17 @@ class MemoryWorld:
             self.simulation.main, tuple(self.processes.machines.values()), lambda: self._instance_name(vm_id)
         )
 
-    def stored(self, global_id: str, offset: int, length: int) -> bytes:
-        """What StorPool has stored of a volume or snapshot, attached or not; `KeyError` when there is none."""
-        key = self.processes.storpool().object_keys()[global_id]
-        return self.processes.blocks.read(key, offset, length)
+    def stored(self, global_id: str, offset: int, length: int, cluster: int = 0) -> bytes:
+        """What StorPool has stored of a volume or snapshot, attached or not; `KeyError` when there is none.
+
+        `cluster` is the index of its StorPool cluster in the site.
+        """
+        key = self.processes.storpool(cluster).object_keys()[global_id]
+        return self.processes.pools[cluster].read(key, offset, length)
+
+    def exports(self) -> list[Json]:
+        """Snapshots that StorPool clusters export."""
+        return [export for cluster in self._observers for export in cluster.exports()]
 
     def name(self, stem: str) -> str:
         self._names += 1
@@ -181,9 +227,11 @@ class MemoryWorld:
             self.processes.start(process)
         if self._prepared is None:
             self.processes.export.served[IMAGE_URL] = guest_image().qcow2()
-            make_templates(self._transport)
+            for transport in self._transports:
+                make_templates(transport)
+            self.processes.export.served[ISO_URL] = guest_iso()
             self.management.start()
-            self._environment = bootstrap(self)
+            self._environment = bootstrap(self, self.processes.site)
         else:
             self.management.resume(self._prepared.records)
             self._environment = self._prepared.environment

@@ -198,6 +198,7 @@ class KillVenue:
             stage=set_stage(world),
             caller=CsCloud(lab.management.api_address, *management.keys()),
             read_logs=self._venue.read_logs,
+            open_operations=management.open_operations,
         )
         world.cloud.call("updateConfiguration", name="primary.storage.download.wait", value=str(COPY_SECONDS))
         for operation in operations:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,6 +18,8 @@ from harness.worlds.local.steps.stage import Stage
 from harness.worlds.local.steps.victims import QEMU, Target, Victims
 
 QUIET_SECONDS = 30.0
+TAGS = "(tags)"
+"""How names of steps end that change tags."""
 STEP_SECONDS = 60.0
 """How long an operation may take until it comes to a step."""
 ANSWER_SECONDS = 150.0
@@ -49,6 +52,8 @@ class Rig:
     caller: Cloud
     """A client of its own for whoever asks for the operation, in a thread of its own."""
     read_logs: Callable[[], list[tuple[float, str, str]]]
+    open_operations: Callable[[], list[str]]
+    """Those of the storage driver that are not over: kind, subject and step."""
 
 
 def find_steps(rig: Rig, operation: Operation, world: World) -> list[Found]:
@@ -56,7 +61,7 @@ def find_steps(rig: Rig, operation: Operation, world: World) -> list[Found]:
     before = tidy.inventory(world)
     attempt = operation.prepare(rig.stage, world)
     found: list[Found] = []
-    quiet(rig)
+    quiet(rig, TAGS)
 
     def look(passing: Passing) -> None:
         found.append(Found(passing.step, attempt.vm_name() is not None))
@@ -74,7 +79,7 @@ def strike_at(rig: Rig, kill: Kill, operation: Operation, world: World, strike: 
     """Ask for the operation, kill at the step, and judge what recovery makes of it."""
     with world.check("the operation can begin"):
         attempt = operation.prepare(rig.stage, world)
-        quiet(rig)
+        quiet(rig, kill.step.name)
     asking = Asking(attempt, rig.caller)
     try:
         with rig.gate.counting(kill.step, there=existing(world)):
@@ -127,8 +132,17 @@ def existing(world: World) -> set[str]:
     return {str(one[key]).removeprefix("~") for one in found for key in ("globalId", "name")}
 
 
-def quiet(rig: Rig) -> None:
-    """Wait until nothing of the case before is under way any more."""
+def quiet(rig: Rig, step: str) -> None:
+    """Wait until nothing of the case before is under way any more, nor to come that could be taken for this step.
+
+    Tags are sent once more when a copy of them can be under way no longer: seconds later, of a volume that is there.
+    """
+    if step.endswith(TAGS):
+        deadline = time.monotonic() + QUIET_SECONDS
+        while left := [text for text in rig.open_operations() if text.startswith("tags ")]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"tags of a case before are not settled after {QUIET_SECONDS:g} s: {left}")
+            time.sleep(0.1)
     if not rig.proxy.quiet_tick(rig.stage.host.name, QUIET_SECONDS):
         raise TimeoutError(f"something besides pings is sent again and again for {QUIET_SECONDS:g} s")
 

@@ -1,0 +1,202 @@
+"""Snapshots of all disks of a VM: taking and deleting them (spec/cloudstack-plugin.md 4.19 and 4.21)."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+
+from harness.driver import tags
+from harness.driver.discard import Discards
+from harness.driver.groups import Group
+from harness.driver.operations import ANSWERED, Operation, Operations
+from harness.driver.pools import Pools
+from harness.driver.removal import remove_snapshot
+from harness.driver.settling import Fate, Settler
+from harness.spi.driver import DriverRecords
+from harness.spi.errors import Error, InvalidParameter, NotFound, Unknown
+from harness.spi.objects import device_path, storpool_id
+from harness.spi.states import VmSnapshotState
+from harness.spi.vm_snapshots import VmSnapshotObject
+from harness.storpool import ObjectDoesNotExist, StorPoolClient
+
+
+def subject_of(snapshot: VmSnapshotObject) -> str:
+    return f"vmsnapshot:{snapshot.uuid}"
+
+
+class VmSnapshotTaking:
+    """Takes one, with a single request for all disks. Steps: create, made, answered.
+
+    The snapshots keep their names, which turn a lost request away that arrives later.
+    """
+
+    kind = "take-vm-snapshot"
+
+    def __init__(
+        self, operations: Operations, pools: Pools, records: DriverRecords, discards: Discards, settler: Settler
+    ) -> None:
+        self._operations = operations
+        self._pools = pools
+        self._records = records
+        self._discards = discards
+        self._settler = settler
+
+    def take(self, snapshot: VmSnapshotObject) -> VmSnapshotObject:
+        sources = _sources(snapshot)
+        pool = self._pools.of(snapshot.volumes[0])
+        data = {"pool": str(pool.id), "volumes": json.dumps(list(sources.values()))}
+        with self._operations.exclusive(subject_of(snapshot)):
+            operation = self._begin(subject_of(snapshot), data)
+            try:
+                made = self._group(operation).make(tags.new_group(snapshot.uuid, snapshot.vm_uuid), "made")
+            except Unknown:
+                raise
+            except Error as error:
+                self._undo(operation)
+                if isinstance(error, ObjectDoesNotExist):
+                    raise _lost(pool.client, snapshot) from error
+                raise
+            paths = {uuid: device_path(found.global_id) for uuid, found in zip(sources, made, strict=True)}
+            operation.note({"paths": json.dumps(sorted(paths.values()))})
+            self._operations.answer(operation)
+        self._settler.wake()
+        return msgspec.structs.replace(snapshot, pool_id=pool.id, paths=paths)
+
+    def forget(self, subject: str) -> None:
+        """Undo one that nobody has. The caller holds the subject."""
+        operation = self._operations.find(self.kind, subject)
+        if operation is not None and self._fate(operation) is not Fate.RECORDED:
+            self._undo(operation)
+
+    def recover(self, operation: Operation) -> str:
+        fate = self._fate(operation) if operation.step == ANSWERED else Fate.ABANDONED
+        doubt = self._group(operation).creation.doubt() if fate is Fate.ABANDONED else None
+        if doubt is not None:
+            return f"{operation}: {doubt}"
+        if operation.step == ANSWERED:
+            if fate in (Fate.AWAITED, Fate.UNTOLD) and not self._operations.answered_here(operation):
+                self._operations.answer(operation)
+                self._settler.wake()
+                return f"{operation}: taken; open until CloudStack asks for it again or has it"
+            if self.settle(operation):
+                return f"{operation}: {'undone, for nobody has it' if fate is Fate.ABANDONED else 'done'}"
+            return f"{operation}: taken; open until it is surely recorded"
+        self._undo(operation)
+        return f"{operation}: undone"
+
+    def settle(self, operation: Operation) -> bool:
+        fate, creation = self._fate(operation), self._group(operation).creation
+        if fate is Fate.ABANDONED:
+            if not self._operations.in_nobodys_hands(operation) or creation.doubt() is not None:
+                return False
+            self._undo(operation)
+            return True
+        told = fate is Fate.RECORDED or (fate is Fate.UNTOLD and self._operations.surely_recorded(operation))
+        if not (told and creation.settled):
+            return False
+        operation.done()
+        return True
+
+    def _fate(self, operation: Operation) -> Fate:
+        record = self._records.vm_snapshot(operation.subject.removeprefix("vmsnapshot:"))
+        if record is None:
+            return Fate.UNTOLD
+        paths = json.loads(operation.data.get("paths", "[]"))
+        if paths and set(paths) <= set(record.paths):
+            return Fate.RECORDED
+        return Fate.AWAITED if record.state is VmSnapshotState.CREATING and not record.removed else Fate.ABANDONED
+
+    def _begin(self, subject: str, data: dict[str, str]) -> Operation:
+        """A new operation, or the open one where this call can go on."""
+        operation = self._operations.begin(self.kind, subject, "create", data)
+        same = operation.data["volumes"] == data["volumes"]
+        if operation.resumed and (not same or (operation.step == ANSWERED and not self._group(operation).whole())):
+            self._undo(operation)
+            operation = self._operations.begin(self.kind, subject, "create", data)
+        return operation
+
+    def _undo(self, operation: Operation) -> None:
+        self._group(operation).discard(self._discards, int(operation.data["pool"]))
+        operation.undone()
+
+    def _group(self, operation: Operation) -> Group:
+        client = self._pools.get(int(operation.data["pool"])).client
+        return Group(self._operations, operation, client, json.loads(operation.data["volumes"]))
+
+
+class VmSnapshotDeletion:
+    """Deletes the snapshots that the records name, whoever has the disks now. One step: delete.
+
+    A deletion that a dead process left open is not carried on: CloudStack asks again.
+    """
+
+    kind = "delete-vm-snapshot"
+
+    def __init__(self, operations: Operations, pools: Pools, taking: VmSnapshotTaking) -> None:
+        self._operations = operations
+        self._pools = pools
+        self._taking = taking
+
+    def delete(self, snapshot: VmSnapshotObject) -> None:
+        subject = subject_of(snapshot)
+        with self._operations.exclusive(subject):
+            self._taking.forget(subject)
+            if not snapshot.paths or snapshot.pool_id is None:
+                return
+            names = [storpool_id(path) for path in snapshot.paths.values()]
+            data = {"pool": str(snapshot.pool_id), "objects": json.dumps(names)}
+            operation = self._operations.begin(self.kind, subject, "delete", data)
+            client = self._pools.get(snapshot.pool_id).client
+            try:
+                for name in names:
+                    remove_snapshot(client, name)
+            except Unknown:
+                raise
+            except Error:
+                operation.undone()
+                raise
+            operation.done()
+
+    def recover(self, operation: Operation) -> str:
+        client = self._pools.get(int(operation.data["pool"])).client
+        left = [name for name in json.loads(operation.data["objects"]) if _is_there(client, name)]
+        if not left:
+            operation.done()
+            return f"{operation}: done"
+        operation.undone()
+        return f"{operation}: {len(left)} are left; CloudStack asks again if it still wants it"
+
+
+def _sources(snapshot: VmSnapshotObject) -> dict[str, str]:
+    """How StorPool knows the volumes, by their uuid."""
+    sources = {}
+    for volume in snapshot.volumes:
+        if volume.path is None:
+            raise InvalidParameter(f"volume {volume.name} ({volume.uuid}) is on no pool yet: nothing to snapshot")
+        sources[volume.uuid] = storpool_id(volume.path)
+    if not sources:
+        raise InvalidParameter(f"VM {snapshot.vm_uuid} has no volumes: there is nothing to snapshot")
+    return sources
+
+
+def _lost(client: StorPoolClient, snapshot: VmSnapshotObject) -> NotFound:
+    """Which volume StorPool does not have."""
+    for volume in snapshot.volumes:
+        try:
+            client.volume(storpool_id(volume.path or ""))
+        except ObjectDoesNotExist as error:
+            return NotFound(
+                f"StorPool has lost volume {volume.name} ({volume.uuid}), so no snapshot was taken ({error})"
+            )
+        except Error:
+            break
+    return NotFound(f"StorPool has lost a volume of VM {snapshot.vm_uuid}, so no snapshot was taken")
+
+
+def _is_there(client: StorPoolClient, name: str) -> bool:
+    try:
+        client.snapshot(name)
+    except ObjectDoesNotExist:
+        return False
+    return True

@@ -1,0 +1,105 @@
+"""Operations that migrate VMs (row 6)."""
+
+from __future__ import annotations
+
+from harness.faults.disks import MARK
+from harness.faults.operation import Operation, Subject, running
+from harness.observers import Json, World
+from scenarios import looks, migrating, steps
+from scenarios.encrypted import reads, with_data
+
+DISKS = 2
+"""DATA volumes beside the ROOT volume: a destination that fails at a disk may have some of them already."""
+
+
+def _vm_with_disks(world: World) -> Subject:
+    vm = steps.booted_vm(world)
+    volumes = [steps.attach(world, steps.data_volume(world), vm) for _ in range(DISKS)]
+    for volume in volumes:
+        world.guest(str(vm["id"])).write(looks.serial(volume), 0, MARK)
+    boot = world.guest(str(vm["id"])).boot_id()
+    destination = migrating.other_host(world, vm)
+    target = {"target": migrating.host_id(world, destination), "volumes": volumes, "boot": boot}
+    return Subject(vm={**vm, **target}, volume=volumes[0])
+
+
+def _vm_with_encrypted_disk(world: World) -> Subject:
+    vm, volume = with_data(world, "moved")
+    boot = world.guest(str(vm["id"])).boot_id()
+    target = migrating.host_id(world, migrating.other_host(world, vm))
+    return Subject(vm={**vm, "target": target, "volumes": [], "boot": boot}, volume=volume)
+
+
+def _reads_on_target(world: World, subject: Subject) -> None:
+    _migrated(world, subject)
+    reads(world, looks.reread(world, subject.vm), looks.reread_volume(world, subject.volume), "moved")
+
+
+def _reads_where_it_was(world: World, subject: Subject) -> None:
+    _not_migrated(world, subject)
+    reads(world, looks.reread(world, subject.vm), looks.reread_volume(world, subject.volume), "moved")
+
+
+def _migrate(world: World, subject: Subject) -> None:
+    parameters = {"virtualmachineid": subject.vm["id"], "hostid": subject.vm["target"]}
+    world.cloud.call("migrateVirtualMachine", **parameters)
+
+
+def _there_and_back(world: World, subject: Subject) -> None:
+    """What comes late of the first migration meets the second, which has the same hosts the other way round."""
+    _migrate(world, subject)
+    world.cloud.call("migrateVirtualMachine", virtualmachineid=subject.vm["id"], hostid=subject.vm["hostid"])
+
+
+def _migrated(world: World, subject: Subject) -> None:
+    _runs_on(world, subject, str(subject.vm["target"]))
+
+
+def _not_migrated(world: World, subject: Subject) -> None:
+    _runs_on(world, subject, str(subject.vm["hostid"]))
+
+
+def _somewhere(world: World, subject: Subject) -> None:
+    """At the first host; or at the other one, when a copy of the request for that came after all."""
+    vm = running(world, subject, subject.vm)
+    assert vm["hostid"] in (subject.vm["hostid"], subject.vm["target"]), vm
+    _runs_on(world, subject, str(vm["hostid"]))
+
+
+def _halfway(world: World, subject: Subject) -> None:
+    """It is made again from where it is, so it is brought back to where it began."""
+    vm = running(world, subject, subject.vm)
+    _runs_on(world, subject, str(vm["hostid"]))
+    if vm["hostid"] != subject.vm["hostid"]:
+        world.cloud.call("migrateVirtualMachine", virtualmachineid=vm["id"], hostid=subject.vm["hostid"])
+
+
+def _runs_on(world: World, subject: Subject, host_id: str) -> None:
+    """With every disk attached there alone, all that it wrote, and never restarted, unless a fault ended its guest."""
+    vm = running(world, subject, subject.vm)
+    assert vm["hostid"] == host_id, f"VM {vm['id']} runs on host {vm['hostname']}"
+    looks.fully_attached(world, vm, steps.root_volume(world, str(vm["id"])))
+    for volume in subject.vm["volumes"]:
+        _has_mark(world, vm, looks.reread_volume(world, volume))
+    boot = world.guest(str(vm["id"])).boot_id()
+    assert subject.guests_ended or boot == subject.vm["boot"], "the guest was restarted"
+
+
+def _has_mark(world: World, vm: Json, volume: Json) -> None:
+    looks.fully_attached(world, vm, volume)
+    seen = world.guest(str(vm["id"])).read(looks.serial(volume), 0, len(MARK))
+    assert seen == MARK, f"the guest reads {seen[:32]!r} where {MARK[:32]!r} was written"
+
+
+MIGRATIONS: tuple[Operation, ...] = (
+    Operation("6.migrate", "migrate a VM with three disks", _vm_with_disks, _migrate, _migrated, _not_migrated),
+    Operation("6.back", "migrate a VM there and back", _vm_with_disks, _there_and_back, _somewhere, _halfway),
+    Operation(
+        "encryption.migrate",
+        "migrate a VM with an encrypted volume",
+        _vm_with_encrypted_disk,
+        _migrate,
+        _reads_on_target,
+        _reads_where_it_was,
+    ),
+)

@@ -1,0 +1,185 @@
+"""Operations that give volumes another pool (row 18)."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from harness.faults.disks import MARK
+from harness.faults.operation import Operation, Subject, running
+from harness.observers import Json, World
+from harness.worlds.memory.world import MemoryWorld
+from scenarios import looks, steps
+from scenarios import storage_migration as migration
+from simulator.ports import BlocksError
+
+WAITS = ("copy.volume.wait", "primary.storage.download.wait")
+WAIT_SECONDS = "1800"
+"""Shorter than CloudStack's three hours: what a late copy of a request makes is looked for when that is over."""
+
+AFTER = b"written after the migration".ljust(4096, b".")
+PLACE = 8192
+"""Where the volume is written to after the migration."""
+
+
+def _detached(world: World) -> Subject:
+    """A marked volume on the first pool that may go anywhere, of no VM."""
+    for name in WAITS:
+        world.cloud.call("updateConfiguration", name=name, value=WAIT_SECONDS)
+    migration.nfs_pool(world)
+    vm = steps.booted_vm(world)
+    volume = steps.attach(world, steps.data_volume(world, offering_id=migration.anywhere(world)), vm)
+    world.guest(str(vm["id"])).write(looks.serial(volume), 0, MARK)
+    return Subject(vm=vm, volume=steps.detach(world, volume))
+
+
+def _on_nfs(world: World) -> Subject:
+    subject = _detached(world)
+    subject.volume = migration.migrate(world, subject.volume, _nfs(world))
+    return subject
+
+
+def _of_running_vm(world: World) -> Subject:
+    subject = _detached(world)
+    subject.volume = steps.attach(world, subject.volume, subject.vm)
+    return subject
+
+
+def _stopped_vm(world: World) -> Subject:
+    """A stopped VM with two volumes that may go anywhere."""
+    subject = _detached(world)
+    vm = steps.deploy(
+        world, steps.shared_template(world), serviceofferingid=steps.compute_offering(world, tags="")["id"]
+    )
+    world.guest(str(vm["id"])).boot_id()
+    subject.owner = subject.vm
+    subject.volume = steps.attach(world, subject.volume, vm)
+    subject.vm = steps.stop(world, vm)
+    return subject
+
+
+def _nfs(world: World) -> str:
+    return str(migration.nfs_pool(world)["id"])
+
+
+def _to_nfs(world: World, subject: Subject) -> None:
+    migration.migrate(world, subject.volume, _nfs(world))
+
+
+def _to_other_pool(world: World, subject: Subject) -> None:
+    migration.migrate(world, subject.volume, migration.other_pool(world).id)
+
+
+def _from_nfs(world: World, subject: Subject) -> None:
+    """And write to the volume at once, as its next user would: that must survive every request that comes late."""
+    volume = migration.migrate(world, subject.volume, migration.other_pool(world).id)
+    assert isinstance(world, MemoryWorld), "only there can a volume be written to that is attached nowhere"
+    key = world.processes.storpool().object_keys()[looks.global_id(volume)]
+    with suppress(BlocksError):
+        # StorPool may be full for a while; a guest would wait.
+        world.processes.blocks.write(key, PLACE, AFTER)
+        subject.name = "written"
+
+
+def _came_from_nfs(world: World, subject: Subject) -> None:
+    volume = _settled(world, subject, migration.other_pool(world).id)
+    _holds_mark(world, subject, volume)
+    if subject.name:
+        assert isinstance(world, MemoryWorld)
+        seen = world.stored(looks.global_id(volume), PLACE, len(AFTER))
+        assert seen == AFTER, f"what was written after the migration is lost: {seen[:32]!r}"
+
+
+def _live(world: World, subject: Subject) -> None:
+    migration.migrate(world, subject.volume, migration.other_pool(world).id, livemigrate=True)
+
+
+def _vm_to_nfs(world: World, subject: Subject) -> None:
+    world.cloud.call("migrateVirtualMachine", virtualmachineid=subject.vm["id"], storageid=_nfs(world))
+
+
+def _settled(world: World, subject: Subject, pool_id: str) -> Json:
+    """Ready on that pool, which alone has it."""
+    volume = looks.reread_volume(world, subject.volume)
+    assert (volume["state"], volume["storageid"]) == ("Ready", pool_id), volume
+    migration.one_object(world, volume)
+    return volume
+
+
+def _holds_mark(world: World, subject: Subject, volume: Json) -> None:
+    """As a guest reads it; what is written then stays, whatever comes late."""
+    vm = running(world, subject, subject.vm)
+    attached = volume if "virtualmachineid" in volume else steps.attach(world, volume, vm)
+    seen = world.guest(str(vm["id"])).read(looks.serial(attached), 0, len(MARK))
+    assert seen == MARK, f"the volume holds {seen[:32]!r} where {MARK[:32]!r} was written"
+    if "virtualmachineid" not in volume:
+        steps.detach(world, attached)
+
+
+def _is_on_nfs(world: World, subject: Subject) -> None:
+    volume = _settled(world, subject, _nfs(world))
+    seen = world.secondary.read(migration.file_of(volume), 0, len(MARK))
+    assert seen == MARK, f"{volume['path']} holds {seen[:32]!r} where {MARK[:32]!r} was written"
+    _holds_mark(world, subject, volume)
+
+
+def _is_on_first_pool(world: World, subject: Subject) -> None:
+    _holds_mark(world, subject, _settled(world, subject, world.environment.pools[0].id))
+
+
+def _is_on_other_pool(world: World, subject: Subject) -> None:
+    _holds_mark(world, subject, _settled(world, subject, migration.other_pool(world).id))
+
+
+def _vm_is_on_nfs(world: World, subject: Subject) -> None:
+    _vm_boots(world, subject, {_nfs(world)})
+
+
+def _vm_is_not_on_nfs(world: World, subject: Subject) -> None:
+    """Perhaps with one of its volumes there: CloudStack moves one after the other."""
+    _vm_boots(world, subject, {_nfs(world), world.environment.pools[0].id})
+
+
+def _vm_boots(world: World, subject: Subject, pool_ids: set[str]) -> None:
+    vm = looks.reread(world, subject.vm)
+    assert vm["state"] == "Stopped", f"VM {vm['id']} is {vm['state']}"
+    listed = steps.many(world.cloud.call("listVolumes", virtualmachineid=vm["id"], listall=True), "volume")
+    assert len(listed) == 2, listed
+    for volume in listed:
+        assert volume["state"] == "Ready" and volume["storageid"] in pool_ids, volume
+        migration.one_object(world, volume)
+    vm = steps.start(world, vm)
+    guest = world.guest(str(vm["id"]))
+    guest.boot_id()
+    seen = guest.read(looks.serial(subject.volume), 0, len(MARK))
+    assert seen == MARK, f"the volume holds {seen[:32]!r} where {MARK[:32]!r} was written"
+    steps.stop(world, vm)
+
+
+STORAGE_MIGRATIONS: tuple[Operation, ...] = (
+    Operation("18.to-nfs", "migrate a volume from StorPool to NFS", _detached, _to_nfs, _is_on_nfs, _is_on_first_pool),
+    Operation("18.from-nfs", "migrate a volume from NFS to StorPool", _on_nfs, _from_nfs, _came_from_nfs, _is_on_nfs),
+    Operation(
+        "18.offline",
+        "migrate a detached volume between StorPool pools",
+        _detached,
+        _to_other_pool,
+        _is_on_other_pool,
+        _is_on_first_pool,
+    ),
+    Operation(
+        "18.live",
+        "migrate a volume of a running VM between StorPool pools",
+        _of_running_vm,
+        _live,
+        _is_on_other_pool,
+        _is_on_first_pool,
+    ),
+    Operation(
+        "18.vm",
+        "migrate the volumes of a stopped VM to NFS",
+        _stopped_vm,
+        _vm_to_nfs,
+        _vm_is_on_nfs,
+        _vm_is_not_on_nfs,
+    ),
+)

@@ -1,0 +1,82 @@
+"""Row 18, migrateVirtualMachineWithVolume: a running VM to another host, and its volumes to another pool."""
+
+from __future__ import annotations
+
+from harness.observers import Json, World
+from scenarios.looks import fails, fully_attached, refused, reread, reread_volume
+from scenarios.migrating import Counter, host_id, other_host
+from scenarios.registry import scenario
+from scenarios.snapshots import on_storpool, take
+from scenarios.steps import attach, booted_vm, data_volume, host_of, stop
+from scenarios.storage_migration import anywhere, is_on, other_pool, same_on_storpool
+
+
+def migrate_with(world: World, vm: Json, host: str, *volumes: Json) -> Json:
+    """To the host of this id, with these volumes to the other pool."""
+    parameters = {"virtualmachineid": vm["id"], "hostid": host}
+    for index, volume in enumerate(volumes):
+        parameters |= {f"migrateto[{index}].volume": volume["id"], f"migrateto[{index}].pool": other_pool(world).id}
+    world.cloud.call("migrateVirtualMachineWithVolume", **parameters)
+    return reread(world, vm)
+
+
+@scenario(18, "vm-live", "a running VM goes to another host, its volume to another pool: no data is copied")
+def vm_live(world: World) -> None:
+    vm = booted_vm(world)
+    destination = other_host(world, vm)
+    volumes = [attach(world, data_volume(world, offering_id=anywhere(world)), vm) for _ in range(2)]
+    snapshot = take(world, volumes[0])
+    boot = world.guest(str(vm["id"])).boot_id()
+    counter = Counter(world, vm, volumes[0])
+    counter.write()
+    vm = migrate_with(world, vm, host_id(world, destination), *volumes)
+    with world.check("CloudStack: Running there"):
+        assert (vm["state"], vm["hostname"]) == ("Running", destination.name), vm
+    for before in volumes:
+        same_on_storpool(world, before, reread_volume(world, before), other_pool(world))
+        fully_attached(world, vm, reread_volume(world, before))
+    with world.check("the guest was never down, and reads and writes on"):
+        assert world.guest(str(vm["id"])).boot_id() == boot
+        counter.is_there()
+        counter.write()
+        counter.is_there()
+    with world.check("its snapshots were not deleted (weakness 5)"):
+        on_storpool(world, snapshot)
+
+
+@scenario(18, "vm-live-fails", "the host cannot be reached: the volumes are back on their pool, and nothing is left")
+def vm_live_fails(world: World) -> None:
+    vm = booted_vm(world)
+    source, destination = host_of(world, vm), other_host(world, vm)
+    volume = attach(world, data_volume(world, offering_id=anywhere(world)), vm)
+    counter = Counter(world, vm, volume)
+    counter.write()
+    with destination.libvirt_cut():
+        fails(lambda: migrate_with(world, vm, host_id(world, destination), volume))
+    with world.check("the VM runs where it was"):
+        now = reread(world, vm)
+        assert (now["state"], now["hostname"]) == ("Running", source.name), now
+    with world.check("the volume is where it was"):
+        is_on(world, reread_volume(world, volume), str(volume["storageid"]))
+    fully_attached(world, vm, reread_volume(world, volume))
+    counter.is_there()
+
+
+@scenario(18, "vm-live-refusals", "what cannot be migrated so is refused with a reason, and nothing changes")
+def vm_live_refusals(world: World) -> None:
+    vm, other = booted_vm(world), booted_vm(world)
+    destination = host_id(world, other_host(world, vm))
+    foreign = attach(world, data_volume(world, offering_id=anywhere(world)), other)
+    bound = attach(world, data_volume(world), vm)
+    call, name = world.cloud.call, "migrateVirtualMachineWithVolume"
+    with refused(world, "neither host nor volumes", 431):
+        call(name, virtualmachineid=vm["id"])
+    with refused(world, "another VM's volume", 431):
+        migrate_with(world, vm, destination, foreign)
+    with refused(world, "a volume whose offering's tag the pool lacks", 431):
+        migrate_with(world, vm, destination, bound)
+    with refused(world, "an entry without a pool", 431):
+        call(name, **{"virtualmachineid": vm["id"], "hostid": destination, "migrateto[0].volume": bound["id"]})
+    vm = stop(world, vm)
+    with refused(world, "a VM that does not run", 431):
+        call(name, virtualmachineid=vm["id"], hostid=destination)

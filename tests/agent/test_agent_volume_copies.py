@@ -1,0 +1,167 @@
+"""Volumes from and to files of an NFS pool: formats, a file that is there already, and what stays behind."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from agent_fakes import MIB, Rig
+
+from harness.agent.domain_xml import disk_xml, read_disks
+from harness.spi.commands import (
+    AnyAnswer,
+    CopyCmdAnswer,
+    CreateObjectCommand,
+    ModifyStoragePoolCommand,
+    StorPoolCopyVolumeToSecondaryCommand,
+    StorPoolDownloadVolumeCommand,
+)
+from harness.spi.errors import ErrorClass
+from harness.spi.objects import DataStore, Disk, ImageFormat, StoreRole, VolumeObject, VolumeType
+from harness.spi.ports import CommandResult
+
+NFS = DataStore(
+    id=2, uuid="s", name="nfs", role=StoreRole.PRIMARY, provider="DefaultPrimary", url="nfs://10.0.0.9/export/primary"
+)
+POOL = DataStore(id=1, uuid="p", name="pool", role=StoreRole.PRIMARY, provider="StorPool", url="storpool:ssd")
+FILE = "0f-file"
+
+
+def volume(store: DataStore, path: str, size: int = 8 * MIB) -> VolumeObject:
+    image = ImageFormat.QCOW2 if store is NFS else ImageFormat.RAW
+    return VolumeObject(
+        id=1, uuid="v", name="v", type=VolumeType.DATADISK, size=size, store=store, path=path, format=image
+    )
+
+
+class Programs:
+    """qemu-img beside one file, which is there from the first or once it was written."""
+
+    def __init__(self, *, there: bool = False, size: int = 8 * MIB, rc: int = 0, said: str = "No such file") -> None:
+        self.there = there
+        self.size = size
+        self.rc = rc
+        self.said = said
+        self.ran: list[tuple[str, ...]] = []
+
+    def __call__(self, argv: tuple[str, ...]) -> CommandResult:
+        self.ran.append(argv)
+        if argv[1] in ("convert", "create"):
+            self.there = True
+            return CommandResult(argv, self.rc, b"", b"qemu-img: No space left on device\n" if self.rc else b"")
+        if not self.there:
+            return CommandResult(argv, 1, b"", f"qemu-img: Could not open: {self.said}\n".encode())
+        shown = {"virtual-size": self.size, "format": "qcow2", "actual-size": 4096}
+        return CommandResult(argv, 0, json.dumps(shown).encode(), b"")
+
+    def options(self) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Of the one convert, and its two files."""
+        (argv,) = [argv for argv in self.ran if argv[1] == "convert"]
+        words = [word for word in argv[2:-2] if word != "-n"]
+        return dict(zip(words[::2], words[1::2], strict=True)), argv[-2:]
+
+
+def upload(rig: Rig) -> AnyAnswer:
+    source = volume(POOL, rig.volume(0, size=8 * MIB).path)
+    return rig.agent().handle(
+        StorPoolCopyVolumeToSecondaryCommand(source=source, destination=volume(NFS, FILE), wait=100)
+    )
+
+
+def download(rig: Rig, size: int = 8 * MIB) -> AnyAnswer:
+    target = volume(POOL, rig.volume(0, size=size).path, size)
+    return rig.agent().handle(StorPoolDownloadVolumeCommand(source=volume(NFS, FILE), destination=target, wait=100))
+
+
+def left_nothing(rig: Rig) -> None:
+    assert rig.attached == set()
+    assert rig.mounts == rig.unmounts
+
+
+def test_a_device_is_read_as_raw_whatever_its_guest_wrote() -> None:
+    programs = Programs()
+    rig = Rig(programs=programs)
+    answer = upload(rig)
+    assert isinstance(answer, CopyCmdAnswer) and answer.result, answer
+    assert (answer.path, answer.size) == (FILE, 8 * MIB)
+    options, files = programs.options()
+    assert options == {"-f": "raw", "-O": "qcow2", "-T": "none", "-t": "writeback"}
+    assert files == ("/dev/storpool-byid/d.n.1", f"/mnt/store/{FILE}")
+    left_nothing(rig)
+
+
+def test_a_file_is_read_as_what_its_record_says_and_written_past_the_page_cache() -> None:
+    programs = Programs(there=True)
+    rig = Rig(programs=programs)
+    answer = download(rig)
+    assert answer.result, answer
+    options, files = programs.options()
+    assert options == {"-f": "qcow2", "-O": "raw", "-t": "none"}
+    assert files == (f"/mnt/store/{FILE}", "/dev/storpool-byid/d.n.1")
+    left_nothing(rig)
+
+
+def test_a_file_that_is_there_is_never_written_to() -> None:
+    programs = Programs(there=True)
+    rig = Rig(programs=programs)
+    answer = upload(rig)
+    assert not answer.result and answer.error_class is ErrorClass.CONFLICT, answer
+    assert [argv[1] for argv in programs.ran] == ["info"], "not even the snapshot is attached for it"
+    left_nothing(rig)
+
+
+def test_a_file_that_is_gone_is_not_copied_from_a_second_time() -> None:
+    rig = Rig(programs=Programs())
+    answer = download(rig)
+    assert not answer.result and "missing" in answer.details, answer
+    left_nothing(rig)
+
+
+@pytest.mark.parametrize(
+    ("programs", "words"), [(Programs(rc=1), "No space left"), (Programs(size=4 * MIB), "but the snapshot has")]
+)
+def test_an_upload_that_fails_or_is_cut_short_leaves_nothing_attached(programs: Programs, words: str) -> None:
+    rig = Rig(programs=programs)
+    answer = upload(rig)
+    assert not answer.result and words in answer.details, answer
+    left_nothing(rig)
+
+
+def test_a_volume_that_is_too_small_is_not_written_to() -> None:
+    programs = Programs(there=True)
+    rig = Rig(programs=programs)
+    answer = download(rig, size=4 * MIB)
+    assert not answer.result and "has 4194304" in answer.details, answer
+    assert [argv[1] for argv in programs.ran] == ["info"]
+    left_nothing(rig)
+
+
+def test_a_new_volume_is_made_once_and_left_alone_after_that() -> None:
+    programs = Programs()
+    agent = Rig(programs=programs).agent()
+    command = CreateObjectCommand(volume=volume(NFS, FILE), wait=100)
+    assert agent.handle(command).result and agent.handle(command).result
+    assert [argv for argv in programs.ran if argv[1] == "create"] == [
+        ("qemu-img", "create", "-q", "-f", "qcow2", f"/mnt/store/{FILE}", str(8 * MIB))
+    ]
+    programs.size = MIB
+    assert agent.handle(command).error_class is ErrorClass.CONFLICT, "another file has its name"
+
+
+@pytest.mark.parametrize(("said", "reached"), [("No such file", True), ("Failed to mount NFS share", False)])
+def test_a_pool_is_reached_when_its_server_answers(said: str, reached: bool) -> None:
+    answer = Rig(programs=Programs(said=said)).agent().handle(ModifyStoragePoolCommand(pool=NFS, wait=100))
+    assert answer.result is reached, answer
+
+
+def test_a_disk_on_nfs_is_what_it_is_read_back_as() -> None:
+    disk = Disk(
+        path=f"{NFS.url}/{FILE}",
+        serial="abc",
+        device_id=1,
+        size=MIB,
+        type=VolumeType.DATADISK,
+        format=ImageFormat.QCOW2,
+    )
+    (shown,) = read_disks(f"<domain><devices>{disk_xml(disk)}</devices></domain>")
+    assert (shown.source, shown.target, shown.serial, shown.format) == (disk.path, "vdb", "abc", "qcow2")
