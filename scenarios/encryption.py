@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from harness.observers import World
+from scenarios import vm_snapshots
 from scenarios.encrypted import (
     MAGIC,
     encrypted_data,
@@ -27,11 +28,14 @@ from scenarios.looks import (
     has_vm_tags,
     on_storpool,
     refused,
+    reread,
     reread_volume,
     serial,
     template_snapshots,
 )
+from scenarios.migrating import Counter, migrate, other_host, start_migrating
 from scenarios.registry import scenario
+from scenarios.row13_download_volume import extract
 from scenarios.row14_revert_snapshot import revert
 from scenarios.snapshots import BYPASS, archive, delete, pattern, snapshot_exists, stores, take, volume_from
 from scenarios.steps import (
@@ -56,6 +60,7 @@ from scenarios.steps import (
     vm_by_id,
     volume_exists,
 )
+from scenarios.templates import from_snapshot, from_volume, refused_with
 
 DELETE_AFTER = "storpool.delete.after.interval"
 
@@ -311,8 +316,15 @@ def refusals(world: World) -> None:
         take(world, volume)
     with setting(world, BYPASS, "true", "false"):
         snapshot = take(world, volume)
+    detached = detach(world, attach(world, encrypted_data(world), vm))
     with refused(world, "archiving a snapshot of it", 431):
         archive(world, snapshot)
+    for why, work in (
+        ("a template of its snapshot", lambda: from_snapshot(world, snapshot)),
+        ("a template of it", lambda: from_volume(world, detached)),
+        ("downloading it", lambda: extract(world, detached)),
+    ):
+        refused_with(world, why, "encrypted volumes is not supported", work)
     with refused(world, "a volume that is not encrypted from its snapshot", 431):
         volume_from(world, snapshot)
     attached = attach(world, data_volume(world), vm)
@@ -339,3 +351,73 @@ def tags(world: World) -> None:
     with world.check("limit, pool's template"):
         found = on_storpool(world, volume)
         assert (found["iops"], found["templateName"]) == (700, world.environment.pools[0].storpool_template), found
+
+
+@scenario("encryption", "migrate-load", "a VM whose disks are all encrypted is migrated live under load, and back")
+def migrated(world: World) -> None:
+    vm = encrypted_vm(world)
+    data = attach(world, encrypted_data(world), vm)
+    write(world, vm, data, "moved")
+    boot = world.guest(str(vm["id"])).boot_id()
+    source, destination = host_of(world, vm), other_host(world, vm)
+    counter = Counter(world, vm, data)
+    counter.write()
+    job = start_migrating(world, vm, destination)
+    counter.write_until_ended(job)
+    world.cloud.wait(job)
+    for host in (destination, source):
+        vm = reread(world, vm)
+        if host is source:
+            vm = migrate(world, vm, source)
+        with world.check(f"it runs on {host.name}, and was never down"):
+            assert host_of(world, vm).name == host.name, vm
+            assert world.guest(str(vm["id"])).boot_id() == boot
+        for volume in (root_volume(world, str(vm["id"])), data):
+            fully_attached(world, vm, volume)
+            is_luks(world, vm, volume)
+        with world.check("what it wrote before and during is there"):
+            counter.is_there()
+        reads(world, vm, data, "moved")
+        world.wait_until("passphrases are taken back", lambda: not any(each.secrets() for each in world.hosts), 300)
+    nowhere_plain(world, "moved")
+    with world.check("encrypted disks can be taken from it and given to it there"):
+        data = attach(world, detach(world, data), vm)
+        reads(world, vm, data, "moved")
+
+
+@scenario("encryption", "migrate-refused", "a VM with encrypted disks is not migrated to a host that cannot encrypt")
+def migrate_refused(world: World) -> None:
+    vm = encrypted_vm(world)
+    source, destination = host_of(world, vm), other_host(world, vm)
+    with destination.without_encryption():
+        _wait_for_support(world, {source.name: True, destination.name: False})
+        error = fails(lambda: migrate(world, vm, destination))
+        with world.check("refused with the reason, and it runs where it was"):
+            assert "encrypt" in error.text, error.text
+            assert host_of(world, reread(world, vm)).name == source.name
+            fully_attached(world, vm, root_volume(world, str(vm["id"])))
+    _wait_for_support(world, {source.name: True, destination.name: True})
+
+
+@scenario("encryption", "vm-snapshot", "a snapshot of a VM with encrypted disks: taken, reverted to, deleted")
+def vm_snapshot(world: World) -> None:
+    vm = encrypted_vm(world)
+    data = attach(world, encrypted_data(world), vm)
+    write(world, vm, data, "then")
+    snapshot = vm_snapshots.take(world, vm)
+    disks = [root_volume(world, str(vm["id"])), data]
+    vm_snapshots.is_whole(world, vm, snapshot, disks)
+    write(world, vm, data, "since")
+    vm = stop(world, vm)
+    vm_snapshots.revert(world, snapshot)
+    with world.check("guests' sizes are as before"):
+        assert [reread_volume(world, disk)["size"] for disk in disks] == [disk["size"] for disk in disks]
+    vm = start(world, vm)
+    world.guest(str(vm["id"])).boot_id()
+    for disk in disks:
+        fully_attached(world, vm, reread_volume(world, disk))
+        is_luks(world, vm, disk)
+    reads(world, vm, data, "then")
+    vm_snapshots.delete(world, snapshot)
+    vm_snapshots.nothing_left(world, snapshot)
+    no_passphrase_left(world)

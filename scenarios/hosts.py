@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from harness.observers import CloudApiError, Host, Json, World
 from scenarios.looks import (
+    attached_only_to,
     attachments_of,
     fails,
     fully_attached,
@@ -85,6 +86,15 @@ def runs_with_mark(world: World, vm: Json, volume: Json) -> None:
         assert world.guest(str(vm["id"])).read(serial(volume), 0, len(MARK)) == MARK
 
 
+def serves_with_mark(world: World, vm: Json, volume: Json, host: Host) -> None:
+    """As far as it can be seen while another host is off."""
+    with world.check(f"its volumes are attached to {host.name} only"):
+        for item in (root_volume(world, str(vm["id"])), volume):
+            attached_only_to(world, item, host)
+    with world.check("the guest is up elsewhere, and what was written is there"):
+        assert world.guest(str(vm["id"])).read(serial(volume), 0, len(MARK)) == MARK
+
+
 def runs_on(world: World, vm: Json) -> list[str]:
     """Hosts that run the VM's domain."""
     name = str(vm["instancename"])
@@ -148,7 +158,7 @@ def lost(world: World) -> None:
         host.power_cut()
         try:
             moved(world, vm, other)
-            runs_with_mark(world, reread(world, vm), volume)
+            serves_with_mark(world, vm, volume, other)
             world.wait_until("the other VM is stopped", lambda: reread(world, plain)["state"] == "Stopped", 60)
             with world.check(
                 "a VM whose offering does not ask for it is not started elsewhere, and is attached nowhere"
@@ -160,6 +170,7 @@ def lost(world: World) -> None:
         finally:
             host.power_on()
         await_state(world, host, "Up", UP_SECONDS)
+    runs_with_mark(world, reread(world, vm), volume)
     with world.check("back again, the host runs none of them"):
         assert runs_on(world, vm) == [other.name] and runs_on(world, plain) == [], "a VM runs where it was lost"
     runs_with_mark(world, start(world, plain), kept)
@@ -185,10 +196,11 @@ def isolated(world: World) -> None:
             assert attachments_of(world, global_id(volume)) == [(host.client_id, "rw")]
         try:
             moved(world, vm, other)
-            runs_with_mark(world, reread(world, vm), volume)
+            serves_with_mark(world, vm, volume, other)
         finally:
             host.power_on()
         await_state(world, host, "Up", UP_SECONDS)
+    runs_with_mark(world, reread(world, vm), volume)
     with world.check("it runs once"):
         assert runs_on(world, vm) == [other.name], f"it runs on {runs_on(world, vm)}"
         assert world.guest(str(vm["id"])).boot_id() != boot
@@ -245,6 +257,27 @@ def not_a_client(world: World) -> None:
         assert host_of(world, second).name == host.name
         assert other.name != host.name
     runs_with_mark(world, reread(world, vm), volume)
+
+
+@scenario(
+    "hosts", "token", "a host with a wrong token says so without showing it, and needs no restart once it is right"
+)
+def token(world: World) -> None:
+    host, wrong = world.hosts[0], "1=not=the=token"
+    host_id = record_of(world, host)["id"]
+    with host.storpool_conf(SP_AUTH_TOKEN=wrong):
+        host.kill_agent()
+        host.start_agent()
+        error = fails(lambda: world.cloud.call("reconnectHost", id=host_id))
+        with world.check("the reason names the host and the setting"):
+            assert host.name in error.text and "SP_AUTH_TOKEN" in error.text, error.text
+        with world.check("and shows no token"):
+            assert wrong not in error.text and world.environment.storpool_token not in error.text
+    world.cloud.call("reconnectHost", id=host_id)
+    for pool in many(world.cloud.call("listStoragePools"), "storagepool"):
+        await_connected(world, pool)
+    vm = deploy(world, shared_template(world), hostid=host_id)
+    fully_attached(world, vm, root_volume(world, str(vm["id"])))
 
 
 @scenario("hosts", "device-late", "a device that comes late is waited for; one that does not is an error, and detached")

@@ -174,11 +174,14 @@ def _is_cache_of(item: Json, template_id: str) -> bool:
 
 
 def everything(world: World) -> tuple[object, ...]:
-    """All that an operation could have changed, comparable: volumes, snapshots, attachments, records."""
+    """All that an operation could have changed, comparable: volumes, snapshots, attachments, records.
+
+    Without names on StorPool: the driver takes them from its volumes in the background.
+    """
     cloud = world.cloud
-    volumes = sorted((str(v["name"]), int(v["size"]), _tag_text(v)) for v in world.storpool.volumes())
-    snapshots = sorted((str(s["name"]), int(s["size"]), _tag_text(s)) for s in world.storpool.snapshots())
-    attached = sorted((str(a["volume"]), int(a["client"]), str(a["rights"])) for a in world.storpool.attachments())
+    volumes = sorted((str(v["globalId"]), int(v["size"]), _tag_text(v)) for v in world.storpool.volumes())
+    snapshots = sorted((str(s["globalId"]), int(s["size"]), _tag_text(s)) for s in world.storpool.snapshots())
+    attached = sorted((_of(a), int(a["client"]), str(a["rights"])) for a in world.storpool.attachments())
     records = sorted(
         (str(v["id"]), str(v["state"]), str(v.get("path")), int(v["size"]), str(v.get("virtualmachineid")))
         for v in many(cloud.call("listVolumes", listall=True), "volume")
@@ -188,6 +191,10 @@ def everything(world: World) -> tuple[object, ...]:
         for v in many(cloud.call("listVirtualMachines", listall=True), "virtualmachine")
     )
     return (volumes, snapshots, attached, records, vms)
+
+
+def _of(attachment: Json) -> str:
+    return str(attachment.get("globalId") or attachment["volume"])
 
 
 def _tag_text(item: Json) -> str:

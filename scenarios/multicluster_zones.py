@@ -135,6 +135,31 @@ def copy_at_once(world: World) -> None:
         assert snapshots.files_of(world, snapshot) == [], "a backup is left"
 
 
+@scenario("multicluster", "deploy-copy", "a VM of the other zone is made from a ROOT volume's copy (#11351)", "zones")
+def deploy_copy(world: World) -> None:
+    vm = vm_on(world, world.hosts[0])
+    root = steps.root_volume(world, str(vm["id"]))
+    with steps.setting(world, snapshots.BACKUP, "false", "true"):
+        snapshot = snapshots.take(world, root)
+    with world.check("not in the other zone before it was copied there"):
+        _refused(
+            world,
+            "not in zone",
+            "deployVirtualMachine",
+            **steps.deploy_parameters(world, snapshotid=str(snapshot["id"]), zoneid=other_zone(world).zone_id),
+        )
+    with replicating(world) as zone:
+        copy(world, snapshot, zone)
+        recovered(world, snapshot)
+    there = steps.deploy(world, snapshotid=str(snapshot["id"]), zoneid=zone.zone_id)
+    with world.check("it boots there, from a volume on that zone's pool"):
+        assert there["zoneid"] == zone.zone_id and steps.host_of(world, there).name == world.hosts[1].name, there
+        world.guest(str(there["id"])).boot_id()
+        made = steps.root_volume(world, str(there["id"]))
+        assert (made["zoneid"], made["storageid"]) == (zone.zone_id, zone.pools[0].id), made
+        only_at(world, made, world.hosts[1])
+
+
 @scenario("multicluster", "delete-copy", "the copy is deleted in one zone, the snapshot stays in the other", "zones")
 def delete_copy(world: World) -> None:
     vm, volume, snapshot = snapshot_of_marked(world)

@@ -221,6 +221,33 @@ def update(world: World) -> None:
             call("deleteVolume", id=detach(world, item)["id"])
 
 
+@scenario(
+    "pool", "connection", "a pool's token and addresses can be changed to others of its own cluster, and no others"
+)
+def connection(world: World) -> None:
+    call, env = world.cloud.call, world.environment
+    with spare_pool(world) as pool:
+        name = str(pool["storpool_template"])
+        vm = booted_vm(world)
+        volume = attach(world, data_volume(world, 1, offering_on(world, pool)), vm)
+        for why, word, url in (
+            ("a token that is wrong", "SP_AUTH_TOKEN", pool_url(world, name, token="9=876543210=")),
+            ("an API that is not there", "reached", pool_url(world, name, endpoints="127.0.0.254:81")),
+            ("another StorPool template", "template", pool_url(world, env.pools[0].storpool_template)),
+            ("a URL of another kind", "expected", "nfs://host/export"),
+        ):
+            with refused_quietly(world, why, (431, 530, 533, 534), word):
+                call("updateStoragePool", id=pool["id"], url=url)
+        both = f"{env.storpool_endpoints},127.0.0.254:81"
+        shown = one(call("updateStoragePool", id=pool["id"], url=pool_url(world, name, endpoints=both)), "storagepool")
+        with world.check("both addresses are the pool's, and no token is shown"):
+            assert shown["details"]["SP_API_HTTP_HOST"] == both, shown
+            assert env.storpool_token not in str(shown), "the answer shows the token"
+        with world.check("the pool is used by them"):
+            call("deleteVolume", id=detach(world, volume)["id"])
+            gone(world, volume)
+
+
 @scenario("pool", "maintenance", "maintenance stops the VMs that use the pool; cancelling it starts them again")
 def maintenance(world: World) -> None:
     call = world.cloud.call

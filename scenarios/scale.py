@@ -21,6 +21,9 @@ AT_ONCE = 16
 """Requests that are open at a time."""
 LISTS = ("VolumesList", "SnapshotsList", "AttachmentsList", "VolumesSpace", "SnapshotsSpace", "VolumesGetStatus")
 
+BACKGROUND = ("Volume", "Snapshot", "VolumeUpdate")
+"""Calls that background tasks make too, some time after an operation; where time is real they fall into the next."""
+
 Calls = dict[str, int]
 
 
@@ -47,8 +50,10 @@ def calls_of(world: World, *operations: Callable[[], object]) -> list[Calls]:
     return found
 
 
-def same_calls(few: Sequence[Calls], full: Sequence[Calls], names: Sequence[str]) -> None:
-    for name, before, after in zip(names, few, full, strict=True):
+def same_calls(world: World, few: Sequence[Calls], full: Sequence[Calls], names: Sequence[str]) -> None:
+    ignored = BACKGROUND if world.real else ()
+    for name, *found in zip(names, few, full, strict=True):
+        before, after = ({call: count for call, count in calls.items() if call not in ignored} for calls in found)
         assert after == before, f"{name} makes the calls {after} with many objects, {before} with few"
         lists = [call for call in after if call in LISTS]
         assert not lists, f"{name} reads {', '.join(lists)}, which grow with the cluster"
@@ -126,7 +131,7 @@ def volumes(world: World) -> None:
                 tags = {key: value for key, value in found["tags"].items() if value}
                 assert tags == {"uuid": volume["id"], "cs": "volume"}, tags
         with world.check("an operation makes the same StorPool calls as with few volumes, and reads no list"):
-            same_calls(few, small_cycle(world, vm, snapshot, offering), CYCLE)
+            same_calls(world, few, small_cycle(world, vm, snapshot, offering), CYCLE)
         with world.check("one of the many holds the snapshot's bytes"):
             last = steps.attach(world, made[-1], vm)
             snapshots.guest_reads(world, vm, last, "source", snapshots.PLACES[:1])
@@ -154,7 +159,7 @@ def many_snapshots(world: World) -> None:
         for _ in range(count - 2):
             take()
         with world.check("the last snapshot makes the calls of the first"):
-            same_calls(few, calls_of(world, take), ["snapshot"])
+            same_calls(world, few, calls_of(world, take), ["snapshot"])
         with world.check("StorPool has each once, with its tags"):
             wanted = sorted(str(item["id"]) for item in taken)
             seen = [item for item in world.storpool.snapshots() if (item.get("tags") or {}).get("cs") == "snapshot"]
@@ -177,7 +182,7 @@ def many_snapshots(world: World) -> None:
             before = calls_of(world, lambda: snapshots.delete(world, first))
             for item in order[1:-1]:
                 snapshots.delete(world, item)
-            same_calls(before, calls_of(world, lambda: snapshots.delete(world, last)), ["delete"])
+            same_calls(world, before, calls_of(world, lambda: snapshots.delete(world, last)), ["delete"])
             assert [item for item in taken if snapshots.all_on_storpool(world, item)] == []
             snapshots.guest_reads(world, vm, volume, f"number {middle}", snapshots.PLACES[:1])
 
@@ -199,13 +204,17 @@ def attachments(world: World) -> None:
         vms.extend(steps.vm_by_id(world, str(steps.one(answer, "virtualmachine")["id"])) for answer in answers)
 
     deploy(1)
-    few = calls_of(world, lambda: deploy(1), lambda: steps.stop(world, vms[1]), lambda: steps.start(world, vms[1]))
+
+    def restart(number: int) -> list[Calls]:
+        # A guest that is still booting hears no power button.
+        world.guest(str(vms[number]["id"])).boot_id()
+        return calls_of(world, lambda: steps.stop(world, vms[number]), lambda: steps.start(world, vms[number]))
+
+    few = [*calls_of(world, lambda: deploy(1)), *restart(1)]
     deploy(many(world, VMS) - 3)
     with world.check("deploying, stopping and starting one more make the calls they made with few"):
-        full = calls_of(
-            world, lambda: deploy(1), lambda: steps.stop(world, vms[-1]), lambda: steps.start(world, vms[-1])
-        )
-        same_calls(few, full, ["deploy", "stop", "start"])
+        full = [*calls_of(world, lambda: deploy(1)), *restart(-1)]
+        same_calls(world, few, full, ["deploy", "stop", "start"])
     with world.check("every VM runs on the host with both its disks, which have its tags"):
         disks = _disks(world, vms)
         assert len(disks) == 2 * len(vms), f"{len(vms)} VMs have {len(disks)} disks"
@@ -218,6 +227,7 @@ def attachments(world: World) -> None:
         domains = host.domains()
         assert sum(state == "running" for state in domains.values()) >= len(vms), domains
     for vm in vms:
+        world.guest(str(vm["id"])).boot_id()
         world.cloud.call("destroyVirtualMachine", id=vm["id"], expunge=True)
     with world.check("expunged, no disk of theirs is attached or a device anywhere"):
         gone = {looks.global_id(volume) for volume in disks}

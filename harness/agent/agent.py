@@ -24,6 +24,7 @@ from harness.agent.handlers import (
     cancel_migration,
     check_vm,
     dettach,
+    direct_download,
     download_template,
     download_volume,
     migrate,
@@ -49,9 +50,11 @@ from harness.spi.commands import (
     AttachCommand,
     AttachIsoCommand,
     CancelMigrationCommand,
+    CheckUrlCommand,
     CheckVirtualMachineCommand,
     CreateObjectCommand,
     DettachCommand,
+    DirectDownloadCommand,
     MigrateCommand,
     ModifyStoragePoolCommand,
     PingCommand,
@@ -159,6 +162,8 @@ _HANDLERS: Mapping[type[AnyCommand], Callable[[Tools, Any], AnyAnswer]] = {
     CheckVirtualMachineCommand: check_vm.handle,
     StorPoolResizeVolumeCommand: resize.handle,
     StorPoolModifyStoragePoolCommand: modify_pool.handle,
+    CheckUrlCommand: direct_download.check,
+    DirectDownloadCommand: direct_download.handle,
     StorPoolDownloadTemplateCommand: download_template.handle,
     StorPoolDownloadVolumeCommand: download_volume.handle,
     CreateObjectCommand: nfs_pool.create,
@@ -189,7 +194,7 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return command.vm_name, ()
         case StorPoolModifyStoragePoolCommand():
             return None, (command.volume_path,)
-        case StorPoolDownloadTemplateCommand() | StorPoolDownloadVolumeCommand():
+        case StorPoolDownloadTemplateCommand() | StorPoolDownloadVolumeCommand() | DirectDownloadCommand():
             return None, (command.destination.path,) if command.destination.path is not None else ()
         case (
             StorPoolBackupSnapshotCommand()

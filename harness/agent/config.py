@@ -71,6 +71,10 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     operations_directory: str = "/var/lib/splab-agent/operations"
     """Records of operations that are not over, on a disk that survives a restart of the host; of this agent alone,
     which holds it for as long as it runs."""
+    download_directory: str = "/var/lib/splab-agent/downloads"
+    """Where images that this host fetches itself are kept until they are on StorPool; each needs room for its file."""
+    max_download_bytes: int = 64 << 30
+    """A longer image is not fetched."""
     max_commands: int = 32
     """Commands that may run at a time; more are turned away before they begin."""
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from harness.agent.agent import Agent
 from harness.agent.config import AgentConfig, SecondaryAccess, load_config
+from harness.agent.following import FollowingTransport
 from harness.agent.libvirt_hypervisor import LibvirtHypervisor
 from harness.agent.real_host import RealHost, check_kernel, hold_directory
 from harness.agent.secondary import KernelMount, QemuNfs
 from harness.agent.server import CommandServer
-from harness.agent.storpool_conf import read_host_configuration
 from harness.runtime.threads import ThreadRuntime, stop_event
 from harness.spi.errors import Error, InvalidParameter
 from harness.spi.logs import log_to_stderr
@@ -75,8 +75,11 @@ def serve(config: AgentConfig) -> int:
 def build(runtime: Runtime, config: AgentConfig) -> Agent:
     """The agent of this machine. Raises `Error` when StorPool's configuration or libvirt-python is missing."""
     host = RealHost(runtime)
-    settings = read_host_configuration(host, config)
-    transport = HttpTransport(settings.endpoints, settings.token, monotonic=runtime.monotonic)
+    transport = FollowingTransport(
+        host,
+        config,
+        lambda settings: HttpTransport(settings.endpoints, settings.token, monotonic=runtime.monotonic),
+    )
     client = StorPoolClient(LoggedTransport(transport, runtime.monotonic, _calls), runtime, API_RETRY, API_SECONDS)
     hypervisor = LibvirtHypervisor(runtime, config.libvirt_uri)
     return Agent(runtime, host, hypervisor, build_secondary(runtime, host, config), client, config)

@@ -47,13 +47,15 @@ class Kind(enum.StrEnum):
     """Of the destination of a migration, up to its answer."""
     MIGRATE = "migrate"
     """Of its source: libvirt goes on with it when the agent dies."""
+    DIRECT_DOWNLOAD = "direct-download"
+    """Programs fetch an image to a file of this host, and write it to the device."""
     CHECK = "check"
     """Of the pool, with its check volume."""
     LATE_ATTACH = "late-attach"
     """No command: an attachment that StorPool may make later, because the answer was lost."""
 
 
-COPIES = (Kind.DOWNLOAD, Kind.BACKUP, Kind.ENCRYPT)
+COPIES = (Kind.DOWNLOAD, Kind.BACKUP, Kind.ENCRYPT, Kind.DIRECT_DOWNLOAD)
 """A program does the work, and goes on when the agent dies; it is found by the record's own id."""
 LENDERS = (Kind.START, Kind.ATTACH, Kind.PREPARE)
 """libvirt is lent the passphrases of their encrypted disks meanwhile."""

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import read_disks
+from harness.agent.fetching import file_of
 from harness.agent.operations import COPIES, LENDERS, Kind, Record, Step
 from harness.agent.secrets import take_back_left
 from harness.agent.tools import Tools
@@ -173,6 +174,8 @@ class Recovery:
                 tools.host.end_programs(record.id, timeout=min(PROGRAM_SECONDS, deadline.remaining))
             if record.kind in LENDERS:
                 take_back_left(tools.hypervisor, record.paths)
+            if record.kind is Kind.DIRECT_DOWNLOAD:
+                tools.host.remove(file_of(tools.config, record.id))
             released = self._release(record, list(paths), deadline)
             if off and released and record.vm is not None:
                 tools.hypervisor.undefine(record.vm)

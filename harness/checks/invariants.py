@@ -141,6 +141,16 @@ def vm_snapshots_are_whole(picture: Picture) -> Found:
             yield f"VM snapshot {uuid}", "has StorPool snapshots of different times"
 
 
+def copies_are_where_the_records_say(picture: Picture) -> Found:
+    """A snapshot is on StorPool in each zone whose primary storage CloudStack says has it, and in no other."""
+    for zone, uuid in sorted(picture.copies - picture.copies_recorded.keys()):
+        if uuid in picture.snapshot_records:
+            yield f"snapshot {uuid}", f"is on StorPool of zone {zone}, where CloudStack has none"
+    ready = {place for place, state in picture.copies_recorded.items() if state == "Ready"}
+    for zone, uuid in sorted(ready - picture.copies):
+        yield f"snapshot {uuid}", f"is not on StorPool of zone {zone}, where CloudStack has it"
+
+
 def backups_are_known(picture: Picture) -> Found:
     """Every snapshot on secondary storage has one file there, and every file is one of these; nothing half written."""
     files = Counter(path.rpartition("/")[2].partition(".")[0] for path in picture.backups)
@@ -355,6 +365,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant("StorPool tags follow records", tags_follow_records),
     Invariant("a pool has one check volume", one_check_volume_a_pool),
     Invariant("no passphrase is left with libvirt", no_secret_is_left),
+    Invariant("copies of snapshots are in their zones", copies_are_where_the_records_say),
 )
 
 

@@ -62,6 +62,10 @@ class Picture:
     """Ids of templates that CloudStack says are there."""
     volume_files: tuple[str, ...] = ()
     """Files of volumes on the NFS export."""
+    copies_recorded: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Where zones have StorPool clusters of their own: state of each snapshot on primary storage, by zone and id."""
+    copies: frozenset[tuple[str, str]] = frozenset()
+    """There too: zone and id of each snapshot that the zone's StorPool cluster has."""
 
     def records_by_path(self) -> dict[str, Json]:
         """Volume records that have a StorPool path, by the global id in it."""
@@ -149,6 +153,26 @@ def take(world: World, ignored: frozenset[str] = frozenset()) -> Picture:
         removed_template_ids=frozenset(templates.keys() - there.keys()),
         template_files=tuple(world.secondary.files(TEMPLATE_FILES)),
         filed=frozenset(key for key, item in there.items() if item["isready"] and not item.get("directdownload")),
+        copies_recorded={
+            (str(item["zoneid"]), str(item["id"])): str(item["datastorestate"])
+            for item in stores
+            if item.get("datastoretype") == "Primary" and world.environment.other_zone is not None
+        },
+        copies=_copies(world, ignored),
+    )
+
+
+def _copies(world: World, ignored: frozenset[str]) -> frozenset[tuple[str, str]]:
+    """By zone, where each has a StorPool cluster of its own; a copy has the id of the snapshot that it is of."""
+    other = world.environment.other_zone
+    if other is None:
+        return frozenset()
+    zones = (world.environment.zone_id, other.zone_id)
+    return frozenset(
+        (zone_id, tags_of(item)["uuid"])
+        for zone_id, cluster in zip(zones, world.storpools, strict=True)
+        for item in cluster.snapshots()
+        if tags_of(item).get("cs") == "snapshot" and not item.get("deleted") and item["globalId"] not in ignored
     )
 
 

@@ -88,7 +88,8 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
     storage_migrations = StorageMigrationManager(context, volumes)
     replications = ReplicationManager(context)
     isos = IsoManager(context)
-    hosts = HostManager(context, vms, config.ping_interval * config.ping_timeout)
+    silence = config.ping_interval * config.ping_timeout
+    hosts = HostManager(context, vms, silence)
     pools = PoolManager(context, vms, volumes, templates, hosts)
     migrations = MigrationManager(context)
     return Services(
@@ -112,7 +113,7 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
         storage_migrations=storage_migrations,
         isos=isos,
         pools=pools,
-        ha=HighAvailability(context, vms, fences),
+        ha=HighAvailability(context, vms, fences, silence),
         hosts=hosts,
         recovery=Recovery(
             context=context,

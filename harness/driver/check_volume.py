@@ -10,9 +10,9 @@ from harness.driver.operations import Operation, Operations
 from harness.driver.pools import CHECK_VOLUME_DETAIL, Pool, Pools
 from harness.driver.removal import remover
 from harness.spi.driver import DriverRecords
-from harness.spi.errors import Error, Unknown
+from harness.spi.errors import Error, InvalidParameter, Unknown
 from harness.spi.objects import device_path, storpool_id
-from harness.storpool import ObjectDoesNotExist, VolumeCreateDesc
+from harness.storpool import ObjectDoesNotExist, StorPoolClient, VolumeCreateDesc
 
 SIZE = 512
 DETAIL = CHECK_VOLUME_DETAIL
@@ -46,6 +46,19 @@ class CheckVolumes:
     def in_use(self, pool_id: int, cluster_id: int, host_id: int) -> AbstractContextManager[None]:
         """While the host may have the check volume attached because it was asked to."""
         return self._operations.exclusive(use(pool_id, f"{DETAIL}{cluster_id}", host_id))
+
+    def check(self, pool_id: int, client: StorPoolClient) -> None:
+        """Whether the client reaches the cluster that the pool is on: the one that has its check volumes."""
+        for key, path in sorted(self._records.pool_details(pool_id).items()):
+            if not key.startswith(DETAIL):
+                continue
+            try:
+                client.volume(storpool_id(path))
+            except ObjectDoesNotExist:
+                raise InvalidParameter(
+                    f"pool {pool_id}: the StorPool API at the new address does not have the pool's volume {path}, so it"
+                    " is of another cluster; add another pool"
+                ) from None
 
     def remove(self, pool_id: int) -> None:
         """Delete the pool's check volumes, which no host needs any more. Never by force; one that is gone is done.

@@ -66,6 +66,14 @@ class Discards:
         data = {**creation.handover(), **gone, "pool": str(pool_id), "key": creation.key}
         self._operations.begin(self.kind, f"storpool:{creation.name}", "discard", data)
 
+    def look_out_for(self, name: str, creation: Creation, pool_id: int) -> None:
+        """As `look_out`, of a name that the object had after its own; a copy of the request for it may still arrive."""
+        key = creation.key
+        settles = str(self._operations.now() + self._operations.settle_time)
+        data = {f"{key}.name": name, f"{key}.settles": settles, f"{key}.id": "", f"{key}.unanswered": "0"}
+        more = {"pool": str(pool_id), "key": key, IN_USE: "0", IN_USE_FOR: "0"}
+        self._operations.begin(self.kind, f"storpool:{name}", "discard", {**data, **more})
+
     def waiting(self, operation: Operation) -> str | None:
         """What is to be said of one that nothing but time is wanted for; None when it should be recovered.
 

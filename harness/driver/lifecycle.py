@@ -12,6 +12,7 @@ from harness.spi.driver import DriverRecords, PoolDescription, PoolRequest
 from harness.spi.errors import Error, InvalidParameter, Unavailable, Unknown
 from harness.spi.runtime import Runtime
 from harness.storpool import AuthenticationFailed, Connection, ObjectDoesNotExist, Template, from_details, parse_url
+from harness.storpool.connection import TEMPLATE
 
 SCOPE = "ZONE"
 PATH = "/dev/storpool"
@@ -51,6 +52,18 @@ class StorPoolLifeCycle:
             tags=request.tags or (request.name,),
             details=connection.details(),
         )
+
+    def change_connection(self, pool_id: int, url: str) -> dict[str, str]:
+        wanted, name = parse_url(url), str(pool_id)
+        template = self._records.pool_details(pool_id).get(TEMPLATE)
+        if wanted.template != template:
+            raise InvalidParameter(
+                f"pool {name}: its StorPool template is {template} and cannot be changed to {wanted.template}; add "
+                "another pool"
+            )
+        self._check(name, wanted)
+        self._check_volumes.check(pool_id, self._connect(wanted))
+        return wanted.details()
 
     def remove(self, pool_id: int) -> None:
         self._conclude(pool_id)

@@ -86,13 +86,13 @@ class Motion:
             raise InvalidParameter(
                 f"the StorPool driver does not copy {_shown(source)} to {_shown(destination)}; see can_copy"
             )
+        if _is_encrypted(source) and (isinstance(destination, TemplateObject) or not is_ours(destination.store)):
+            raise InvalidParameter(f"{_shown(source)} is encrypted, so it stays on its pool and becomes no template")
         if isinstance(source, TemplateObject) and isinstance(destination, TemplateObject):
             return self._seeding.seed(source, destination)
         if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
             if is_ours(destination.store):
                 return self._replication.copy(source, destination)
-            if source.volume.encrypted:
-                raise InvalidParameter(f"{_shown(source)} is of an encrypted volume, and these are not backed up")
             return self._backup.back_up(source, destination)
         if isinstance(destination, TemplateObject):
             assert not isinstance(source, TemplateObject)
@@ -137,6 +137,11 @@ class Motion:
         if path is None:
             raise NotFound(f"{_shown(source)} has no path on the pool; it must be copied there first")
         return path
+
+
+def _is_encrypted(item: DataObject) -> bool:
+    volume = item.volume if isinstance(item, SnapshotObject) else item
+    return isinstance(volume, VolumeObject) and volume.encrypted
 
 
 def _same(one: DataStore, other: DataStore | None) -> bool:

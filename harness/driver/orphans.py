@@ -37,7 +37,7 @@ _KINDS = {
     "snapshot": ("snapshot", "template", "delayDelete", "group", "temporary"),
 }
 """Values of the tag `cs` that this driver gives volumes and snapshots."""
-_NAME = re.compile(r"cs-(.+?)(?:-disk\d+)?-(?:volume|snapshot)")
+_NAME = re.compile(r"cs-(.+?)-(?:disk\d+-|given-)?(?:volume|snapshot)")
 
 
 class Orphans:

@@ -66,7 +66,10 @@ class SnapshotReplication:
         data = {"pool": str(target.id), "source": str(origin.id), "object": name, "at": "", "location": ""}
         with self._operations.exclusive(subject):
             operation = self._operations.begin(self.kind, subject, "export", data)
-            if operation.resumed and (operation.data["object"] != name or operation.step == "undo"):
+            if operation.step == ANSWERED and operation.data["object"] == name:
+                # The copy was deleted since, and the export may have been taken back.
+                operation.advance("export", data)
+            elif operation.resumed and (operation.data["object"] != name or operation.step == "undo"):
                 if self._undo(operation):
                     operation = self._operations.begin(self.kind, subject, "export", data)
                 else:

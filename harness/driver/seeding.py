@@ -15,7 +15,7 @@ from harness.driver.operations import ANSWERED, Operation, Operations, log, repo
 from harness.driver.pools import Pool, Pools, cluster_of
 from harness.driver.removal import remover
 from harness.driver.settling import Fate, Settler
-from harness.spi.commands import StorPoolDownloadTemplateCommand
+from harness.spi.commands import DirectDownloadCommand, StorPoolDownloadTemplateCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.errors import Error, InvalidParameter, Unavailable, Unknown
 from harness.spi.objects import TemplateObject, device_path, storpool_id
@@ -188,7 +188,8 @@ class TemplateSeeding:
 
     def _copy(self, operation: Operation, source: TemplateObject, onto: TemplateObject, wait: float) -> None:
         endpoint = self._endpoints.select(onto.store, None if onto.path is None else cluster_of(onto.path))
-        command = StorPoolDownloadTemplateCommand(source=source, destination=onto, wait=wait)
+        kind = StorPoolDownloadTemplateCommand if source.direct is None else DirectDownloadCommand
+        command = kind(source=source, destination=onto, wait=wait)
         use = wait + self._operations.settle_time
         until = self._operations.now() + use
         operation.advance("copy", {"host": endpoint.name, IN_USE: str(until), IN_USE_FOR: str(use)})

@@ -77,7 +77,7 @@ class VmReverting:
         self._discards = discards
 
     def revert(self, snapshot: VmSnapshotObject) -> dict[str, int]:
-        """Sizes of the volumes, by uuid. Errors as `VmSnapshotStrategy.revert` says."""
+        """Sizes of the volumes as guests see them, by uuid. Errors as `VmSnapshotStrategy.revert` says."""
         if snapshot.pool_id is None:
             raise InvalidParameter(f"VM snapshot {snapshot.name} ({snapshot.uuid}) is on no pool")
         client = self._pools.get(snapshot.pool_id).client
@@ -94,7 +94,8 @@ class VmReverting:
             run = _Run(self._operations, operation, client, self._discards)
             if operation.step in ("begin", "keep"):
                 self._prepare(run, snapshot)
-            return run.carry_out()
+            overheads = {volume.uuid: volume.overhead for volume in snapshot.volumes}
+            return {uuid: size - overheads.get(uuid, 0) for uuid, size in run.carry_out().items()}
 
     def recover(self, operation: Operation) -> str:
         record = self._records.vm_snapshot(operation.subject.removeprefix("vmsnapshot:"))

@@ -21,7 +21,7 @@ from harness.driver.tiers import limits, placement
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import VolumeObject, device_path
-from harness.storpool import ObjectDoesNotExist, StorPoolClient, VolumeCreateDesc, VolumeUpdateDesc
+from harness.storpool import ObjectDoesNotExist, VolumeCreateDesc, VolumeUpdateDesc
 
 SECTOR = 512
 COPY = "copy"
@@ -120,14 +120,14 @@ class VolumeCreation:
                 self._undo(operation)
 
     def give_name_away(self, subject: str) -> None:
-        """Take its name from a volume that was just made. The caller holds the subject. `Conflict` while it cannot be."""
+        """Take its name from a volume just made; `Conflict` while it may not be. The caller holds the subject."""
         operation = self._operations.find(self.kind, subject)
         if operation is None:
             return
         creation = self._creation(operation)
         if operation.step != ANSWERED or self._fate(operation) is not Fate.RECORDED or not creation.settled:
             raise Conflict(f"{operation}: a request for the volume may still be under way; try again in some minutes")
-        self._take_name(self._pools.get(int(operation.data["pool"])).client, creation)
+        self._take_name(creation, int(operation.data["pool"]))
         self._discards.look_out(creation, int(operation.data["pool"]))
         operation.done()
 
@@ -159,7 +159,7 @@ class VolumeCreation:
         if not (told and creation.settled):
             return False
         try:
-            self._take_name(client, creation)
+            self._take_name(creation, int(operation.data["pool"]))
         except ObjectDoesNotExist:
             # Deleted since, so its name did not turn a late create away.
             late = creation.find()
@@ -169,13 +169,23 @@ class VolumeCreation:
         operation.done()
         return True
 
-    @staticmethod
-    def _take_name(client: StorPoolClient, creation: Creation) -> None:
-        """By that name, so that a request which comes late finds nothing: a volume that was reverted meanwhile has its
-        old id for a name, and by nothing else does its path lead to it.
+    def _take_name(self, creation: Creation, pool_id: int) -> None:
+        """Leave the volume known by its id alone. Raises `ObjectDoesNotExist` when it is gone.
+
+        Each time by the name that it has, so that a request which comes late finds nothing: a volume that was reverted
+        meanwhile has its old id for a name, and by nothing else does its path lead to it. In two steps, because a copy
+        of the create may come as soon as the first name is free: if the first step comes again, too, what that made
+        has a name still, by which it is looked for.
         """
-        if client.volume(f"~{creation.global_id}").name == creation.name:
-            client.volume_update(creation.name, VolumeUpdateDesc(rename=""))
+        client, given = self._pools.get(pool_id).client, f"{creation.name.removesuffix('volume')}given-volume"
+        name = client.volume(f"~{creation.global_id}").name
+        if name == creation.name and not creation.over:
+            client.volume_update(name, VolumeUpdateDesc(rename=given))
+            name = given
+        if name in (creation.name, given):
+            client.volume_update(name, VolumeUpdateDesc(rename=""))
+        if name == given:
+            self._discards.look_out_for(given, creation, pool_id)
 
     def _fate(self, operation: Operation) -> Fate:
         record = self._records.volume(operation.subject.removeprefix("volume:"))

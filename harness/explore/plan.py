@@ -137,6 +137,14 @@ class Plan(_Data, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
     def actions(self) -> int:
         return sum(len(client) for client in self.clients)
 
+    @property
+    def shrinks(self) -> bool:
+        """Whether a volume may be asked to shrink to a size that it had: clients take turns as they like."""
+        sizes: dict[int | None, set[int]] = {}
+        for action in (action for client in self.clients for action in client if action.size):
+            sizes.setdefault(action.volume, set()).add(action.size)
+        return any(len(asked) > 1 for asked in sizes.values())
+
     def parsed_faults(self) -> list[Fault]:
         return [parse_fault(text) for text in self.faults]
 

@@ -78,13 +78,15 @@ class _Watch:
         self.counting = False
         """Whether what the plugin asks of StorPool is counted: from the first action until the cloud is at rest."""
         self.points = 0
+        self._shrinks = plan.shrinks
         self._told = told
         self._world: MemoryWorld | None = None
         self._safety: Safety | None = None
 
     def aim(self, world: MemoryWorld) -> None:
         self._world = world
-        self._safety = Safety(tuple(world.processes.machines.values()), world.processes.blocks)
+        machines = tuple(world.processes.machines.values())
+        self._safety = Safety(machines, world.processes.blocks, shrinks=self._shrinks)
         self.injector.aim(world.faults)
 
     @property

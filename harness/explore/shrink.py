@@ -77,6 +77,8 @@ def _changes(plan: Plan) -> list[Plan]:
         found.append(replace(plan, volumes=plan.volumes - 1))
     if plan.seeded:
         found.append(replace(plan, seeded=False))
+    if plan.bypass:
+        found.append(replace(plan, bypass=False))
     if plan.delete_after:
         found.append(replace(plan, delete_after=0))
     for client, actions in enumerate(plan.clients):
@@ -85,6 +87,8 @@ def _changes(plan: Plan) -> list[Plan]:
                 replace(action, pause=0.0),
                 replace(action, write=False),
                 replace(action, template=0),
+                replace(action, offering=0),
+                replace(action, size=min(action.size, 1)),
             ):
                 if simpler != action:
                     changed = (*actions[:at], simpler, *actions[at + 1 :])

@@ -20,13 +20,23 @@ def _ha_vm(world: World) -> Subject:
 
 
 def _lose(world: World, subject: Subject) -> None:
-    host = world.hosts[0]
-    if _on(world, subject) == host.name:
-        host.power_cut()
+    if _on(world, subject) == subject.name:
+        world.hosts[0].power_cut()
+    _await_moved(world, subject)
+
+
+def _isolate(world: World, subject: Subject) -> None:
+    """Its guest runs on, until the host is fenced."""
+    if _on(world, subject) == subject.name:
+        world.hosts[0].kill_agent()
+    _await_moved(world, subject)
+
+
+def _await_moved(world: World, subject: Subject) -> None:
     try:
         world.wait_until("the VM runs elsewhere", lambda: _moved(world, subject), MOVED_SECONDS)
     except TimeoutError as error:
-        raise CloudApiError("power cut", 530, str(error)) from error
+        raise CloudApiError("startVirtualMachine", 530, str(error)) from error
 
 
 def _on(world: World, subject: Subject) -> str:
@@ -107,6 +117,14 @@ def _record(world: World) -> Json:
 HOSTS: tuple[Operation, ...] = (
     Operation(
         "hosts.lost", "a host is lost, its VM is started elsewhere", _ha_vm, _lose, _moved_with_disks, _not_moved
+    ),
+    Operation(
+        "hosts.isolated",
+        "a host does not answer, its VM is started elsewhere",
+        _ha_vm,
+        _isolate,
+        _moved_with_disks,
+        _not_moved,
     ),
     Operation("hosts.reconnect", "connect a host with a VM anew", _vm, _reconnect, _connected, _connected),
     Operation("hosts.maintenance", "put a host into maintenance", _idle, _maintain, _maintained, _not_maintained),

@@ -7,7 +7,7 @@ from harness.faults.disks import MARK, vm_with_marked_volume
 from harness.faults.operation import REFUSALS, Operation, Subject, running
 from harness.observers import CloudApiError, Json, World
 from harness.worlds.memory.world import MemoryWorld
-from scenarios import looks, snapshots, steps, templates
+from scenarios import direct_download, looks, snapshots, steps, templates
 from scenarios.row13_download_volume import MODE, files
 
 WAITS = ("primary.storage.download.wait", "backup.snapshot.wait", "copy.volume.wait")
@@ -262,6 +262,28 @@ def _cached_template(world: World) -> Subject:
     return Subject(template_id=str(made["id"]))
 
 
+def _direct(world: World) -> Subject:
+    for name in WAITS:
+        world.cloud.call("updateConfiguration", name=name, value=WAIT_SECONDS)
+    return Subject(template_id=str(direct_download.register(world)["id"]))
+
+
+def _deployed_directly(world: World, subject: Subject) -> None:
+    deployed(world, subject)
+    _no_image_stays(world)
+
+
+def _not_deployed_directly(world: World, subject: Subject) -> None:
+    not_deployed(world, subject)
+    _no_image_stays(world)
+
+
+def _no_image_stays(world: World) -> None:
+    assert isinstance(world, MemoryWorld), "only there are files of hosts seen"
+    machines = world.processes.machines.values()
+    world.wait_until("no host keeps an image", lambda: not any(each.images for each in machines), JOB_SECONDS)
+
+
 TEMPLATES: tuple[Operation, ...] = (
     Operation("11.volume", "make a template from a volume", _volume, _from_volume, _on_both, _not_made),
     Operation(
@@ -287,5 +309,13 @@ TEMPLATES: tuple[Operation, ...] = (
         _deploy_and_collect,
         deployed,
         not_deployed,
+    ),
+    Operation(
+        "direct-download.seed",
+        "deploy from a template that a host fetches",
+        _direct,
+        deploy,
+        _deployed_directly,
+        _not_deployed_directly,
     ),
 )

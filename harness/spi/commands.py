@@ -252,6 +252,25 @@ def published(token: str) -> str:
     return f"{USERDATA}/{token}.qcow2"
 
 
+class CheckUrlCommand(Command, frozen=True, kw_only=True, tag="CheckUrlCommand"):
+    """Whether this host can fetch the qcow2 at the URL, and how large a disk it is."""
+
+    url: str
+
+    def __repr__(self) -> str:
+        return f"CheckUrlCommand(url={shown(self.url)!r})"
+
+
+class DirectDownloadCommand(Command, frozen=True, kw_only=True, tag="DirectDownloadCommand"):
+    """Fetch the image of `source.direct` to this host, and copy it onto the StorPool volume `destination.path`.
+
+    The volume is attached here meanwhile; nothing of the image stays on the host.
+    """
+
+    source: TemplateObject
+    destination: TemplateObject
+
+
 class DownloadCommand(Command, frozen=True, kw_only=True, tag="DownloadCommand"):
     """To the secondary storage role: fetch `url` into the image store as this template."""
 
@@ -294,6 +313,8 @@ AnyCommand = (
     | StorPoolCopyVolumeToSecondaryCommand
     | CopyCommand
     | CreateEntityDownloadURLCommand
+    | CheckUrlCommand
+    | DirectDownloadCommand
     | DownloadCommand
     | DeleteCommand
 )
@@ -360,6 +381,10 @@ class DownloadAnswer(Answer, frozen=True, kw_only=True, tag="DownloadAnswer"):
     physical_size: int | None = None
 
 
+class CheckUrlAnswer(Answer, frozen=True, kw_only=True, tag="CheckUrlAnswer"):
+    virtual_size: int
+
+
 class CreateEntityDownloadURLAnswer(Answer, frozen=True, kw_only=True, tag="CreateEntityDownloadURLAnswer"):
     url: str
 
@@ -384,6 +409,7 @@ AnyAnswer = (
     | CopyCmdAnswer
     | StorPoolSetVolumeEncryptionAnswer
     | DownloadAnswer
+    | CheckUrlAnswer
     | CreateEntityDownloadURLAnswer
     | StorPoolModifyStoragePoolAnswer
 )

@@ -202,6 +202,13 @@ class PoolLifeCycle(Protocol):
         """Check the request against StorPool; raises `InvalidParameter` or `Unavailable` and makes nothing then."""
         ...
 
+    def change_connection(self, pool_id: int, url: str) -> dict[str, str]:
+        """Details of the pool with the connection of this URL, which may hold a secret, once StorPool was asked by it.
+
+        Only token and addresses may differ. Raises `InvalidParameter` or `Unavailable`; then nothing has changed.
+        """
+        ...
+
     def remove(self, pool_id: int) -> None:
         """Remove what the provider itself made on a pool that nothing uses any more; what is gone already is done.
 

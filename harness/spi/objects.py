@@ -106,6 +106,17 @@ class VolumeObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object"
         return LUKS_HEADER if self.encrypted else 0
 
 
+class DirectSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Where hosts themselves fetch a template that is on no image store."""
+
+    url: str
+    """May hold a secret; never log it, nor give it to a program as an argument."""
+    checksum: str | None = None
+
+    def __repr__(self) -> str:
+        return "DirectSource()"
+
+
 class TemplateObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object", tag="TemplateObject"):
     id: int
     uuid: str
@@ -121,6 +132,8 @@ class TemplateObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="objec
     snapshot there."""
     physical_size: int | None = None
     """On an image store: what the file takes."""
+    direct: DirectSource | None = None
+    """On an image store in name only: hosts fetch it themselves."""
 
 
 class SnapshotObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="object", tag="SnapshotObject"):

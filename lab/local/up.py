@@ -104,7 +104,7 @@ def _bring_up(state: State, progress: Progress, site: Site) -> Lab:
     progress("bringing the local lab up")
     machine_lock.OWNER.write_text(str(state.root))
     ledger = Ledger(state.ledger, machine_lock.LEDGER_COPY)
-    _directories(state, ledger)
+    _directories(state, ledger, site)
     credentials.make(state)
     shutil.copyfile(guest.qcow2, state.images / "guest.qcow2")
     shutil.copyfile(guest.iso, state.images / "guest.iso")
@@ -146,7 +146,7 @@ def _refuse_strangers() -> None:
         )
 
 
-def _directories(state: State, ledger: Ledger) -> None:
+def _directories(state: State, ledger: Ledger, site: Site) -> None:
     for directory in (
         state.keys,
         state.tls,
@@ -161,8 +161,8 @@ def _directories(state: State, ledger: Ledger) -> None:
     ledger.record(Kind.FILE, state.clusters_file)
     ledger.record(Kind.FILE, state.lab_file.with_suffix(".partial"))
     ledger.record(Kind.FILE, state.lab_file)
-    made = (state.root / "members", state.storpool, state.second_storpool)
-    for directory in (*made, state.export, state.images, state.management):
+    storpool = (state.storpool,) if site.second is None else (state.storpool, state.second_storpool)
+    for directory in (state.root / "members", *storpool, state.export, state.images, state.management):
         directory.mkdir(parents=True, mode=0o700)
 
 

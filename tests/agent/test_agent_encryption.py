@@ -11,8 +11,10 @@ from agent_fakes import MIB, Rig
 
 from harness.spi.commands import (
     AttachCommand,
+    CheckVirtualMachineCommand,
     PingAnswer,
     PingCommand,
+    PrepareForMigrationCommand,
     StartCommand,
     StopCommand,
     StorPoolSetVolumeEncryptionAnswer,
@@ -21,7 +23,7 @@ from harness.spi.commands import (
 from harness.spi.errors import Conflict, Dead, ErrorClass, Unavailable, Unknown
 from harness.spi.objects import LUKS_HEADER, Disk, VirtualMachine
 from harness.spi.passphrase import Passphrase
-from harness.spi.ports import CommandResult
+from harness.spi.ports import CommandResult, DomainState
 
 VM = "i-2-7-VM"
 SIZE = 64 * MIB
@@ -217,3 +219,50 @@ def test_a_passphrase_is_in_no_text_that_is_made_of_a_command(caplog: pytest.Log
         agent.handle(StopCommand(vm_name=VM, force=True))
     assert not any(rig.passphrase.decode() in text for text in (*texts, caplog.text))
     assert rig.passphrase in msgspec.json.encode(start), "or the host could not open the disk"
+
+
+def prepared(rig: Rig) -> PrepareForMigrationCommand:
+    return PrepareForMigrationCommand(vm=vm(rig))
+
+
+def test_the_destination_of_a_migration_knows_the_passphrases_until_the_domain_runs_there() -> None:
+    rig = Rig()
+    agent, command, look = rig.agent(), prepared(rig), CheckVirtualMachineCommand(vm_name=VM)
+    assert agent.handle(command).result
+    assert sorted(rig.secrets) == [disk.path for disk in command.vm.disks if disk.encrypted]
+    agent.handle(look)
+    assert len(rig.secrets) == 2, "it has not come yet"
+    rig.domains[VM], rig.states[VM] = "<domain/>", DomainState.PAUSED
+    agent.handle(look)
+    assert len(rig.secrets) == 2, "its QEMU may not have opened the disks yet"
+    rig.states[VM] = DomainState.RUNNING
+    agent.handle(look)
+    assert not rig.secrets
+
+
+def test_a_migration_that_does_not_come_leaves_no_passphrase() -> None:
+    rig = Rig()
+    agent, command = rig.agent(), prepared(rig)
+    assert agent.handle(command).result
+    assert agent.handle(msgspec.structs.replace(command, rollback=True)).result
+    assert not rig.secrets and not rig.attached
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("error", [Unavailable("away"), Unknown("perhaps"), Dead("killed")])
+def test_whatever_step_of_a_preparation_fails_no_passphrase_stays(error: BaseException, late: bool) -> None:
+    for number in itertools.count():
+        rig = Rig()
+        command = prepared(rig)
+        rig.strike = (number, error, late)
+        try:
+            answer = rig.agent().handle(command)
+        except Dead:
+            answer = None
+        if len(rig.steps) <= number:
+            break
+        rig.strike = None
+        if answer is None or not answer.result:
+            rig.agent().recovery.look_at_all()
+            assert not rig.secrets, f"after step {number}, {rig.steps[number]}"
+    assert number > 5

@@ -439,7 +439,7 @@ def test_a_path_of_a_snapshot_is_attached_read_only_and_detached() -> None:
     path = rig.volume(0).path
     rig.snapshots.add("d.n.1")
     ok(rig.agent().handle(StorPoolModifyStoragePoolCommand(pool=POOL, volume_path=path)))
-    assert rig.steps == ["write record", "attach d.n.1", "detach d.n.1", "remove record"]
+    assert [step for step in rig.steps if "record" not in step] == ["attach d.n.1", "detach d.n.1"]
     assert rig.attached == set()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -178,7 +179,9 @@ class FakeWorld:
 
     def call(self, command: str, /, **parameters: str | int | bool) -> Json:
         del parameters
-        key = {"listVirtualMachines": "virtualmachine", "listHosts": "host"}.get(command, command[4:-1].lower())
+        key = {"listVirtualMachines": "virtualmachine", "listHosts": "host", "listVMSnapshot": "vmSnapshot"}.get(
+            command, command[4:-1].lower()
+        )
         found = self.records.get(key, [])
         return {"count": len(found), key: found} if found else {}
 
@@ -538,12 +541,46 @@ def iso_not_in_drive(c: FakeWorld) -> None:
     c.records["virtualmachine"][0]["isoid"] = "iso-1"
 
 
+def vm_snapshot(c: FakeWorld, state: str, *snapshots: Json) -> None:
+    c.records["vmSnapshot"] = [{"id": "vms", "state": state, "virtualmachineid": VM}]
+    c.sp_snapshots += snapshots
+
+
+def of_group(gid: str, taken_at: int = 5, **tags: str) -> Json:
+    tags = {"cs": "group", "uuid": "vms", "cvm": VM, **tags}
+    return {**sp_volume(gid, GIB, **tags), "creationTimestamp": taken_at}
+
+
+def vm_snapshot_of_one_disk(c: FakeWorld) -> None:
+    vm_snapshot(c, "Ready", of_group("a.b.30"))
+
+
+def vm_snapshot_of_two_times(c: FakeWorld) -> None:
+    vm_snapshot(c, "Ready", of_group("a.b.30"), of_group("a.b.31", 6))
+
+
+def vm_snapshot_of_another_vm(c: FakeWorld) -> None:
+    vm_snapshot(c, "Ready", of_group("a.b.30"), of_group("a.b.31", cvm="another"))
+
+
+def leaked_group(c: FakeWorld) -> None:
+    c.sp_snapshots.append(of_group("a.b.30"))
+
+
+def kept_for_a_revert_that_is_over(c: FakeWorld) -> None:
+    vm_snapshot(c, "Ready", of_group("a.b.30"), of_group("a.b.31"), of_group("a.b.32", cs="temporary"))
+
+
+def stuck_reverting(c: FakeWorld) -> None:
+    vm_snapshot(c, "Reverting", of_group("a.b.30"), of_group("a.b.31"))
+
+
 (
     STEADY,
     HAVE,
     KNOWN,
     SNAPSHOTS,
-    WHOLE,
+    GROUPS,
     BACKUPS,
     FILES,
     VOLUME_FILES,
@@ -556,6 +593,7 @@ def iso_not_in_drive(c: FakeWorld) -> None:
     TAGS,
     CHECKS,
     SECRETS,
+    COPIES,
 ) = (i.name for i in INVARIANTS)
 
 
@@ -576,6 +614,12 @@ def iso_not_in_drive(c: FakeWorld) -> None:
         (delayed_without_date, {SNAPSHOTS}),
         (snapshot_in_error_left_its_object, {SNAPSHOTS}),
         (snapshot_still_backing_up, {STEADY}),
+        (leaked_group, {SNAPSHOTS}),
+        (kept_for_a_revert_that_is_over, {SNAPSHOTS}),
+        (stuck_reverting, {STEADY}),
+        (vm_snapshot_of_one_disk, {GROUPS}),
+        (vm_snapshot_of_two_times, {GROUPS}),
+        (vm_snapshot_of_another_vm, {GROUPS}),
         (half_written_backup, {BACKUPS}),
         (backup_of_two_tries, {BACKUPS}),
         (lost_backup, {BACKUPS}),
@@ -628,6 +672,41 @@ def test_objects_that_were_there_before_are_not_judged(cloud: FakeWorld) -> None
     assert violations(take(cloud, frozenset({"a.b.20"}))) == violations(take(before)) == []
 
 
+def two_clusters(c: FakeWorld) -> None:
+    """Both hosts are client 1, of a cluster each."""
+    for machine, cluster in zip(c.machines, ("a.b", "a.bc"), strict=True):
+        machine.client_id, machine.cluster_id = 1, cluster
+    for attachment in c.sp_attachments:
+        attachment["clusterId"] = "a.b"
+
+
+def test_clients_of_one_number_in_two_clusters_are_told_apart(cloud: FakeWorld) -> None:
+    two_clusters(cloud)
+    assert broken(cloud) == {}
+    cloud.sp_attachments[0]["clusterId"] = "a.bc"
+    found = broken(cloud)
+    assert any("~a.b.1 at client 1 of cluster a.bc" in text for text in found[ATTACHED]), found
+    assert any("~a.b.1 at client 1 of cluster a.b:" in text for text in found[ATTACHED]), found
+
+
+def test_copies_of_a_snapshot_are_in_the_zones_that_cloudstack_names(cloud: FakeWorld) -> None:
+    def copies(recorded: dict[tuple[str, str], str], seen: set[tuple[str, str]]) -> list[str]:
+        uuid = "snapshot-1"
+        picture = dataclasses.replace(
+            take(cloud),
+            snapshot_records={uuid: {"id": uuid, "state": "BackedUp"}},
+            copies_recorded={(zone, uuid): state for (zone, _), state in recorded.items()},
+            copies=frozenset((zone, uuid) for zone, _ in seen),
+        )
+        return [found.what for found in violations(picture) if found.invariant == COPIES]
+
+    near, far = ("near", "s"), ("far", "s")
+    assert copies({near: "Ready", far: "Ready"}, {near, far}) == []
+    assert copies({near: "Ready", far: "Destroying"}, {near}) == []
+    assert copies({near: "Ready"}, {near, far}) == ["is on StorPool of zone far, where CloudStack has none"]
+    assert copies({near: "Ready", far: "Ready"}, {near}) == ["is not on StorPool of zone far, where CloudStack has it"]
+
+
 def test_a_deleted_snapshot_is_on_its_way_out_and_no_leak(cloud: FakeWorld) -> None:
     leaked_snapshot(cloud)
     cloud.sp_snapshots[-1]["deleted"] = True
@@ -637,4 +716,9 @@ def test_a_deleted_snapshot_is_on_its_way_out_and_no_leak(cloud: FakeWorld) -> N
 def test_a_copy_of_a_removed_template_waits_for_the_collector(cloud: FakeWorld) -> None:
     removed(cloud)
     cloud.sp_snapshots = [item for item in cloud.sp_snapshots if "vc-policy" not in item["tags"]]
+    assert broken(cloud) == {}
+
+
+def test_a_vm_snapshot_of_every_disk_is_well(cloud: FakeWorld) -> None:
+    vm_snapshot(cloud, "Ready", of_group("a.b.30"), of_group("a.b.31"))
     assert broken(cloud) == {}

@@ -30,7 +30,7 @@ from harness.spi.commands import (
     StartCommand,
     StopCommand,
 )
-from harness.spi.driver import DriverRecords, HostEndpoints, PoolDescription, PoolRequest, ResizePayload
+from harness.spi.driver import DriverRecords, HostEndpoints, PoolDescription, PoolRequest, ResizePayload, Space
 from harness.spi.errors import Conflict, Error, ErrorClass, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.inventory import Finding
 from harness.spi.objects import (
@@ -210,6 +210,32 @@ class FakeStorPool(Scripted):
         for path in sorted(self.left_open):
             self._undo(path)
         return []
+
+    def collect_pool_stats(self) -> list[str]:
+        return []
+
+    def collect_volume_stats(self) -> list[str]:
+        return []
+
+    def pool_stats(self, pool_id: int) -> Space | None:
+        del pool_id
+        return None
+
+    def volume_stats(self, path: str) -> Space | None:
+        del path
+        return None
+
+    def release_fenced(self, volume: VolumeObject, host: Host) -> None:
+        self.step("release_fenced")
+        assert volume.path is not None
+        self.attached.get(volume.path, set()).discard(host.name)
+
+    def change_connection(self, pool_id: int, url: str) -> dict[str, str]:
+        raise NotImplementedError(f"{pool_id} {len(url)}")
+
+    def remove(self, pool_id: int) -> None:
+        del pool_id
+        self.step("remove pool")
 
     def reconcile_volumes(self) -> list[Finding]:
         self.step("reconcile_volumes")

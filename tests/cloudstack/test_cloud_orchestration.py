@@ -500,6 +500,8 @@ def test_a_template_that_cannot_be_fetched_says_why_and_is_not_deployed(rig: Rig
 
 def test_a_pool_in_use_is_not_deleted_and_an_unused_one_goes_with_its_cached_templates(rig: Rig, vm: str) -> None:
     pool = rig.call("listStoragePools")["storagepool"][0]["id"]
+    assert "not in Maintenance" in refused(431, rig, "deleteStoragePool", id=pool)
+    rig.call("enableStorageMaintenance", id=pool)
     assert "associated 1 volumes" in refused(431, rig, "deleteStoragePool", id=pool)
     rig.call("destroyVirtualMachine", id=vm, expunge="true")
     rig.call("deleteStoragePool", id=pool)

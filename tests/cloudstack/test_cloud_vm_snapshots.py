@@ -1,4 +1,4 @@
-"""VM snapshots in the stand-in: what it does when the strategy fails or does not know, and after a kill at any point."""
+"""VM snapshots in the stand-in: when the strategy fails, or does not know, and after a kill at any point."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_vm_is_destroyed_with_its_vm_snapshots_or_not_at_all(rig: Rig, vm: str
 
 
 def life(rig: Rig) -> None:
-    """Two VM snapshots, a revert, a deletion, and the end of the VM: what fails because of a kill is not begun again."""
+    """Two VM snapshots, a revert, a deletion, the end of the VM: what fails because of a kill is not begun again."""
     offering = rig.call("listServiceOfferings")["serviceoffering"][0]["id"]
     template = rig.call("listTemplates", templatefilter="all")["template"][0]["id"]
     vm = str(rig.deploy(offering, template)["id"])

@@ -234,6 +234,19 @@ def test_a_copy_of_a_create_that_arrives_when_its_volume_has_no_name_any_more_is
     assert (rig.volumes(), rig.records.open_operations()) == ([made.path], [])
 
 
+def test_a_copy_of_a_create_is_found_although_a_copy_of_the_taking_of_its_name_came_after_it(rig: Rig) -> None:
+    rig.cluster.faults = {0: Fault.COPY_LATE, 2: Fault.COPY_LATE}  # create, look, first of two renames
+    rig.cluster.lateness = [4, 3]
+    made = rig.driver.create(volume())
+    rig.time[0] += 61
+    rig.driver.recover()
+    for _ in range(2):
+        rig.driver.provide_vm_info("vm-1", made)
+    assert [found.name.endswith("-given-volume") for found in rig.look.volumes_list()] == [False, True]
+    rig.settle()
+    assert (rig.volumes(), rig.records.open_operations()) == ([made.path], [])
+
+
 def test_a_recovery_waits_for_a_storage_api_that_does_not_answer_once_and_not_for_each_operation(rig: Rig) -> None:
     for number in range(1, 5):
         made = rig.driver.create(volume(number))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 from driver_rig import MIB, Fault, Rig, volume
-from reconciler_rig import prepared, recorded
+from reconciler_rig import prepared, record, recorded
 
 from harness.spi.commands import ResizeVolumeAnswer
 from harness.spi.driver import ResizePayload
@@ -80,6 +80,22 @@ def test_limits_tier_and_template_are_the_new_offerings(
     assert changed == msgspec.structs.replace(disk, size=LARGER)
     assert state(rig) == (LARGER, *expected)
     assert rig.unfinished() == []
+
+
+@pytest.mark.parametrize("offering", [3, 4, 5, 6], ids=["plain", "template", "tier", "both"])
+def test_made_changed_or_compared_a_volume_of_an_offering_is_the_same(rig: Rig, offering: int) -> None:
+    of_it = {"disk_offering_id": offering, "max_iops": 500}
+    made = rig.driver.create(msgspec.structs.replace(volume(), **of_it))
+    changed = rig.driver.create(volume(2))
+    rig.driver.resize(changed, payload(SIZE, moves=True, **of_it))
+    for each in (made, changed):
+        record(rig, each, **of_it)
+    rig.settle()
+    attributes = {
+        (found.template_name, found.iops, found.bw, found.tags.get("qc")) for found in rig.look.volumes_list()
+    }
+    assert len(attributes) == 1
+    assert [finding for finding in rig.driver.reconcile_volumes() if finding.where.startswith("volume ")] == []
 
 
 def test_without_a_limit_of_its_own_the_storpool_templates_is_given(rig: Rig, disk: VolumeObject) -> None:

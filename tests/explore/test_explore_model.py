@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.explore.model import FREE, RUNNING, STOPPED, Model, Register, Told
+from harness.explore.model import BACKED_UP, FREE, FROM, RUNNING, STOPPED, Model, Register, Told
 
 
 def test_a_request_that_succeeded_is_all_that_can_be_true() -> None:
@@ -77,3 +77,61 @@ def test_a_late_copy_excuses_the_volumes_in_use_on_its_host_only() -> None:
     model.volumes = {0: used, 1: free}
     model.reassigned(["kvm1"])
     assert (used.late_on, free.late_on) == ({"kvm1"}, set())
+
+
+def taken(model: Model, volume: Told) -> Told:
+    """A snapshot of the volume, whose taking has begun."""
+    snapshot = model.snapshots[len(model.snapshots)] = Told(f"snapshot{len(model.snapshots)}", origin=volume)
+    snapshot.taken = model.begin(snapshot.register, BACKED_UP)
+    return snapshot
+
+
+def written(model: Model, volume: Told, text: str) -> None:
+    model.done("write", model.begin(volume.fact("mark 0"), text))
+
+
+def test_a_snapshot_holds_what_its_volume_had_at_some_time_while_it_was_taken() -> None:
+    model, volume = Model(), Told("volume0")
+    written(model, volume, "long before")
+    written(model, volume, "before")
+    snapshot = taken(model, volume)
+    written(model, volume, "meanwhile")
+    assert snapshot.taken is not None
+    model.done("createSnapshot", snapshot.taken)
+    written(model, volume, "after")
+    assert model.held(snapshot, "mark 0") == {"before", "meanwhile"}
+    assert model.held(snapshot, "mark 1") == {""}
+    assert model.values(volume, "mark 0") == {"after"}
+
+
+def test_a_snapshot_that_failed_may_still_be_taken() -> None:
+    model, volume = Model(), Told("volume0")
+    written(model, volume, "before")
+    snapshot = taken(model, volume)
+    written(model, volume, "after")
+    assert model.held(snapshot, "mark 0") == {"before", "after"}
+
+
+def test_a_reverted_volume_and_one_made_of_a_snapshot_have_what_the_snapshot_holds() -> None:
+    model, volume = Model(), Told("volume0")
+    written(model, volume, "then")
+    snapshot = taken(model, volume)
+    assert snapshot.taken is not None
+    model.done("createSnapshot", snapshot.taken)
+    written(model, volume, "now")
+    clone = Told("volume1", origin=snapshot)
+    assert model.values(clone, "mark 0") == {"then"}
+    revert = model.begin(volume.fact("mark 0"), FROM + snapshot.name)
+    assert model.values(volume, "mark 0") == {"then", "now"}
+    model.done("revertSnapshot", revert)
+    assert model.values(volume, "mark 0") == {"then"}
+    written(model, clone, "in the clone")
+    assert (model.values(clone, "mark 0"), model.held(snapshot, "mark 0")) == ({"in the clone"}, {"then"})
+
+
+def test_a_snapshot_of_what_may_have_been_reverted_to_itself_ends() -> None:
+    model, volume = Model(), Told("volume0")
+    written(model, volume, "then")
+    snapshot = taken(model, volume)
+    model.begin(volume.fact("mark 0"), FROM + snapshot.name)
+    assert model.held(snapshot, "mark 0") == {"then"}

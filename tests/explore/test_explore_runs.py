@@ -8,18 +8,26 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from harness.cloudstack.orchestration.attachment import AttachmentManager
+from harness.cloudstack.orchestration.resize import ResizeManager
 from harness.cloudstack.orchestration.vm import VmManager
 from harness.driver.creation import Creation
 from harness.driver.deletion import Deletion
 from harness.driver.operations import Operation
+from harness.driver.resizing import Resizing
+from harness.driver.reverting import SnapshotReverting
+from harness.driver.tags import TagUpdates
+from harness.driver.volumes import VolumeCreation
 from harness.explore import planted, regressions
 from harness.explore.drawing import draw, seed_text
 from harness.explore.plan import Action, Plan
 from harness.explore.run import run
+from harness.spi.driver import ResizePayload
 from harness.spi.errors import Conflict
+from harness.spi.objects import VolumeObject
 from harness.worlds.memory.model_guest import ModelGuest
 
 FULL = os.environ.get("SPLAB_COUNTS") == "full"
@@ -125,10 +133,39 @@ def detach_that_is_refused(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AttachmentManager, "release", refuse)
 
 
+def revert_that_does_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(SnapshotReverting, "revert", lambda _self, snapshot: snapshot.size)
+
+
+def snapshot_of_nothing(patch: pytest.MonkeyPatch) -> None:
+    """What is made of it is empty."""
+    real = VolumeCreation.create
+
+    def create(self: VolumeCreation, volume: VolumeObject, *_: object, **__: object) -> VolumeObject:
+        return real(self, volume)
+
+    patch.setattr(VolumeCreation, "create", create)
+
+
+def offering_that_does_not_count(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(TagUpdates, "mend", lambda *_: None)
+    real = Resizing.resize
+
+    def resize(self: Resizing, volume: VolumeObject, payload: ResizePayload) -> VolumeObject:
+        return real(self, volume, msgspec.structs.replace(payload, disk_offering_id=None))
+
+    patch.setattr(Resizing, "resize", resize)
+
+
+def resize_that_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ResizeManager, "change", lambda *_: None)
+
+
 def operations_that_stay_open(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Operation, "done", lambda _self: None)
 
 
+SNAPSHOT = Action(kind="snapshot", volume=0, snapshot=0)
 DEPLOY = Action(kind="deploy", vm=0, write=True)
 ATTACH = (Action(kind="create", volume=0), Action(kind="attach", vm=0, volume=0, write=True))
 SABOTAGES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], tuple[Action, ...], str]] = {
@@ -142,6 +179,29 @@ SABOTAGES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], tuple[Action, .
         deletion_that_does_nothing,
         (DEPLOY, *ATTACH, Action(kind="detach", volume=0), Action(kind="delete", volume=0)),
         "acknowledged, but not so",
+    ),
+    "a revert that does nothing": (
+        revert_that_does_nothing,
+        (
+            *(DEPLOY, *ATTACH, SNAPSHOT, Action(kind="detach", volume=0)),
+            *(ATTACH[1], Action(kind="detach", volume=0), Action(kind="revert", snapshot=0)),
+        ),
+        "contents",
+    ),
+    "a snapshot of nothing": (
+        snapshot_of_nothing,
+        (DEPLOY, *ATTACH, SNAPSHOT, Action(kind="clone", volume=1, snapshot=0)),
+        "contents",
+    ),
+    "an offering that does not count": (
+        offering_that_does_not_count,
+        (DEPLOY, *ATTACH, Action(kind="change-offering", volume=0, size=1, offering=1)),
+        "what its offering says",
+    ),
+    "a resize that is forgotten": (
+        resize_that_is_forgotten,
+        (DEPLOY, *ATTACH, Action(kind="resize", volume=0, size=2)),
+        "what was acknowledged",
     ),
     "a VM that cannot be removed": (detach_that_is_refused, (DEPLOY, *ATTACH), "what is at rest can be removed"),
     "operations that stay open": (operations_that_stay_open, (DEPLOY,), "the driver closes its operations"),

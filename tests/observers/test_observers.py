@@ -122,6 +122,13 @@ def storpool_claims(world: World) -> None:
         (found["name"], host.client_id, "rw", False)
     ]
     assert storpool.calls()["VolumeCreate"] >= 1
+    storpool.update_volume("~" + global_id(root), iops=4321)
+    changed = storpool.volume("~" + global_id(root))
+    assert changed is not None and {**changed, "iops": "-"} == found and changed["iops"] == 4321
+    assert storpool.kept("no-such-bucket", "key") == ""
+    for value in ("one", "another", ""):
+        storpool.keep("splab-observers", "key", value)
+        assert (storpool.kept("splab-observers", "key"), storpool.kept("splab-observers", "other")) == (value, "")
 
 
 def host_claims(world: World) -> None:

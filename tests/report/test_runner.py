@@ -39,13 +39,27 @@ class TinyWorld:
     primary_url: str = "nfs://s/export/primary"
 
     @property
+    def storpools(self) -> Sequence[StorPool]:
+        return (self,)
+
+    @property
     def secondary(self) -> Secondary:
         return self
 
     @property
     def environment(self) -> Environment:
         return Environment(
-            "zone", (Pool("p", "p", "p", "t"),), "http://image", 1, "0", "http://iso", 1, "offering", "os"
+            "zone",
+            (Pool("p", "p", "p", "t"),),
+            "http://image",
+            1,
+            "0",
+            "http://iso",
+            1,
+            "offering",
+            "os",
+            "api:81",
+            "token",
         )
 
     def call(self, command: str, /, **parameters: str | int | bool) -> Json:
@@ -63,6 +77,13 @@ class TinyWorld:
         if not self.can_list:
             raise CloudApiError(command, 530, "the database is gone")
         return {}
+
+    def files(self, directory: str) -> list[str]:
+        del directory
+        return []
+
+    def download(self, url: str, offset: int, length: int) -> bytes | None:
+        raise NotImplementedError
 
     def backups(self) -> Sequence[str]:
         return ()

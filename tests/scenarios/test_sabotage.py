@@ -6,15 +6,19 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from harness.agent import domain_xml, secrets
 from harness.agent.adaptor import StorageAdaptor
 from harness.agent.handlers import modify_pool
 from harness.driver.driver import StorPoolDriver
+from harness.driver.vm_reverting import VmReverting
+from harness.driver.vm_snapshots import VmSnapshotDeletion
 from harness.recording import Recorder
 from harness.report.stream import Check, Event
 from harness.run import Verdict, judge
+from harness.spi.vm_snapshots import VmSnapshotObject
 from harness.worlds.memory import model_luks
 from harness.worlds.memory.world import MemoryWorld
 from scenarios.registry import load
@@ -42,6 +46,18 @@ def without_disconnect(patch: pytest.MonkeyPatch) -> None:
             real(self, path, timeout=timeout)
 
     patch.setattr(StorageAdaptor, "disconnect", disconnect)
+
+
+def last_disk_left_out(patch: pytest.MonkeyPatch) -> None:
+    """Of a VM all disks but the last are reverted."""
+    real = VmReverting.revert
+
+    def revert(self: VmReverting, snapshot: VmSnapshotObject) -> dict[str, int]:
+        kept = snapshot.volumes[:-1]
+        paths = {volume.uuid: snapshot.paths[volume.uuid] for volume in kept}
+        return real(self, msgspec.structs.replace(snapshot, volumes=kept, paths=paths))
+
+    patch.setattr(VmReverting, "revert", revert)
 
 
 def disks_with(change: Callable[[ET.Element], None]) -> Sabotage:
@@ -105,6 +121,8 @@ def failed_check(case_id: str) -> str:
         (in_the_clear, "encryption.data", "the guest sees the disk"),
         (opened_by_anything, "encryption.data", "a wrong key is refused"),
         (lambda patch: patch.setattr(secrets, "take_back", lambda *_: []), "encryption.data", NO_PASSPHRASE),
+        (last_disk_left_out, "20.stopped", "the guest boots, and reads first on every disk"),
+        (without(VmSnapshotDeletion, "delete"), "21.detached", "StorPool has none of its snapshots"),
         (disks_with(cached), "4.start", "disk in the domain with serial, raw, discard"),
         (disks_with(other_serial), "4.start", "disk in the domain with serial, raw, discard"),
     ],

@@ -167,3 +167,28 @@ def test_a_header_is_opened_by_its_passphrase_only(right: bytes, other: bytes, r
             unlock(header, other)
     with pytest.raises(LuksError, match="not in LUKS format"):
         unlock(bytes(len(header)), right)
+
+
+def test_a_volume_that_cannot_be_formatted_is_an_error_leaves_nothing_and_can_be_tried_again() -> None:
+    """What no ping has told yet: spec 12.2, a failing luksFormat."""
+
+    def body(world: MemoryWorld) -> None:
+        vm, volume = steps.booted_vm(world), encrypted.encrypted_data(world)
+        before = {str(item["globalId"]) for item in world.storpool.volumes()}
+        first, second = world.hosts
+        with first.without_encryption(), second.without_encryption():
+            text = refusal(lambda: steps.attach(world, volume, vm))
+        assert "encrypt" in text and "cryptsetup" in text, text
+        assert looks.reread_volume(world, volume)["state"] == "Allocated"
+        left = {str(item["globalId"]) for item in world.storpool.volumes()} - before
+        assert len(left) <= 1, left
+        world.wait_until(
+            "what was begun is gone",
+            lambda: {str(item["globalId"]) for item in world.storpool.volumes()} == before,
+            3600,
+        )
+        attached = steps.attach(world, volume, vm)
+        encrypted.is_luks(world, vm, attached)
+        looks.fully_attached(world, vm, attached)
+
+    MemoryWorld(4).run(body)

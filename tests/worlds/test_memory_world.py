@@ -298,6 +298,7 @@ def test_a_second_pool_of_one_storpool_template_is_refused_until_the_first_is_go
         }
         with pytest.raises(CloudApiError) as refused:
             world.cloud.call("createStoragePool", **wanted)
+        world.cloud.call("enableStorageMaintenance", id=pool.id)
         world.cloud.call("deleteStoragePool", id=pool.id)
         world.cloud.call("createStoragePool", **wanted)
         listed = world.cloud.call("listStoragePools")["storagepool"]

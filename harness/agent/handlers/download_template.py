@@ -27,14 +27,14 @@ def handle(tools: Tools, command: StorPoolDownloadTemplateCommand) -> CopyCmdAns
             with tools.operations.begin(Kind.DOWNLOAD, None, [destination.path]) as operation:
                 capacity = tools.adaptor.connect(destination.path, size=size, timeout=deadline.remaining)
                 try:
-                    _check_size(file, image.virtual_size, destination.path, capacity)
+                    check_size(file, image.virtual_size, destination.path, capacity)
                     qemu_img.convert_to_device(
                         tools.host, file, _format(source), destination.path, deadline.remaining, operation.id
                     )
                 except Error as error:
                     tools.adaptor.undo(error, [destination.path])
                     raise
-                details = _detach(tools, destination.path, operation)
+                details = detach(tools, destination.path, operation)
                 if isinstance(destination, VolumeObject):
                     # It stays, so that a copy of the attach could still be carried out, and nothing would undo it.
                     tools.operations.attach_may_come_late(destination.path)
@@ -46,7 +46,7 @@ def _format(source: TemplateObject | SnapshotObject) -> ImageFormat:
     return source.format if isinstance(source, TemplateObject) else ImageFormat.QCOW2
 
 
-def _check_size(file: str, virtual_size: int, device: str, capacity: int) -> None:
+def check_size(file: str, virtual_size: int, device: str, capacity: int) -> None:
     if virtual_size > capacity:
         raise InvalidParameter(
             f"the image {file} is a disk of {virtual_size} bytes, but {device} has only {capacity}; "
@@ -54,7 +54,7 @@ def _check_size(file: str, virtual_size: int, device: str, capacity: int) -> Non
         )
 
 
-def _detach(tools: Tools, path: str, operation: Operation) -> str:
+def detach(tools: Tools, path: str, operation: Operation) -> str:
     """Detach after a good copy; a failure is told in the details, for it does not make the copy bad."""
     try:
         tools.adaptor.disconnect(path)

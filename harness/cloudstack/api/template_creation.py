@@ -7,6 +7,7 @@ from harness.cloudstack.api.command import Command, Created, Json, object_job
 from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import entity, named, optional, owner
 from harness.cloudstack.api.parameters import Request
+from harness.cloudstack.orchestration.encryption import check_plain
 from harness.cloudstack.orchestration.template_creation import FILES, check_snapshot, check_volume
 from harness.cloudstack.records.rows import GuestOs, ImageStore, Snapshot, Template, TemplateStore, Volume
 from harness.cloudstack.services import Services
@@ -37,6 +38,7 @@ def create(services: Services, request: Request) -> Created:
         else:
             source = entity(tx, Volume, request, "volumeid") if volume is None else volume
             check_volume(tx, source)
+        check_plain(source, "creating a template")
         row = tx.insert(
             Template(
                 uuid=uuid,

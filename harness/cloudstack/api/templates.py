@@ -20,6 +20,7 @@ _STATUS = {
     "DOWNLOADED": "Download Complete",
     "DOWNLOAD_IN_PROGRESS": "Downloading",
     "NOT_DOWNLOADED": "Not downloaded",
+    "BYPASSED": "Bypassed Secondary Storage",
 }
 
 
@@ -30,13 +31,23 @@ def register_template(services: Services, request: Request) -> list[Json]:
         raise ApiError(PARAMETER, f"Unsupported format {request.need('format')[:64]}: KVM templates here are QCOW2")
     if request.need("hypervisor").upper() != "KVM":
         raise ApiError(PARAMETER, f"Unsupported hypervisor {request.need('hypervisor')[:64]}: KVM only")
-    return register(services, request, name, url, ImageFormat.QCOW2)
+    direct = request.flag("directdownload")
+    size = services.templates.direct_size(_direct_url(url)) if direct else 0
+    return register(services, request, name, url, ImageFormat.QCOW2, size=size, direct=direct)
 
 
 def register(
-    services: Services, request: Request, name: str, url: str, image_format: ImageFormat, *, bootable: bool = True
+    services: Services,
+    request: Request,
+    name: str,
+    url: str,
+    image_format: ImageFormat,
+    *,
+    bootable: bool = True,
+    size: int = 0,
+    direct: bool = False,
 ) -> list[Json]:
-    """Record the template, or ISO, and begin to fetch it."""
+    """Record the template, or ISO, and begin to fetch it; a `direct` one is fetched by the hosts that need it."""
     uuid = services.runtime.uuid()
     with services.records.transaction("template registered") as tx:
         place = optional(tx, Zone, request, "zoneid") or zone(tx)
@@ -53,30 +64,32 @@ def register(
                 bootable=bootable,
                 url=url,
                 checksum=request.text("checksum"),
-                size=0,
+                size=size,
                 guest_os_id=os_type.id,
                 public=request.flag("ispublic"),
                 featured=request.flag("isfeatured"),
                 extractable=request.flag("isextractable"),
                 state="Active",
                 created=tx.now,
+                direct_download=direct,
             )
         )
         tx.insert(
             TemplateStore(
                 store_id=store.id,
                 template_id=row.id,
-                state=StoreRefState.ALLOCATED,
-                download_state="NOT_DOWNLOADED",
+                state=StoreRefState.READY if direct else StoreRefState.ALLOCATED,
+                download_state="BYPASSED" if direct else "NOT_DOWNLOADED",
                 download_pct=0,
                 error_str=None,
-                install_path=f"template/tmpl/2/{row.id}/{uuid}.{image_format.lower()}",
-                size=0,
+                install_path="" if direct else f"template/tmpl/2/{row.id}/{uuid}.{image_format.lower()}",
+                size=size,
                 physical_size=0,
             )
         )
         shown = template(tx, row, owner(tx))
-    services.jobs.background(f"download of template {row.id}", lambda: services.templates.fetch(row.id))
+    if not direct:
+        services.jobs.background(f"download of template {row.id}", lambda: services.templates.fetch(row.id))
     return [shown]
 
 
@@ -134,6 +147,7 @@ def template(tx: Transaction, row: Template, common: Json) -> Json:
         zonename=place.name,
         created=time(row.created),
         removed=time(row.removed),
+        directdownload=row.direct_download,
         sourcetemplateid=_source_template(tx, row),
         tags=tags_of(tx, "Template", row.uuid),
     )
@@ -156,6 +170,15 @@ def _deletable(services: Services, request: Request) -> int:
             PARAMETER, f"Unable to delete template with id: {row.uuid} as VM instances: [{names}] are using it"
         )
     return row.id
+
+
+def _direct_url(url: str) -> str:
+    """Hosts have no directories that a file URL could name."""
+    if urlsplit(url).scheme.lower() == "file":
+        raise ApiError(
+            PARAMETER, "Unsupported scheme for url of a direct download: http://host/path, https://host/path"
+        )
+    return url
 
 
 def check_url(url: str) -> str:

@@ -134,7 +134,7 @@ def _check_kind(services: Services, request: Request, vm: Vm) -> None:
         raise ApiError(
             PARAMETER,
             f"can't handle quiescevm equal true for VM {vm.display_name}: nobody asks its guest to hold still. Its"
-            " disks are snapshotted at one point in time; stop the VM, or have the guest flush, and leave quiescevm out",
+            " disks are snapshotted at one point in time; stop the VM, or have the guest flush, and leave it out",
         )
 
 

@@ -14,9 +14,9 @@ from harness.cloudstack.orchestration.agents import ask
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import ImageStore, Snapshot, SnapshotStore, StoragePool
+from harness.cloudstack.records.rows import REVERTING, ImageStore, Snapshot, SnapshotStore, StoragePool
 from harness.spi.commands import DeleteCommand
-from harness.spi.errors import Conflict, Error, NotFound
+from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound
 from harness.spi.locks import KeyedLocks
 from harness.spi.objects import SnapshotObject, StoreRole
 from harness.spi.states import SnapshotEvent, SnapshotState, StoreRefEvent, StoreRefState
@@ -68,6 +68,7 @@ class BackupManager:
                 ref = on_primary(tx, snapshot_id)
                 if ref is None:
                     return row
+                check_not_reverted_to(tx, row)
                 ref = tx.transition(ref, StoreRefEvent.DESTROY_REQUESTED)
                 item = objects.snapshot_object(tx, row, ref)
             try:
@@ -241,6 +242,15 @@ def zone_id_of(tx: Transaction, ref: SnapshotStore) -> int:
     if ref.store_role is StoreRole.PRIMARY:
         return tx.get(StoragePool, ref.store_id).data_center_id
     return tx.get(ImageStore, ref.store_id).data_center_id
+
+
+def check_not_reverted_to(tx: Transaction, row: Snapshot) -> None:
+    """Whether a revert takes effect shows only while its snapshot is there."""
+    if tx.details("volume_details", row.volume_id).get(REVERTING) == str(row.id):
+        raise InvalidParameter(
+            f"Can't delete snapshot {row.name} from primary storage: its volume is being reverted to it; try again when"
+            " that is over"
+        )
 
 
 def forget_primary(tx: Transaction, row: Snapshot, ref: SnapshotStore) -> None:

@@ -14,6 +14,7 @@ from harness.cloudstack import settings
 from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.agents import ask
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.encryption import check_plain
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import ImageStore, Vm, Volume, VolumeStore
@@ -160,6 +161,7 @@ def check_extractable(tx: Transaction, volume: Volume) -> None:
         raise InvalidParameter(f"Unable to find volume with id {volume.uuid}")
     if volume.pool_id is None or volume.path is None:
         raise InvalidParameter("The volume doesn't belong to a storage pool so can't extract it")
+    check_plain(volume, "download")
     vm = None if volume.instance_id is None else tx.find(Vm, id=volume.instance_id)
     if vm is not None and vm.state is not VmState.STOPPED:
         raise InvalidParameter(

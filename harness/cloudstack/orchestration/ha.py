@@ -36,15 +36,21 @@ class Fence(Protocol):
 
 
 class HighAvailability:
-    def __init__(self, context: Context, vms: VmManager, fences: Mapping[str, Fence]) -> None:
+    def __init__(self, context: Context, vms: VmManager, fences: Mapping[str, Fence], ping_timeout: float) -> None:
+        """A host is lost when it has not answered this server for `ping_timeout` seconds: one that was Up when another
+        server died is Down at its first silence, and may only be slow."""
         self._context = context
+        self._ping_timeout = ping_timeout
+        self._since = context.runtime.monotonic()
         self._vms = vms
         self._fences = dict(fences)
 
     def tend(self) -> None:
         """Now and then: fence hosts that are Down and may be, see to their VMs, start those that wait for it."""
+        asked_for = self._context.runtime.monotonic() - self._since
         with self._context.records.read() as tx:
-            down = [host for host in tx.all(HostRow, status="Down") if host.ha_enabled]
+            silence = {host: min(asked_for, tx.now - host.last_ping) for host in tx.all(HostRow, status="Down")}
+        down = [host for host, seconds in silence.items() if host.ha_enabled and seconds >= self._ping_timeout]
         for host in down:
             try:
                 self._lost(host)
@@ -61,6 +67,10 @@ class HighAvailability:
             works = tx.all(HaWork, host_id=host.id)
             migrations = tx.select(ItWork, "source_id = ? OR resource_id = ?", (host.id, host.id))
         if not vms and not works and not migrations:
+            return
+        with self._context.records.read() as tx:
+            host = tx.get(HostRow, host.id)
+        if host.status != "Down":
             return
         if not host.fenced:
             self._fence(host)

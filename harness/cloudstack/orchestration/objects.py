@@ -21,6 +21,7 @@ from harness.spi import objects
 from harness.spi.errors import NotFound
 from harness.spi.objects import (
     DataStore,
+    DirectSource,
     Disk,
     ImageFormat,
     SnapshotObject,
@@ -115,6 +116,7 @@ def template_on_image_store(tx: Transaction, template_id: int) -> TemplateObject
         store=image_store(tx, ref.store_id),
         path=ref.install_path,
         mirror=ref.local_path,
+        direct=DirectSource(url=row.url, checksum=row.checksum) if row.direct_download else None,
     )
 
 

@@ -124,6 +124,15 @@ class PoolManager:
                 self._volumes.expunge(volume.id)
             self._take_off(row)
 
+    def change_connection(self, pool_id: int, url: str) -> None:
+        """Another token, or other addresses of the same StorPool cluster; after an error the old ones are used on."""
+        with self._locks.hold(str(pool_id), LOCK_TIMEOUT):
+            details = self._context.provider.life_cycle.change_connection(pool_id, url)
+            with self._context.records.transaction("storage pool connection") as tx:
+                tx.get(StoragePool, pool_id)
+                for key, value in details.items():
+                    tx.set_detail("storage_pool_details", pool_id, key, value)
+
     def settle(self) -> None:
         """Now and then: finish what a server left that died; start VMs that were stopped for a maintenance."""
         with self._context.records.read() as tx:

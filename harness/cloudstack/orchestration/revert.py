@@ -8,13 +8,10 @@ from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.orchestration.vm_snapshot_rules import refuse_with_vm_snapshots
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import Snapshot, Vm, Volume
+from harness.cloudstack.records.rows import REVERTING, Snapshot, Vm, Volume
 from harness.spi.errors import Error, InvalidParameter, Unknown
 from harness.spi.objects import SnapshotObject
 from harness.spi.states import SnapshotState, StoreRefState, VmState, VolumeEvent, VolumeState
-
-REVERTING = "revert.intent"
-"""Volume detail while it is being reverted: the snapshot's row id."""
 
 
 class RevertManager:

@@ -7,6 +7,7 @@ from harness.cloudstack.orchestration.backup import (
     SECONDARY,
     BackupManager,
     all_on_primary,
+    check_not_reverted_to,
     forget_primary,
     on_image_store,
     on_primary,
@@ -93,6 +94,7 @@ class SnapshotManager:
                 if ref is not None:
                     tx.delete(ref)
                 return None
+            check_not_reverted_to(tx, row)
             if row.state is not SnapshotState.DESTROYING:
                 row = tx.transition(row, SnapshotEvent.DESTROY_REQUESTED)
             if ref is not None:

@@ -7,17 +7,18 @@ import logging
 
 from harness.cloudstack import settings
 from harness.cloudstack.orchestration import objects
-from harness.cloudstack.orchestration.agents import ask
+from harness.cloudstack.orchestration.agents import USABLE, ask
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import Template, TemplatePool, TemplateStore, Volume
-from harness.spi.commands import DownloadAnswer, DownloadCommand
-from harness.spi.errors import Error, NotFound
+from harness.cloudstack.records.rows import HostRow, Template, TemplatePool, TemplateStore, Volume
+from harness.spi.commands import CheckUrlAnswer, CheckUrlCommand, DownloadAnswer, DownloadCommand
+from harness.spi.errors import Error, InsufficientCapacity, NotFound, Unavailable, Unknown
 from harness.spi.objects import DataStore, TemplateObject, VolumeObject
 from harness.spi.states import StoreRefEvent, StoreRefState
 
 _log = logging.getLogger("harness.cloudstack.template")
 
+CHECK_URL_WAIT = 30.0
 DOWNLOAD_WAIT = 3600.0
 """Seconds the secondary storage role may fetch one image."""
 
@@ -57,6 +58,21 @@ class TemplateManager:
                 error_str=None,
             )
             tx.update(template, size=size)
+
+    def direct_size(self, url: str) -> int:
+        """Bytes of the disk at a URL that hosts are to fetch themselves, as the first of them that answers says."""
+        with self._context.records.read() as tx:
+            hosts = tx.select(HostRow, f"{USABLE} ORDER BY id")
+        problem: Error = InsufficientCapacity("no host is Up and Enabled to look at the template's URL")
+        for host in hosts:
+            try:
+                answer = self._context.agents.send(host.id, CheckUrlCommand(url=url, wait=CHECK_URL_WAIT))
+            except (Unavailable, Unknown) as error:
+                problem = error
+                continue
+            if isinstance(answer, CheckUrlAnswer):
+                return answer.virtual_size
+        raise problem
 
     def clone(self, volume: Volume) -> VolumeObject:
         """Make the volume, which has a pool, from its template; seeds the pool's cache first where that is needed.

@@ -108,7 +108,8 @@ class TemplateRemoval:
             if ref is None:
                 return
             store = objects.image_store(tx, ref.store_id)
-        ask(self._context.secondary, DeleteCommand(store=store, path=ref.install_path, wait=DELETE_WAIT))
+        if ref.install_path:
+            ask(self._context.secondary, DeleteCommand(store=store, path=ref.install_path, wait=DELETE_WAIT))
         with self._context.records.transaction("template destroyed") as tx:
             if ref.state is StoreRefState.DESTROYING:
                 ref = tx.transition(ref, StoreRefEvent.OPERATION_SUCCEEDED)

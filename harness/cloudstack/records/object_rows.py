@@ -40,6 +40,8 @@ class Template(Row, frozen=True, kw_only=True):
     state: str
     """Active or Inactive (deleted)."""
     created: float
+    direct_download: bool = False
+    """It is on no image store; hosts fetch it themselves."""
     source_template_id: int | None = None
     """Which one the volume was made from that this one was made from."""
     removed: float | None = None
@@ -161,6 +163,9 @@ class Nic(Row, frozen=True, kw_only=True):
 ATTACHING = "attach.intent"
 DETACHING = "detach.intent"
 """Volume details while an attach or detach through an agent is under way: `<vm row id>:<host row id>:<device id>`."""
+
+REVERTING = "revert.intent"
+"""Volume detail while it is being reverted: the snapshot's row id."""
 
 CHANGING = "change.intent"
 """Volume detail while its size or offering is being changed: `harness.cloudstack.orchestration.resize.Change`."""

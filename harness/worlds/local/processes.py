@@ -104,6 +104,7 @@ def _kvm_agent(lab: Lab, host: KvmHost, storpool: Sequence[str]) -> AgentProcess
         "secondary_access": "qemu-nfs" if lab.secondary.access is Access.QEMU else "kernel-mount",
         "log_directory": str(host.agent_directory / "consoles"),
         "operations_directory": str(host.agent_directory / "operations"),
+        "download_directory": str(host.agent_directory / "downloads"),
     }
     files = {}
     if tuple(storpool) != storpool_of(lab, host).endpoints:
@@ -158,7 +159,7 @@ class ManagementProcess:
     def start(self) -> None:
         """Start it; returns once it serves. Raises `LabError` with the end of its log."""
         config = self._directory / "management.json"
-        self._private(config, json.dumps(self._config(), indent=1))
+        self._private(config, json.dumps(self.configuration(), indent=1))
         out = self._directory / "management.out"
         with out.open("wb") as stdout, self._log.open("ab") as stderr:
             self._process = subprocess.Popen(
@@ -229,7 +230,8 @@ class ManagementProcess:
             argv = ["/bin/sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(management.cgroup), *argv]
         return argv
 
-    def _config(self) -> dict[str, object]:
+    def configuration(self) -> dict[str, object]:
+        """What the process reads when it starts; holds secrets."""
         lab, tls, pace = self._lab, self._lab.tls.directory, self._pace
         api_key, secret_key = self.keys()
         return {

@@ -209,6 +209,8 @@ class Machine:
         self.blocks = blocks
         self.files = dict(files)
         """Small text files by path."""
+        self.images: dict[str, bytes] = {}
+        """Files that programs wrote, by path."""
         self.domains: dict[str, ModelDomain] = {}
         self.programs: list[ModelProgram] = []
         """Those that run, also after the agent that started them has died."""

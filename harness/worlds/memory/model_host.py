@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from harness.agent.fetching import HEAD_SCRIPT
 from harness.runtime.process import SimulatedRuntime
 from harness.spi.errors import NotFound, Unavailable, Unknown
 from harness.spi.objects import LUKS_HEADER
@@ -30,9 +32,14 @@ class Files(Protocol):
         """Raises `Unavailable`. Unless it is `new`, the file must be there: whoever deletes it ends the writing."""
         ...
 
+    def page(self, url: str) -> bytes | None:
+        """What a web server has at the URL."""
+        ...
+
 
 COPY_SECONDS = 12.0
 FORMAT_SECONDS = 1.0
+SUMS = ("md5sum", "sha1sum", "sha224sum", "sha256sum", "sha384sum", "sha512sum")
 END_POLL_SECONDS = 0.05
 
 _PROGRAMS = {("qemu-img", verb) for verb in ("info", "create", "convert")} | {
@@ -80,6 +87,7 @@ class ModelHost:
         what = f"{self._machine.name}: remove from {posixpath.dirname(path)}"
         self._runtime.point("commit", what)
         self._machine.files.pop(path, None)
+        self._machine.images.pop(path, None)
         self._runtime.point("commit", f"{what}, done")
 
     def list_directory(self, path: str) -> tuple[str, ...]:
@@ -105,14 +113,17 @@ class ModelHost:
         timeout: float,
         operation: str | None = None,
     ) -> CommandResult:
-        """qemu-img info, create and convert, cryptsetup luksFormat and open. Any other program is refused, as is a
-        format that is not given.
+        """qemu-img info, create and convert, cryptsetup luksFormat and open, curl and sums.
+
+        Any other program is refused, as is a format that is not given.
 
         A copy takes `COPY_SECONDS` and goes on when the agent dies, as any program does.
         """
         arguments = tuple(argv)
         machine, verb = self._machine, arguments[:2]
         machine.command_lines.append(" ".join(arguments))
+        if (arguments and arguments[0] in ("curl", *SUMS)) or arguments[:3] == ("sh", "-c", HEAD_SCRIPT):
+            return self._fetching(arguments, stdin, operation, timeout)
         if arguments[:1] == ("cryptsetup",) and machine.no_cryptsetup:
             raise Unavailable(f"cryptsetup cannot be started on host {machine.name}: it is not there")
         if arguments == ("cryptsetup", "--version"):
@@ -143,6 +154,40 @@ class ModelHost:
                 self._encrypt(_parse(arguments[2:], _ENCRYPT_OPTIONS), stdin, operation, timeout)
             case _:
                 self._convert(_parse(arguments[2:], _CONVERT_OPTIONS), operation, timeout)
+        return b""
+
+    def _fetching(
+        self, arguments: tuple[str, ...], stdin: bytes, operation: str | None, timeout: float
+    ) -> CommandResult:
+        self._runtime.point("effect-begin", f"{self._machine.name}: {arguments[0]}")
+        try:
+            output = self._fetched(arguments, stdin, operation, timeout)
+        except _Failed as error:
+            return CommandResult(arguments, 22, b"", f"curl: (22) {error}\n".encode())
+        self._runtime.point("effect-end", f"{self._machine.name}: {arguments[0]}")
+        return CommandResult(arguments, 0, output, b"")
+
+    def _fetched(self, arguments: tuple[str, ...], stdin: bytes, operation: str | None, timeout: float) -> bytes:
+        images = self._machine.images
+        if arguments[0] in SUMS:
+            method = arguments[0].removesuffix("sum")
+            digest = hashlib.new(method, images[arguments[1]], usedforsecurity=False).hexdigest()
+            return f"{digest}  {arguments[1]}\n".encode()
+        if any("://" in argument for argument in arguments):
+            raise _Failed("refused: a URL may hold a secret, which everybody sees in the arguments of a program")
+        content = self._files.page(stdin.decode().removeprefix('url = "').rstrip('"\n'))
+        if content is None:
+            raise _Failed("The requested URL returned error: 404")
+        if arguments[0] == "sh":
+            return content[: int(arguments[3])]
+        file = arguments[arguments.index("--output") + 1]
+
+        def download(program: ModelProgram) -> None:
+            images[file] = content[: len(content) // 2]
+            if not program.killed.wait(COPY_SECONDS / 2):
+                images[file] = content
+
+        self._run_copy(download, operation, timeout)
         return b""
 
     def _info(self, call: _Call) -> bytes:
@@ -299,6 +344,8 @@ class ModelHost:
             raise _Failed(f"Could not open '{file}': {error}") from error
 
     def _content(self, file: str) -> bytes:
+        if file in self._machine.images:
+            return self._machine.images[file]
         key = self._machine.key(file)
         if key is None:
             return self._files.read(file)

@@ -52,6 +52,10 @@ class ModelExport:
             raise NotFound(f"{name}: No such file or directory")
         return self.files[path]
 
+    def page(self, url: str) -> bytes | None:
+        """What the web server that templates come from has at the URL."""
+        return self.served.get(url)
+
     def download(self, url: str) -> bytes | None:
         """What a client gets from the web server that serves what was published."""
         return self.files.get(url.removeprefix(WEB + "/")) if url.startswith(f"{WEB}/userdata/") else None

@@ -13,11 +13,12 @@ from functools import partial
 
 from harness.agent.agent import Agent
 from harness.agent.config import AgentConfig
+from harness.agent.following import FollowingTransport
 from harness.agent.secondary import QemuNfs
 from harness.runtime.generator import Generator
 from harness.runtime.process import SimulatedRuntime
 from harness.runtime.simulated import Simulation
-from harness.storpool import Connection, LoggedTransport, Secret, StorPoolClient, Transport
+from harness.storpool import Connection, HostConfiguration, LoggedTransport, Secret, StorPoolClient, Transport
 from harness.worlds.memory.bridges import MemoryBridges
 from harness.worlds.memory.devices import AllBlocks, HostDevices
 from harness.worlds.memory.machine import Devices, Machine
@@ -155,15 +156,15 @@ class Processes:
         runtime = self.simulation.process(agent_of(host))
         machine = self.machines[host]
         cluster = self.clusters[next(site.cluster for site in self.site.hosts if site.name == host)]
-        transport = self._transport(runtime, cluster, Secret(cluster.site.token), lambda: machine.cuts == 0)
-        agent = Agent(
-            runtime,
-            ModelHost(machine, runtime, self.export),
-            ModelHypervisor(machine, runtime),
-            QemuNfs(),
-            StorPoolClient(transport, runtime),
-            self._agent_config(host),
-        )
+        model, config = ModelHost(machine, runtime, self.export), self._agent_config(host)
+
+        def connect(settings: HostConfiguration) -> Transport:
+            named = cluster.site.endpoint in settings.endpoints
+            return self._transport(runtime, cluster, settings.token, lambda: named and machine.cuts == 0)
+
+        transport = FollowingTransport(model, config, connect)
+        hypervisor, client = ModelHypervisor(machine, runtime), StorPoolClient(transport, runtime)
+        agent = Agent(runtime, model, hypervisor, QemuNfs(), client, config)
         listener = self.listeners[host]
         served = self.simulation.main.event(f"the agent of {host} serves")
 

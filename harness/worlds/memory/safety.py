@@ -30,9 +30,11 @@ class Watched(Protocol):
 class Safety:
     """Over the machines and blocks of one world."""
 
-    def __init__(self, machines: tuple[Machine, ...], blocks: Watched) -> None:
+    def __init__(self, machines: tuple[Machine, ...], blocks: Watched, *, shrinks: bool = False) -> None:
+        """With `shrinks` a volume that grew may be asked to shrink again, so that this tells nothing."""
         self._machines = machines
         self._blocks = blocks
+        self._shrinks = shrinks
         self._names = {machine.place: machine.name for machine in machines}
         self._open: dict[int, int] = {}
         """Size of every object that somebody has open."""
@@ -69,7 +71,12 @@ class Safety:
         seen = [disk.size for machine in self._machines for disk in machine.open_disks() if disk.key == key]
         if not seen and before is not None and before != size:
             return "nothing that a program writes changes its size", f"object {key} had {before} bytes, and has {size}"
-        if before is not None and least is not None and least <= size < min(before, max(seen, default=0)):
+        if (
+            not self._shrinks
+            and before is not None
+            and least is not None
+            and least <= size < min(before, max(seen, default=0))
+        ):
             # To be cut smaller than it ever was is something that was asked for; this is a growth that is undone.
             where = f"object {key} has {size} bytes again, and a guest was told of {max(seen)}"
             return "no growth is taken back that a guest was told of", where

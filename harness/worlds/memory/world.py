@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+import msgspec
+
 from harness import checks
+from harness.agent.config import AgentConfig
+from harness.agent.operations import Record, Step
 from harness.observers import Cloud, Environment, Guest, Host, Json, Secondary, StorPool
 from harness.runtime.simulated import Simulation, Strike
 from harness.worlds.memory.bootstrap import IMAGE_URL, ISO_URL, bootstrap, make_templates
@@ -49,6 +53,21 @@ def prepare(body: Callable[[MemoryWorld], None], site: str = "") -> Prepared:
         return world.durable()
 
     return MemoryWorld(PREPARING_SEED, start=None, site=site).run(main)
+
+
+def _at_rest(files: Mapping[str, str]) -> dict[str, str]:
+    """Without the agent's records of what only settles: nothing was late where no fault struck.
+
+    `ValueError` for one of an operation that is not over.
+    """
+    directory = AgentConfig(host_uuid="", host_name="").operations_directory
+    kept = {}
+    for path, text in files.items():
+        if not path.startswith(f"{directory}/"):
+            kept[path] = text
+        elif (record := msgspec.json.decode(text, type=Record)).step is not Step.SETTLING:
+            raise ValueError(f"the cloud cannot be kept as it is: {record} is open")
+    return kept
 
 
 class MemoryWorld:
@@ -125,7 +144,7 @@ class MemoryWorld:
             ),
             calls=calls,
             domains={name: copy.deepcopy(machine.domains) for name, machine in processes.machines.items()},
-            host_files={name: dict(machine.files) for name, machine in processes.machines.items()},
+            host_files={name: _at_rest(machine.files) for name, machine in processes.machines.items()},
             files=dict(processes.export.files),
             served=dict(processes.export.served),
             elapsed=self.simulation.elapsed,

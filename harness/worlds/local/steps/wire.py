@@ -14,6 +14,7 @@ BODY_LIMIT = 64 * 1024 * 1024
 API = "/ctrl/1.0/"
 PING = "PingCommand"
 _PREFIX = "MultiCluster"
+_REMOTE = "RemoteCommand"
 _BY_CONTENT = ("VolumeUpdate", "SnapshotUpdate")
 _REASSIGN = "VolumesReassign"
 _LOOKS = ("Volume ", "Snapshot ")
@@ -78,6 +79,7 @@ def _headers(head: bytes) -> Mapping[str, str]:
 def call_name(request: HttpMessage) -> str:
     """A StorPool call: its name, how it names its object, and of an update or reassignment what it changes."""
     parts = unquote(urlsplit(request.target).path).removeprefix(API).split("/")
+    parts = parts[2:] if parts[0] == _REMOTE else parts
     parts = [part for part in parts if part and part != _PREFIX]
     call = parts[0] if parts else "nothing"
     words = [call]
