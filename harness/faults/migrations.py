@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.faults.disks import MARK
 from harness.faults.operation import Operation, Subject, running
 from harness.observers import Json, World
-from scenarios import looks, migrating, steps
+from scenarios import looks, migrating, row18_live, steps, storage_migration
 from scenarios.encrypted import reads, with_data
 
 DISKS = 2
@@ -38,6 +38,32 @@ def _reads_on_target(world: World, subject: Subject) -> None:
 def _reads_where_it_was(world: World, subject: Subject) -> None:
     _not_migrated(world, subject)
     reads(world, looks.reread(world, subject.vm), looks.reread_volume(world, subject.volume), "moved")
+
+
+def _vm_with_free_volume(world: World) -> Subject:
+    vm = steps.booted_vm(world)
+    volume = steps.attach(world, steps.data_volume(world, offering_id=storage_migration.anywhere(world)), vm)
+    world.guest(str(vm["id"])).write(looks.serial(volume), 0, MARK)
+    boot = world.guest(str(vm["id"])).boot_id()
+    target = migrating.host_id(world, migrating.other_host(world, vm))
+    return Subject(vm={**vm, "target": target, "volumes": [volume], "boot": boot}, volume=volume)
+
+
+def _migrate_with_volume(world: World, subject: Subject) -> None:
+    row18_live.migrate_with(world, subject.vm, str(subject.vm["target"]), subject.volume)
+
+
+def _migrated_with_volume(world: World, subject: Subject) -> None:
+    _migrated(world, subject)
+    volume = looks.reread_volume(world, subject.volume)
+    storage_migration.same_on_storpool(world, subject.volume, volume, storage_migration.other_pool(world))
+
+
+def _not_migrated_with_volume(world: World, subject: Subject) -> None:
+    """A server that dies, or an answer that is lost, leaves the volume on either pool."""
+    _not_migrated(world, subject)
+    volume = looks.reread_volume(world, subject.volume)
+    storage_migration.same_on_storpool(world, subject.volume, volume, steps.pool_of(world, volume))
 
 
 def _migrate(world: World, subject: Subject) -> None:
@@ -94,6 +120,14 @@ def _has_mark(world: World, vm: Json, volume: Json) -> None:
 MIGRATIONS: tuple[Operation, ...] = (
     Operation("6.migrate", "migrate a VM with three disks", _vm_with_disks, _migrate, _migrated, _not_migrated),
     Operation("6.back", "migrate a VM there and back", _vm_with_disks, _there_and_back, _somewhere, _halfway),
+    Operation(
+        "18.vm-live",
+        "migrate a VM to another host and its volume to another pool",
+        _vm_with_free_volume,
+        _migrate_with_volume,
+        _migrated_with_volume,
+        _not_migrated_with_volume,
+    ),
     Operation(
         "encryption.migrate",
         "migrate a VM with an encrypted volume",

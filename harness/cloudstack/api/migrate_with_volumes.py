@@ -26,7 +26,7 @@ def check(services: Services, request: Request) -> tuple[int, int | None, dict[i
     with services.records.read() as tx:
         vm, host = entity(tx, Vm, request, "virtualmachineid"), optional(tx, HostRow, request, "hostid")
         wanted = _wanted(tx, vm, request)
-        if host is None and not wanted and not request.flag("autoselect"):
+        if host is None and not request.maps.get("migrateto") and not request.flag("autoselect"):
             raise ApiError(PARAMETER, "Either hostId or migrateto must be specified, or autoselect")
         if vm.state is not VmState.RUNNING:
             raise ApiError(PARAMETER, f"VM {vm.display_name} is not Running, it is {vm.state.value}: use migrateVolume")
@@ -40,6 +40,7 @@ def check(services: Services, request: Request) -> tuple[int, int | None, dict[i
 
 
 def _wanted(tx: Transaction, vm: Vm, request: Request) -> list[tuple[Volume, StoragePool]]:
+    """Volumes that are on their pool already have nothing to do, as after a request that was interrupted."""
     found = []
     for entry in request.maps.get("migrateto", []):
         lower = {key.lower(): value for key, value in entry.items()}
@@ -48,7 +49,9 @@ def _wanted(tx: Transaction, vm: Vm, request: Request) -> list[tuple[Volume, Sto
         volume = by_uuid(tx, Volume, lower["volume"], "migrateto")
         if volume.instance_id != vm.id:
             raise ApiError(PARAMETER, f"There is no volume {volume.uuid} attached to the virtual machine {vm.uuid}")
-        found.append((volume, by_uuid(tx, StoragePool, lower["pool"], "migrateto")))
+        pool = by_uuid(tx, StoragePool, lower["pool"], "migrateto")
+        if volume.pool_id != pool.id:
+            found.append((volume, pool))
     return found
 
 
