@@ -92,7 +92,9 @@ def serves_with_mark(world: World, vm: Json, volume: Json, host: Host) -> None:
         for item in (root_volume(world, str(vm["id"])), volume):
             attached_only_to(world, item, host)
     with world.check("the guest is up elsewhere, and what was written is there"):
-        assert world.guest(str(vm["id"])).read(serial(volume), 0, len(MARK)) == MARK
+        guest = world.guest(str(vm["id"]))
+        guest.boot_id()
+        assert guest.read(serial(volume), 0, len(MARK)) == MARK
 
 
 def runs_on(world: World, vm: Json) -> list[str]:
