@@ -92,7 +92,7 @@ def test_the_command_writes_what_the_contract_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["6"], "no operation of '6'"),
+        (["24"], "no operation of '24'"),
         (["4.hot:no@1"], "no kind of fault 'no'"),
         (["4.no:hang@1"], "no operation of '4.no'"),
     ],

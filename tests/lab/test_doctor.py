@@ -133,7 +133,7 @@ def test_the_local_lab_is_named_by_its_state_or_its_lab_file(
     asked: list[Path | None] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(claim, "LOCAL", tmp_path / "claim")
-    monkeypatch.setattr(commands, f"bring_{command}", lambda state, _progress: asked.append(state and state.resolve()))
+    monkeypatch.setattr(commands, f"bring_{command}", lambda state, *_: asked.append(state and state.resolve()))
     done = CliRunner().invoke(commands.lab, [command, *spelled])
     assert (done.exit_code, asked) == (0, [tmp_path.resolve()]), done.output
 
