@@ -29,6 +29,9 @@ STORIES = 3
 @click.option("--world", type=click.Choice(["memory", "local"]), default="memory", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=matrix.SEED, show_default=True, help="Of the schedule.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=os.cpu_count() or 1, help="Processes; default: the cores.")
+@click.option(
+    "--every", type=click.IntRange(min=1), default=1, show_default=True, help="Strike every N-th case only; in memory."
+)
 @click.option("--full", is_flag=True, help="Local: every victim at every step, not one.")
 @click.option(
     "--report",
@@ -39,7 +42,14 @@ STORIES = 3
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result as JSON to this file.")
 def faults(
-    row: tuple[str, ...], world: str, seed: int, jobs: int, full: bool, report: Path, json_file: Path | None
+    row: tuple[str, ...],
+    world: str,
+    seed: int,
+    jobs: int,
+    every: int,
+    full: bool,
+    report: Path,
+    json_file: Path | None,
 ) -> None:
     """Strike each operation at every point by every fault that fits, and judge it at rest.
 
@@ -62,7 +72,7 @@ def faults(
     console = Console(highlight=False)
     with multiprocessing.get_context("spawn").Pool(jobs, matrix.quietly) as pool, _progress(console) as progress:
         found = pool.starmap(matrix.find, [(operation.id, seed) for operation in operations], chunksize=1)
-        todo = [*cases, *(case for each in found for case in each.cases)]
+        todo = [*cases, *[case for each in found for case in each.cases][::every]]
         task = progress.add_task("cases", total=len(todo))
         judged = []
         for each in pool.imap(matrix.judge, todo, chunksize=8):

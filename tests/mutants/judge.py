@@ -76,7 +76,7 @@ def explored(number: int) -> str:
 def played(case_id: str) -> str:
     case = next((case for case in load() if case.id == case_id), None)
     assert case is not None, f"{case_id}: there is no such scenario"
-    world, verdict = MemoryWorld(SEED), Verdict()
+    world, verdict = MemoryWorld(SEED, site=case.site), Verdict()
     recorder = Recorder("memory", case.id, _forget, lambda: 0.0)
     try:
         world.run(lambda inner: judge_scenario(case, inner, recorder, verdict))
