@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from harness.faults.disks import MARK, vm_with_marked_volume
 from harness.faults.operation import Operation, Subject, running
 from harness.observers import Json, World
 from harness.worlds.memory.world import MemoryWorld
 from scenarios import looks, snapshots, steps
+from simulator.ports import BlocksError
 
 BACKUP_WAIT = "backup.snapshot.wait"
 BACKUP_SECONDS = "1800"
@@ -124,6 +127,27 @@ def _volume_made(world: World, subject: Subject) -> None:
     assert snapshots.state_of(world, subject.snapshot) == "BackedUp"
 
 
+def _restore(world: World, subject: Subject) -> None:
+    """And write to the volume at once, as its first user would: that must survive every request that comes late."""
+    _make_volume(world, subject)
+    assert isinstance(world, MemoryWorld), "only there can a volume be written to that is attached nowhere"
+    volume = _volume_named(world, subject)
+    assert volume is not None
+    with suppress(BlocksError):
+        # StorPool may be full for a while; a guest would wait.
+        key = world.processes.storpool().object_keys()[looks.global_id(volume)]
+        world.processes.blocks.write(key, PLACE, AFTER)
+        subject.owner = volume
+
+
+def _restored(world: World, subject: Subject) -> None:
+    _volume_made(world, subject)
+    if subject.owner:
+        assert isinstance(world, MemoryWorld)
+        seen = world.stored(looks.global_id(subject.owner), PLACE, len(AFTER))
+        assert seen == AFTER, f"what was written to the new volume is lost: {seen[:32]!r}"
+
+
 def _no_volume_made(world: World, subject: Subject) -> None:
     volume = _volume_named(world, subject)
     assert volume is None or volume["state"] in ("Allocated", "Destroy"), volume
@@ -222,8 +246,8 @@ SNAPSHOTS: tuple[Operation, ...] = (
         "10.restore",
         "make a volume of a snapshot on secondary storage",
         _archived_snapshot,
-        _make_volume,
-        _volume_made,
+        _restore,
+        _restored,
         _no_volume_made,
     ),
     Operation("14.revert", "revert a volume to a snapshot", _changed_since, _revert, _reverted, _not_reverted),
