@@ -282,7 +282,8 @@ def maintenance(world: World) -> None:
             states = [vm_by_id(world, str(vm["id"]))["state"] for vm in (root_there, data_there, stopped)]
             assert states == ["Running", "Running", "Stopped"], states
         with world.check("their disks have what was written"):
-            assert world.guest(str(data_there["id"])).read(serial(volume), 0, len(mark)) == mark
+            guest = world.guest(str(data_there["id"]))
+            assert guest.boot_id() and guest.read(serial(volume), 0, len(mark)) == mark
         with world.check("a VM on another pool was not disturbed"):
             assert world.guest(str(elsewhere["id"])).boot_id() == boot
         with refused(world, "to cancel what is over", 431):
