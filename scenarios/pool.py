@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.observers import CloudApiError, Json, World
+from scenarios import templates
 from scenarios.looks import fully_attached, fully_detached, gone, on_storpool, refused, serial
 from scenarios.pools import (
     CAPACITY,
@@ -336,6 +337,22 @@ def delete(world: World) -> None:
         with world.check("the StorPool template can be another pool's"):
             assert again["state"] == "Up", again
         remove_pool(world, again)
+
+
+@scenario("pool", "template", "a pool that has the StorPool snapshot of a template is deleted after that template")
+def holds_a_template(world: World) -> None:
+    with spare_pool(world) as pool:
+        vm = stop(world, vm_on(world, pool))
+        made = templates.from_volume(world, root_volume(world, str(vm["id"])))
+        expunge(world, vm)
+        world.cloud.call("enableStorageMaintenance", id=pool["id"])
+        for forced in (False, True):
+            with refused(world, f"to delete a pool with a template's own snapshot, forced {forced}", 431):
+                world.cloud.call("deleteStoragePool", id=pool["id"], forced=forced)
+        with world.check("the template's snapshot is there"):
+            assert templates.mirror_of(world, made)
+        templates.delete(world, made)
+        templates.nothing_left(world, made)
 
 
 @scenario("pool", "delete-cache-lost", "a pool whose cached template StorPool has lost is deleted all the same")

@@ -13,6 +13,7 @@ from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.orchestration.hosts import HostManager, serves
 from harness.cloudstack.orchestration.template import TemplateManager
+from harness.cloudstack.orchestration.template_removal import POOL as MIRROR_POOL
 from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Transaction
@@ -295,6 +296,14 @@ def check_deletable(tx: Transaction, row: StoragePool, *, forced: bool) -> None:
     snapshots = tx.integer(
         "SELECT COUNT(*) FROM snapshot_store_ref WHERE store_role = 'Primary' AND store_id = ?", (row.id,)
     )
+    templates = tx.integer(
+        "SELECT COUNT(*) FROM vm_template_details WHERE name = ? AND value = ?", (MIRROR_POOL, str(row.id))
+    )
+    if templates:
+        raise InvalidParameter(
+            f"Cannot delete pool {row.name} as {templates} templates were made on it and have their StorPool snapshots"
+            " there; delete these templates first"
+        )
     if kept or snapshots or (volumes and not forced):
         which = "non-destroyed volumes" if forced else "volumes"
         count = kept if forced else volumes
