@@ -192,11 +192,11 @@ def fresh(limit: float) -> Count:
 
 SUITES: dict[str, tuple[int, Callable[[float], Count]]] = {
     "check": (150, check),
-    "unit": (360, lambda limit: pytest("unit", "not local and not hypothesis", limit, PROCESSES)),
+    "unit": (480, lambda limit: pytest("unit", "not local and not hypothesis", limit, PROCESSES)),
     "property": (120, lambda limit: pytest("property", "hypothesis and not local", limit)),
     "memory": (120, lambda limit: scenarios("memory", "memory", limit)),
-    "faults": (240, faults),
-    "mutants": (120, mutants),
+    "faults": (360, faults),
+    "mutants": (360, mutants),
     "local": (1500, local),
 }
 NIGHTLY = {"fresh": (600, fresh)}

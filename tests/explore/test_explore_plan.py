@@ -33,7 +33,7 @@ def test_every_kind_of_action_and_most_kinds_of_faults_are_drawn() -> None:
         plan = draw(number)
         actions.update(action.kind for client in plan.clients for action in client)
         faults.update(fault.partition("@")[0] for fault in plan.faults)
-    assert len(actions) == 21
+    assert len(actions) == 22
     assert set(faults) == set(KINDS) - {"secondary-full"}
     assert min(actions.values()) > 20
     assert min(faults.values()) > 20

@@ -57,8 +57,8 @@ def test_only_what_is_noticed_for_the_expected_reason_is_killed(tmp_path: Path) 
 
 
 def test_a_mutant_that_exploration_notices_is_killed_and_others_are_not_run(tmp_path: Path) -> None:
-    text = (ROOT / "tests" / "mutants" / "forced-detach.patch").read_text()
-    (tmp_path / "explored.patch").write_text(re.sub("(?m)^kills:.*", "kills: explore:150", text))
+    text = (ROOT / "tests" / "mutants" / "lost-create-is-a-failure.patch").read_text()
+    (tmp_path / "explored.patch").write_text(re.sub("(?m)^kills:.*", "kills: explore:120", text))
     write(tmp_path, "changes-nothing", "# nothing")
     done = run(tmp_path, "explored")
     assert "  v1:cloud:" in done.stdout, done.stdout + done.stderr
