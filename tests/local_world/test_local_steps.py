@@ -68,7 +68,13 @@ def test_a_call_is_named_by_what_it_does_and_by_nothing_that_differs_between_run
 
 def test_background_is_told_apart_by_the_message_itself() -> None:
     assert command_name(HttpMessage(b"", b'{"command":"PingCommand","wait":10.0}')) == "PingCommand"
-    names = ("PingCommand", "VolumeUpdate by id (rename)", "Volume by name", "Snapshot by name")
+    names = (
+        "PingCommand",
+        "VolumeUpdate by id (rename)",
+        "VolumeUpdate by name (rename)",
+        "Volume by name",
+        "Snapshot by name",
+    )
     assert all(is_background(name) for name in names)
     own = ("VolumeCreate", "Volume by id", "VolumeUpdate by id (tags)", "StartCommand", "VolumeDelete by name")
     assert not any(is_background(name) for name in own)

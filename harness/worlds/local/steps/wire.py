@@ -18,6 +18,7 @@ _REMOTE = "RemoteCommand"
 _BY_CONTENT = ("VolumeUpdate", "SnapshotUpdate")
 _REASSIGN = "VolumesReassign"
 _LOOKS = ("Volume ", "Snapshot ")
+_BY_ITSELF = (PING, "VolumeUpdate by id (rename)", "VolumeUpdate by name (rename)")
 _OBJECT = re.compile(rb"~([a-z0-9]+\.[a-z0-9]+\.[a-z0-9]+)")
 _WHAT = frozenset({"volume", "snapshot", "force"})
 """Members of a reassignment that do not say whether it attaches or detaches."""
@@ -111,4 +112,4 @@ def is_background(name: str) -> bool:
     Pings; the taking away of names once an answer is surely recorded; look-ups by name, with which recovery asks again
     and again whether a lost create has arrived (an object whose create was answered is addressed by its id).
     """
-    return name in (PING, "VolumeUpdate by id (rename)") or (name.endswith(" by name") and name.startswith(_LOOKS))
+    return name in _BY_ITSELF or (name.endswith(" by name") and name.startswith(_LOOKS))
