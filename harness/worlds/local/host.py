@@ -140,7 +140,11 @@ class SshKvmHost:
         return self._ssh.run([*VIRSH, "dumpxml", name]).text
 
     def cd_image(self, name: str) -> str | None:
-        source = ET.fromstring(self.domain_xml(name)).find("devices/disk[@device='cdrom']/source")
+        done = self._ssh.run([*VIRSH, "dumpxml", name], check=False)
+        if done.returncode:
+            # As of its disks: it was listed a moment ago, and is gone.
+            return None
+        source = ET.fromstring(done.text).find("devices/disk[@device='cdrom']/source")
         path = "" if source is None else source.get("name") or source.get("file") or ""
         return path.rpartition("/")[2] or None
 
