@@ -103,7 +103,7 @@ def pytest(name: str, expression: str, limit: float, processes: int = 0) -> Coun
 LOCAL_CASES = """
 1.happy 2.first-use-seeds 2.guest-boots 3.blank 4.hot 4.start-with-data 4.cut-start 5.hot 5.qemu-died 6.live
 6.cut-destination 7.data-survives 8.detached 9.data 10.from-secondary 11.root 12.backed-up 13.root 14.root
-15.live-grow 15.shrink 16.backed-up 17.in-use 18.vm-live 18.to-nfs 18.storpool-live 19.moment 20.attributes
+15.live-grow 15.shrink 16.backed-up 17.unused 18.vm-live 18.to-nfs 18.storpool-live 19.moment 20.running
 22.running 23.running bypass.used qos.deploy encryption.data pool.happy hosts.agent-restart multicluster.across
 """
 """Of the local world by day: all cases take more than an hour there. Nightly runs every one."""
