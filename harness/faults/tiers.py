@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.faults.marks import guest_reads, mark
 from harness.faults.operation import Operation, Subject, running
 from harness.observers import Json, World
 from scenarios import looks, snapshots, steps
@@ -21,7 +22,6 @@ from scenarios.offerings import (
 
 GOLD, SILVER = ("gold", 3000), ("silver", 400)
 LIMIT = 700
-MARK = b"written before the fault".ljust(4096, b"/")
 
 
 def _configured(world: World) -> None:
@@ -33,7 +33,7 @@ def _volume_with(world: World, offering: str) -> Subject:
     """On a running VM whose guest has written to it."""
     vm = steps.booted_vm(world)
     volume = steps.attach(world, steps.data_volume(world, offering_id=offering), vm)
-    world.guest(str(vm["id"])).write(looks.serial(volume), 0, MARK)
+    mark(world, vm, volume)
     return Subject(vm=vm, volume=volume)
 
 
@@ -154,8 +154,7 @@ def _is_used(world: World, subject: Subject, size: int) -> None:
     assert (volume["state"], volume["size"]) == ("Ready", size << 30), f"state and size: {volume}"
     vm = running(world, subject, subject.vm)
     looks.fully_attached(world, vm, volume)
-    found = world.guest(str(vm["id"])).read(looks.serial(volume), 0, len(MARK))
-    assert found == MARK, f"the guest reads {found[:32]!r} where {MARK[:32]!r} was written"
+    guest_reads(world, vm, volume)
 
 
 def _clone_is_free(world: World, subject: Subject) -> None:
