@@ -1,4 +1,7 @@
-"""`harness.observers.Guest` over the model machines: finds the VM's domain wherever it runs, for each call anew."""
+"""`harness.observers.Guest` over the model machines: finds the VM's domain wherever it runs, for each call anew.
+
+Kinder than a real guest: it has no cache, so what it wrote is on its disk, and no disk of it is ever slow.
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,9 @@ Both QEMUs have the disks open all the time; one of them may write. The steps:
 
 Before the hand over anything that fails leaves the guest where it was. A libvirtd that dies after it leaves the source
 paused, for whoever knows whether the destination runs the guest.
+
+Kinder than the real thing: memory is copied at one speed, whatever the guest writes and whether it converges; and what
+is in the CD drive is not opened at the destination, as CloudStack migrates no VM with an ISO.
 """
 
 from __future__ import annotations
