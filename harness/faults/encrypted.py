@@ -17,11 +17,11 @@ def _cached_template(world: World) -> Subject:
     """A template that the pool has, and an offering that encrypts ROOT volumes."""
     template_id = steps.shared_template(world)
     steps.expunge(world, steps.deploy(world, template_id))
-    return Subject(template_id=template_id, name=str(steps.compute_offering(world, encryptroot=True)["id"]))
+    return Subject(template_id=template_id, offering_id=str(steps.compute_offering(world, encryptroot=True)["id"]))
 
 
 def _deploy(world: World, subject: Subject) -> None:
-    parameters = steps.deploy_parameters(world, subject.template_id, serviceofferingid=subject.name)
+    parameters = steps.deploy_parameters(world, subject.template_id, serviceofferingid=subject.offering_id)
     subject.names = (str(parameters["name"]),)
     world.cloud.wait(world.cloud.start("deployVirtualMachine", **parameters), DEPLOY_SECONDS)
 

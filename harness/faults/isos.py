@@ -14,8 +14,7 @@ def _nothing(world: World) -> Subject:
 
 
 def _registered_iso(world: World) -> Subject:
-    """`name` is the id of the disk offering."""
-    return Subject(template_id=str(isos.iso(world)["id"]), name=steps.disk_offering(world, disksize=1))
+    return Subject(template_id=str(isos.iso(world)["id"]), offering_id=steps.disk_offering(world, disksize=1))
 
 
 def _register(world: World, subject: Subject) -> None:
@@ -58,7 +57,7 @@ def _iso(world: World, subject: Subject) -> Json | None:
 
 
 def _deploy(world: World, subject: Subject) -> None:
-    parameters = isos.iso_deploy_parameters(world, {"id": subject.template_id}, subject.name)
+    parameters = isos.iso_deploy_parameters(world, {"id": subject.template_id}, subject.offering_id)
     subject.names = (str(parameters["name"]),)
     world.cloud.wait(world.cloud.start("deployVirtualMachine", **parameters), DEPLOY_SECONDS)
 

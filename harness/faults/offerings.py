@@ -69,7 +69,7 @@ def _small_and_stopped(world: World) -> Subject:
 
 def _small_with_offering(world: World) -> Subject:
     subject = _small(world)
-    subject.name = steps.disk_offering(world, disksize=2, maxiops=700, miniops=100)
+    subject.offering_id = steps.disk_offering(world, disksize=2, maxiops=700, miniops=100)
     return subject
 
 
@@ -78,7 +78,7 @@ def _grow(world: World, subject: Subject) -> None:
 
 
 def _grow_with_limits(world: World, subject: Subject) -> None:
-    steps.resize(world, subject.volume, diskofferingid=subject.name)
+    steps.resize(world, subject.volume, diskofferingid=subject.offering_id)
 
 
 def _shrink(world: World, subject: Subject) -> None:

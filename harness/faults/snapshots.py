@@ -89,14 +89,14 @@ def _not_taken(world: World, subject: Subject) -> None:
 
 
 def _make_volume(world: World, subject: Subject) -> None:
-    if not subject.template_id:
-        subject.template_id = steps.disk_offering(world)
+    if not subject.offering_id:
+        subject.offering_id = steps.disk_offering(world)
     subject.name = world.name("from-snapshot")
     world.cloud.call(
         "createVolume",
         name=subject.name,
         snapshotid=subject.snapshot["id"],
-        diskofferingid=subject.template_id,
+        diskofferingid=subject.offering_id,
         size=2,
     )
 
@@ -122,13 +122,14 @@ def _restore(world: World, subject: Subject) -> None:
     volume = _volume_named(world, subject)
     assert volume is not None
     if use_at_once(world, volume):
-        subject.owner = volume
+        subject.written = "restored"
 
 
 def _restored(world: World, subject: Subject) -> None:
     _volume_made(world, subject)
-    if subject.owner:
-        stored(world, looks.global_id(subject.owner), AFTER, PLACE)
+    volume = _volume_named(world, subject)
+    if subject.written and volume is not None:
+        stored(world, looks.global_id(volume), AFTER, PLACE)
 
 
 def _no_volume_made(world: World, subject: Subject) -> None:
@@ -169,7 +170,7 @@ def _revert(world: World, subject: Subject) -> None:
     processes = in_memory(world).processes
     newest = max(processes.storpool().object_keys().values())  # a revert makes a new object
     processes.blocks.write(newest, PLACE, AFTER)
-    subject.name = "written"
+    subject.written = "reverted"
 
 
 def _seen(world: World, subject: Subject) -> tuple[bytes, bytes]:
@@ -188,14 +189,14 @@ def _seen(world: World, subject: Subject) -> tuple[bytes, bytes]:
 def _reverted(world: World, subject: Subject) -> None:
     beginning, written = _seen(world, subject)
     assert beginning == MARK, f"the volume holds {beginning[:32]!r}, expected {MARK[:32]!r}"
-    if subject.name and not asked_again(world, "volume revert"):
+    if subject.written and not asked_again(world, "volume revert"):
         assert written == AFTER, f"what was written after the revert is lost: {written[:32]!r}"
     _on_primary(world, subject.snapshot)
 
 
 def _not_reverted(world: World, subject: Subject) -> None:
     beginning, _ = _seen(world, subject)
-    assert beginning == AFTER and not subject.name, f"the volume holds {beginning[:32]!r}"
+    assert beginning == AFTER and not subject.written, f"the volume holds {beginning[:32]!r}"
     _on_primary(world, subject.snapshot)
 
 

@@ -61,13 +61,13 @@ def _to_other_pool(world: World, subject: Subject) -> None:
 def _from_nfs(world: World, subject: Subject) -> None:
     volume = migration.migrate(world, subject.volume, migration.other_pool(world).id)
     if use_at_once(world, volume):
-        subject.name = "written"
+        subject.written = "moved"
 
 
 def _came_from_nfs(world: World, subject: Subject) -> None:
     volume = _settled(world, subject, migration.other_pool(world).id)
     _holds_mark(world, subject, volume)
-    if subject.name:
+    if subject.written:
         stored(world, looks.global_id(volume), AFTER, PLACE)
 
 

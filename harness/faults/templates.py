@@ -95,19 +95,19 @@ def _not_made(world: World, subject: Subject) -> None:
 
 
 def _extract(world: World, subject: Subject) -> None:
-    subject.name = ""
+    subject.url = ""
     zone = world.environment.zone_id
     job = world.cloud.start("extractVolume", id=subject.volume["id"], zoneid=zone, mode=MODE)
-    subject.name = str(steps.one(world.cloud.wait(job, JOB_SECONDS), "volume")["url"])
+    subject.url = str(steps.one(world.cloud.wait(job, JOB_SECONDS), "volume")["url"])
 
 
 def _gives(world: World, subject: Subject) -> None:
-    assert subject.name, "no URL was told"
-    seen = world.secondary.download(subject.name, 0, len(MARK))
+    assert subject.url, "no URL was told"
+    seen = world.secondary.download(subject.url, 0, len(MARK))
     assert seen == MARK, f"the URL gives {str(seen)[:60]}"
     assert looks.reread_volume(world, subject.volume)["state"] == "Ready"
     world.wait_until("the URL expires", lambda: not files(world), EXPIRED_SECONDS)
-    assert world.secondary.download(subject.name, 0, len(MARK)) is None
+    assert world.secondary.download(subject.url, 0, len(MARK)) is None
 
 
 def _gives_nothing(world: World, subject: Subject) -> None:
@@ -177,7 +177,7 @@ def _unused(world: World) -> Subject:
     subject = _in_use(world)
     subject.template_id = _cached_template(world).template_id
     (cached,) = looks.template_snapshots(world, subject.template_id)
-    subject.names = (str(cached["globalId"]),)
+    subject.global_id = str(cached["globalId"])
     return subject
 
 
@@ -189,7 +189,7 @@ def _collect(world: World, subject: Subject) -> None:
         memory = in_memory(world)
         for _ in range(int(COLLECT_SECONDS / ROUNDS_SECONDS)):
             memory.simulation.main.sleep(ROUNDS_SECONDS)
-            if subject.names[0] not in memory.processes.storpool().object_keys():
+            if subject.global_id not in memory.processes.storpool().object_keys():
                 break
     finally:
         world.wait_until("the setting is put back", lambda: _put_back(world), COLLECT_SECONDS)

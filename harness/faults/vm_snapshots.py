@@ -117,7 +117,7 @@ def _revert(world: World, subject: Subject) -> None:
     # A revert makes a new object; the ROOT disk is the first that is reverted.
     for key in sorted(processes.storpool().object_keys().values())[-2:]:
         processes.blocks.write(key, PLACE, AFTER)
-    subject.name = "reverted"
+    subject.written = "reverted"
 
 
 def _start_at_once(world: World, subject: Subject) -> None:
@@ -127,23 +127,23 @@ def _start_at_once(world: World, subject: Subject) -> None:
     except (*REFUSALS, TimeoutError):
         return
     if first != second or first not in (MARK, AFTER):
-        subject.name = f"broken: it started with {first[:32]!r} and {second[:32]!r}"
+        subject.wrong = f"it started with {first[:32]!r} and {second[:32]!r}"
         return
     try:
         _write(world, vm, PLACE, AFTER)
     except OutOfSpace:
         return
-    subject.name = "reverted" if first == MARK else "as before"
+    subject.written = "reverted" if first == MARK else "as before"
 
 
 def _settled(world: World, subject: Subject, place_zero: bytes, name: str) -> None:
-    assert not subject.name.startswith("broken"), subject.name
+    assert not subject.wrong, subject.wrong
     state = vm_snapshots.vm_snapshot_by_id(world, str(subject.snapshot["id"]))["state"]
     assert state == "Ready", f"the VM snapshot is {state}"
     vm = looks.reread(world, subject.vm)
     vm = vm if vm["state"] == "Running" else steps.start(world, vm)
     _holds(world, vm, 0, place_zero)
-    if subject.name == name and not asked_again(world, "vm snapshot revert"):
+    if subject.written == name and not asked_again(world, "vm snapshot revert"):
         _holds(world, vm, PLACE, AFTER)
     for volume in vm_snapshots.disks_of(world, vm):
         looks.fully_attached(world, vm, volume)

@@ -71,10 +71,7 @@ class MemoryStorPool:
     def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
         shown: Json = msgspec.json.decode(self._get(f"VolumeTemplateDescribe/{like}").body)["data"]
         keys = ("placeAll", "placeTail", "placeHead", *(("replication",) if replication else ()))
-        body = {"name": name, **{key: shown[key] for key in keys}}
-        reply = self._transport.call(Request("POST", "VolumeTemplateCreate", msgspec.json.encode(body), CALL_TIMEOUT))
-        if reply.status != 200:
-            raise AssertionError(f"StorPool VolumeTemplateCreate: HTTP {reply.status}: {reply.body[:500]!r}")
+        self._post("VolumeTemplateCreate", {"name": name, **{key: shown[key] for key in keys}})
 
     def remove_template(self, name: str) -> bool:
         reply = self._transport.call(Request("POST", f"VolumeTemplateDelete/{name}", b"{}", CALL_TIMEOUT))
