@@ -159,7 +159,7 @@ class StorPoolDriver:
             log.info("%s: nothing to revoke", gone)
 
     def release_fenced(self, volume: VolumeObject, host: Host) -> None:
-        release_fenced(self._pools, volume, host)
+        release_fenced(self._pools, self._records, volume, host)
 
     def resize(self, volume: VolumeObject, payload: ResizePayload) -> VolumeObject:
         return self._resizing.resize(volume, payload)

@@ -119,6 +119,12 @@ class Client(NamedTuple):
     cluster_id: str | None = None
     """None where StorPool does not tell it."""
 
+    def is_same(self, other: Client) -> bool:
+        """Whether both are one client: numbers are those of a cluster, whose id is compared as a whole."""
+        return self.number == other.number and (
+            None in (self.cluster_id, other.cluster_id) or self.cluster_id == other.cluster_id
+        )
+
     def __str__(self) -> str:
         return str(self.number) if self.cluster_id is None else f"{self.number} of cluster {self.cluster_id}"
 
@@ -145,10 +151,9 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Of which it is a client; None when that is not known."""
 
     def is_client(self, client: Client) -> bool:
-        """Whether it is this one: ids of clients are those of their cluster, whose id is compared as a whole."""
-        if self.storpool_client_id != client.number:
-            return False
-        return None in (self.storpool_cluster_id, client.cluster_id) or self.storpool_cluster_id == client.cluster_id
+        """Whether it is this one."""
+        number = self.storpool_client_id
+        return number is not None and client.is_same(Client(number, self.storpool_cluster_id))
 
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
