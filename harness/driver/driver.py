@@ -222,7 +222,7 @@ class StorPoolDriver:
         """
         for operation in sorted(self._operations.open(), key=lambda found: found.kind == Discards.kind):
             work = self._works.get(operation.kind)
-            if operation.data.get("pool") != str(pool_id) or work is None:
+            if pool_id not in operation.pool_ids or work is None:
                 continue
             with self._operations.recovering(operation) as current:
                 if current is not None:
@@ -240,9 +240,11 @@ class StorPoolDriver:
         with self._operations.recovering(operation) as current:
             if current is None:
                 return None
-            if int(current.data["pool"]) not in self._records.pool_ids():
+            removed = current.pool_ids.difference(self._records.pool_ids())
+            if removed:
                 current.undone()
-                return f"{current}: given up, because pool {current.data['pool']} was removed; it left {current.data}"
+                pools = ", ".join(map(str, sorted(removed)))
+                return f"{current}: given up, because pool {pools} was removed; it left {current.data}"
             try:
                 return work.recover(current)
             except (Unavailable, Unknown):

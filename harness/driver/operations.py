@@ -21,12 +21,12 @@ LOCK_WAIT = 120.0
 """Seconds that a call waits for another one on the same volume, snapshot or template."""
 SETTLE_TIME = 600.0
 """Seconds after which a request that was never answered is taken to be dead: twice what StorPool's own client waits."""
-
-
 ANSWER_TIME = 60.0
 """Seconds after which CloudStack has surely recorded an answer, or is dead."""
 ANSWERED = "answered"
 """The step of an operation that is over, and whose answer may not have been recorded yet."""
+SOURCE_POOL = "source-pool"
+"""In an operation's data: row id of the other pool that it needs."""
 
 
 class Operation:
@@ -51,6 +51,11 @@ class Operation:
     @property
     def subject(self) -> str:
         return self._record.subject
+
+    @property
+    def pool_ids(self) -> frozenset[int]:
+        """Row ids of the pools without which it can neither go on nor be undone."""
+        return frozenset(int(self.data[key]) for key in ("pool", SOURCE_POOL) if key in self.data)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.subject} (operation {self.id}, step {self.step})"

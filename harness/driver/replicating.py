@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from harness.driver import tags
-from harness.driver.operations import ANSWERED, Operation, Operations, report_also
+from harness.driver.operations import ANSWERED, SOURCE_POOL, Operation, Operations, report_also
 from harness.driver.pools import Connect, Pool, Pools, cluster_of
 from harness.driver.removal import remove_snapshot
 from harness.driver.settings import seconds
@@ -63,7 +63,7 @@ class SnapshotReplication:
             raise NotFound(f"snapshot {source.name} ({source.uuid}) has no path on its pool")
         name = storpool_id(source.path)
         subject = f"snapshot:{source.uuid}@pool:{target.id}"
-        data = {"pool": str(target.id), "source": str(origin.id), "object": name, "at": "", "location": ""}
+        data = {"pool": str(target.id), SOURCE_POOL: str(origin.id), "object": name, "at": "", "location": ""}
         with self._operations.exclusive(subject):
             operation = self._operations.begin(self.kind, subject, "export", data)
             if operation.step == ANSWERED and operation.data["object"] == name:
@@ -198,7 +198,7 @@ class SnapshotReplication:
 
     def _source(self, operation: Operation) -> StorPoolClient:
         """The API of exactly the cluster that has the snapshot: its own, where one is configured."""
-        pool = self._pools.get(int(operation.data["source"]))
+        pool = self._pools.get(int(operation.data[SOURCE_POOL]))
         at = operation.data["at"] or cluster_of_name(operation.data["object"])
         row = None if at is None else self._records.cluster_of(at)
         endpoint = None if row is None else self._records.setting(ENDPOINT, cluster_id=row)

@@ -260,6 +260,14 @@ def test_a_snapshot_is_deleted_only_once_its_copy_needs_it_no_more(clouds: Cloud
     assert clouds.far.get(f"Snapshot/~{gid(source)}"), "the copy went with it"
 
 
+@pytest.mark.parametrize("removed", [1, 2])
+def test_a_copy_is_looked_after_no_more_when_one_of_its_pools_was_removed(clouds: Clouds, removed: int) -> None:
+    clouds.record(clouds.copied(clouds.snapshot(clouds.home)))
+    del clouds.records.details[removed]
+    (line,) = clouds.driver.recover()
+    assert f"given up, because pool {removed} was removed" in line and not clouds.records.open_operations()
+
+
 def test_a_copy_that_is_given_up_goes_with_its_export(clouds: Clouds) -> None:
     source = clouds.snapshot(clouds.home)
     clouds.copied(source)
