@@ -66,9 +66,4 @@ class SnapshotBackup:
 
     def _begin(self, source: SnapshotObject, pool_id: int, host: str, destination: SnapshotObject) -> Operation:
         data = {"pool": str(pool_id), "host": host, "file": destination.path or ""}
-        subject = f"snapshot:{source.uuid}"
-        operation = self._operations.begin(self.kind, subject, "copy", data)
-        if operation.resumed:
-            operation.undone()
-            operation = self._operations.begin(self.kind, subject, "copy", data)
-        return operation
+        return self._operations.begin_anew(self.kind, f"snapshot:{source.uuid}", "copy", data, Operation.undone)

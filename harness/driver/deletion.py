@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from harness.driver import tags
 from harness.driver.creation import Creation
 from harness.driver.discard import Discards
-from harness.driver.operations import Operation, Operations, report_also
+from harness.driver.operations import Operation, Operations, undone_by_errors
 from harness.driver.pools import Pool, Pools
 from harness.driver.removal import release_volume, remover
 from harness.driver.settings import seconds
 from harness.spi.driver import DriverRecords
-from harness.spi.errors import Error, Unknown
+from harness.spi.errors import Error
 from harness.spi.objects import DataObject, SnapshotObject, TemplateObject, VolumeObject, storpool_id
 from harness.storpool import ObjectDoesNotExist, VolumeSnapshotDesc
 
@@ -49,22 +51,14 @@ class Deletion:
                 # expires by itself.
                 operation.undone()
                 operation = self._operations.begin(self.kind, subject, "begin", data)
-            try:
+            with undone_by_errors(operation, partial(self._undo, pool)):
                 self._run(operation, pool, interval)
-            except Unknown:
-                raise
-            except Error as error:
-                try:
-                    self._undo(operation, pool)
-                except Error as cleanup:
-                    report_also(error, cleanup, operation)
-                raise
 
     def recover(self, operation: Operation) -> str:
         pool = self._pools.get(int(operation.data["pool"]))
         backup = Creation(self._operations, operation, "snapshot", pool.client)
         if operation.step != "delete" and backup.doubt() is None:
-            self._undo(operation, pool)
+            self._undo(pool, operation)
         elif self._gone(operation, pool):
             operation.done()
             return f"{operation}: done"
@@ -109,7 +103,7 @@ class Deletion:
             return True
         return False
 
-    def _undo(self, operation: Operation, pool: Pool) -> None:
+    def _undo(self, pool: Pool, operation: Operation) -> None:
         backup = Creation(self._operations, operation, "snapshot", pool.client)
         if backup.global_id is not None or backup.unanswered:
             self._discards.take_over(backup, pool.id)

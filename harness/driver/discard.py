@@ -33,6 +33,14 @@ class Discards:
         use = {IN_USE: str(in_use_until), IN_USE_FOR: str(max(0.0, in_use_until - self._operations.now()))}
         self._take_over(creation.name, {**creation.handover(), "key": creation.key, **use}, pool_id)
 
+    def take_from(self, operation: Operation, creation: Creation) -> None:
+        """As `take_over`, of one of an operation that is undone, if there is or may come such an object."""
+        if creation.global_id is None and not creation.unanswered:
+            return
+        over = self._operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf")))
+        until = 0.0 if over else float(operation.data[IN_USE])
+        self.take_over(creation, int(operation.data["pool"]), in_use_until=until)
+
     def take_over_snapshot(self, name: str, unanswered: int, settles_at: float, pool_id: int) -> None:
         """As `take_over`, of what has this name: one snapshot of a group."""
         data = {
@@ -101,12 +109,3 @@ class Discards:
             return False
         operation.done()
         return True
-
-
-def taken_over(discards: Discards, operations: Operations, operation: Operation, creation: Creation) -> None:
-    """Give an object of an operation that is undone, if there is or may come one, to an operation of its own."""
-    if creation.global_id is None and not creation.unanswered:
-        return
-    over = operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf")))
-    until = 0.0 if over else float(operation.data[IN_USE])
-    discards.take_over(creation, int(operation.data["pool"]), in_use_until=until)

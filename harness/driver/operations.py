@@ -7,11 +7,11 @@ a second call for the same kind and subject goes on with it, and `recover` finis
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from harness.spi.driver import DriverRecords, OperationRecord
-from harness.spi.errors import Conflict, Error
+from harness.spi.errors import Conflict, Error, Unknown
 from harness.spi.locks import KeyedLocks
 from harness.spi.runtime import Lock, Runtime
 
@@ -126,6 +126,16 @@ class Operations:
         kept = self._records.begin_operation(record)
         return Operation(self._records, kept, resumed=kept.id != record.id)
 
+    def begin_anew(
+        self, kind: str, subject: str, step: str, data: Mapping[str, str], undo: Callable[[Operation], object]
+    ) -> Operation:
+        """As `begin`, but an open one is undone first, which ends it."""
+        operation = self.begin(kind, subject, step, data)
+        if operation.resumed:
+            undo(operation)
+            operation = self.begin(kind, subject, step, data)
+        return operation
+
     def find(self, kind: str, subject: str) -> Operation | None:
         """The open operation of this kind and subject."""
         record = self._records.open_operation(kind, subject)
@@ -192,6 +202,23 @@ class Operations:
             else:
                 current = self.find(operation.kind, operation.subject)
             yield current if current is not None and current.id == operation.id else None
+
+
+@contextmanager
+def undone_by_errors(operation: Operation, undo: Callable[[Operation], object]) -> Iterator[None]:
+    """What fails is undone, but not what was answered before, and not after `Unknown`: then it is gone on with when it
+    is asked for again."""
+    try:
+        yield
+    except Unknown:
+        raise
+    except Error as error:
+        if operation.step != ANSWERED:
+            try:
+                undo(operation)
+            except Error as cleanup:
+                report_also(error, cleanup, operation)
+        raise
 
 
 def report_also(error: Error, cleanup: Error, operation: Operation) -> None:

@@ -12,13 +12,13 @@ from collections.abc import Callable
 import msgspec
 
 from harness.driver import tags
-from harness.driver.operations import ANSWERED, SOURCE_POOL, Operation, Operations, report_also
+from harness.driver.operations import ANSWERED, SOURCE_POOL, Operation, Operations, undone_by_errors
 from harness.driver.pools import Connect, Pool, Pools, cluster_of
 from harness.driver.removal import remove_snapshot
 from harness.driver.settings import seconds
 from harness.driver.settling import Fate, Settler
 from harness.spi.driver import DriverRecords
-from harness.spi.errors import Error, InvalidParameter, NotFound, Unknown
+from harness.spi.errors import InvalidParameter, NotFound, Unknown
 from harness.spi.objects import SnapshotObject, device_path, storpool_id
 from harness.storpool import (
     Busy,
@@ -75,17 +75,8 @@ class SnapshotReplication:
                 else:
                     # What of it may still arrive is asked for again now, so it does no harm.
                     operation.advance("export", data)
-            try:
+            with undone_by_errors(operation, self._undo):
                 made = self._run(operation, origin, target, source)
-            except Unknown:
-                raise
-            except Error as error:
-                if operation.step != ANSWERED:
-                    try:
-                        self._undo(operation)
-                    except Error as cleanup:
-                        report_also(error, cleanup, operation)
-                raise
             self._operations.answer(operation)
         self._settler.wake()
         return msgspec.structs.replace(destination, path=device_path(made.global_id), size=made.size)
