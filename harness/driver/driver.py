@@ -7,6 +7,7 @@ from typing import Protocol
 from harness.driver import tags
 from harness.driver.backup import SnapshotBackup
 from harness.driver.check_volume import CheckVolumes
+from harness.driver.cloning import VolumeCloning
 from harness.driver.deletion import Deletion
 from harness.driver.discard import Discards
 from harness.driver.encryption import VolumeEncryption
@@ -87,19 +88,8 @@ class StorPoolDriver:
         exporting = VolumeExport(operations, pools, records, endpoints, discards)
         moving = VolumeMoving(pools, records, endpoints, self._volumes, self._resizing)
         settler.add(self._volumes, self._snapshots, seeding, vm_taking, replication, templating)
-        self._motion = Motion(
-            pools,
-            records,
-            seeding,
-            self._volumes,
-            backup,
-            restoring,
-            replication,
-            self._encryption,
-            templating,
-            exporting,
-            moving,
-        )
+        cloning = VolumeCloning(pools, records, self._volumes, self._encryption)
+        self._motion = Motion(pools, seeding, cloning, backup, restoring, replication, templating, exporting, moving)
         works: tuple[_Work, ...] = (
             seeding,
             templating,
