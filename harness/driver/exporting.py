@@ -13,13 +13,12 @@ from harness.driver.creation import Creation
 from harness.driver.discard import Discards
 from harness.driver.operations import Operation, Operations, undone_by_errors
 from harness.driver.pools import Pools
+from harness.driver.settings import COPY_WAIT, copy_wait
 from harness.spi.commands import StorPoolCopyVolumeToSecondaryCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.errors import NotFound
 from harness.spi.objects import StoreRole, VolumeObject, device_path, storpool_id
-from harness.storpool import ObjectDoesNotExist, VolumeSnapshotDesc
-
-COPY_WAIT = "copy.volume.wait"
+from harness.storpool import ObjectDoesNotExist, SnapshotSummary, VolumeSnapshotDesc
 
 
 class VolumeExport:
@@ -63,28 +62,30 @@ class VolumeExport:
             try:
                 with undone_by_errors(operation, self._undo):
                     gid = snapshot.make(send, "snapped")
-                    size = pool.client.snapshot(f"~{gid}").size
-                    self._copy(operation, source, destination, gid)
+                    found = pool.client.snapshot(f"~{gid}")
+                    self._copy(operation, source, destination, found)
             except ObjectDoesNotExist as error:
                 raise NotFound(f"StorPool has no volume {name}, of volume {source.uuid}") from error
             self._discards.take_over(snapshot, pool.id)
             operation.done()
-        return msgspec.structs.replace(destination, size=size)
+        return msgspec.structs.replace(destination, size=found.size)
 
     def recover(self, operation: Operation) -> str:
         """Whoever asked is gone; the next request begins anew."""
         self._undo(operation)
         return f"{operation}: undone"
 
-    def _copy(self, operation: Operation, source: VolumeObject, destination: VolumeObject, gid: str) -> None:
+    def _copy(
+        self, operation: Operation, source: VolumeObject, destination: VolumeObject, found: SnapshotSummary
+    ) -> None:
         command = StorPoolCopyVolumeToSecondaryCommand(
-            source=msgspec.structs.replace(source, path=device_path(gid)),
+            source=msgspec.structs.replace(source, path=device_path(found.global_id)),
             destination=destination,
-            wait=float(self._records.setting(COPY_WAIT) or 10800),
+            wait=copy_wait(self._records, COPY_WAIT),
         )
         assert source.store is not None, "it has a pool"
         beside = destination.store if _is_pool(destination) else None
-        endpoint = self._endpoints.select(source.store, also=beside)
+        endpoint = self._endpoints.select(source.store, found.cluster_id, also=beside)
         copy_out(self._operations, operation, endpoint, command, f"volume {source.name} ({source.uuid})")
 
     def _undo(self, operation: Operation) -> None:

@@ -14,6 +14,7 @@ from harness.driver.discard import Discards
 from harness.driver.operations import ANSWERED, Operation, Operations, log, undone_by_errors
 from harness.driver.pools import Pool, Pools, cluster_of
 from harness.driver.removal import remover
+from harness.driver.settings import DOWNLOAD_WAIT, copy_wait
 from harness.driver.settling import Fate, Settler
 from harness.spi.commands import DirectDownloadCommand, StorPoolDownloadTemplateCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
@@ -24,7 +25,6 @@ from harness.storpool import ObjectDoesNotExist, VolumeCreateDesc, VolumeSnapsho
 SECTOR = 512
 BLANK = "blank"
 """In an operation's data: a volume without a parent may have been asked for."""
-DOWNLOAD_WAIT = "primary.storage.download.wait"
 
 
 class TemplateSeeding:
@@ -58,7 +58,7 @@ class TemplateSeeding:
     def seed(self, source: TemplateObject, destination: TemplateObject) -> TemplateObject:
         """The answer is `destination` with path and size of the snapshot."""
         pool = self._pools.of(destination)
-        wait = float(self._records.setting(DOWNLOAD_WAIT) or 10800)
+        wait = copy_wait(self._records, DOWNLOAD_WAIT)
         subject = f"template:{destination.uuid}@pool:{pool.id}"
         with self._operations.exclusive(subject, wait):
             operation = self._begin(subject, pool, destination)

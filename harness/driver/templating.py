@@ -15,15 +15,13 @@ from harness.driver.discard import Discards
 from harness.driver.operations import Operation, Operations, undone_by_errors
 from harness.driver.pools import Pool, Pools
 from harness.driver.removal import remover
+from harness.driver.settings import BACKUP_WAIT, DOWNLOAD_WAIT, copy_wait
 from harness.driver.settling import Fate, Settler, fate
 from harness.spi.commands import StorPoolBackupTemplateFromSnapshotCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.errors import NotFound
 from harness.spi.objects import SnapshotObject, TemplateObject, VolumeObject, device_path, storpool_id
 from harness.storpool import ObjectDoesNotExist, VolumeCreateDesc, VolumeSnapshotDesc
-
-WAITS = {VolumeObject: ("primary.storage.download.wait", 10800), SnapshotObject: ("backup.snapshot.wait", 21600)}
-"""Setting and default of the seconds that the copy may take."""
 
 
 class TemplateMaking:
@@ -108,18 +106,17 @@ class TemplateMaking:
         else:
             self._snap(operation, pool, name, destination)
         gid = str(self.creation(operation).global_id)
-        size = pool.client.snapshot(f"~{gid}").size
-        setting, default = WAITS[type(source)]
-        wait = float(self._records.setting(setting) or default)
+        found = pool.client.snapshot(f"~{gid}")
+        wait = copy_wait(self._records, DOWNLOAD_WAIT if isinstance(source, VolumeObject) else BACKUP_WAIT)
         command = StorPoolBackupTemplateFromSnapshotCommand(
             source=msgspec.structs.replace(source, path=device_path(gid)), destination=destination, wait=wait
         )
         what = f"template {destination.name} ({destination.uuid})"
         assert source.store is not None, "it has a pool"
-        endpoint = self._endpoints.select(source.store)
+        endpoint = self._endpoints.select(source.store, found.cluster_id)
         answer = copy_out(self._operations, operation, endpoint, command, what)
         return msgspec.structs.replace(
-            destination, size=size, physical_size=answer.physical_size or size, mirror=device_path(gid)
+            destination, size=found.size, physical_size=answer.physical_size or found.size, mirror=device_path(gid)
         )
 
     def _snap(self, operation: Operation, pool: Pool, volume: str, destination: TemplateObject) -> None:
