@@ -14,7 +14,7 @@ from harness.driver.settings import seconds
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error
 from harness.spi.objects import DataObject, SnapshotObject, TemplateObject, VolumeObject, storpool_id
-from harness.storpool import ObjectDoesNotExist, VolumeSnapshotDesc
+from harness.storpool import VolumeSnapshotDesc, exists
 
 DELETE_AFTER = "storpool.delete.after.interval"
 
@@ -93,15 +93,8 @@ class Deletion:
             )
 
     def _gone(self, operation: Operation, pool: Pool) -> bool:
-        name = operation.data["object"]
-        try:
-            if operation.data["key"] == "snapshot":
-                pool.client.snapshot(name)
-            else:
-                pool.client.volume(name)
-        except ObjectDoesNotExist:
-            return True
-        return False
+        look = pool.client.snapshot if operation.data["key"] == "snapshot" else pool.client.volume
+        return not exists(look, operation.data["object"])
 
     def _undo(self, pool: Pool, operation: Operation) -> None:
         backup = Creation(self._operations, operation, "snapshot", pool.client)

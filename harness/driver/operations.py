@@ -167,6 +167,14 @@ class Operations:
             operation.note({key: str(until)})
         return now >= until + more
 
+    def settling(self) -> dict[str, str]:
+        """Data of an operation of which a request was not answered just now: until when it may still arrive."""
+        return {"settles": str(self.now() + self.settle_time)}
+
+    def settled(self, operation: Operation) -> bool:
+        """Whether every request of it was answered, or can arrive no more."""
+        return self.passed(operation, "settles", self.settle_time)
+
     def ahead(self, operation: Operation, key: str, given: float) -> bool:
         """Whether the time that `key` of the operation's data holds is still to come, and was not put off by a clock.
 

@@ -110,7 +110,7 @@ class SnapshotReplication:
             operation.note({"check": str(self._operations.now() + interval)})
             return False
         self._take_back(operation, force=False)
-        if not self._over(operation):
+        if not self._operations.settled(operation):
             # A request for it that comes late would export the snapshot once more.
             operation.note({"check": str(self._operations.now() + interval)})
             return False
@@ -156,13 +156,12 @@ class SnapshotReplication:
     def _send(self, operation: Operation, send: Callable[[], None]) -> None:
         """Until an answer comes; both requests say only how things should be."""
         for left in reversed(range(SENDINGS)):
-            now = self._operations.now()
-            operation.note({"sent": str(now)})
+            operation.note({"sent": str(self._operations.now())})
             try:
                 send()
                 return
             except Unknown:
-                operation.note({"settles": str(now + self._operations.settle_time)})
+                operation.note(self._operations.settling())
                 if not left:
                     raise
 
@@ -245,14 +244,10 @@ class SnapshotReplication:
         uuid = operation.subject.removeprefix("snapshot:").partition("@")[0]
         if found is not None and not found.deleted and found.tags.get("uuid") == uuid:
             remove_snapshot(target.client, name)
-        if not self._over(operation):
+        if not self._operations.settled(operation):
             return False
         operation.undone()
         return True
-
-    def _over(self, operation: Operation) -> bool:
-        """Whether every request was answered, or can arrive no more."""
-        return self._operations.passed(operation, "settles", self._operations.settle_time)
 
     def _fate(self, operation: Operation) -> Fate:
         uuid = operation.subject.removeprefix("snapshot:").partition("@")[0]

@@ -58,8 +58,8 @@ class SnapshotReverting:
         name, target = storpool_id(volume.path), storpool_id(snapshot.path)
         subject = f"volume:{volume.uuid}"
         with self._operations.exclusive(subject):
-            found = _there(client.snapshot, target, f"snapshot {snapshot.name} ({snapshot.uuid})")
-            was = _there(client.volume, name, f"volume {volume.name} ({volume.uuid})")
+            found = there(client.snapshot, target, f"snapshot {snapshot.name} ({snapshot.uuid})", "the volume")
+            was = there(client.volume, name, f"volume {volume.name} ({volume.uuid})", "the volume")
             data = {
                 "pool": str(self._pools.of(volume).id),
                 "object": name,
@@ -163,11 +163,12 @@ def _is_reverted(operation: Operation, client: StorPoolClient) -> bool:
     return client.volume(operation.data["object"]).global_id != operation.data["was"]
 
 
-def _there(look: Callable[[str], T], name: str, what: str) -> T:
+def there(look: Callable[[str], T], name: str, what: str, unchanged: str) -> T:
+    """`NotFound` says what is gone, and what was not changed."""
     try:
         return look(name)
     except ObjectDoesNotExist as error:
-        raise NotFound(f"{what} is gone from StorPool ({error}); the volume is as it was") from error
+        raise NotFound(f"{what} is gone from StorPool ({error}); {unchanged} is as it was") from error
 
 
 def resolved(send: Callable[[], None], took_effect: Callable[[], bool]) -> None:

@@ -19,7 +19,7 @@ from harness.spi.errors import Error, InvalidParameter, NotFound, Unknown
 from harness.spi.objects import device_path, storpool_id
 from harness.spi.states import VmSnapshotState
 from harness.spi.vm_snapshots import VmSnapshotObject
-from harness.storpool import ObjectDoesNotExist, StorPoolClient
+from harness.storpool import ObjectDoesNotExist, StorPoolClient, exists
 
 
 def subject_of(snapshot: VmSnapshotObject) -> str:
@@ -141,7 +141,7 @@ class VmSnapshotDeletion:
 
     def recover(self, operation: Operation) -> str:
         client = self._pools.get(int(operation.data["pool"])).client
-        left = [name for name in json.loads(operation.data["objects"]) if _is_there(client, name)]
+        left = [name for name in json.loads(operation.data["objects"]) if exists(client.snapshot, name)]
         if not left:
             operation.done()
             return f"{operation}: done"
@@ -173,11 +173,3 @@ def _lost(client: StorPoolClient, snapshot: VmSnapshotObject) -> NotFound:
         except Error:
             break
     return NotFound(f"StorPool has lost a volume of VM {snapshot.vm_uuid}, so no snapshot was taken")
-
-
-def _is_there(client: StorPoolClient, name: str) -> bool:
-    try:
-        client.snapshot(name)
-    except ObjectDoesNotExist:
-        return False
-    return True
