@@ -180,8 +180,7 @@ class StorPoolDriver:
         """
         lines = []
         away: set[str] = set()
-        # What was left to be discarded may be taken over by the others' undoing, so it comes last.
-        for operation in sorted(self._operations.open(), key=lambda found: found.kind == Discards.kind):
+        for operation in self._open():
             pool = operation.data.get("pool", "")
             if pool in away:
                 continue
@@ -210,7 +209,7 @@ class StorPoolDriver:
         What only waits until a lost request can no longer arrive is given up with the pool. Raises `Conflict` for one
         that is being worked on, and what keeps another from being looked at.
         """
-        for operation in sorted(self._operations.open(), key=lambda found: found.kind == Discards.kind):
+        for operation in self._open():
             work = self._works.get(operation.kind)
             if pool_id not in operation.pool_ids or work is None:
                 continue
@@ -219,6 +218,10 @@ class StorPoolDriver:
                     log.info("%s", work.recover(current))
                 elif self._operations.find(operation.kind, operation.subject) is not None:
                     raise Conflict(f"pool {pool_id}: {operation} is being worked on; try again when it is over")
+
+    def _open(self) -> list[Operation]:
+        """What was left to be discarded comes last: the others' undoing may take it over."""
+        return sorted(self._operations.open(), key=lambda found: found.kind == Discards.kind)
 
     def _recover(self, operation: Operation) -> str | None:
         work = self._works.get(operation.kind)

@@ -54,6 +54,19 @@ class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in _STEADY_SNAPSHOTS
 
 
+class SnapshotCopy(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `snapshot_store_ref` of a pool."""
+
+    snapshot_uuid: str
+    pool_id: int
+    state: StoreRefState
+    path: str | None
+
+    @property
+    def steady(self) -> bool:
+        return self.state in _STEADY_IN_STORE
+
+
 class VmSnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A row of `vm_snapshots`."""
 
@@ -129,19 +142,6 @@ class Client(NamedTuple):
         return str(self.number) if self.cluster_id is None else f"{self.number} of cluster {self.cluster_id}"
 
 
-class SnapshotCopy(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of `snapshot_store_ref` of a pool."""
-
-    snapshot_uuid: str
-    pool_id: int
-    state: StoreRefState
-    path: str | None
-
-    @property
-    def steady(self) -> bool:
-        return self.state in _STEADY_IN_STORE
-
-
 class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     name: str
@@ -157,12 +157,13 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
-    """One consistent view of everything that a reconciler compares; of volumes, snapshots and VMs the rows that are
-    not removed."""
+    """One consistent view of everything that a reconciler compares; of volumes, snapshots, VM snapshots and VMs the
+    rows that are not removed."""
 
     volumes: tuple[VolumeRecord, ...]
     snapshots: tuple[SnapshotRecord, ...]
     """Once for each pool that has it."""
+    vm_snapshots: tuple[VmSnapshotRecord, ...]
     templates: tuple[CacheRecord, ...]
     vms: tuple[VmRecord, ...]
     hosts: tuple[HostRecord, ...]
@@ -174,8 +175,6 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """Tiers of storpool_qos that offerings name."""
     busy: frozenset[str]
     """Subjects of open operations, and every text in their data: names, global ids and paths among them."""
-    vm_snapshots: tuple[VmSnapshotRecord, ...] = ()
-    """Those that are not removed."""
 
 
 class FindingKind(enum.StrEnum):
