@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from harness.driver import tags
 from harness.driver.creation import Creation
 from harness.driver.discard import Discards
@@ -51,14 +49,13 @@ class Deletion:
                 # expires by itself.
                 operation.undone()
                 operation = self._operations.begin(self.kind, subject, "begin", data)
-            with undone_by_errors(operation, partial(self._undo, pool)):
+            with undone_by_errors(operation, self._undo):
                 self._run(operation, pool, interval)
 
     def recover(self, operation: Operation) -> str:
         pool = self._pools.get(int(operation.data["pool"]))
-        backup = Creation(self._operations, operation, "snapshot", pool.client)
-        if operation.step != "delete" and backup.doubt() is None:
-            self._undo(pool, operation)
+        if operation.step != "delete" and self._backup(operation, pool).doubt() is None:
+            self._undo(operation)
         elif self._gone(operation, pool):
             operation.done()
             return f"{operation}: done"
@@ -84,7 +81,7 @@ class Deletion:
             desc = VolumeSnapshotDesc(name=unique, delete_after=interval, tags=dict(tags.DELAY_DELETE))
             return pool.client.snapshot_create(name, desc).snapshot_global_id
 
-        global_id = Creation(self._operations, operation, "snapshot", pool.client).make(send, "backup")
+        global_id = self._backup(operation, pool).make(send, "backup")
         made = pool.client.snapshot(f"~{global_id}")
         if made.target_delete_date is None or made.tags.get("cs") != tags.DELAY_DELETE["cs"]:
             raise Error(
@@ -96,11 +93,13 @@ class Deletion:
         look = pool.client.snapshot if operation.data["key"] == "snapshot" else pool.client.volume
         return not exists(look, operation.data["object"])
 
-    def _undo(self, pool: Pool, operation: Operation) -> None:
-        backup = Creation(self._operations, operation, "snapshot", pool.client)
-        if backup.global_id is not None or backup.unanswered:
-            self._discards.take_over(backup, pool.id)
+    def _undo(self, operation: Operation) -> None:
+        pool = self._pools.get(int(operation.data["pool"]))
+        self._discards.take_from(operation, self._backup(operation, pool))
         operation.undone()
+
+    def _backup(self, operation: Operation, pool: Pool) -> Creation:
+        return Creation(self._operations, operation, "snapshot", pool.client)
 
 
 def _subject(item: DataObject, pool: Pool) -> tuple[str, str]:

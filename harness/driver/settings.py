@@ -24,8 +24,11 @@ def seconds(records: DriverRecords, name: str, pool_id: int | None = None) -> in
 
 
 def copy_wait(records: DriverRecords, name: str) -> float:
-    """Seconds that an agent is given for a copy; `name` is one of the settings that say so."""
-    return float(records.setting(name) or _WAITS[name])
+    """Seconds that an agent is given for a copy; `name` is one of the settings that say so.
+
+    CloudStack's default when it is not set, or 0. Raises `InvalidParameter` for anything but a number.
+    """
+    return float(seconds(records, name) or _WAITS[name])
 
 
 def configured_cluster(records: DriverRecords, cluster_id: int) -> str | None:
