@@ -19,7 +19,7 @@ DETAIL = CHECK_VOLUME_DETAIL
 
 
 def use(pool_id: int, detail: str, host_id: int) -> str:
-    """Who is held while this host is asked to attach the check volume."""
+    """What is held while this host is asked to attach the check volume."""
     return f"pool:{pool_id}/{detail}/host:{host_id}"
 
 

@@ -90,8 +90,8 @@ class Orphans:
             # It goes by itself.
             return False
         operation_id = _operation_id(found)
-        templates = cluster.templates | seen.offering_templates
-        if found.template_name not in templates and not self._made_here(operation_id):
+        ours = found.template_name in cluster.templates or found.template_name in seen.offering_templates
+        if not ours and not self._made_here(operation_id):
             return False
         if seen.paths & _paths(found):
             return False

@@ -54,18 +54,14 @@ class SnapshotReverting:
         volume = snapshot.volume
         if snapshot.path is None or volume.path is None:
             raise InvalidParameter(f"snapshot {snapshot.uuid} of volume {volume.uuid}: one of them is on no pool")
-        client = self._pools.of(volume).client
+        pool = self._pools.of(volume)
+        client = pool.client
         name, target = storpool_id(volume.path), storpool_id(snapshot.path)
         subject = f"volume:{volume.uuid}"
         with self._operations.exclusive(subject):
             found = there(client.snapshot, target, f"snapshot {snapshot.name} ({snapshot.uuid})", "the volume")
             was = there(client.volume, name, f"volume {volume.name} ({volume.uuid})", "the volume")
-            data = {
-                "pool": str(self._pools.of(volume).id),
-                "object": name,
-                "snapshot": target,
-                "was": was.global_id,
-            }
+            data = {"pool": str(pool.id), "object": name, "snapshot": target, "was": was.global_id}
             operation = self._begin(subject, data)
             try:
                 self._run(operation, client, found, volume.path)
