@@ -323,6 +323,18 @@ def test_a_running_vms_volume_that_is_not_attached_is_told(rig: Rig) -> None:
     assert rig.driver.reconcile_volumes() == [], "it began to run after StorPool was asked"
 
 
+@pytest.mark.parametrize(
+    ("state", "client"), [(VmState.STARTING, 1), (VmState.STOPPING, 1), (VmState.STOPPED, 1), (VmState.RUNNING, None)]
+)
+def test_it_is_not_told_of_a_vm_that_does_not_run_or_where_its_host_is_no_client(
+    rig: Rig, state: VmState, client: int | None
+) -> None:
+    running(rig, state=state)
+    rig.records.hosts = [msgspec.structs.replace(host, storpool_client_id=client) for host in rig.records.hosts]
+    retag(rig, recorded(rig, vm_uuid="vm-1", device_id=1), cvm="vm-1", disk="1")
+    assert rig.driver.reconcile_volumes() == []
+
+
 def test_records_of_what_storpool_does_not_have_are_told(rig: Rig) -> None:
     path = recorded(rig)
     taken = rig.driver.take_snapshot(snapshot_of(volume(1, path=path)))
