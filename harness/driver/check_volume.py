@@ -72,7 +72,7 @@ class CheckVolumes:
                 self._records.set_pool_detail(pool_id, key, None)
 
     def recover(self, operation: Operation) -> str:
-        pool = self._pools.get(int(operation.data["pool"]))
+        pool = self._pools.get(operation.pool_id)
         creation = Creation(self._operations, operation, "volume", pool.client)
         recorded = self._records.pool_details(pool.id).get(operation.data["detail"])
         if creation.global_id is not None and recorded == device_path(creation.global_id):

@@ -53,7 +53,7 @@ class Deletion:
                 self._run(operation, pool, interval)
 
     def recover(self, operation: Operation) -> str:
-        pool = self._pools.get(int(operation.data["pool"]))
+        pool = self._pools.get(operation.pool_id)
         if operation.step != "delete" and self._backup(operation, pool).doubt() is None:
             self._undo(operation)
         elif self._gone(operation, pool):
@@ -94,7 +94,7 @@ class Deletion:
         return not exists(look, operation.data["object"])
 
     def _undo(self, operation: Operation) -> None:
-        pool = self._pools.get(int(operation.data["pool"]))
+        pool = self._pools.get(operation.pool_id)
         self._discards.take_from(operation, self._backup(operation, pool))
         operation.undone()
 

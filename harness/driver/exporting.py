@@ -93,7 +93,7 @@ class VolumeExport:
         operation.undone()
 
     def _snapshot(self, operation: Operation) -> Creation:
-        return Creation(self._operations, operation, "snapshot", self._pools.get(int(operation.data["pool"])).client)
+        return Creation(self._operations, operation, "snapshot", self._pools.get(operation.pool_id).client)
 
 
 def _is_pool(item: VolumeObject) -> bool:

@@ -53,6 +53,11 @@ class Operation:
         return self._record.subject
 
     @property
+    def pool_id(self) -> int:
+        """Row id of the pool that it works on."""
+        return int(self.data["pool"])
+
+    @property
     def pool_ids(self) -> frozenset[int]:
         """Row ids of the pools without which it can neither go on nor be undone."""
         return frozenset(int(self.data[key]) for key in ("pool", SOURCE_POOL) if key in self.data)

@@ -74,7 +74,7 @@ class Orphans:
             yield from self._remove(cluster, found, detach_unused=bool(holders))
 
     def recover(self, operation: Operation) -> str:
-        client = self._pools.get(int(operation.data["pool"])).client
+        client = self._pools.get(operation.pool_id).client
         look = client.snapshot if operation.data["key"] == "snapshot" else client.volume
         if not exists(look, operation.data["object"]):
             operation.done()

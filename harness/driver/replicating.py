@@ -198,7 +198,7 @@ class SnapshotReplication:
 
     def _recovered(self, operation: Operation) -> bool:
         """Whether the copy needs its source no more; also when it was deleted since."""
-        target = self._pools.get(int(operation.data["pool"]))
+        target = self._pools.get(operation.pool_id)
         name = operation.data["object"]
         try:
             if target.client.snapshot_here(name).recovering_from_remote:
@@ -235,7 +235,7 @@ class SnapshotReplication:
         if operation.step != "undo":
             operation.advance("undo")
         self._take_back(operation, force=True)
-        target = self._pools.get(int(operation.data["pool"]))
+        target = self._pools.get(operation.pool_id)
         name = operation.data["object"]
         try:
             found = target.client.snapshot_here(name)
@@ -251,7 +251,7 @@ class SnapshotReplication:
 
     def _fate(self, operation: Operation) -> Fate:
         uuid = operation.subject.removeprefix("snapshot:").partition("@")[0]
-        copy = self._records.snapshot_copy(uuid, int(operation.data["pool"]))
+        copy = self._records.snapshot_copy(uuid, operation.pool_id)
         if copy is None:
             return Fate.UNTOLD if self._records.snapshot(uuid) is None else Fate.ABANDONED
         if copy.path == device_path(operation.data["object"].removeprefix("~")):

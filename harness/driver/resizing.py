@@ -79,7 +79,7 @@ class Resizing:
         if self._lost(operation):
             return f"{operation}: over; open until an earlier update can no longer arrive"
         if "tags" in msgspec.json.decode(operation.data["new"], type=dict[str, object]):
-            pool = self._pools.get(int(operation.data["pool"]))
+            pool = self._pools.get(operation.pool_id)
             self._updates.mend(record, pool, {"qc": tags.recorded(self._records, record).get("qc", "")}, None)
         operation.done()
         return f"{operation}: done"

@@ -76,7 +76,7 @@ class SnapshotReverting:
         record = self._records.volume(operation.subject.removeprefix("volume:"))
         if record is not None and record.state is VolumeState.REVERT_SNAPSHOTTING:
             return f"{operation}: open until CloudStack asks for it again"
-        self._unname(operation, self._pools.get(int(operation.data["pool"])).client)
+        self._unname(operation, self._pools.get(operation.pool_id).client)
         operation.undone()
         return f"{operation}: not carried out any further; CloudStack asks again if it still wants it"
 

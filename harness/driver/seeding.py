@@ -98,7 +98,7 @@ class TemplateSeeding:
         return True
 
     def _fate(self, operation: Operation) -> Fate:
-        entry = self._records.template_cache(int(operation.data["template"]), int(operation.data["pool"]))
+        entry = self._records.template_cache(int(operation.data["template"]), operation.pool_id)
         if entry is None:
             uuid = operation.subject.removeprefix("template:").partition("@")[0]
             return Fate.UNTOLD if self._records.template_mirror(uuid) is None else Fate.ABANDONED
@@ -112,7 +112,7 @@ class TemplateSeeding:
 
     def _doubt(self, operation: Operation) -> str | None:
         """As `Creation.doubt`. Nobody but this operation ever has the volume that the image was copied onto."""
-        return self._snapshot(operation, self._pools.get(int(operation.data["pool"]))).doubt()
+        return self._snapshot(operation, self._pools.get(operation.pool_id)).doubt()
 
     def _snapshot(self, operation: Operation, pool: Pool) -> Creation:
         return Creation(self._operations, operation, "snapshot", pool.client)
@@ -184,7 +184,7 @@ class TemplateSeeding:
 
     def _undo(self, operation: Operation) -> None:
         """Remove what was made, as far as nobody uses it; the rest goes to operations of its own."""
-        pool = self._pools.get(int(operation.data["pool"]))
+        pool = self._pools.get(operation.pool_id)
         if operation.step != "undo":
             operation.advance("undo")
         self._discards.take_from(operation, Creation(self._operations, operation, "volume", pool.client))

@@ -80,7 +80,7 @@ class SnapshotTaking:
         return True
 
     def _remover(self, operation: Operation) -> Callable[[str], None]:
-        return remover(self._pools.get(int(operation.data["pool"])).client, "snapshot")
+        return remover(self._pools.get(operation.pool_id).client, "snapshot")
 
     def creation(self, operation: Operation) -> Creation:
-        return Creation(self._operations, operation, "snapshot", self._pools.get(int(operation.data["pool"])).client)
+        return Creation(self._operations, operation, "snapshot", self._pools.get(operation.pool_id).client)

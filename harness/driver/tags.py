@@ -209,7 +209,7 @@ class TagUpdates:
 
         Who asked for other ones since may have died before it could tell. Without a record they are what was asked for.
         """
-        client = self._pools.get(int(operation.data["pool"])).client
+        client = self._pools.get(operation.pool_id).client
         if operation.step == "settle" and not self._operations.settled(operation):
             return f"{operation}: tags set; open until an earlier update can no longer arrive"
         record = self._records.volume(operation.subject.removeprefix("volume:"))

@@ -81,7 +81,7 @@ class TemplateMaking:
         """Its name turns late requests away, unless it was deleted since."""
         snapshot = self.creation(operation)
         if not snapshot.exists():
-            snapshot.unmake_late(remover(self._pools.get(int(operation.data["pool"])).client, "snapshot"))
+            snapshot.unmake_late(remover(self._pools.get(operation.pool_id).client, "snapshot"))
 
     def undo(self, operation: Operation) -> bool:
         """Remove what was made, as far as nobody uses it; the rest goes to operations of its own."""
@@ -146,4 +146,4 @@ class TemplateMaking:
         self._discards.take_over(volume, pool.id)
 
     def _creation(self, operation: Operation, key: str) -> Creation:
-        return Creation(self._operations, operation, key, self._pools.get(int(operation.data["pool"])).client)
+        return Creation(self._operations, operation, key, self._pools.get(operation.pool_id).client)

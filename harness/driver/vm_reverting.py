@@ -98,7 +98,7 @@ class VmReverting:
         record = self._records.vm_snapshot(operation.subject.removeprefix("vmsnapshot:"))
         if record is not None and not record.removed and record.state is VmSnapshotState.REVERTING:
             return f"{operation}: open until CloudStack asks for it again"
-        client = self._pools.get(int(operation.data["pool"])).client
+        client = self._pools.get(operation.pool_id).client
         run = _Run(self._operations, operation, client, self._discards)
         doubt = run.group.creation.doubt()
         if doubt is not None:
@@ -157,7 +157,7 @@ class _Run:
         """Of one that reverted nothing, or whose snapshot is reverted to by nobody any more."""
         if self._operation.step not in ("begin", "keep"):
             self._unname()
-        self.group.discard(self._discards, int(self._operation.data["pool"]))
+        self.group.discard(self._discards, self._operation.pool_id)
         self._operation.undone()
 
     def _name(self) -> None:
@@ -195,7 +195,7 @@ class _Run:
         except Error as error:
             # A copy of a revert would still find its snapshot.
             raise Unknown(f"{self._operation}: reverted, but the disks may not be used yet: {error}") from error
-        self.group.discard(self._discards, int(self._operation.data["pool"]))
+        self.group.discard(self._discards, self._operation.pool_id)
         self._operation.done()
         return sizes
 
@@ -216,7 +216,7 @@ class _Run:
                 remove_snapshot(self._client, kept)
         except Error as error:
             raise Unknown(f"{self._operation}: not every disk is put back yet: {error}") from error
-        self.group.discard(self._discards, int(self._operation.data["pool"]))
+        self.group.discard(self._discards, self._operation.pool_id)
         self._operation.undone()
 
     def _looked_at(self, disk: _Disk) -> _Disk:

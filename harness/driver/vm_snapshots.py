@@ -94,7 +94,7 @@ class VmSnapshotTaking:
         return operation
 
     def undo(self, operation: Operation) -> bool:
-        self._group(operation).discard(self._discards, int(operation.data["pool"]))
+        self._group(operation).discard(self._discards, operation.pool_id)
         operation.undone()
         return True
 
@@ -102,7 +102,7 @@ class VmSnapshotTaking:
         return self._group(operation).creation
 
     def _group(self, operation: Operation) -> Group:
-        client = self._pools.get(int(operation.data["pool"])).client
+        client = self._pools.get(operation.pool_id).client
         return Group(self._operations, operation, client, json.loads(operation.data["volumes"]))
 
 
@@ -140,7 +140,7 @@ class VmSnapshotDeletion:
             operation.done()
 
     def recover(self, operation: Operation) -> str:
-        client = self._pools.get(int(operation.data["pool"])).client
+        client = self._pools.get(operation.pool_id).client
         left = [name for name in json.loads(operation.data["objects"]) if exists(client.snapshot, name)]
         if not left:
             operation.done()

@@ -126,8 +126,8 @@ class VolumeCreation:
         creation = self.creation(operation)
         if operation.step != ANSWERED or self.fate(operation) is not Fate.RECORDED or not creation.settled:
             raise Conflict(f"{operation}: a request for the volume may still be under way; try again in some minutes")
-        self._take_name(creation, int(operation.data["pool"]))
-        self._discards.look_out(creation, int(operation.data["pool"]))
+        self._take_name(creation, operation.pool_id)
+        self._discards.look_out(creation, operation.pool_id)
         operation.done()
 
     def recover(self, operation: Operation) -> str:
@@ -140,7 +140,7 @@ class VolumeCreation:
         return fate(self._records.volume(operation.subject.removeprefix("volume:")), operation.data["volume.id"])
 
     def finish(self, operation: Operation) -> None:
-        creation, pool = self.creation(operation), self._pools.get(int(operation.data["pool"]))
+        creation, pool = self.creation(operation), self._pools.get(operation.pool_id)
         try:
             self._take_name(creation, pool.id)
         except ObjectDoesNotExist:
@@ -188,7 +188,7 @@ class VolumeCreation:
         operation = self._operations.begin(self.kind, subject, "create", data)
         if not operation.resumed:
             return operation
-        pool = self._pools.get(int(operation.data["pool"]))
+        pool = self._pools.get(operation.pool_id)
         creation = self.creation(operation)
         if operation.step == COPY:
             self.undo(operation)
@@ -220,13 +220,13 @@ class VolumeCreation:
         creation = self.creation(operation)
         if operation.step == COPY:
             self._discards.take_from(operation, creation)
-        elif not creation.unmake(remover(self._pools.get(int(operation.data["pool"])).client, "volume")):
+        elif not creation.unmake(remover(self._pools.get(operation.pool_id).client, "volume")):
             return False
         operation.undone()
         return True
 
     def creation(self, operation: Operation) -> Creation:
-        return Creation(self._operations, operation, "volume", self._pools.get(int(operation.data["pool"])).client)
+        return Creation(self._operations, operation, "volume", self._pools.get(operation.pool_id).client)
 
 
 def _whole_sectors(volume: VolumeObject) -> int:
