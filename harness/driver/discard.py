@@ -39,7 +39,7 @@ class Discards:
             return
         over = self._operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf")))
         until = 0.0 if over else float(operation.data[IN_USE])
-        self.take_over(creation, operation.pool_id, in_use_until=until)
+        self.take_over(creation, int(operation.data["pool"]), in_use_until=until)
 
     def take_over_snapshot(self, name: str, unanswered: int, settles_at: float, pool_id: int) -> None:
         """As `take_over`, of what has this name: one snapshot of a group."""
