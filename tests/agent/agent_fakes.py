@@ -17,7 +17,7 @@ from harness.agent.operations import Record
 from harness.spi.errors import Conflict, NotFound
 from harness.spi.objects import DataStore, Disk, Nic, VirtualMachine, VolumeType, device_path
 from harness.spi.passphrase import Passphrase
-from harness.spi.ports import CommandResult, DomainState
+from harness.spi.ports import CommandResult, DomainState, Secondary
 from harness.spi.runtime import Event, Task
 from harness.storpool import AnswerLost, NotSent, Reply, Request, RetryPolicy, StorPoolClient
 
@@ -200,10 +200,11 @@ class Rig:
         if self.failures.get(name):
             raise self.failures[name].pop(0)
 
-    def agent(self) -> Agent:
+    def agent(self, secondary: Secondary | None = None) -> Agent:
         """A new agent that has found what the one before it left, and has done nothing about it yet."""
         client = StorPoolClient(FakeApi(self), self.clock, RetryPolicy(attempts=1))
-        agent = Agent(self.clock, FakeHost(self), FakeHypervisor(self), FakeSecondary(self), client, self.config)
+        stores = secondary or FakeSecondary(self)
+        agent = Agent(self.clock, FakeHost(self), FakeHypervisor(self), stores, client, self.config)
         agent.recovery.load()
         return agent
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from agent_fakes import MIB, Rig
+from agent_fakes import MIB, FakeSecondary, Rig
 
 from harness.agent.domain_xml import disk_xml, read_disks
 from harness.spi.commands import (
@@ -16,7 +18,7 @@ from harness.spi.commands import (
     StorPoolCopyVolumeToSecondaryCommand,
     StorPoolDownloadVolumeCommand,
 )
-from harness.spi.errors import ErrorClass
+from harness.spi.errors import ErrorClass, NotFound
 from harness.spi.objects import DataStore, Disk, ImageFormat, StoreRole, VolumeObject, VolumeType
 from harness.spi.ports import CommandResult
 
@@ -152,6 +154,51 @@ def test_a_new_volume_is_made_once_and_left_alone_after_that() -> None:
 def test_a_pool_is_reached_when_its_server_answers(said: str, reached: bool) -> None:
     answer = Rig(programs=Programs(said=said)).agent().handle(ModifyStoragePoolCommand(pool=NFS, wait=100))
     assert answer.result is reached, answer
+
+
+class Mounts(FakeSecondary):
+    """As kernel mounts are: each has a name of its own, and a file that is read must be there."""
+
+    def __init__(self, rig: Rig, programs: Programs) -> None:
+        super().__init__(rig)
+        self._programs = programs
+        self._made = 0
+
+    @contextmanager
+    def file(self, store: DataStore, path: str) -> Iterator[str]:
+        with self.new_file(store, path) as name:
+            if not self._programs.there:
+                raise NotFound(f"{path} does not exist on image store {store.name}")
+            yield name
+
+    @contextmanager
+    def new_file(self, store: DataStore, path: str) -> Iterator[str]:
+        self._made += 1
+        with super().file(store, path) as name:
+            yield f"/{self._made}{name}"
+
+
+def test_a_pool_is_reached_by_a_mount_too() -> None:
+    rig = Rig()
+    answer = rig.agent(Mounts(rig, Programs())).handle(ModifyStoragePoolCommand(pool=NFS, wait=100))
+    assert answer.result, answer
+
+
+def test_a_volume_that_is_being_made_is_not_made_at_the_same_time_by_another_mount() -> None:
+    programs = Programs()
+    rig = Rig()
+    agent = rig.agent(Mounts(rig, programs))
+    meanwhile: list[AnyAnswer] = []
+
+    def run(argv: tuple[str, ...]) -> CommandResult:
+        if argv[1] == "create":
+            rig.programs = programs
+            meanwhile.append(agent.handle(CreateObjectCommand(volume=volume(NFS, FILE), wait=10)))
+        return programs(argv)
+
+    rig.programs = run
+    assert agent.handle(CreateObjectCommand(volume=volume(NFS, FILE), wait=100)).result
+    assert [answer.error_class for answer in meanwhile] == [ErrorClass.CONFLICT]
 
 
 def test_a_disk_on_nfs_is_what_it_is_read_back_as() -> None:
