@@ -111,13 +111,11 @@ class Recovery:
         except Error as error:
             _log.error("passphrases that an earlier agent may have left with libvirt cannot be looked for: %s", error)
             return
-        known = {path for record in tools.operations.left() for path in record.paths}
-        for path in found:
-            if path in known or not is_storpool_path(path):
-                continue
+        for path in filter(is_storpool_path, found):
             try:
                 with tools.volumes([path], 0.0):
-                    tools.hypervisor.undefine_secret(path)
+                    if not any(path in record.paths for record in tools.operations.left()):
+                        tools.hypervisor.undefine_secret(path)
             except Error as error:
                 # A command that has begun meanwhile holds the volume, and takes its passphrase back itself.
                 _log.warning("the passphrase of %s stays with libvirt: %s", path, error)
@@ -173,7 +171,8 @@ class Recovery:
             if record.kind in COPIES:
                 tools.host.end_programs(record.id, timeout=min(PROGRAM_SECONDS, deadline.remaining))
             if record.kind in LENDERS:
-                take_back_left(tools.hypervisor, record.paths)
+                # A disk of a VM that is awaited was lent once more, and that has a record of its own.
+                take_back_left(tools.hypervisor, set(record.paths) - tools.arrivals.paths())
             if record.kind is Kind.DIRECT_DOWNLOAD:
                 tools.host.remove(file_of(tools.config, record.id))
             released = self._release(record, list(paths), deadline)
