@@ -6,6 +6,7 @@ A file is named after the operation it is fetched for, so that the next agent fi
 from __future__ import annotations
 
 import re
+import signal
 import struct
 from urllib.parse import urlsplit
 
@@ -20,8 +21,8 @@ STALL_SECONDS = 60
 HEADER = struct.Struct(">4sIQIIQ")
 """Of a qcow2: magic, version, offset and size of the backing file's name, cluster bits, bytes of the disk."""
 MAGIC = b"QFI\xfb"
-NOT_FOUND = 22
-"""curl's exit status for an HTTP status from 400 on."""
+_MISSING = re.compile(r"\(22\) .* error: 4\d\d")
+"""What curl says of an HTTP status that is no use to try again; one from 500 on may be gone next time."""
 HEAD_SCRIPT = 'curl "$@" | head -c "$0"'
 """A server that knows no ranges would send all of it."""
 _DIGESTS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}
@@ -31,9 +32,8 @@ _NAMED = re.compile(r"\{([A-Za-z0-9-]+)\}([0-9a-fA-F]+)")
 def virtual_size(host: Host, config: AgentConfig, url: str, timeout: float) -> int:
     """Bytes of the disk in the qcow2 at the URL, from its header; raises `InvalidParameter` when it is none."""
     options = (*_options(int(timeout)), "--range", f"0-{HEADER.size - 1}", "--config", "-")
-    result = host.run(
-        ("sh", "-c", HEAD_SCRIPT, str(HEADER.size), *options), stdin=_curl_config(url), timeout=timeout + 5
-    )
+    argv = ("sh", "-c", HEAD_SCRIPT, str(HEADER.size), *options)
+    result = _run(host, argv, url, timeout + 5, None, stdin=_curl_config(url))
     if not result.stdout:
         raise _failed(result, url, config.host_name)
     if len(result.stdout) < HEADER.size or result.stdout[:4] != MAGIC:
@@ -54,9 +54,13 @@ def file_of(config: AgentConfig, operation: str) -> str:
 def fetch(host: Host, config: AgentConfig, url: str, checksum: str | None, operation: str, timeout: float) -> str:
     """The file with the image, checked; the caller removes it. Raises `Unavailable`, `NotFound`, `InvalidParameter`."""
     file = file_of(config, operation)
-    limit = ("--max-filesize", str(config.max_download_bytes))
-    argv = ("curl", *_options(int(timeout)), *limit, "--create-dirs", "--output", file, "--config", "-")
+    limit = config.max_download_bytes
+    # curl itself knows how long an image is only when its server says so.
+    argv = ("prlimit", f"--fsize={limit}", "curl", *_options(int(timeout)), "--max-filesize", str(limit))
+    argv += ("--create-dirs", "--output", file, "--config", "-")
     result = _run(host, argv, url, timeout, operation, stdin=_curl_config(url))
+    if result.rc == -signal.SIGXFSZ:
+        raise Unavailable(f"{shown(url)} is longer than {limit} bytes, which is all that host {config.host_name} takes")
     if result.rc != 0:
         raise _failed(result, url, config.host_name)
     if checksum:
@@ -85,12 +89,12 @@ def _check(host: Host, file: str, url: str, checksum: str, timeout: float, opera
 
 
 def _run(
-    host: Host, argv: tuple[str, ...], url: str, timeout: float, operation: str, stdin: bytes = b""
+    host: Host, argv: tuple[str, ...], url: str, timeout: float, operation: str | None, stdin: bytes = b""
 ) -> CommandResult:
     try:
         return host.run(argv, stdin=stdin, timeout=timeout, operation=operation)
     except Unknown as error:
-        raise Unavailable(f"{argv[0]} of {shown(url)} did not end within {timeout:g} s and was killed") from error
+        raise Unavailable(f"work on {shown(url)} did not end within {timeout:g} s and was killed") from error
 
 
 def _options(seconds: int) -> tuple[str, ...]:
@@ -99,6 +103,7 @@ def _options(seconds: int) -> tuple[str, ...]:
         "--show-error",
         "--fail",
         "--location",
+        "--globoff",
         "--proto",
         "=http,https",
         "--connect-timeout",
@@ -119,7 +124,7 @@ def _curl_config(url: str) -> bytes:
 
 def _failed(result: CommandResult, url: str, host_name: str) -> NotFound | Unavailable:
     reason = _reason(result)
-    if result.rc == NOT_FOUND or f"({NOT_FOUND})" in reason:
+    if _MISSING.search(reason):
         return NotFound(f"{shown(url)} cannot be fetched: {reason}; check the template's URL")
     return Unavailable(f"host {host_name} cannot fetch {shown(url)}: {reason}")
 

@@ -66,7 +66,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         return file.read_bytes()
 
     backed = image("-F", "raw", "-b", "/etc/hostname", "64M")
-    return {"/good": image("64M"), "/backed": backed, "/text": b"x" * 4096, "/long": bytes(2 << 20), "/empty": b""}
+    return {
+        "/good": image("64M"),
+        "/{a,b}[1-3]": image("-o", "cluster_size=4096", "64M"),
+        "/backed": backed,
+        "/text": b"x" * 4096,
+        "/long": bytes(2 << 20),
+        "/endless": bytes(2 << 20),
+        "/empty": b"",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +82,9 @@ def web(pages: dict[str, bytes]) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             page = pages.get(self.path.partition("?")[0])
-            self.send_response(404 if page is None else 200)
-            self.send_header("Content-Length", str(len(page or b"")))
+            self.send_response((503 if self.path == "/busy" else 404) if page is None else 200)
+            if self.path != "/endless":
+                self.send_header("Content-Length", str(len(page or b"")))
             self.end_headers()
             self.wfile.write(page or b"")
 
@@ -100,6 +109,14 @@ def test_an_image_is_looked_at_and_fetched_and_no_program_is_told_its_url(
     assert not [argument for argument in host.seen if "127.0.0.1" in argument or "secret" in argument]
 
 
+def test_a_url_is_one_url_whatever_curl_could_make_of_it(
+    host: Watched, config: AgentConfig, web: str, pages: dict[str, bytes]
+) -> None:
+    page = "/{a,b}[1-3]"
+    assert fetching.virtual_size(host, config, web + page, SECONDS) == 64 << 20
+    assert Path(fetching.fetch(host, config, web + page, None, OPERATION, SECONDS)).read_bytes() == pages[page]
+
+
 @pytest.mark.parametrize(
     ("page", "kind", "words"),
     [
@@ -121,7 +138,9 @@ def test_what_is_no_image_is_told(
     ("page", "checksum", "kind", "words"),
     [
         ("/none", None, NotFound, "404"),
+        ("/busy", None, Unavailable, "503"),
         ("/long", None, Unavailable, "maximum|exceeded"),
+        ("/endless", None, Unavailable, "longer than 1048576"),
         ("/good", "0" * 64, InvalidParameter, "expected 0000"),
         ("/good", "{ROT-13}00", InvalidParameter, "SHA-256"),
     ],
