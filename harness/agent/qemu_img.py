@@ -8,6 +8,9 @@ from harness.spi.errors import InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import ImageFormat
 from harness.spi.ports import CommandResult, Host
 
+INFO_SECONDS = 60.0
+"""How long a look at an image's header may take at most."""
+
 
 class ImageInfo(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """What `qemu-img info --output=json` says of an image; sizes are bytes."""
@@ -30,9 +33,11 @@ class FormatSpecific(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def info(host: Host, file: str, image_format: ImageFormat, timeout: float) -> ImageInfo:
-    """Read an image's header; raises `InvalidParameter` when it is not what it was said to be."""
+    """Read an image's header, within `timeout` seconds and `INFO_SECONDS`. Raises `InvalidParameter` when it is not
+    what it was said to be, `NotFound` when there is none, `Unavailable` when that cannot be told.
+    """
     argv = ("qemu-img", "info", "--output=json", "-f", image_format.qemu, file)
-    result = _run(host, argv, timeout)
+    result = _run(host, argv, min(INFO_SECONDS, timeout))
     if result.rc != 0:
         reason = _reason(result)
         if "not in" in reason and "format" in reason:

@@ -133,7 +133,7 @@ def test_a_volume_that_is_too_small_is_not_written_to() -> None:
     programs = Programs(there=True)
     rig = Rig(programs=programs)
     answer = download(rig, size=4 * MIB)
-    assert not answer.result and "has 4194304" in answer.details, answer
+    assert not answer.result and "has only 4194304" in answer.details, answer
     assert [argv[1] for argv in programs.ran] == ["info"]
     left_nothing(rig)
 

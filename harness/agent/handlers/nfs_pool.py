@@ -13,14 +13,13 @@ from harness.spi.objects import ImageFormat
 
 PROBE = "reachable"
 """A file that nobody makes: that a server says it is not there is an answer."""
-CALL_SECONDS = 60.0
 
 
 def modify(tools: Tools, command: ModifyStoragePoolCommand) -> Answer:
     """Raises `Unavailable` when the server does not answer, or has no such export."""
     # The file is missed by qemu-img, or before that by who mounts the export.
     with suppress(NotFound), tools.secondary.file(command.pool, PROBE) as file:
-        qemu_img.info(tools.host, file, ImageFormat.RAW, min(CALL_SECONDS, command.wait))
+        qemu_img.info(tools.host, file, ImageFormat.RAW, command.wait)
     return Answer(result=True)
 
 
@@ -35,9 +34,9 @@ def create(tools: Tools, command: CreateObjectCommand) -> CopyCmdAnswer:
         tools.volumes([f"{volume.store.url}/{volume.path}"], deadline.remaining),
         tools.secondary.new_file(volume.store, volume.path) as file,
     ):
-        if qemu_img.is_missing(tools.host, file, volume.format, min(CALL_SECONDS, deadline.remaining)):
+        if qemu_img.is_missing(tools.host, file, volume.format, deadline.remaining):
             qemu_img.create(tools.host, file, volume.format, volume.size, deadline.remaining)
-        image = qemu_img.info(tools.host, file, volume.format, min(CALL_SECONDS, deadline.remaining))
+        image = qemu_img.info(tools.host, file, volume.format, deadline.remaining)
         if image.virtual_size != volume.size:
             raise Conflict(
                 f"{file} is a disk of {image.virtual_size} bytes, and not of {volume.size}; it was left as it is"
