@@ -83,7 +83,7 @@ def _check(host: Host, file: str, url: str, checksum: str, timeout: float, opera
     result = _run(host, (f"{method}sum", file), url, timeout, operation)
     found = result.stdout.decode(errors="replace").partition(" ")[0]
     if result.rc != 0:
-        raise Unavailable(f"the checksum of {shown(url)} could not be made: {_reason(result)}")
+        raise Unavailable(f"the checksum of {shown(url)} could not be made: {result.reason}")
     if found != wanted:
         raise InvalidParameter(f"{shown(url)} has {method} {found}, expected {wanted}; was the image changed?")
 
@@ -123,12 +123,7 @@ def _curl_config(url: str) -> bytes:
 
 
 def _failed(result: CommandResult, url: str, host_name: str) -> NotFound | Unavailable:
-    reason = _reason(result)
+    reason = result.reason
     if _MISSING.search(reason):
         return NotFound(f"{shown(url)} cannot be fetched: {reason}; check the template's URL")
     return Unavailable(f"host {host_name} cannot fetch {shown(url)}: {reason}")
-
-
-def _reason(result: CommandResult) -> str:
-    lines = result.stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else f"exit status {result.rc} without a word"

@@ -19,7 +19,7 @@ from harness.agent.secrets import take_back_left
 from harness.agent.tools import Tools
 from harness.spi.errors import Conflict, Error, MisuseError, NotFound, Unavailable
 from harness.spi.objects import is_storpool_path
-from harness.spi.ports import DomainState
+from harness.spi.ports import ON
 
 _log = logging.getLogger("harness.agent")
 
@@ -31,7 +31,6 @@ RETRY_SECONDS = (5.0, 60.0)
 """Between attempts: at first, and after doubling at most."""
 PROGRAM_SECONDS = 10.0
 """How long a program that was killed may take to end."""
-_ON = (DomainState.RUNNING, DomainState.PAUSED)
 
 
 class Recovery:
@@ -210,11 +209,11 @@ class Recovery:
     def _used(self) -> set[str]:
         """Devices that a domain which runs or is paused has, or one that is about to be migrated here."""
         states = self._tools.hypervisor.domains()
-        found = {path for name, state in states.items() if state in _ON for path in self._disks(name)}
+        found = {path for name, state in states.items() if state in ON for path in self._disks(name)}
         return found | self._tools.arrivals.paths()
 
     def _is_off(self, vm: str) -> bool:
-        return self._tools.hypervisor.domains().get(vm) not in _ON
+        return self._tools.hypervisor.domains().get(vm) not in ON
 
     def _disks(self, vm: str) -> list[str]:
         try:
