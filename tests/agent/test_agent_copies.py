@@ -122,7 +122,7 @@ def test_a_device_is_read_as_raw_whatever_its_guest_wrote_and_written_with_a_flu
     assert isinstance(answer, CopyCmdAnswer) and answer.result, answer
     assert (answer.path, answer.size, answer.physical_size) == (FILE, 8 * MIB, 4096)
     options, files = programs.options()
-    assert options == {"-f": "raw", "-O": "qcow2", "-T": "none", "-t": "writeback"}
+    assert options == {"-f": "raw", "-O": "qcow2", "-T": "none", "-t": "writeback"}, "a format is never probed"
     assert files == ("/dev/storpool-byid/d.n.1", f"/mnt/store/{FILE}")
     left_nothing(rig)
 
