@@ -70,7 +70,12 @@ def fetch(host: Host, config: AgentConfig, url: str, checksum: str | None, opera
 
 def check_url(url: str) -> None:
     """Raises `InvalidParameter` for what no host fetches."""
-    if urlsplit(url).scheme.lower() not in ("http", "https") or not url.isprintable() or '"' in url or "\\" in url:
+    try:
+        parts = urlsplit(url)
+        fetched = parts.scheme.lower() in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fetched = False
+    if not fetched or not url.isprintable() or '"' in url or "\\" in url:
         raise InvalidParameter(f"{shown(url)}: hosts fetch http and https URLs only")
 
 

@@ -152,12 +152,17 @@ def test_what_cannot_be_fetched_is_told(
         fetching.fetch(host, config, web + page, checksum, OPERATION, SECONDS)
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://h/x", 'http://h/x"\noutput = "/etc/x', "http://h/\\x"])
+@pytest.mark.parametrize(
+    "url",
+    ["file:///etc/passwd", "ftp://h/x", 'http://h/x"\noutput = "/etc/x', "http://h/\\x"]
+    + ["http://secret@h:no/x", "http://[::1/x", "http:x"],
+)
 def test_other_urls_are_never_given_to_curl(host: Watched, config: AgentConfig, url: str) -> None:
     for work in (
         lambda: fetching.virtual_size(host, config, url, SECONDS),
         lambda: fetching.fetch(host, config, url, None, OPERATION, SECONDS),
     ):
-        with pytest.raises(InvalidParameter):
+        with pytest.raises(InvalidParameter) as caught:
             work()
+        assert "secret" not in str(caught.value)
     assert host.seen == []
