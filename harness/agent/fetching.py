@@ -72,10 +72,10 @@ def check_url(url: str) -> None:
     """Raises `InvalidParameter` for what no host fetches."""
     try:
         parts = urlsplit(url)
-        fetched = parts.scheme.lower() in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        named = bool(parts.hostname) and parts.port != 0
     except ValueError:
-        fetched = False
-    if not fetched or not url.isprintable() or '"' in url or "\\" in url:
+        raise InvalidParameter(f"{shown(url)}: hosts fetch http and https URLs only") from None
+    if not named or parts.scheme.lower() not in ("http", "https") or not url.isprintable() or '"' in url or "\\" in url:
         raise InvalidParameter(f"{shown(url)}: hosts fetch http and https URLs only")
 
 
