@@ -10,7 +10,9 @@ import signal
 import struct
 from urllib.parse import urlsplit
 
+from harness.agent.checksum import Checksum, parse_checksum
 from harness.agent.config import AgentConfig
+from harness.agent.deadline import Deadline
 from harness.spi.commands import shown
 from harness.spi.errors import InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.ports import CommandResult, Host
@@ -25,8 +27,6 @@ _MISSING = re.compile(r"\(22\) .* error: 4\d\d")
 """What curl says of an HTTP status that is no use to try again; one from 500 on may be gone next time."""
 HEAD_SCRIPT = 'curl "$@" | head -c "$0"'
 """A server that knows no ranges would send all of it."""
-_DIGESTS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}
-_NAMED = re.compile(r"\{([A-Za-z0-9-]+)\}([0-9a-fA-F]+)")
 
 
 def virtual_size(host: Host, config: AgentConfig, url: str, timeout: float) -> int:
@@ -34,7 +34,7 @@ def virtual_size(host: Host, config: AgentConfig, url: str, timeout: float) -> i
     options = (*_options(int(timeout)), "--range", f"0-{HEADER.size - 1}", "--config", "-")
     argv = ("sh", "-c", HEAD_SCRIPT, str(HEADER.size), *options)
     result = _run(host, argv, url, timeout + 5, None, stdin=_curl_config(url))
-    if not result.stdout:
+    if len(result.stdout) < HEADER.size and result.stderr:
         raise _failed(result, url, config.host_name)
     if len(result.stdout) < HEADER.size or result.stdout[:4] != MAGIC:
         raise InvalidParameter(f"{shown(url)} is not a QCOW2 image")
@@ -51,20 +51,22 @@ def file_of(config: AgentConfig, operation: str) -> str:
     return f"{config.download_directory}/{operation}.image"
 
 
-def fetch(host: Host, config: AgentConfig, url: str, checksum: str | None, operation: str, timeout: float) -> str:
+def fetch(host: Host, config: AgentConfig, url: str, checksum: str | None, operation: str, deadline: Deadline) -> str:
     """The file with the image, checked; the caller removes it. Raises `Unavailable`, `NotFound`, `InvalidParameter`."""
+    wanted = parse_checksum(checksum, shown(url)) if checksum else None
     file = file_of(config, operation)
     limit = config.max_download_bytes
-    # curl itself knows how long an image is only when its server says so.
-    argv = ("prlimit", f"--fsize={limit}", "curl", *_options(int(timeout)), "--max-filesize", str(limit))
-    argv += ("--create-dirs", "--output", file, "--config", "-")
-    result = _run(host, argv, url, timeout, operation, stdin=_curl_config(url))
+    # curl itself knows how long an image is only when its server says so. One that is too long leaves no core: that
+    # would hold the URL.
+    argv = ("prlimit", "--core=0", f"--fsize={limit}", "curl", *_options(int(deadline.remaining)))
+    argv += ("--max-filesize", str(limit), "--create-dirs", "--output", file, "--config", "-")
+    result = _run(host, argv, url, deadline.remaining, operation, stdin=_curl_config(url))
     if result.rc == -signal.SIGXFSZ:
         raise Unavailable(f"{shown(url)} is longer than {limit} bytes, which is all that host {config.host_name} takes")
     if result.rc != 0:
         raise _failed(result, url, config.host_name)
-    if checksum:
-        _check(host, file, url, checksum, timeout, operation)
+    if wanted is not None:
+        _check(host, file, url, wanted, deadline, operation)
     return file
 
 
@@ -79,18 +81,11 @@ def check_url(url: str) -> None:
         raise InvalidParameter(f"{shown(url)}: hosts fetch http and https URLs only")
 
 
-def _check(host: Host, file: str, url: str, checksum: str, timeout: float, operation: str) -> None:
-    named = _NAMED.fullmatch(checksum)
-    wanted = (named[2] if named else checksum).lower()
-    method = named[1].lower().replace("-", "") if named else _DIGESTS.get(len(wanted), "")
-    if method not in _DIGESTS.values():
-        raise InvalidParameter(f"checksum of {shown(url)}: give {{SHA-256}} and 64 hexadecimal digits")
-    result = _run(host, (f"{method}sum", file), url, timeout, operation)
-    found = result.stdout.decode(errors="replace").partition(" ")[0]
+def _check(host: Host, file: str, url: str, wanted: Checksum, deadline: Deadline, operation: str) -> None:
+    result = _run(host, (f"{wanted.method}sum", file), url, deadline.remaining, operation)
     if result.rc != 0:
         raise Unavailable(f"the checksum of {shown(url)} could not be made: {result.reason}")
-    if found != wanted:
-        raise InvalidParameter(f"{shown(url)} has {method} {found}, expected {wanted}; was the image changed?")
+    wanted.check(result.stdout.decode(errors="replace").partition(" ")[0], shown(url))
 
 
 def _run(
@@ -104,6 +99,8 @@ def _run(
 
 def _options(seconds: int) -> tuple[str, ...]:
     return (
+        # First, or root's own .curlrc is read.
+        "--disable",
         "--silent",
         "--show-error",
         "--fail",

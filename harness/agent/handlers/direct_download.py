@@ -40,7 +40,7 @@ def handle(tools: Tools, command: DirectDownloadCommand) -> CopyCmdAnswer:
 def _fetch_and_copy(
     tools: Tools, source: TemplateObject, direct: DirectSource, path: str, operation: Operation, deadline: Deadline
 ) -> CopyCmdAnswer:
-    file = fetching.fetch(tools.host, tools.config, direct.url, direct.checksum, operation.id, deadline.remaining)
+    file = fetching.fetch(tools.host, tools.config, direct.url, direct.checksum, operation.id, deadline)
     image = qemu_img.info(tools.host, file, source.format, deadline.remaining)
     qemu_img.check_guest_image(image, shown(direct.url))
     capacity = tools.adaptor.connect(path, size=None, timeout=deadline.remaining)

@@ -123,7 +123,7 @@ class ModelHost:
         machine, verb = self._machine, arguments[:2]
         machine.command_lines.append(" ".join(arguments))
         if arguments[:1] == ("prlimit",):
-            arguments = arguments[2:]
+            arguments = arguments[arguments.index("curl") :]
         if (arguments and arguments[0] in ("curl", *SUMS)) or arguments[:3] == ("sh", "-c", HEAD_SCRIPT):
             return self._fetching(arguments, stdin, operation, timeout)
         if arguments[:1] == ("cryptsetup",) and machine.no_cryptsetup:
