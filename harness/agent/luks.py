@@ -51,12 +51,15 @@ def write(host: Host, source: str, device: str, passphrase: Passphrase, timeout:
     )
 
 
-def check(host: Host, device: str, passphrase: Passphrase) -> None:
-    """Raises `Conflict` unless there is a LUKS header that the passphrase opens."""
+def check(host: Host, device: str, passphrase: Passphrase, timeout: float, operation: str) -> None:
+    """Raises `Conflict` unless there is a LUKS header that the passphrase opens, `Unavailable` when that is not told
+    within `timeout` seconds and `LOOK_SECONDS`."""
+    limit = min(LOOK_SECONDS, timeout)
     try:
-        result = host.run((*_OPEN, device), stdin=passphrase.reveal(), timeout=LOOK_SECONDS)
+        # It has the device open: one that hangs when the agent dies must be found, or the volume stays attached.
+        result = host.run((*_OPEN, device), stdin=passphrase.reveal(), timeout=limit, operation=operation)
     except Unknown as error:
-        raise Unavailable(f"whether {device} is encrypted could not be read within {LOOK_SECONDS:g} s") from error
+        raise Unavailable(f"whether {device} is encrypted could not be read within {limit:g} s") from error
     if result.rc != 0:
         raise Conflict(f"{device} is no LUKS volume that its passphrase opens: {result.reason}")
 

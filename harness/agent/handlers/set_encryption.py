@@ -28,7 +28,7 @@ def handle(tools: Tools, command: StorPoolSetVolumeEncryptionCommand) -> StorPoo
             luks.format_device(tools.host, command.path, command.passphrase, deadline.remaining, operation.id)
             if command.source is not None:
                 _write(tools, command, command.source, deadline, operation)
-            luks.check(tools.host, command.path, command.passphrase)
+            luks.check(tools.host, command.path, command.passphrase, deadline.remaining, operation.id)
         except Error as error:
             tools.adaptor.undo(error, paths)
             raise
