@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.agent.deadline import Deadline
 from harness.agent.operations import Operation
 from harness.agent.tools import Tools
 from harness.spi.errors import Error, InvalidParameter
+
+
+@contextmanager
+def attached(
+    tools: Tools, path: str, deadline: Deadline, *, size: int | None = None, shared: bool = False
+) -> Iterator[int]:
+    """The bytes of its device. After an error of the block it is detached, else the caller does that (`detach`).
+
+    `size` and `shared` as the adaptor's `connect` has them.
+    """
+    capacity = tools.adaptor.connect(path, size=size, timeout=deadline.remaining, shared=shared)
+    try:
+        yield capacity
+    except Error as error:
+        tools.adaptor.undo(error, [path])
+        raise
 
 
 def check_size(file: str, virtual_size: int, device: str, capacity: int) -> None:

@@ -7,12 +7,12 @@ The format is the one that the records say, never probed: the original took what
 from __future__ import annotations
 
 from harness.agent import qemu_img
-from harness.agent.copies import check_size, detach
+from harness.agent.copies import attached, check_size, detach
 from harness.agent.deadline import Deadline
 from harness.agent.operations import Kind
 from harness.agent.tools import Tools
 from harness.spi.commands import CopyCmdAnswer, StorPoolDownloadTemplateCommand, StorPoolDownloadVolumeCommand
-from harness.spi.errors import Error, InvalidParameter
+from harness.spi.errors import InvalidParameter
 from harness.spi.objects import ImageFormat, SnapshotObject, VolumeObject
 
 
@@ -32,15 +32,11 @@ def handle(tools: Tools, command: StorPoolDownloadTemplateCommand | StorPoolDown
         image = qemu_img.info(tools.host, file, image_format, deadline.remaining)
         qemu_img.check_guest_image(image, file)
         with tools.operations.begin(Kind.DOWNLOAD, None, [destination.path]) as operation:
-            capacity = tools.adaptor.connect(destination.path, size=size, timeout=deadline.remaining)
-            try:
+            with attached(tools, destination.path, deadline, size=size) as capacity:
                 check_size(file, image.virtual_size, destination.path, capacity)
                 qemu_img.convert_to_device(
                     tools.host, file, image_format, destination.path, deadline.remaining, operation.id
                 )
-            except Error as error:
-                tools.adaptor.undo(error, [destination.path])
-                raise
             details = detach(tools, destination.path, operation)
             if isinstance(destination, VolumeObject):
                 # It stays, so that a copy of the attach could still be carried out, and nothing would undo it.
