@@ -9,11 +9,9 @@ from harness.agent.config import AgentConfig
 from harness.agent.storpool_conf import read_host_configuration
 from harness.spi.errors import Error
 from harness.spi.ports import Host
-from harness.storpool import HostConfiguration, NotSent, Reply, Request, Transport
+from harness.storpool import UNAUTHENTICATED, HostConfiguration, NotSent, Reply, Request, Transport
 
 _log = logging.getLogger("harness.agent")
-
-REFUSED = (401, 403)
 
 
 class FollowingTransport:
@@ -39,7 +37,7 @@ class FollowingTransport:
             if self._changed(way):
                 return self._way[1].call(request)
             raise
-        if reply.status in REFUSED and self._changed(way):
+        if reply.status in UNAUTHENTICATED and self._changed(way):
             return self._way[1].call(request)
         return reply
 
