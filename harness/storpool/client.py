@@ -17,7 +17,7 @@ from msgspec import UNSET
 from harness.spi.errors import InvalidParameter
 from harness.spi.runtime import Runtime
 from harness.storpool import types
-from harness.storpool.errors import UNAUTHENTICATED, ApiError, AuthenticationFailed, MalformedAnswer, from_answer
+from harness.storpool.errors import ApiError, AuthenticationFailed, MalformedAnswer, from_answer
 from harness.storpool.retry import RetryPolicy
 from harness.storpool.transport import Reply, Request, Transport
 
@@ -272,7 +272,7 @@ def _decode(request: Request, reply: Reply, shape: _Shape[T]) -> T:
     try:
         envelope = _envelope.decode(reply.body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if reply.status in UNAUTHENTICATED:
+        if reply.status in (401, 403):
             raise AuthenticationFailed(f"{what}: HTTP {reply.status}; check the pool's SP_AUTH_TOKEN") from None
         raise MalformedAnswer(
             f"{what}: HTTP {reply.status} with {len(reply.body)} bytes that are not an answer of the API ({error})"
