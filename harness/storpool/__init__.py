@@ -11,6 +11,7 @@ from harness.storpool.connection import (
     parse_url,
 )
 from harness.storpool.errors import (
+    UNAUTHENTICATED,
     AnswerLost,
     AuthenticationFailed,
     Busy,
@@ -53,6 +54,7 @@ def connect_http(connection: Connection, runtime: Runtime) -> StorPoolClient:
 
 
 __all__ = [
+    "UNAUTHENTICATED",
     "AnswerLost",
     "Attachment",
     "AuthenticationFailed",
