@@ -87,6 +87,8 @@ class ModelHost:
         arguments = tuple(argv)
         machine, verb = self._machine, arguments[:2]
         machine.command_lines.append(" ".join(arguments))
+        if arguments[:1] == ("prlimit",):
+            arguments = arguments[arguments.index("curl") :]
         run = Run(machine, self._runtime, self._files, arguments, stdin, operation, timeout)
         if (arguments and arguments[0] in ("curl", *SUMS)) or arguments[:3] == ("sh", "-c", HEAD_SCRIPT):
             return self._ran(run, arguments[0], fetched, _FETCH_STATUS, "curl: (22)")
