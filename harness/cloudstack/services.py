@@ -113,7 +113,7 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
         storage_migrations=storage_migrations,
         isos=isos,
         pools=pools,
-        ha=HighAvailability(context, vms, fences, silence),
+        ha=HighAvailability(context, vms, hosts, fences, silence),
         hosts=hosts,
         recovery=Recovery(
             context=context,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from fake_vm_snapshots import FakeVmSnapshots
 from harness.cloudstack.api.dispatch import ApiReply
 from harness.cloudstack.api.signature import sign
 from harness.cloudstack.config import CloudConfig, GuestAddress
+from harness.cloudstack.orchestration.ha import Fence
 from harness.cloudstack.records import Records
 from harness.cloudstack.records.rows import Row, SnapshotStore, TemplatePool, Vm, Volume
 from harness.cloudstack.server import ManagementServer
@@ -396,6 +398,7 @@ class Rig:
         config: CloudConfig | None = None,
         storpool: FakeStorPool | None = None,
         hosts: dict[str, FakeHost] | None = None,
+        fences: Mapping[str, Fence] = MappingProxyType({}),
     ) -> None:
         self.runtime = runtime
         self.records = records or Records.open(None, runtime)
@@ -403,7 +406,9 @@ class Rig:
         self.storpool = storpool or FakeStorPool(runtime)
         self.hosts = hosts or {name: FakeHost(runtime, name, self.storpool) for name in HOSTS}
         self.secondary = FakeSecondary(runtime)
-        self.server = ManagementServer(runtime, self.records, self._provider, self.hosts, self.secondary, self.config)
+        self.server = ManagementServer(
+            runtime, self.records, self._provider, self.hosts, self.secondary, self.config, fences
+        )
 
     def _provider(self, records: DriverRecords, endpoints: HostEndpoints) -> FakeStorPool:  # noqa: ARG002
         self.storpool.records = records
