@@ -23,6 +23,8 @@ from harness.spi.commands import (
     AnyCommand,
     AttachAnswer,
     AttachCommand,
+    CreateEntityDownloadURLAnswer,
+    CreateEntityDownloadURLCommand,
     DeleteCommand,
     DettachCommand,
     DownloadAnswer,
@@ -31,6 +33,7 @@ from harness.spi.commands import (
     PingCommand,
     StartCommand,
     StopCommand,
+    published,
 )
 from harness.spi.driver import DriverRecords, HostEndpoints, PoolDescription, PoolRequest, ResizePayload, Space
 from harness.spi.errors import Conflict, Error, ErrorClass, InvalidParameter, NotFound, Unavailable, Unknown
@@ -134,6 +137,9 @@ class FakeStorPool(Scripted):
 
     def copy(self, source: DataObject, destination: DataObject) -> DataObject:
         if isinstance(destination, TemplateObject):
+            if destination.store.role is StoreRole.IMAGE:
+                self.step("template")
+                return msgspec.structs.replace(destination, size=source.size)
             return self._seed(source, destination)
         assert isinstance(destination, VolumeObject)
         if isinstance(source, VolumeObject):
@@ -366,6 +372,8 @@ class FakeSecondary(Scripted):
             assert command.template.path is not None
             path = command.template.path
             return DownloadAnswer(result=True, install_path=path, virtual_size=2 * GIB, physical_size=5 * MIB)
+        if isinstance(command, CreateEntityDownloadURLCommand):
+            return CreateEntityDownloadURLAnswer(result=True, url=f"http://secondary/{published(command.token)}")
         assert isinstance(command, DeleteCommand)
         return Answer(result=True)
 

@@ -8,8 +8,9 @@ from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import entity, named, optional, owner
 from harness.cloudstack.api.parameters import Request
 from harness.cloudstack.orchestration.encryption import check_plain
+from harness.cloudstack.orchestration.objects import image_store_of
 from harness.cloudstack.orchestration.template_creation import FILES, check_snapshot, check_volume
-from harness.cloudstack.records.rows import GuestOs, ImageStore, Snapshot, Template, TemplateStore, Volume
+from harness.cloudstack.records.rows import GuestOs, Snapshot, Template, TemplateStore, Volume
 from harness.cloudstack.services import Services
 from harness.spi.objects import ImageFormat
 from harness.spi.states import StoreRefState
@@ -59,7 +60,7 @@ def create(services: Services, request: Request) -> Created:
         )
         tx.insert(
             TemplateStore(
-                store_id=tx.all(ImageStore)[0].id,
+                store_id=image_store_of(tx, source.data_center_id).id,
                 template_id=row.id,
                 state=StoreRefState.ALLOCATED,
                 download_state="NOT_DOWNLOADED",

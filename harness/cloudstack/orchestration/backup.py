@@ -198,7 +198,7 @@ class BackupManager:
             row = tx.transition(row, SnapshotEvent.BACKUP_TO_SECONDARY)
             ref = tx.insert(
                 SnapshotStore(
-                    store_id=tx.all(ImageStore, data_center_id=row.data_center_id)[0].id,
+                    store_id=objects.image_store_of(tx, row.data_center_id).id,
                     store_role=StoreRole.IMAGE,
                     snapshot_id=row.id,
                     volume_id=row.volume_id,

@@ -17,7 +17,7 @@ from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.encryption import check_plain
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import ImageStore, Vm, Volume, VolumeStore
+from harness.cloudstack.records.rows import Vm, Volume, VolumeStore
 from harness.spi.commands import (
     CreateEntityDownloadURLAnswer,
     CreateEntityDownloadURLCommand,
@@ -90,7 +90,7 @@ class ExtractionManager:
             volume = tx.transition(volume, VolumeEvent.MIGRATION_REQUESTED)
             ref = tx.insert(
                 VolumeStore(
-                    store_id=tx.all(ImageStore)[0].id,
+                    store_id=objects.image_store_of(tx, volume.data_center_id).id,
                     volume_id=volume.id,
                     state=StoreRefState.ALLOCATED,
                     download_state="NOT_DOWNLOADED",
