@@ -105,6 +105,12 @@ def test_a_copy_of_what_is_not_there_leaves_nothing(role: SecondaryRole, export:
     assert not role.handle(copy("../outside.qcow2")).result
 
 
+def test_a_copy_that_is_no_image_leaves_nothing(role: SecondaryRole, export: Path) -> None:
+    (export / FILE).write_bytes(b"a backup that was cut off")
+    assert not role.handle(copy()).result
+    assert list((export / "template/tmpl/2").iterdir()) == []
+
+
 def test_a_published_file_is_served_until_its_name_is_deleted(role: SecondaryRole, export: Path) -> None:
     first, answer = role.handle(publish()), role.handle(publish())
     assert isinstance(answer, CreateEntityDownloadURLAnswer) and first == answer, answer
@@ -116,6 +122,16 @@ def test_a_published_file_is_served_until_its_name_is_deleted(role: SecondaryRol
     assert role.handle(DeleteCommand(store=STORE, path=published(TOKEN))).result
     assert requests.get(answer.url, timeout=SECONDS).status_code == 404
     assert (export / FILE).is_file()
+
+
+def test_an_error_does_not_tell_the_name_that_a_file_is_published_by(
+    role: SecondaryRole, export: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (export / published(TOKEN)).mkdir()
+    for command in (DeleteCommand(store=STORE, path=published(TOKEN)), publish()):
+        answer = role.handle(command)
+        assert not answer.result and answer.details
+        assert TOKEN not in answer.details + caplog.text
 
 
 def test_nothing_else_is_served(role: SecondaryRole, export: Path, downloads: Downloads) -> None:
