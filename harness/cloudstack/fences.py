@@ -58,7 +58,6 @@ class CgroupFence:
                 raise Error(f"processes in {self._folder} were killed and do not end")
             self._runtime.sleep(POLL_SECONDS)
 
-
     def _processes(self) -> list[str]:
         found: list[str] = []
         try:

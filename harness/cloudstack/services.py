@@ -121,6 +121,8 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
             attachments=attachments,
             vms=vms,
             templates=templates,
+            template_removal=removal,
+            extractions=extractions,
             snapshots=snapshots,
             backups=backups,
             reverts=reverts,

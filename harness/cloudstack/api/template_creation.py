@@ -52,7 +52,7 @@ def create(services: Services, request: Request) -> Created:
                 guest_os_id=os_type.id,
                 public=request.flag("ispublic"),
                 featured=request.flag("isfeatured"),
-                extractable=request.flag("isextractable"),
+                extractable=False,
                 state="Active",
                 created=tx.now,
                 source_template_id=source.template_id,
@@ -92,7 +92,7 @@ COMMANDS: tuple[Command, ...] = (
         "createTemplate",
         "template",
         "name:string* ostypeid:uuid* volumeid:uuid snapshotid:uuid virtualmachineid:uuid displaytext:string"
-        " bits:integer isfeatured:boolean ispublic:boolean isextractable:boolean requireshvm:boolean"
+        " bits:integer isfeatured:boolean ispublic:boolean requireshvm:boolean"
         " passwordenabled:boolean sshkeyenabled:boolean isdynamicallyscalable:boolean url:string"
         " templatetag:string arch:string details:map zoneid:uuid account:string domainid:uuid projectid:uuid",
         templates.FIELDS,

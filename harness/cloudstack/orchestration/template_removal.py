@@ -13,6 +13,7 @@ from harness.cloudstack import settings
 from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.agents import ask
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.iso import check_in_no_drive
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import StoragePool, Template, TemplatePool, TemplateStore
@@ -42,6 +43,7 @@ class TemplateRemoval:
         """deleteTemplate: it is gone for users at once; what cannot be deleted now goes later."""
         with self._context.records.transaction("template destroy") as tx:
             template = tx.get(Template, template_id)
+            check_in_no_drive(tx, template)
             ref = tx.find(TemplateStore, template_id=template_id)
             if ref is not None and ref.state in _UNDER_WAY:
                 doing = "downloaded" if template.url else "created"
