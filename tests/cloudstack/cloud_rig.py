@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 from fake_vm_snapshots import FakeVmSnapshots
 
-from harness.cloudstack.api.dispatch import ApiReply
+from harness.cloudstack.api.command import Shape
+from harness.cloudstack.api.dispatch import COMMANDS, ApiReply
 from harness.cloudstack.api.signature import sign
 from harness.cloudstack.config import CloudConfig, GuestAddress
 from harness.cloudstack.orchestration.ha import Fence
@@ -64,6 +65,17 @@ class CloudError(Exception):
         super().__init__(f"{code}: {text}")
         self.code = code
         self.text = text
+
+
+def check_declared(command: str, answer: Json) -> None:
+    """Clients are generated from listApis, so an answer has no field that it does not tell of."""
+    known = COMMANDS[command.lower()]
+    if known.shape is Shape.SUCCESS:
+        return
+    objects = answer if known.shape is Shape.BARE else answer.get(known.noun, [])
+    told = {word.partition(":")[0] for word in known.fields.split()}
+    for found in objects if isinstance(objects, list) else [objects]:
+        assert found.keys() <= told, f"{command} answers {found.keys() - told}, which listApis does not tell of"
 
 
 class Scripted:
@@ -436,9 +448,10 @@ class Rig:
     def call(self, command: str, /, **parameters: Any) -> Any:
         """The answer; of an async command, the job's result. Raises `CloudError`."""
         body = self.envelope(self.request(command, **parameters))
-        if "jobid" not in body or command == "queryAsyncJobResult":
-            return body
-        return self.wait(body["jobid"])
+        if "jobid" in body and command != "queryAsyncJobResult":
+            body = self.wait(body["jobid"])
+        check_declared(command, body)
+        return body
 
     def envelope(self, reply: ApiReply) -> Any:
         answer = msgspec.json.decode(reply.body)

@@ -117,7 +117,7 @@ def list_storage_pools(services: Services, request: Request) -> list[Json]:
     status = request.text("status")
     if status is not None:
         rows = [row for row in rows if row["state"].lower() == status.lower()]
-    return matching(rows, request, "id", "name", "zoneid", "scope", "path")
+    return matching(rows, request, "id", "name", "zoneid", "clusterid", "scope", "path")
 
 
 def storage_pool(services: Services, tx: Transaction, row: StoragePool, *, custom: bool = False) -> Json:
@@ -226,7 +226,7 @@ COMMANDS: tuple[Command, ...] = (
     listing(
         "listStoragePools",
         "storagepool",
-        f"{LIST} id:uuid name:string zoneid:uuid clusterid:uuid podid:uuid path:string scope:string status:string"
+        f"{LIST} id:uuid name:string zoneid:uuid clusterid:uuid path:string scope:string status:string"
         " hostid:uuid storagecustomstats:boolean",
         _FIELDS,
         list_storage_pools,
