@@ -334,7 +334,6 @@ def test_a_driver_reads_settings_details_tags_and_the_template_cache(records: Re
                 template_id=5,
                 state=StoreRefState.CREATING,
                 download_state="",
-                download_pct=0,
                 local_path="/dev/storpool-byid/a.b.c",
                 install_path=None,
                 template_size=7,

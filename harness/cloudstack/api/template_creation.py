@@ -64,7 +64,6 @@ def create(services: Services, request: Request) -> Created:
                 template_id=row.id,
                 state=StoreRefState.ALLOCATED,
                 download_state="NOT_DOWNLOADED",
-                download_pct=0,
                 error_str=None,
                 install_path=f"{FILES}/{uuid}.{own}.qcow2",
                 size=0,

@@ -79,7 +79,6 @@ def register(
                 template_id=row.id,
                 state=StoreRefState.READY if direct else StoreRefState.ALLOCATED,
                 download_state="BYPASSED" if direct else "NOT_DOWNLOADED",
-                download_pct=0,
                 error_str=None,
                 install_path="" if direct else f"template/tmpl/2/{row.id}/{uuid}.{image_format.lower()}",
                 size=size,

@@ -147,7 +147,7 @@ class HostManager:
             if row.status != "Up":
                 # What a host that was away still has connected is not known: its listener runs again.
                 tx.execute("DELETE FROM storage_pool_host_ref WHERE host_id = ?", (host.id,))
-            tx.update(row, status="Up", last_ping=tx.now, agent_uuid=answer.host_uuid, fenced=False)
+            tx.update(row, status="Up", last_ping=tx.now, fenced=False)
             set_host_encrypts(tx, row.id, answer.volume_encryption)
 
     def _silent(self, host: HostRow, error: Error) -> None:

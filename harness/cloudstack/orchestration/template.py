@@ -51,7 +51,6 @@ class TemplateManager:
                 ref,
                 StoreRefEvent.OPERATION_SUCCEEDED,
                 download_state="DOWNLOADED",
-                download_pct=100,
                 install_path=answer.install_path or ref.install_path,
                 size=size,
                 physical_size=answer.physical_size or 0,
@@ -140,7 +139,7 @@ class TemplateManager:
 
     def _not_fetched(self, ref: TemplateStore, error: Error) -> None:
         with self._context.records.transaction("template not downloaded") as tx:
-            ref = tx.transition(ref, StoreRefEvent.OPERATION_FAILED, download_state="DOWNLOAD_ERROR", download_pct=0)
+            ref = tx.transition(ref, StoreRefEvent.OPERATION_FAILED, download_state="DOWNLOAD_ERROR")
             tx.transition(ref, StoreRefEvent.OPERATION_FAILED, error_str=str(error))
 
     def _cached(self, template_id: int, pool_id: int) -> TemplateObject | None:
@@ -170,7 +169,6 @@ class TemplateManager:
                 install_path=made.path,
                 template_size=made.size,
                 download_state="DOWNLOADED",
-                download_pct=100,
             )
             return objects.template_on_pool(tx, entry)
 
@@ -185,7 +183,6 @@ class TemplateManager:
                         template_id=template_id,
                         state=StoreRefState.ALLOCATED,
                         download_state="NOT_DOWNLOADED",
-                        download_pct=0,
                         local_path=None,
                         install_path=None,
                         template_size=source.size,

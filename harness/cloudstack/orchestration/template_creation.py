@@ -102,7 +102,6 @@ class TemplateCreation:
                 ref,
                 StoreRefEvent.OPERATION_SUCCEEDED,
                 download_state="DOWNLOADED",
-                download_pct=100,
                 size=made.size,
                 physical_size=made.physical_size or made.size,
                 local_path=made.mirror,
