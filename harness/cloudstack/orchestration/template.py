@@ -37,6 +37,7 @@ class TemplateManager:
             template = tx.get(Template, template_id)
             if ref is None or ref.state not in (StoreRefState.ALLOCATED, StoreRefState.CREATING):
                 return
+            ref = tx.update(ref, asked_at=tx.now)
             if ref.state is StoreRefState.ALLOCATED:
                 ref = tx.transition(ref, StoreRefEvent.CREATE_ONLY_REQUESTED, download_state="DOWNLOAD_IN_PROGRESS")
             store = objects.image_store(tx, ref.store_id)
