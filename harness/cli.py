@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -15,8 +16,9 @@ from rich.console import Console
 from harness.report.session import properties, record, show, writable
 from harness.report.stream import STREAM_NAME
 from harness.report.write import write_views
-from harness.run import Runner, Selection, Venue, select
+from harness.run import Runner, Selection, Venue, Venues, select
 from scenarios import registry
+from scenarios.registry import Case
 
 WORLDS = ("memory", "local", "all")
 
@@ -57,11 +59,20 @@ def main() -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the memory world.")
 @click.option("--report", type=click.Path(path_type=Path, file_okay=False), default=Path("reports"), show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result as JSON to this file.")
-def run(row: tuple[str, ...], world: str, lab: Path | None, seed: int, report: Path, json_file: Path | None) -> None:
+@click.option("--labs", type=click.IntRange(min=1), help="Local labs side by side; default: up to cores + 1.")
+def run(
+    row: tuple[str, ...],
+    world: str,
+    lab: Path | None,
+    seed: int,
+    report: Path,
+    json_file: Path | None,
+    labs: int | None,
+) -> None:
     """Run rows of the action table (numbers, names of extras, or single cases such as 4.hot); all by default."""
     console = Console(highlight=False)
     selection = _selection(row)
-    venues = _venues(world, lab, seed, console, selection.cases[0].site if selection.cases else "")
+    venues = _venues(world, lab, seed, console, selection.cases, labs)
     writable(json_file)
     about = properties() | {"seed": str(seed)} | ({"lab file": str(lab)} if lab is not None else {})
     result = record(console, report, lambda listen: Runner(listen, time.monotonic).run(selection, venues, about))
@@ -107,19 +118,24 @@ def _selection(words: tuple[str, ...]) -> Selection:
         ) from error
 
 
-def _venues(world: str, lab: Path | None, seed: int, console: Console, site: str) -> list[Venue]:
-    """The worlds to run in; `site` is what the first case needs. Without root, one line says what is left out."""
-    venues: list[Venue] = []
+def _venues(
+    world: str, lab: Path | None, seed: int, console: Console, cases: Sequence[Case], labs: int | None
+) -> list[Venue | Venues]:
+    """The worlds to run in. Without root, one line says what is left out."""
+    venues: list[Venue | Venues] = []
     if world in ("memory", "all"):
         from harness.worlds.memory_venue import MemoryVenue
 
         venues.append(MemoryVenue(seed))
     if world == "memory":
         return venues
+    from harness.worlds.local.side_by_side import SideBySide, labs_for
     from harness.worlds.local.venue import LocalVenue, why_not
     from lab.errors import LabError
     from lab.file import load
 
+    if lab is not None and labs is not None and labs > 1:
+        raise click.UsageError("--labs is of the local labs that a run brings up, and --lab names one that is there")
     if lab is not None:
         # Now, not after the rows in memory; the run reads it again once it has the lab for itself.
         try:
@@ -128,7 +144,8 @@ def _venues(world: str, lab: Path | None, seed: int, console: Console, site: str
             raise click.ClickException(str(error)) from error
     reason = why_not(lab)
     if reason is None:
-        venues.append(LocalVenue(lab, site=site))
+        count = labs_for(cases, labs) if lab is None else 1
+        venues.append(SideBySide(count) if count > 1 else LocalVenue(lab, site=cases[0].site if cases else ""))
     elif world == "local":
         raise click.ClickException(f"the local world cannot be run here: {reason}")
     else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from harness import checks, tidy
 from harness.observers import World
@@ -58,6 +58,18 @@ class Venue(Protocol):
 
     def close(self) -> None:
         """Tear down; raises when something is left."""
+        ...
+
+
+@runtime_checkable
+class Venues(Protocol):
+    """Several venues of one world, in which cases are run side by side."""
+
+    @property
+    def name(self) -> str: ...
+
+    def run_all(self, cases: Sequence[Case], listen: Listener, began: float) -> None:
+        """Run every case in one of them; never raises an `Exception`. `began`: see `Runner`."""
         ...
 
 
@@ -173,16 +185,17 @@ def _evidence(world: World, recorder: Recorder) -> None:
 class Runner:
     """Runs a selection in venues, one after the other, and reports every step to `listen`."""
 
-    def __init__(self, listen: Listener, monotonic: Callable[[], float]) -> None:
+    def __init__(self, listen: Listener, monotonic: Callable[[], float], began: float | None = None) -> None:
+        """`began`: when the run began by `monotonic`, if that was earlier than now."""
         self._listen = listen
         self._monotonic = monotonic
-        self._began = monotonic()
+        self._began = monotonic() if began is None else began
 
     def now(self) -> float:
         """Seconds since the run began."""
         return self._monotonic() - self._began
 
-    def run(self, selection: Selection, venues: Sequence[Venue], properties: dict[str, str]) -> None:
+    def run(self, selection: Selection, venues: Sequence[Venue | Venues], properties: dict[str, str]) -> None:
         """An error of one world never keeps the others from being run."""
         names = [venue.name for venue in venues]
         self._listen(
@@ -196,18 +209,22 @@ class Runner:
             )
         )
         for venue in venues:
-            self._world(selection, venue)
+            if isinstance(venue, Venues):
+                venue.run_all(selection.cases, self._listen, self._began)
+            else:
+                self.world(selection.cases, venue)
         self._listen(SuiteEnded(at=self.now(), seconds=self.now()))
 
     def note(self, text: str) -> None:
         self._listen(Note(at=self.now(), text=text))
 
-    def _world(self, selection: Selection, venue: Venue) -> None:
+    def world(self, cases: Iterable[Case], venue: Venue) -> None:
+        """Run the cases, which may come while it goes on; the venue is opened before the first and closed at last."""
         try:
             for name, value in venue.open(lambda text: self.note(f"{venue.name}: {text}")).items():
                 self.note(f"{venue.name}: {name} {value}")
             reported: set[checks.Violation] = set()
-            for case in selection.cases:
+            for case in cases:
                 self._case(case, venue, reported)
         except Exception as error:
             self._broken(venue, "cannot be used", error)

@@ -55,8 +55,20 @@ class _Look:
     sure_of_holders: bool
     """Whether all attachments could be read."""
     seen: Inventory
+    hosts: dict[int, HostRecord]
+    """By row id."""
+    clients: dict[int, list[HostRecord]]
+    """Rows by the number of their StorPool client, those Up first: a host that was added again may have two."""
     vms: dict[str, VmRecord]
     pools: dict[int | None, Pool]
+
+    def by_client(self, clients: frozenset[Client]) -> list[tuple[Client, list[HostRecord]]]:
+        """The rows of each of these StorPool clients that has any."""
+        rows = (
+            (client, [host for host in self.clients.get(client.number, ()) if host.is_client(client)])
+            for client in sorted(clients, key=str)
+        )
+        return [(client, found) for client, found in rows if found]
 
     def at(self, path: str) -> VolumeSummary | None:
         try:
@@ -138,7 +150,7 @@ class Reconciler:
             yield from self._missing(where, pool.client.volume, path, partial(self._detail, pool.id, key))
             return
         holders = look.holders.get(found.global_id, frozenset())
-        for client, hosts in _by_client(look.seen.hosts, holders):
+        for client, hosts in look.by_client(holders):
             if hosts[0].up:
                 finding = self._leaks.detach_check_volume(key, path, pool, client, hosts)
                 if finding is not None:
@@ -185,6 +197,8 @@ class Reconciler:
             unread=(*unread, *odd),
             sure_of_holders=not odd,
             seen=seen,
+            hosts={host.id: host for host in seen.hosts},
+            clients=_by_number(seen.hosts),
             vms={vm.uuid: vm for vm in seen.vms},
             pools={pool.id: pool for pool in cluster.pools},
         )
@@ -293,12 +307,17 @@ class Reconciler:
     ) -> Iterator[Finding]:
         vm = None if record.vm_uuid is None else look.vms.get(record.vm_uuid)
         holders = look.holders.get(found.global_id, frozenset())
-        for client, hosts in _by_client(look.seen.hosts, holders):
+        for client, hosts in look.by_client(holders):
             if vm is None or not any(vm.may_use(host.id) for host in hosts):
                 yield from self._leaked(where, record, pool, client, hosts)
-        at_rest = vm is not None and max(vm.changed_at, record.changed_at) < look.began
-        if vm is not None and vm.state is VmState.RUNNING and at_rest and look.sure_of_holders:
-            yield from _unattached(where, vm, look.seen.hosts, holders)
+        host = None if vm is None or vm.host_id is None else look.hosts.get(vm.host_id)
+        if vm is None or host is None or vm.state is not VmState.RUNNING:
+            return
+        at_rest = max(vm.changed_at, record.changed_at) < look.began
+        known = host.storpool_client_id is not None and look.sure_of_holders
+        if at_rest and known and not any(map(host.is_client, holders)):
+            text = f"not attached to host {host.name}, where VM {vm.uuid} runs; stop and start the VM"
+            yield Finding(kind=FindingKind.MISSING_ATTACHMENT, where=where, text=text)
 
     def _leaked(
         self, where: str, record: VolumeRecord, pool: Pool, client: Client, hosts: Sequence[HostRecord]
@@ -328,19 +347,12 @@ def _holders(by_name: dict[str, VolumeSummary], attachments: Sequence[Attachment
     return {global_id: frozenset(clients) for global_id, clients in holders.items()}
 
 
-def _by_client(hosts: Sequence[HostRecord], clients: frozenset[Client]) -> list[tuple[Client, list[HostRecord]]]:
-    """The rows of each of these StorPool clients, one that is Up first: a host that was added again may have two."""
-    ordered = sorted(hosts, key=lambda row: not row.up)
-    rows = [(client, [host for host in ordered if host.is_client(client)]) for client in sorted(clients, key=str)]
-    return [(client, found) for client, found in rows if found]
-
-
-def _unattached(where: str, vm: VmRecord, hosts: Sequence[HostRecord], holders: frozenset[Client]) -> Iterator[Finding]:
-    for host in hosts:
-        known = host.id == vm.host_id and host.storpool_client_id is not None
-        if known and not any(map(host.is_client, holders)):
-            text = f"not attached to host {host.name}, where VM {vm.uuid} runs; stop and start the VM"
-            yield Finding(kind=FindingKind.MISSING_ATTACHMENT, where=where, text=text)
+def _by_number(hosts: Sequence[HostRecord]) -> dict[int, list[HostRecord]]:
+    found: dict[int, list[HostRecord]] = {}
+    for host in sorted(hosts, key=lambda row: not row.up):
+        if host.storpool_client_id is not None:
+            found.setdefault(host.storpool_client_id, []).append(host)
+    return found
 
 
 def _not_compared(where: str, why: str) -> Finding:

@@ -10,9 +10,8 @@ snapshots have names of the operation while it runs only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TypeVar
 
 import msgspec
 
@@ -22,11 +21,11 @@ from harness.driver.groups import Group
 from harness.driver.operations import Operation, Operations
 from harness.driver.pools import Pools
 from harness.driver.removal import release_volumes, remove_snapshot
-from harness.driver.reverting import resolved
+from harness.driver.reverting import resolved, there
 from harness.driver.vm_snapshots import subject_of
 from harness.driver.volumes import VolumeCreation
 from harness.spi.driver import DriverRecords
-from harness.spi.errors import Error, InvalidParameter, NotFound, Unavailable, Unknown
+from harness.spi.errors import Error, InvalidParameter, Unavailable, Unknown
 from harness.spi.objects import PATH_PREFIX, storpool_id
 from harness.spi.states import VmSnapshotState
 from harness.spi.vm_snapshots import VmSnapshotObject
@@ -38,8 +37,6 @@ from harness.storpool import (
     VolumeRevertDesc,
     VolumeUpdateDesc,
 )
-
-T = TypeVar("T")
 
 
 class _Disk(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +98,7 @@ class VmReverting:
         record = self._records.vm_snapshot(operation.subject.removeprefix("vmsnapshot:"))
         if record is not None and not record.removed and record.state is VmSnapshotState.REVERTING:
             return f"{operation}: open until CloudStack asks for it again"
-        client = self._pools.get(int(operation.data["pool"])).client
+        client = self._pools.get(operation.pool_id).client
         run = _Run(self._operations, operation, client, self._discards)
         doubt = run.group.creation.doubt()
         if doubt is not None:
@@ -160,7 +157,7 @@ class _Run:
         """Of one that reverted nothing, or whose snapshot is reverted to by nobody any more."""
         if self._operation.step not in ("begin", "keep"):
             self._unname()
-        self.group.discard(self._discards, int(self._operation.data["pool"]))
+        self.group.discard(self._discards, self._operation.pool_id)
         self._operation.undone()
 
     def _name(self) -> None:
@@ -198,7 +195,7 @@ class _Run:
         except Error as error:
             # A copy of a revert would still find its snapshot.
             raise Unknown(f"{self._operation}: reverted, but the disks may not be used yet: {error}") from error
-        self.group.discard(self._discards, int(self._operation.data["pool"]))
+        self.group.discard(self._discards, self._operation.pool_id)
         self._operation.done()
         return sizes
 
@@ -219,7 +216,7 @@ class _Run:
                 remove_snapshot(self._client, kept)
         except Error as error:
             raise Unknown(f"{self._operation}: not every disk is put back yet: {error}") from error
-        self.group.discard(self._discards, int(self._operation.data["pool"]))
+        self.group.discard(self._discards, self._operation.pool_id)
         self._operation.undone()
 
     def _looked_at(self, disk: _Disk) -> _Disk:
@@ -284,18 +281,11 @@ def _disks(client: StorPoolClient, snapshot: VmSnapshotObject) -> list[_Disk]:
     disks = []
     for uuid, volume in now.items():
         name, target = storpool_id(volume.path or ""), storpool_id(snapshot.paths[uuid])
-        was = _there(client.volume, name, f"volume {volume.name} ({uuid})")
-        found = _there(client.snapshot, target, f"the snapshot of {volume.name} in {where}")
+        was = there(client.volume, name, f"volume {volume.name} ({uuid})", "every disk")
+        found = there(client.snapshot, target, f"the snapshot of {volume.name} in {where}", "every disk")
         kept = "" if found.name.startswith("~") else found.name
         disks.append(_Disk(uuid=uuid, volume=name, snapshot=target, name=kept, was=was.global_id))
     return disks
-
-
-def _there(look: Callable[[str], T], name: str, what: str) -> T:
-    try:
-        return look(name)
-    except ObjectDoesNotExist as error:
-        raise NotFound(f"{what} is gone from StorPool ({error}); every disk is as it was") from error
 
 
 def _text(disks: Sequence[_Disk]) -> str:

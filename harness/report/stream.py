@@ -162,6 +162,16 @@ _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
+def encode(event: Event) -> bytes:
+    """The event as a line of the stream."""
+    return _encoder.encode(event) + b"\n"
+
+
+def decode(line: bytes) -> Event:
+    """Raises `ValueError` for what is no event."""
+    return _decoder.decode(line)
+
+
 class StreamWriter:
     """Appends events to a file; each is on its way to disk when the call returns."""
 
@@ -169,7 +179,7 @@ class StreamWriter:
         self._file: IO[bytes] = path.open("wb")
 
     def __call__(self, event: Event) -> None:
-        self._file.write(_encoder.encode(event) + b"\n")
+        self._file.write(encode(event))
         self._file.flush()
 
     def close(self) -> None:
@@ -183,6 +193,6 @@ def read_stream(path: Path) -> Iterator[Event]:
             if not line.endswith(b"\n"):
                 return
             try:
-                yield _decoder.decode(line)
-            except msgspec.DecodeError as error:
+                yield decode(line)
+            except ValueError as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error

@@ -19,7 +19,7 @@ class Progress:
         self._console = console
         self._total = 0
         self._done = 0
-        self._row: tuple[str, object] | None = None
+        self._rows: set[tuple[str, object]] = set()
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -28,8 +28,8 @@ class Progress:
             case Note():
                 self._line(event.at, Text(event.text, style="cyan"))
             case CaseStarted():
-                if self._row != (event.world, event.row):
-                    self._row = (event.world, event.row)
+                if (event.world, event.row) not in self._rows:
+                    self._rows.add((event.world, event.row))
                     self._line(event.at, Text(f"row {event.row} in {event.world}", style="bold"))
             case Measured():
                 self._line(event.at, Text(f"{event.leg}: {event.name}  {_ratio(event) or _amount(event, event.value)}"))

@@ -97,7 +97,8 @@ _BY_NAME: dict[str, type[Error]] = {
 }
 
 _OPEN_AT = re.compile(r"is open at (?:client )?(\d+)")
-_UNAUTHENTICATED = (401, 403)
+UNAUTHENTICATED = (401, 403)
+"""HTTP status of an answer to a token that StorPool does not take."""
 
 
 def from_answer(call: str, status: int, error: ApiError) -> Error:
@@ -105,7 +106,7 @@ def from_answer(call: str, status: int, error: ApiError) -> Error:
     text = f"StorPool {call}: {error.name}: {error.descr or 'no description'}"
     if error.transient:
         return TransientRefusal(text)
-    if status in _UNAUTHENTICATED:
+    if status in UNAUTHENTICATED:
         return AuthenticationFailed(f"{text}; check the pool's SP_AUTH_TOKEN")
     if error.name == "busy" or "is open at" in error.descr:
         return Busy(text, tuple(int(client) for client in _OPEN_AT.findall(error.descr)))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 from agent_fakes import MIB, Rig
 
@@ -15,13 +16,27 @@ from harness.spi.commands import (
     AnyCommand,
     AttachCommand,
     DettachCommand,
+    DirectDownloadCommand,
     StartCommand,
     StopCommand,
+    StorPoolBackupTemplateFromSnapshotCommand,
     StorPoolDownloadTemplateCommand,
     StorPoolModifyStoragePoolCommand,
+    StorPoolSetVolumeEncryptionCommand,
 )
 from harness.spi.errors import Dead, Unavailable, Unknown
-from harness.spi.objects import DataStore, ImageFormat, StoreRole, TemplateObject, device_path
+from harness.spi.objects import (
+    LUKS_HEADER,
+    DataStore,
+    DirectSource,
+    ImageFormat,
+    StoreRole,
+    TemplateObject,
+    VolumeObject,
+    VolumeType,
+    device_path,
+)
+from harness.spi.passphrase import Passphrase
 from harness.spi.ports import CommandResult
 
 VM = "i-2-7-VM"
@@ -38,6 +53,8 @@ class Case:
     disks: frozenset[str]
     """Global ids of the domain's disks once the command has succeeded; empty: there is no domain."""
     before: frozenset[str]
+    anew: Callable[[AnyCommand], AnyCommand] = lambda command: command
+    """How it is sent once more."""
 
 
 def running(rig: Rig, disks: int) -> StartCommand:
@@ -60,12 +77,64 @@ def stop(rig: Rig) -> AnyCommand:
     return StopCommand(vm_name=VM, volumes_to_disconnect=tuple(disk.path for disk in command.vm.disks))
 
 
+def images(rig: Rig, *there: str) -> None:
+    """Programs that look at images, write them, and fetch them to files of the host."""
+    written = set(there)
+
+    def run(argv: tuple[str, ...]) -> CommandResult:
+        if "--output" in argv:
+            rig.files[argv[argv.index("--output") + 1]] = "an image"
+        if argv[1] == "convert":
+            written.add(argv[-1])
+        if argv[1] == "info" and argv[-1] not in written | set(rig.files):
+            return CommandResult(argv, 1, b"", b"qemu-img: Could not open: No such file or directory\n")
+        info = json.dumps({"virtual-size": 8 * MIB, "format": "qcow2"}).encode()
+        return CommandResult(argv, 0, info, b"")
+
+    rig.programs = run
+
+
+def template(store: DataStore, path: str, direct: DirectSource | None = None) -> TemplateObject:
+    return TemplateObject(
+        id=1, uuid="t", name="t", format=ImageFormat.QCOW2, size=0, store=store, path=path, direct=direct
+    )
+
+
 def download(rig: Rig) -> AnyCommand:
-    info = json.dumps({"virtual-size": 8 * MIB, "format": "qcow2"}).encode()
-    rig.programs = lambda argv: CommandResult(argv, 0, info, b"")
-    image = TemplateObject(id=1, uuid="t", name="t", format=ImageFormat.QCOW2, size=0, store=STORE, path="t.qcow2")
-    onto = TemplateObject(id=1, uuid="t", name="t", format=ImageFormat.RAW, size=0, store=POOL, path=rig.volume(0).path)
-    return StorPoolDownloadTemplateCommand(source=image, destination=onto)
+    images(rig, "/mnt/store/t.qcow2")
+    return StorPoolDownloadTemplateCommand(
+        source=template(STORE, "t.qcow2"), destination=template(POOL, rig.volume(0).path)
+    )
+
+
+def direct_download(rig: Rig) -> AnyCommand:
+    images(rig)
+    source = template(POOL, "", DirectSource(url="http://10.0.0.9/t.qcow2"))
+    return DirectDownloadCommand(source=source, destination=template(POOL, rig.volume(0).path))
+
+
+def backup(rig: Rig) -> AnyCommand:
+    images(rig)
+    source = rig.volume(0, size=8 * MIB)
+    volume = VolumeObject(
+        id=1, uuid="v", name="v", type=VolumeType.DATADISK, size=8 * MIB, store=POOL, path=source.path
+    )
+    return StorPoolBackupTemplateFromSnapshotCommand(source=volume, destination=template(STORE, "b.qcow2"))
+
+
+def elsewhere(command: AnyCommand) -> AnyCommand:
+    """What was begun is never written to again."""
+    assert isinstance(command, StorPoolBackupTemplateFromSnapshotCommand)
+    return msgspec.structs.replace(command, destination=template(STORE, "b2.qcow2"))
+
+
+def encrypt(rig: Rig) -> AnyCommand:
+    images(rig)
+    volume, source = rig.volume(0, size=8 * MIB + LUKS_HEADER), rig.volume(1, size=8 * MIB)
+    rig.snapshots.add("d.n.2")
+    return StorPoolSetVolumeEncryptionCommand(
+        path=volume.path, size=volume.size, passphrase=Passphrase(rig.passphrase.decode()), source=source.path
+    )
 
 
 def modify(rig: Rig) -> AnyCommand:
@@ -82,6 +151,9 @@ CASES = (
     Case("attach", attach, frozenset({"d.n.1", "d.n.5"}), ONE),
     Case("dettach", dettach, ONE, TWO),
     Case("download", download, NONE, NONE),
+    Case("direct download", direct_download, NONE, NONE),
+    Case("backup", backup, NONE, NONE, elsewhere),
+    Case("encrypt", encrypt, NONE, NONE),
     Case("modify pool", modify, NONE, NONE),
 )
 
@@ -131,7 +203,7 @@ def test_any_one_failure_is_undone_or_told_and_a_repetition_succeeds(
             told |= set(rig.volumes) if re.search("stays? attached", answer.details) else set()
             assert rig.attached - set(case.before) - set(disks(rig)) <= told, where
         rig.strike = None
-        repeated = rig.agent().handle(again)
+        repeated = rig.agent().handle(case.anew(again))
         assert repeated.result, f"{where}, then {repeated}"
         assert reached(case, rig), where
         assert settled(case, rig), where
@@ -148,7 +220,7 @@ def test_an_agent_killed_at_any_step_goes_on_after_its_restart(case: Case, late:
         with pytest.raises(Dead):
             rig.agent().handle(again)
         rig.strike = None
-        repeated = rig.agent().handle(again)
+        repeated = rig.agent().handle(case.anew(again))
         assert repeated.result, f"killed at {step} (step {number}), then {repeated}"
         assert reached(case, rig), f"killed at {step} (step {number})"
         assert settled(case, rig), f"killed at {step} (step {number})"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 import pytest
-from driver_rig import MIB, POOL, TOKEN, Fault, Rig, image, on_pool, snapshot_of, volume
+from driver_rig import POOL, TOKEN, Fault, Rig, image, on_pool, snapshot_of, volume
 from reconciler_rig import (
     FOREIGN_CLIENT,
     attach,
@@ -27,7 +27,7 @@ from reconciler_rig import (
     work_on,
 )
 
-from harness.spi.driver import CachedTemplate, OperationRecord
+from harness.spi.driver import OperationRecord
 from harness.spi.errors import Dead
 from harness.spi.inventory import FindingKind, HostRecord, SnapshotRecord
 from harness.spi.states import SnapshotState, VmState, VolumeState
@@ -323,6 +323,18 @@ def test_a_running_vms_volume_that_is_not_attached_is_told(rig: Rig) -> None:
     assert rig.driver.reconcile_volumes() == [], "it began to run after StorPool was asked"
 
 
+@pytest.mark.parametrize(
+    ("state", "client"), [(VmState.STARTING, 1), (VmState.STOPPING, 1), (VmState.STOPPED, 1), (VmState.RUNNING, None)]
+)
+def test_it_is_not_told_of_a_vm_that_does_not_run_or_where_its_host_is_no_client(
+    rig: Rig, state: VmState, client: int | None
+) -> None:
+    running(rig, state=state)
+    rig.records.hosts = [msgspec.structs.replace(host, storpool_client_id=client) for host in rig.records.hosts]
+    retag(rig, recorded(rig, vm_uuid="vm-1", device_id=1), cvm="vm-1", disk="1")
+    assert rig.driver.reconcile_volumes() == []
+
+
 def test_records_of_what_storpool_does_not_have_are_told(rig: Rig) -> None:
     path = recorded(rig)
     taken = rig.driver.take_snapshot(snapshot_of(volume(1, path=path)))
@@ -330,7 +342,7 @@ def test_records_of_what_storpool_does_not_have_are_told(rig: Rig) -> None:
         uuid="snap-9", state=SnapshotState.BACKED_UP, removed=False, pool_id=POOL.id, path=taken.path
     )
     seeded = rig.driver.copy(image(), on_pool(image()))
-    rig.records.templates[5, 1] = CachedTemplate(path=str(seeded.path), size=8 * MIB)
+    rig.records.templates[5, 1] = str(seeded.path)
     name_in_detail(rig, "/dev/storpool-byid/splab.b.zz")
     rig.settle()
     assert kinds(both(rig)) == [(FindingKind.MISSING_OBJECT, False)], "of the check volume alone"

@@ -55,12 +55,13 @@ def left_over(before: Listing, after: Listing) -> Listing:
     return {kind: after[kind] - before[kind] for kind in after if after[kind] - before[kind]}
 
 
+@pytest.mark.parametrize("chosen", [("4.hot",), ("4.hot", "2.happy", "--labs", "2")], ids=["one lab", "two labs"])
 def test_a_killed_run_is_taken_down_with_its_guest_agents_and_stand_in(
-    state_directory: Path, listing: Callable[[str], Listing], tmp_path: Path
+    chosen: tuple[str, ...], state_directory: Path, listing: Callable[[str], Listing], tmp_path: Path
 ) -> None:
     about = str(state_directory)
     before, masters = listing(about), ssh_masters()
-    run = splab(state_directory, "run", "4.hot", "--world", "local", "--report", str(tmp_path))
+    run = splab(state_directory, "run", *chosen, "--world", "local", "--report", str(tmp_path))
     try:
         wait("a guest runs", lambda: runs_a_guest() or run.poll() is not None, 120)
         assert run.poll() is None, "the run ended before it could be killed"
@@ -78,6 +79,29 @@ def test_a_killed_run_is_taken_down_with_its_guest_agents_and_stand_in(
     # The kernel lets namespaces go a moment after their last process.
     wait("nothing is left", lambda: not left_over(before, listing(about)), 20)
     assert ssh_masters() <= masters
+    assert not state_directory.exists()
+
+
+def test_two_labs_at_once_share_the_cases_and_leave_nothing(
+    state_directory: Path, listing: Callable[[str], Listing], tmp_path: Path
+) -> None:
+    about = str(state_directory)
+    before = listing(about)
+    run = splab(
+        state_directory, "run", "3.allocated", "8.happy", "--labs", "2", "--world", "local", "--report", str(tmp_path)
+    )
+    try:
+        assert run.wait(300) == 0
+    finally:
+        run.kill()
+        run.wait(20)
+    result = collect(read_stream(tmp_path / STREAM_NAME))
+    assert {case.id: case.outcome for case in result.cases} == dict.fromkeys(("3.allocated", "8.happy"), Outcome.PASSED)
+    up = [note for note in result.notes if note.endswith("filling the zone: pools, offering, hosts")]
+    assert sorted(note.split(":")[0] for note in up) == ["lab1", "lab2"]
+    first, second = result.cases
+    assert first.started_at < second.started_at < first.started_at + first.seconds, "one waited for the other"
+    wait("nothing is left", lambda: not left_over(before, listing(about)), 20)
     assert not state_directory.exists()
 
 

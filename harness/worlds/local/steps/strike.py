@@ -22,6 +22,8 @@ TAGS = "(tags)"
 """How names of steps end that change tags."""
 STEP_SECONDS = 60.0
 """How long an operation may take until it comes to a step."""
+QEMU_SECONDS = 30.0
+"""How long the QEMU that ran at a step when it was found may take to run there again, while the message is held."""
 ANSWER_SECONDS = 150.0
 """How long the operation's caller may wait for an answer once the victim is back."""
 REST_SECONDS = 90.0
@@ -89,6 +91,9 @@ def strike_at(rig: Rig, kill: Kill, operation: Operation, world: World, strike: 
                 assert passing is not None, f"no {kill.step} within {STEP_SECONDS:g} s; the caller: {asking.told()}"
             rig.read_logs()
             with world.check(f"{kill.victim} is killed, the message goes on, {kill.victim} comes back"):
+                if kill.victim == QEMU:
+                    # A look of the management server may come before or after what an agent does at the same time.
+                    world.wait_until("the VM's QEMU runs", lambda: attempt.vm_name() is not None, QEMU_SECONDS)
                 strike.target = target_of(rig, passing, attempt)
                 rig.victims.kill(kill.victim, strike.target)
                 assert rig.gate.release(), "the message that was held neither arrived nor broke"
