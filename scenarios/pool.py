@@ -377,7 +377,7 @@ def delete_cache_lost(world: World) -> None:
 def providers(world: World) -> None:
     with world.check("StorPool is a provider of primary storage"):
         listed = many(world.cloud.call("listStorageProviders", type="primary"), "dataStoreProvider")
-        assert [item["name"] for item in listed] == ["StorPool"], listed
+        assert "StorPool" in [item["name"] for item in listed], listed
     vm = booted_vm(world)
     volume = attach(world, data_volume(world, 1), vm)
     world.guest(str(vm["id"])).write(serial(volume), 0, b"x" * 4096)
