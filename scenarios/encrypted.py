@@ -54,8 +54,9 @@ def write(world: World, vm: Json, volume: Json, word: str) -> None:
 
 
 def reads(world: World, vm: Json, volume: Json, word: str) -> None:
-    """The guest reads what was written of the word."""
+    """The guest, once it is up, reads what was written of the word."""
     guest = world.guest(str(vm["id"]))
+    guest.boot_id()
     world.wait_until("the guest has the disk", lambda: serial(volume) in guest.disks())
     with world.check(f"the guest reads what was written ({word})"):
         for place in places(volume):

@@ -312,6 +312,7 @@ def delete(world: World) -> None:
             with refused(world, f"to delete a pool that VMs use, forced {forced}", 431):
                 call("deleteStoragePool", id=pool["id"], forced=forced)
         call("cancelStorageMaintenance", id=pool["id"])
+        world.guest(str(vm["id"])).boot_id()
         volume = detach(world, volume)
         expunge(world, vm)
         gone(world, root)

@@ -58,8 +58,9 @@ def everywhere(world: World, vm: Json, volume: Json, size: int) -> None:
 
 
 def guest_sees_now(world: World, vm: Json, volume: Json) -> None:
-    """Without waiting: the answer to a resize says that the guest was told."""
+    """Without waiting, but for a guest that boots: the answer to a resize says that the guest was told."""
     guest, name = world.guest(str(vm["id"])), serial(volume)
+    guest.boot_id()
     world.wait_until(
         f"the guest sees {volume['size']} bytes on disk {name}", lambda: guest.disks().get(name) == volume["size"], 10
     )
