@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from harness.observers import CloudApiError, Json, World
 from scenarios import templates
-from scenarios.looks import fully_attached, fully_detached, gone, on_storpool, refused, serial
+from scenarios.looks import fully_attached, fully_detached, gone, on_storpool, refused, reread_volume, serial
 from scenarios.pools import (
     CAPACITY,
     await_connected,
@@ -28,7 +28,9 @@ from scenarios.steps import (
     MISSING,
     attach,
     booted_vm,
+    compute_offering,
     data_volume,
+    deploy,
     detach,
     expunge,
     many,
@@ -38,7 +40,6 @@ from scenarios.steps import (
     shared_template,
     stop,
     vm_by_id,
-    volume_by_id,
 )
 
 BACKUP = "snapshot.backup.to.secondary"
@@ -129,17 +130,13 @@ def refusals(world: World) -> None:
 @contextmanager
 def refused_quietly(world: World, why: str, codes: tuple[int, ...], word: str) -> Iterator[None]:
     """Refused with a text that names what is wrong, and shows no token."""
-    told = ""
-    with refused(world, why, *codes):
+    with refused(world, why, *codes, saying=word):
         try:
             yield
         except CloudApiError as error:
-            told = error.text
+            for secret in (world.environment.storpool_token, "9=876543210="):
+                assert secret not in error.text, "the reason shows the token"
             raise
-    with world.check(f"the reason: {why}"):
-        assert word in told, f"refused with: {told}"
-        for secret in (world.environment.storpool_token, "9=876543210="):
-            assert secret not in told, "the reason shows the token"
 
 
 @scenario("pool", "accounting", "capacity bytes are what may be allocated; real space is reported beside it")
@@ -249,11 +246,18 @@ def connection(world: World) -> None:
             gone(world, volume)
 
 
-@scenario("pool", "maintenance", "maintenance stops the VMs that use the pool; cancelling it starts them again")
+@scenario(
+    "pool",
+    "maintenance",
+    "maintenance stops the VMs that use the pool, with HA too; cancelling it starts them (#11789, #12215)",
+)
 def maintenance(world: World) -> None:
     call = world.cloud.call
     with spare_pool(world) as pool:
-        root_there, data_there, elsewhere = vm_on(world, pool), booted_vm(world), booted_vm(world)
+        root_there, elsewhere = vm_on(world, pool), booted_vm(world)
+        available = compute_offering(world, offerha=True)
+        data_there = deploy(world, shared_template(world), serviceofferingid=available["id"])
+        world.guest(str(data_there["id"])).boot_id()
         boot = world.guest(str(elsewhere["id"])).boot_id()
         offering = offering_on(world, pool)
         volume = attach(world, data_volume(world, 1, offering), data_there)
@@ -295,7 +299,9 @@ def maintenance(world: World) -> None:
         call("deleteVolume", id=free["id"])
 
 
-@scenario("pool", "delete", "a pool in use is not deleted; one that is not goes with all that is on StorPool for it")
+@scenario(
+    "pool", "delete", "a pool in use is not deleted; one that is not goes with all of it that is on StorPool (#12451)"
+)
 def delete(world: World) -> None:
     call = world.cloud.call
     with storpool_template(world) as name:
@@ -382,7 +388,10 @@ def providers(world: World) -> None:
     vm = booted_vm(world)
     volume = attach(world, data_volume(world, 1), vm)
     world.guest(str(vm["id"])).write(serial(volume), 0, b"x" * 4096)
+    if not world.real:
+        # Where time is real, StorPool may be asked an hour later only.
+        world.wait_until("StorPool has told", lambda: "physicalsize" in reread_volume(world, volume), STATS_SECONDS)
     with world.check("a volume has its size, whatever it takes"):
-        seen = volume_by_id(world, str(volume["id"]))
+        seen = reread_volume(world, volume)
         assert seen["virtualsize"] == GIB, seen
-        assert 0 <= seen.get("physicalsize", 0) <= GIB, seen
+        assert world.real or 0 < seen["physicalsize"] < GIB, seen
