@@ -179,7 +179,7 @@ def override_offering(world: World) -> None:
         assert world.guest(str(vm["id"])).boot_id()
 
 
-@scenario(2, "from-volume", "deploy a VM from an existing volume")
+@scenario(2, "from-volume", "deploy a VM from an existing volume (#10503)")
 def from_volume(world: World) -> None:
     old = booted_vm(world)
     stop(world, old)
@@ -195,7 +195,7 @@ def from_volume(world: World) -> None:
         assert world.guest(str(vm["id"])).boot_id()
 
 
-@scenario(2, "from-snapshot", "deploy a VM from a snapshot of a ROOT volume")
+@scenario(2, "from-snapshot", "deploy a VM from a snapshot of a ROOT volume (#10503)")
 def from_snapshot(world: World) -> None:
     source = deploy(world, str(template(world)["id"]), **{"details[0].rootdisksize": 2})
     source_root = root_volume(world, str(source["id"]))

@@ -37,6 +37,7 @@ from scenarios.steps import (
     shared_template,
     start,
     stop,
+    tag_vm,
 )
 
 
@@ -136,10 +137,7 @@ def full_pool(world: World) -> None:
 @scenario(4, "vc-policy", "a VM's vc-policy is on disks attached later")
 def vc_policy(world: World) -> None:
     vm = running_vm(world)
-    world.cloud.call(
-        "createTags",
-        **{"resourcetype": "UserVm", "resourceids": vm["id"], "tags[0].key": "vc-policy", "tags[0].value": "daily"},
-    )
+    tag_vm(world, vm, vc_policy="daily")
     data = attach(world, data_volume(world), vm)
     with world.check("tag vc-policy on the new disk"):
         has_tags(world, data, vc_policy="daily")

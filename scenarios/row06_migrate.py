@@ -132,9 +132,12 @@ def disks(world: World) -> None:
         assert set(seen.values()) == {"daily"} and len(seen) == 3, seen
 
 
-@scenario(6, "then-stop", "a VM that was migrated is stopped and started: its disks leave the host that it is on")
+@scenario(
+    6,
+    "then-stop",
+    "a VM that was migrated is stopped and started: its disks leave the host that it is on (#6026, #6029)",
+)
 def then_stop(world: World) -> None:
-    """Users' reports 6026 and 6029: volumes stayed connected on the old host after a stop or a migration."""
     vm = booted_vm(world)
     data = attach(world, data_volume(world), vm)
     counter = Counter(world, vm, data)
@@ -162,9 +165,10 @@ def autoselect(world: World) -> None:
     runs_only_on(world, vm, destination)
 
 
-@scenario(6, "during", "what is asked of a VM that is being migrated is refused, and both hosts have its disks")
+@scenario(
+    6, "during", "what is asked of a VM that is being migrated is refused, and both hosts have its disks (#10093)"
+)
 def during(world: World) -> None:
-    """User's report 10093: an attach during a live migration must be known to be one."""
     vm = booted_vm(world)
     source, destination = host_of(world, vm), other_host(world, vm)
     data, free = attach(world, data_volume(world), vm), data_volume(world)
@@ -367,13 +371,9 @@ def refusals(world: World) -> None:
     source, destination = host_of(world, vm), other_host(world, vm)
     call = world.cloud.call
 
-    def texts(words: str, **parameters: str | int | bool) -> None:
-        error = fails(lambda: call("migrateVirtualMachine", **parameters))
-        assert words in error.text, error.text
-
-    with refused(world, "no host", 431):
+    with refused(world, "no host", 431, saying="hostId"):
         call("migrateVirtualMachine", virtualmachineid=vm["id"])
-    with refused(world, "the host that it runs on", 431):
+    with refused(world, "the host that it runs on", 431, saying="already present on this host"):
         call("migrateVirtualMachine", virtualmachineid=vm["id"], hostid=host_id(world, source))
     with refused(world, "a host that does not exist", 431):
         call("migrateVirtualMachine", virtualmachineid=vm["id"], hostid=MISSING)
@@ -381,13 +381,8 @@ def refusals(world: World) -> None:
         call("migrateVirtualMachine", virtualmachineid=MISSING, hostid=host_id(world, destination))
     with refused(world, "hosts for a VM that does not exist", 431):
         call("findHostsForMigration", virtualmachineid=MISSING)
-    with world.check("the texts are CloudStack's"):
-        texts("already present on this host", virtualmachineid=vm["id"], hostid=host_id(world, source))
-        texts("hostId", virtualmachineid=vm["id"])
     vm = stop(world, vm)
-    with refused(world, "a VM that does not run", 431):
+    with refused(world, "a VM that does not run", 431, saying="VM is not Running"):
         call("migrateVirtualMachine", virtualmachineid=vm["id"], hostid=host_id(world, destination))
     with refused(world, "hosts for a VM that does not run", 431):
         call("findHostsForMigration", virtualmachineid=vm["id"])
-    with world.check("its text is CloudStack's"):
-        texts("VM is not Running", virtualmachineid=vm["id"], hostid=host_id(world, destination))
