@@ -6,6 +6,7 @@ import hashlib
 
 from harness.observers import Json, World
 from scenarios import vm_snapshots
+from scenarios.delayed import DELETE_AFTER
 from scenarios.encrypted import (
     MAGIC,
     await_support,
@@ -61,8 +62,6 @@ from scenarios.steps import (
     volume_exists,
 )
 from scenarios.templates import from_snapshot, from_volume, refused_with
-
-DELETE_AFTER = "storpool.delete.after.interval"
 
 
 @scenario("encryption", "data", "an encrypted DATA volume: created at first use, written, detached, attached again")

@@ -23,6 +23,7 @@ from scenarios.pools import (
     vm_on,
 )
 from scenarios.registry import scenario
+from scenarios.snapshots import BACKUP
 from scenarios.steps import (
     GIB,
     MISSING,
@@ -42,7 +43,6 @@ from scenarios.steps import (
     vm_by_id,
 )
 
-BACKUP = "snapshot.backup.to.secondary"
 STATS_SECONDS = 180.0
 """A management server asks StorPool for its space a minute after its start."""
 
@@ -58,9 +58,9 @@ def happy(world: World) -> None:
         with storpool_template(world) as name:
             wanted = pool_parameters(world, url(world, name), managed=True, capacityiops=1000)
             pool = one(world.cloud.call("createStoragePool", **wanted), "storagepool")
-            with world.check("zone-wide, Up, of provider StorPool, at /dev/storpool"):
-                seen = tuple(pool[key] for key in ("scope", "state", "provider", "path", "zoneid"))
-                assert seen == ("ZONE", "Up", "StorPool", "/dev/storpool", world.environment.zone_id), pool
+            with world.check("zone-wide, Up, of provider and type StorPool, at /dev/storpool"):
+                seen = tuple(pool[key] for key in ("scope", "state", "provider", "type", "path", "zoneid"))
+                assert seen == ("ZONE", "Up", "StorPool", "StorPool", "/dev/storpool", world.environment.zone_id), pool
             with world.check("managed is ignored, the pool's name is its tag, capacity is what was given"):
                 seen = tuple(pool[key] for key in ("managed", "tags", "capacitybytes", "capacityiops"))
                 assert seen == (False, wanted["name"], CAPACITY, 1000), pool

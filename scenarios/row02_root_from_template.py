@@ -18,6 +18,7 @@ from scenarios.looks import (
     template_snapshots,
 )
 from scenarios.registry import scenario
+from scenarios.snapshots import BACKUP
 from scenarios.steps import (
     GIB,
     MISSING,
@@ -38,8 +39,6 @@ from scenarios.steps import (
     vm_by_id,
     volume_by_id,
 )
-
-BACKUP = "snapshot.backup.to.secondary"
 
 
 def starts_from(world: World, volume: Json, snapshot: Json) -> None:
