@@ -1,5 +1,5 @@
-"""Extra `multicluster`: two zones, each over a StorPool cluster of its own location; snapshots are copied between them
-(user reports #9478, #11351, #11452, #11490)."""
+"""Extra `multicluster`: two zones, each over a StorPool cluster of its own location; snapshots are copied between
+them."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def has(cluster: StorPool, snapshot: Json) -> list[Json]:
     ]
 
 
+def recovering(world: World, snapshot: Json) -> bool:
+    """Whether the copy still needs its source."""
+    return any(item.get("recoveringFromRemote") for item in has(world.storpools[1], snapshot))
+
+
 def recovered(world: World, snapshot: Json) -> None:
-    """Wait until the copy needs its source no more."""
-
-    def over() -> bool:
-        return not any(item.get("recoveringFromRemote") for item in has(world.storpools[1], snapshot))
-
-    world.wait_until("the copy has recovered", over, RECOVERY_SECONDS)
+    world.wait_until("the copy has recovered", lambda: not recovering(world, snapshot), RECOVERY_SECONDS)
 
 
 def snapshot_of_marked(world: World) -> tuple[Json, Json, Json]:
@@ -135,7 +135,9 @@ def copy_at_once(world: World) -> None:
         assert snapshots.files_of(world, snapshot) == [], "a backup is left"
 
 
-@scenario("multicluster", "deploy-copy", "a VM of the other zone is made from a ROOT volume's copy (#11351)", "zones")
+@scenario(
+    "multicluster", "deploy-copy", "a VM of the other zone is made from a ROOT volume's copy (#11351, #11490)", "zones"
+)
 def deploy_copy(world: World) -> None:
     vm = vm_on(world, world.hosts[0])
     root = steps.root_volume(world, str(vm["id"]))
@@ -199,14 +201,13 @@ def delete_early(world: World) -> None:
     with replicating(world) as zone:
         copy(world, snapshot, zone)
         with world.check("its own zone's stays while the copy needs it, and the error says so"):
-            needed = any(item.get("recoveringFromRemote") for item in has(world.storpools[1], snapshot))
             try:
                 world.cloud.call("deleteSnapshot", id=snapshot["id"], zoneid=world.environment.zone_id)
             except CloudApiError as error:
                 assert "still being copied" in error.text, error.text
                 assert len(has(world.storpools[0], snapshot)) == 1
             else:
-                assert not needed, "deleted while its copy still recovered from it"
+                assert not recovering(world, snapshot), "deleted while its copy still recovers from it"
             assert len(has(world.storpools[1], snapshot)) == 1
     with world.check("deleted everywhere at once, neither is left"):
         snapshots.delete(world, snapshot)
