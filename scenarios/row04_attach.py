@@ -177,8 +177,9 @@ def cut_hosts_start(world: World) -> None:
         for host in world.hosts:
             cut.enter_context(host.storpool_api_cut())
         error = fails(lambda: world.cloud.call("startVirtualMachine", id=vm["id"]))
-        with world.check("the error says why"):
-            assert error.text.strip(), f"code {error.code} and no text"
+        with world.check("the error names a host and StorPool"):
+            assert any(host.name in error.text for host in world.hosts), error.text
+            assert "storpool" in error.text.lower(), error.text
     with world.check("the VM is Stopped"):
         assert reread(world, vm)["state"] == "Stopped", reread(world, vm)
     with world.check("nothing left on StorPool and hosts"):

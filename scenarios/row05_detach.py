@@ -197,8 +197,9 @@ def guest_holds_on(world: World) -> None:
     host.suspend(str(vm["instancename"]))
     try:
         error = fails(lambda: world.cloud.call("detachVolume", id=data["id"]))
-        with world.check("the error says what happened"):
-            assert error.text.strip(), f"code {error.code} and no text"
+        with world.check("the error names host and device, and says why"):
+            assert host.name in error.text and str(data["path"]) in error.text, error.text
+            assert "suspended" in error.text, error.text
         with world.check("StorPool: still attached"):
             attached_only_to(world, data, host)
         with world.check("host: device still there"):
