@@ -33,6 +33,7 @@ from scenarios.steps import (
     data_volume,
     deploy,
     detach,
+    disk_offering,
     expunge,
     many,
     one,
@@ -74,7 +75,12 @@ def happy(world: World) -> None:
                 assert root["storageid"] == pool["id"], root
                 assert on_storpool(world, root)["templateName"] == name
             fully_attached(world, vm, root)
+            with world.check("its IOPS keep no volume from it"):
+                many_iops = disk_offering(world, tags=str(pool["tags"]), miniops=2000, maxiops=3000)
+                volume = attach(world, data_volume(world, 1, many_iops), vm)
+                assert volume["storageid"] == pool["id"], volume
             expunge(world, vm)
+            world.cloud.call("deleteVolume", id=volume["id"])
             remove_pool(world, pool)
             with world.check("deleted: nothing is left on its StorPool template"):
                 assert on_template(world, name) == []
