@@ -18,9 +18,9 @@ WRITE_SECONDS = 0.003
 class ModelGuest:
     """The guest of one VM. `instance_name` gives the name of its domain; `runtime` is the caller's.
 
-    A real guest that still boots answers nothing, and only `boot_id` and `booted_from` wait for it. So with `waited_for`,
-    the boot ids that were asked for, anything else is a `ConnectionError` in a boot that nobody has waited for, be the
-    guest up by chance or not. Without it, everything waits.
+    A real guest that still boots answers nothing, and only `boot_id` and `booted_from` wait for it. So with
+    `waited_for`, the boot ids that were asked for, anything else is a `ConnectionError` in a boot that nobody has
+    waited for, be the guest up by chance or not. Without it, everything waits.
     """
 
     def __init__(
