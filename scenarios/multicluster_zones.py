@@ -97,8 +97,7 @@ def copy_and_use(world: World) -> None:
             assert (made["tags"]["cs"], made["size"]) == ("snapshot", original["size"]), made
         recovered(world, snapshot)
     snapshots.write(world, vm, volume, "later")
-    template = _template_in(world, zone)
-    there = vm_on(world, world.hosts[1], zone.zone_id, str(template["id"]))
+    there = vm_on(world, world.hosts[1])
     made = snapshots.volume_from(world, snapshot, zoneid=zone.zone_id)
     with world.check("a volume of it is in that zone, on its pool, with the bytes of the snapshot"):
         assert (made["zoneid"], made["storageid"]) == (zone.zone_id, zone.pools[0].id), made
@@ -261,32 +260,6 @@ def copy_refusals(world: World) -> None:
             copy(world, snapshot, zone)
             _refused(world, "already", "copySnapshot", **wanted, destzoneids=zone.zone_id)
         recovered(world, snapshot)
-
-
-def _template_in(world: World, zone: OtherZone) -> Json:
-    """The guest image as a template of the other zone."""
-    name = f"{steps.SHARED_TEMPLATE}-2"
-    shown: dict[str, str | int | bool] = {"templatefilter": "all", "name": name, "zoneid": zone.zone_id}
-    found = steps.many(world.cloud.call("listTemplates", **shown, listall=True), "template")
-    if not found:
-        env = world.environment
-        world.cloud.call(
-            "registerTemplate",
-            name=name,
-            displaytext=name,
-            format="QCOW2",
-            hypervisor="KVM",
-            url=env.image_url,
-            zoneid=zone.zone_id,
-            ostypeid=env.os_type_id,
-        )
-
-    def ready() -> bool:
-        found[:] = steps.many(world.cloud.call("listTemplates", **shown, listall=True), "template")
-        return bool(found and found[0].get("isready"))
-
-    world.wait_until("the other zone's template is ready", ready, 120)
-    return found[0]
 
 
 def _until_not_exported(world: World, snapshot: Json) -> None:
