@@ -6,10 +6,9 @@ from harness.faults.operation import Operation, Subject, running
 from harness.observers import Json, World
 from harness.worlds.memory.world import MemoryWorld
 from scenarios import looks, steps
-from scenarios.delayed import delayed_snapshots
+from scenarios.delayed import DELETE_AFTER, delayed_snapshots
 
 MARK = b"written before the fault".ljust(4096, b".")
-DELETE_AFTER = "storpool.delete.after.interval"
 FORCE_STOP = "vm.destroy.forcestop"
 
 
