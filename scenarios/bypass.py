@@ -41,7 +41,7 @@ def both_kinds(world: World, volume: Json) -> tuple[Json, Json]:
     return bypassed, take(world, volume)
 
 
-@scenario("bypass", "switched", "switched by either name, with snapshots of both kinds around")
+@scenario("bypass", "switched", "switched by either name, with snapshots of both kinds around (#4433, #5349)")
 def switched(world: World) -> None:
     vm, volume = used_volume(world, "both")
     one_switch(world, bypassed=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from harness.observers import Json, World
 
+DELETE_AFTER = "storpool.delete.after.interval"
+
 
 def delayed_snapshots(world: World) -> list[Json]:
     return [

@@ -13,6 +13,7 @@ from scenarios.steps import (
     deploy,
     disk_offering,
     host_of,
+    many,
     shared_template,
 )
 
@@ -54,8 +55,9 @@ def write(world: World, vm: Json, volume: Json, word: str) -> None:
 
 
 def reads(world: World, vm: Json, volume: Json, word: str) -> None:
-    """The guest reads what was written of the word."""
+    """The guest, once it is up, reads what was written of the word."""
     guest = world.guest(str(vm["id"]))
+    guest.boot_id()
     world.wait_until("the guest has the disk", lambda: serial(volume) in guest.disks())
     with world.check(f"the guest reads what was written ({word})"):
         for place in places(volume):
@@ -100,3 +102,13 @@ def no_passphrase_left(world: World) -> None:
     with world.check("libvirt keeps no passphrase"):
         for host in world.hosts:
             assert list(host.secrets()) == [], f"libvirt on {host.name} knows those of {host.secrets()}"
+
+
+def await_support(world: World, wanted: dict[str, bool]) -> None:
+    """Until CloudStack knows which hosts can encrypt, by name."""
+
+    def seen() -> dict[str, bool]:
+        hosts = many(world.cloud.call("listHosts", type="Routing"), "host")
+        return {str(host["name"]): bool(host["encryptionsupported"]) for host in hosts}
+
+    world.wait_until("CloudStack knows which hosts can encrypt", lambda: seen() == wanted, 300)

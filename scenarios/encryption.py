@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 
-from harness.observers import World
+from harness.observers import Json, World
 from scenarios import vm_snapshots
+from scenarios.delayed import DELETE_AFTER
 from scenarios.encrypted import (
     MAGIC,
+    await_support,
     encrypted_data,
     encrypted_vm,
     is_luks,
@@ -33,7 +35,6 @@ from scenarios.looks import (
     serial,
     template_snapshots,
 )
-from scenarios.migrating import Counter, migrate, other_host, start_migrating
 from scenarios.registry import scenario
 from scenarios.row13_download_volume import extract
 from scenarios.row14_revert_snapshot import revert
@@ -61,8 +62,6 @@ from scenarios.steps import (
     volume_exists,
 )
 from scenarios.templates import from_snapshot, from_volume, refused_with
-
-DELETE_AFTER = "storpool.delete.after.interval"
 
 
 @scenario("encryption", "data", "an encrypted DATA volume: created at first use, written, detached, attached again")
@@ -119,7 +118,9 @@ def root(world: World) -> None:
     gone(world, volume)
 
 
-@scenario("encryption", "both", "a VM with encrypted ROOT and DATA disks, stopped and started, also on another host")
+@scenario(
+    "encryption", "both", "a VM with encrypted ROOT and DATA disks, stopped and started, also on another host (#7539)"
+)
 def both(world: World) -> None:
     vm = encrypted_vm(world, diskofferingid=disk_offering(world, disksize=1, encrypt=True))
     volumes = many(world.cloud.call("listVolumes", virtualmachineid=vm["id"], isencrypted=True), "volume")
@@ -134,7 +135,7 @@ def both(world: World) -> None:
     listed = many(world.cloud.call("listHosts", name=other.name), "host")
     world.cloud.call("startVirtualMachine", id=vm["id"], hostid=listed[0]["id"])
     vm = vm_by_id(world, str(vm["id"]))
-    with world.check("it runs on the other host (issues 7539, 8255)"):
+    with world.check("it runs on the other host"):
         assert host_of(world, vm).name == other.name, vm
     for volume in volumes:
         fully_attached(world, vm, volume)
@@ -144,17 +145,24 @@ def both(world: World) -> None:
     no_passphrase_left(world)
 
 
-@scenario("encryption", "guest-off", "the guest shuts itself down, QEMU dies: nothing is left, and the data is there")
+@scenario(
+    "encryption", "guest-off", "the guest shuts itself down, or QEMU dies: nothing is left, and the data is there"
+)
 def guest_off(world: World) -> None:
     vm, volume = with_data(world, "kept")
-    host = host_of(world, vm)
-    host.kill_qemu(str(vm["instancename"]))
-    world.wait_until("CloudStack has seen it", lambda: vm_by_id(world, str(vm["id"]))["state"] == "Stopped", 300)
+    host_of(world, vm).kill_qemu(str(vm["instancename"]))
+    vm = _off_and_on(world, vm, volume)
+    world.guest(str(vm["id"])).poweroff()
+    _off_and_on(world, vm, volume)
+
+
+def _off_and_on(world: World, vm: Json, volume: Json) -> Json:
+    world.wait_until("CloudStack has seen it", lambda: reread(world, vm)["state"] == "Stopped", 300)
     fully_detached(world, volume)
     vm = start(world, vm)
-    world.guest(str(vm["id"])).boot_id()
     reads(world, vm, volume, "kept")
     no_passphrase_left(world)
+    return vm
 
 
 @scenario("encryption", "resize", "an encrypted volume grows live and stopped: the guest sees what was asked for")
@@ -275,7 +283,7 @@ def no_host(world: World) -> None:
     template_id = shared_template(world)
     first, second = world.hosts
     with first.without_encryption(), second.without_encryption():
-        _wait_for_support(world, {first.name: False, second.name: False})
+        await_support(world, {first.name: False, second.name: False})
         for disk in (volume, ready):
             with refused(world, "attach where no host can encrypt", 431, 530):
                 attach(world, disk, vm)
@@ -284,7 +292,7 @@ def no_host(world: World) -> None:
             assert "encrypt" in error.text, error.text
         with world.check("a volume that is not encrypted is attached as ever"):
             detach(world, attach(world, data_volume(world), vm))
-    _wait_for_support(world, {first.name: True, second.name: True})
+    await_support(world, {first.name: True, second.name: True})
     fully_attached(world, vm, attach(world, volume, vm))
 
 
@@ -294,19 +302,11 @@ def placement(world: World) -> None:
     offering = str(compute_offering(world, encryptroot=True)["id"])
     without, capable = world.hosts
     with without.without_encryption():
-        _wait_for_support(world, {without.name: False, capable.name: True})
+        await_support(world, {without.name: False, capable.name: True})
         vms = [deploy(world, template_id, serviceofferingid=offering) for _ in range(2)]
         with world.check("both run on the host that can encrypt"):
             assert {host_of(world, vm).name for vm in vms} == {capable.name}, vms
-    _wait_for_support(world, {without.name: True, capable.name: True})
-
-
-def _wait_for_support(world: World, wanted: dict[str, bool]) -> None:
-    def seen() -> dict[str, bool]:
-        hosts = many(world.cloud.call("listHosts", type="Routing"), "host")
-        return {str(host["name"]): bool(host["encryptionsupported"]) for host in hosts}
-
-    world.wait_until("CloudStack knows which hosts can encrypt", lambda: seen() == wanted, 300)
+    await_support(world, {without.name: True, capable.name: True})
 
 
 @scenario("encryption", "refusals", "what is not done with encrypted volumes is refused, and changes nothing")
@@ -351,52 +351,6 @@ def tags(world: World) -> None:
     with world.check("limit, pool's template"):
         found = on_storpool(world, volume)
         assert (found["iops"], found["templateName"]) == (700, world.environment.pools[0].storpool_template), found
-
-
-@scenario("encryption", "migrate-load", "a VM whose disks are all encrypted is migrated live under load, and back")
-def migrated(world: World) -> None:
-    vm = encrypted_vm(world)
-    data = attach(world, encrypted_data(world), vm)
-    write(world, vm, data, "moved")
-    boot = world.guest(str(vm["id"])).boot_id()
-    source, destination = host_of(world, vm), other_host(world, vm)
-    counter = Counter(world, vm, data)
-    counter.write()
-    job = start_migrating(world, vm, destination)
-    counter.write_until_ended(job)
-    world.cloud.wait(job)
-    for host in (destination, source):
-        vm = reread(world, vm)
-        if host is source:
-            vm = migrate(world, vm, source)
-        with world.check(f"it runs on {host.name}, and was never down"):
-            assert host_of(world, vm).name == host.name, vm
-            assert world.guest(str(vm["id"])).boot_id() == boot
-        for volume in (root_volume(world, str(vm["id"])), data):
-            fully_attached(world, vm, volume)
-            is_luks(world, vm, volume)
-        with world.check("what it wrote before and during is there"):
-            counter.is_there()
-        reads(world, vm, data, "moved")
-        world.wait_until("passphrases are taken back", lambda: not any(each.secrets() for each in world.hosts), 300)
-    nowhere_plain(world, "moved")
-    with world.check("encrypted disks can be taken from it and given to it there"):
-        data = attach(world, detach(world, data), vm)
-        reads(world, vm, data, "moved")
-
-
-@scenario("encryption", "migrate-refused", "a VM with encrypted disks is not migrated to a host that cannot encrypt")
-def migrate_refused(world: World) -> None:
-    vm = encrypted_vm(world)
-    source, destination = host_of(world, vm), other_host(world, vm)
-    with destination.without_encryption():
-        _wait_for_support(world, {source.name: True, destination.name: False})
-        error = fails(lambda: migrate(world, vm, destination))
-        with world.check("refused with the reason, and it runs where it was"):
-            assert "encrypt" in error.text, error.text
-            assert host_of(world, reread(world, vm)).name == source.name
-            fully_attached(world, vm, root_volume(world, str(vm["id"])))
-    _wait_for_support(world, {source.name: True, destination.name: True})
 
 
 @scenario("encryption", "vm-snapshot", "a snapshot of a VM with encrypted disks: taken, reverted to, deleted")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.observers import Json, World
-from scenarios.looks import fails, fully_attached, refused, reread_volume
+from scenarios.looks import fully_attached, refused, reread_volume
 from scenarios.offerings import has_limit
 from scenarios.registry import scenario
 from scenarios.row15_resize import everywhere, has_size
@@ -165,13 +165,10 @@ def refusals(world: World) -> None:
     with refused(world, "an offering with more minimum than maximum IOPS", 431):
         disk_offering(world, disksize=1, miniops=500, maxiops=400)
     custom = disk_offering(world, disksize=1, customizediops=True)
-    with refused(world, "a change to more minimum than maximum IOPS", 431):
+    with refused(world, "a change to more minimum than maximum IOPS", 431, saying="500"):
         change_offering(world, data, custom, miniops=500, maxiops=400)
     with refused(world, "a limit that is no number", 431):
         change_offering(world, data, custom, maxiops="many")
-    with world.check("the text says which"):
-        error = fails(lambda: change_offering(world, data, custom, miniops=500, maxiops=400))
-        assert "500" in error.text and "400" in error.text, error.text
     has_limit(world, data, 700)
 
 

@@ -202,8 +202,8 @@ def _tag_text(item: Json) -> str:
 
 
 @contextmanager
-def refused(world: World, why: str, *codes: int) -> Iterator[None]:
-    """The block must raise `CloudApiError` with one of `codes` and a reason, and change nothing."""
+def refused(world: World, why: str, *codes: int, saying: str = "") -> Iterator[None]:
+    """The block must raise `CloudApiError` with one of `codes` and a reason with these words, and change nothing."""
     with world.check(f"refused: {why}"):
         before = everything(world)
         try:
@@ -211,6 +211,7 @@ def refused(world: World, why: str, *codes: int) -> Iterator[None]:
         except CloudApiError as error:
             assert error.code in codes, f"refused with {error.code}, expected one of {codes}: {error.text}"
             assert error.text.strip(), f"refused with {error.code} and no reason"
+            assert saying in error.text, f"refused with {error.text!r}, which does not say {saying!r}"
         else:
             raise AssertionError(f"{why}: it was not refused")
         after = everything(world)

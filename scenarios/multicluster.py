@@ -21,12 +21,11 @@ def clusters(world: World) -> dict[str, str]:
     return found
 
 
-def vm_on(world: World, host: Host, zone_id: str = "", template_id: str = "") -> Json:
+def vm_on(world: World, host: Host) -> Json:
     """A VM whose guest is up, on this host."""
     listed = steps.one(world.cloud.call("listHosts", name=host.name), "host")
-    chosen = template_id or steps.shared_template(world)
-    zone = {"zoneid": zone_id} if zone_id else {}
-    vm = steps.deploy(world, chosen, hostid=str(listed["id"]), **zone)
+    zone_id = str(listed["zoneid"])
+    vm = steps.deploy(world, steps.shared_template(world, zone_id), hostid=str(listed["id"]), zoneid=zone_id)
     assert steps.host_of(world, vm).name == host.name, f"VM {vm['id']} runs elsewhere than on {host.name}"
     world.guest(str(vm["id"])).boot_id()
     return vm

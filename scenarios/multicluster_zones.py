@@ -1,5 +1,5 @@
-"""Extra `multicluster`: two zones, each over a StorPool cluster of its own location; snapshots are copied between them
-(user reports #9478, #11351, #11452, #11490)."""
+"""Extra `multicluster`: two zones, each over a StorPool cluster of its own location; snapshots are copied between
+them."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def has(cluster: StorPool, snapshot: Json) -> list[Json]:
     ]
 
 
+def recovering(world: World, snapshot: Json) -> bool:
+    """Whether the copy still needs its source."""
+    return any(item.get("recoveringFromRemote") for item in has(world.storpools[1], snapshot))
+
+
 def recovered(world: World, snapshot: Json) -> None:
-    """Wait until the copy needs its source no more."""
-
-    def over() -> bool:
-        return not any(item.get("recoveringFromRemote") for item in has(world.storpools[1], snapshot))
-
-    world.wait_until("the copy has recovered", over, RECOVERY_SECONDS)
+    world.wait_until("the copy has recovered", lambda: not recovering(world, snapshot), RECOVERY_SECONDS)
 
 
 def snapshot_of_marked(world: World) -> tuple[Json, Json, Json]:
@@ -97,8 +97,7 @@ def copy_and_use(world: World) -> None:
             assert (made["tags"]["cs"], made["size"]) == ("snapshot", original["size"]), made
         recovered(world, snapshot)
     snapshots.write(world, vm, volume, "later")
-    template = _template_in(world, zone)
-    there = vm_on(world, world.hosts[1], zone.zone_id, str(template["id"]))
+    there = vm_on(world, world.hosts[1])
     made = snapshots.volume_from(world, snapshot, zoneid=zone.zone_id)
     with world.check("a volume of it is in that zone, on its pool, with the bytes of the snapshot"):
         assert (made["zoneid"], made["storageid"]) == (zone.zone_id, zone.pools[0].id), made
@@ -135,7 +134,9 @@ def copy_at_once(world: World) -> None:
         assert snapshots.files_of(world, snapshot) == [], "a backup is left"
 
 
-@scenario("multicluster", "deploy-copy", "a VM of the other zone is made from a ROOT volume's copy (#11351)", "zones")
+@scenario(
+    "multicluster", "deploy-copy", "a VM of the other zone is made from a ROOT volume's copy (#11351, #11490)", "zones"
+)
 def deploy_copy(world: World) -> None:
     vm = vm_on(world, world.hosts[0])
     root = steps.root_volume(world, str(vm["id"]))
@@ -204,6 +205,8 @@ def delete_early(world: World) -> None:
             except CloudApiError as error:
                 assert "still being copied" in error.text, error.text
                 assert len(has(world.storpools[0], snapshot)) == 1
+            else:
+                assert not recovering(world, snapshot), "deleted while its copy still recovers from it"
             assert len(has(world.storpools[1], snapshot)) == 1
     with world.check("deleted everywhere at once, neither is left"):
         snapshots.delete(world, snapshot)
@@ -257,32 +260,6 @@ def copy_refusals(world: World) -> None:
             copy(world, snapshot, zone)
             _refused(world, "already", "copySnapshot", **wanted, destzoneids=zone.zone_id)
         recovered(world, snapshot)
-
-
-def _template_in(world: World, zone: OtherZone) -> Json:
-    """The guest image as a template of the other zone."""
-    name = f"{steps.SHARED_TEMPLATE}-2"
-    shown: dict[str, str | int | bool] = {"templatefilter": "all", "name": name, "zoneid": zone.zone_id}
-    found = steps.many(world.cloud.call("listTemplates", **shown, listall=True), "template")
-    if not found:
-        env = world.environment
-        world.cloud.call(
-            "registerTemplate",
-            name=name,
-            displaytext=name,
-            format="QCOW2",
-            hypervisor="KVM",
-            url=env.image_url,
-            zoneid=zone.zone_id,
-            ostypeid=env.os_type_id,
-        )
-
-    def ready() -> bool:
-        found[:] = steps.many(world.cloud.call("listTemplates", **shown, listall=True), "template")
-        return bool(found and found[0].get("isready"))
-
-    world.wait_until("the other zone's template is ready", ready, 120)
-    return found[0]
 
 
 def _until_not_exported(world: World, snapshot: Json) -> None:

@@ -66,6 +66,10 @@ def remove_pool(world: World, pool: Json) -> None:
     world.cloud.call("deleteStoragePool", id=pool["id"])
 
 
+def pools(world: World) -> list[Json]:
+    return many(world.cloud.call("listStoragePools"), "storagepool")
+
+
 def pool_by_id(world: World, pool: Json) -> Json:
     return one(world.cloud.call("listStoragePools", id=pool["id"], storagecustomstats=True), "storagepool")
 

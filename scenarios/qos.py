@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.observers import Json, World
-from scenarios.looks import fails, fully_attached, global_id, has_tags, on_storpool, refused, reread_volume
+from scenarios.looks import fully_attached, global_id, has_tags, on_storpool, refused, reread_volume, serial
 from scenarios.offerings import (
     TEMPLATE,
     TIER,
@@ -120,14 +120,13 @@ def changed(world: World) -> None:
         data = attached_in(world, named["gold"], vm)
         in_tier(world, data, named["gold"], GOLD)
         guest = world.guest(str(vm["id"]))
-        serial = str(data["id"]).replace("-", "")[:20]
-        guest.write(serial, 0, MARK)
+        guest.write(serial(data), 0, MARK)
         silver = of_tier(world, named["silver"], disksize=1)
         now = change_offering(world, data, silver)
         in_tier(world, now, named["silver"], SILVER)
         with world.check("the new offering, the same path, what was written"):
             assert (now["diskofferingid"], global_id(now)) == (silver, global_id(data)), now
-            assert guest.read(serial, 0, len(MARK)) == MARK
+            assert guest.read(serial(data), 0, len(MARK)) == MARK
         everywhere(world, vm, now, GIB)
         fully_attached(world, vm, now)
 
@@ -270,11 +269,10 @@ def refusals(world: World) -> None:
         custom, fixed = of_tier(world, named["gold"]), of_tier(world, named["gold"], disksize=1)
         compute = compute_with(world, TIER, named["gold"])
         odd = with_detail(world, TIER, "of gold", disksize=1)
-        with refused(world, "an offering of customised size without a size", 431):
+        with refused(
+            world, "an offering of customised size without a size", 431, saying="requires that a size be specified"
+        ):
             change_offering(world, data, custom)
-        with world.check("the text says that a size is missing"):
-            error = fails(lambda: change_offering(world, data, custom))
-            assert "requires that a size be specified" in error.text, error.text
         with refused(world, "a size with an offering of fixed size", 431):
             change_offering(world, data, fixed, size=2)
         with refused(world, "a system disk offering for a DATA volume", 431):
@@ -284,11 +282,8 @@ def refusals(world: World) -> None:
         resize(world, data, 2, diskofferingid=custom)
         with refused(world, "a smaller size without asking for it", 431):
             change_offering(world, data, fixed)
-        with refused(world, "a tier that cannot be a StorPool tag", 431, 530):
+        with refused(world, "a tier that cannot be a StorPool tag", 431, 530, saying="of gold"):
             change_offering(world, data, odd, shrinkok=True)
-        with world.check("the text names the tier"):
-            error = fails(lambda: change_offering(world, data, odd, shrinkok=True))
-            assert "of gold" in error.text, error.text
         unused = data_volume(world, offering_id=odd)
         with refused(world, "a volume of a tier that cannot be a StorPool tag", 431, 530, 533):
             attach(world, unused, vm)

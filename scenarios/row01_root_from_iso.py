@@ -130,10 +130,13 @@ def tier(world: World) -> None:
     image = iso(world)
     tiered = disk_offering(world, disksize=1)
     limited = disk_offering(world, disksize=1, maxiops=500, miniops=100)
+    placed = disk_offering(world, disksize=1)
     detail(world, "DiskOffering", tiered, "SP_QOSCLASS", "tier1")
+    detail(world, "DiskOffering", placed, "SP_TEMPLATE", world.environment.pools[1].storpool_template)
     for offering, wanted in (
         (tiered, ("tier1", world.environment.pools[0].storpool_template, "-")),
         (limited, ("", world.environment.pools[0].storpool_template, 500)),
+        (placed, ("", world.environment.pools[1].storpool_template, "-")),
     ):
         vm = deploy_from_iso(world, image, offering)
         root = root_volume(world, str(vm["id"]))

@@ -18,6 +18,7 @@ from scenarios.looks import (
     template_snapshots,
 )
 from scenarios.registry import scenario
+from scenarios.snapshots import BACKUP
 from scenarios.steps import (
     GIB,
     MISSING,
@@ -38,8 +39,6 @@ from scenarios.steps import (
     vm_by_id,
     volume_by_id,
 )
-
-BACKUP = "snapshot.backup.to.secondary"
 
 
 def starts_from(world: World, volume: Json, snapshot: Json) -> None:
@@ -179,7 +178,7 @@ def override_offering(world: World) -> None:
         assert world.guest(str(vm["id"])).boot_id()
 
 
-@scenario(2, "from-volume", "deploy a VM from an existing volume")
+@scenario(2, "from-volume", "deploy a VM from an existing volume (#10503)")
 def from_volume(world: World) -> None:
     old = booted_vm(world)
     stop(world, old)
@@ -195,7 +194,7 @@ def from_volume(world: World) -> None:
         assert world.guest(str(vm["id"])).boot_id()
 
 
-@scenario(2, "from-snapshot", "deploy a VM from a snapshot of a ROOT volume")
+@scenario(2, "from-snapshot", "deploy a VM from a snapshot of a ROOT volume (#10503)")
 def from_snapshot(world: World) -> None:
     source = deploy(world, str(template(world)["id"]), **{"details[0].rootdisksize": 2})
     source_root = root_volume(world, str(source["id"]))

@@ -37,6 +37,7 @@ from scenarios.steps import (
     shared_template,
     start,
     stop,
+    tag_vm,
 )
 
 
@@ -136,10 +137,7 @@ def full_pool(world: World) -> None:
 @scenario(4, "vc-policy", "a VM's vc-policy is on disks attached later")
 def vc_policy(world: World) -> None:
     vm = running_vm(world)
-    world.cloud.call(
-        "createTags",
-        **{"resourcetype": "UserVm", "resourceids": vm["id"], "tags[0].key": "vc-policy", "tags[0].value": "daily"},
-    )
+    tag_vm(world, vm, vc_policy="daily")
     data = attach(world, data_volume(world), vm)
     with world.check("tag vc-policy on the new disk"):
         has_tags(world, data, vc_policy="daily")
@@ -179,8 +177,9 @@ def cut_hosts_start(world: World) -> None:
         for host in world.hosts:
             cut.enter_context(host.storpool_api_cut())
         error = fails(lambda: world.cloud.call("startVirtualMachine", id=vm["id"]))
-        with world.check("the error says why"):
-            assert error.text.strip(), f"code {error.code} and no text"
+        with world.check("the error names a host and StorPool"):
+            assert any(host.name in error.text for host in world.hosts), error.text
+            assert "storpool" in error.text.lower(), error.text
     with world.check("the VM is Stopped"):
         assert reread(world, vm)["state"] == "Stopped", reread(world, vm)
     with world.check("nothing left on StorPool and hosts"):

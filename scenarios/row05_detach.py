@@ -28,6 +28,7 @@ from scenarios.steps import (
     data_volume,
     deploy,
     detach,
+    detail,
     disk_offering,
     host_of,
     root_volume,
@@ -35,6 +36,7 @@ from scenarios.steps import (
     shared_template,
     start,
     stop,
+    tag_vm,
 )
 
 
@@ -109,20 +111,9 @@ def hot_detach(world: World) -> None:
 @scenario(5, "keeps-tier", "detaching clears the VM's policy and keeps the volume's tier")
 def keeps_tier(world: World) -> None:
     vm = booted_vm(world)
-    world.cloud.call(
-        "createTags",
-        **{"resourcetype": "UserVm", "resourceids": vm["id"], "tags[0].key": "vc-policy", "tags[0].value": "daily"},
-    )
+    tag_vm(world, vm, vc_policy="daily")
     offering = disk_offering(world)
-    world.cloud.call(
-        "addResourceDetail",
-        **{
-            "resourcetype": "DiskOffering",
-            "resourceid": offering,
-            "details[0].key": "SP_QOSCLASS",
-            "details[0].value": "tier1",
-        },
-    )
+    detail(world, "DiskOffering", offering, "SP_QOSCLASS", "tier1")
     data = attach(world, data_volume(world, offering_id=offering), vm)
     with world.check("attached: tier and policy"):
         has_tags(world, data, qc="tier1", vc_policy="daily")
@@ -147,7 +138,7 @@ def detach_from_stopped(world: World) -> None:
         disk_not_in_domain(host_of(world, vm), vm, data)
 
 
-@scenario(5, "other-vm", "a volume moves to another VM with its bytes")
+@scenario(5, "other-vm", "a volume moves to another VM with its bytes (#10587)")
 def moves_to_other_vm(world: World) -> None:
     template_id = shared_template(world)
     first, second = deploy(world, template_id), deploy(world, template_id)
@@ -197,7 +188,7 @@ def qemu_died(world: World) -> None:
         attached_only_to(world, data, host_of(world, vm))
 
 
-@scenario(5, "guest-holds-on", "a guest that does not let go: a clear error, and nothing changed")
+@scenario(5, "guest-holds-on", "a guest that does not let go: a clear error, and nothing changed (#13014, #6508)")
 def guest_holds_on(world: World) -> None:
     vm = booted_vm(world)
     host = host_of(world, vm)
@@ -206,8 +197,9 @@ def guest_holds_on(world: World) -> None:
     host.suspend(str(vm["instancename"]))
     try:
         error = fails(lambda: world.cloud.call("detachVolume", id=data["id"]))
-        with world.check("the error says what happened"):
-            assert error.text.strip(), f"code {error.code} and no text"
+        with world.check("the error names host and device, and says why"):
+            assert host.name in error.text and str(data["path"]) in error.text, error.text
+            assert "suspended" in error.text, error.text
         with world.check("StorPool: still attached"):
             attached_only_to(world, data, host)
         with world.check("host: device still there"):

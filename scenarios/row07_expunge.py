@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.observers import World
-from scenarios.delayed import delayed_snapshots, expires
+from scenarios.delayed import DELETE_AFTER, delayed_snapshots, expires
 from scenarios.looks import fully_attached, fully_detached, gone, has_tags, on_storpool, refused, serial
 from scenarios.registry import scenario
 from scenarios.steps import (
@@ -24,8 +24,6 @@ from scenarios.steps import (
     vm_exists,
     volume_exists,
 )
-
-DELETE_AFTER = "storpool.delete.after.interval"
 
 
 @scenario(7, "running", "expunging a running VM deletes its ROOT volume")
@@ -92,7 +90,7 @@ def data_survives(world: World) -> None:
         assert seen == mark, f"read {seen[:32]!r}"
 
 
-@scenario(7, "delayed", "with a delete-after interval, a snapshot of the ROOT volume stays until it expires")
+@scenario(7, "delayed", "with a delete-after interval, a snapshot of the ROOT volume stays until it expires (#8843)")
 def delayed_delete(world: World) -> None:
     vm = booted_vm(world)
     root = root_volume(world, str(vm["id"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.observers import World
-from scenarios.delayed import delayed_snapshots, expires
+from scenarios.delayed import DELETE_AFTER, delayed_snapshots, expires
 from scenarios.looks import disk_in_domain, fully_attached, gone, refused
 from scenarios.registry import scenario
 from scenarios.steps import (
@@ -19,8 +19,6 @@ from scenarios.steps import (
     stop,
     volume_exists,
 )
-
-DELETE_AFTER = "storpool.delete.after.interval"
 
 
 @scenario(8, "detached", "deleting a detached DATA volume")
@@ -60,7 +58,7 @@ def attached_is_refused(world: World) -> None:
         world.cloud.call("deleteVolume", id=data["id"])
 
 
-@scenario(8, "delayed", "with a delete-after interval, a snapshot of the volume stays until it expires")
+@scenario(8, "delayed", "with a delete-after interval, a snapshot of the volume stays until it expires (#8843)")
 def delayed_delete(world: World) -> None:
     vm = booted_vm(world)
     data = attach(world, data_volume(world), vm)

@@ -132,7 +132,7 @@ def bypass(world: World) -> None:
         assert snapshot["name"] == "only-here", snapshot
 
 
-@scenario(9, "failing-backup", "a failing backup keeps the StorPool snapshot, and can be tried again")
+@scenario(9, "failing-backup", "a failing backup keeps the StorPool snapshot, and can be tried again (#9239)")
 def failing_backup(world: World) -> None:
     vm, volume = used_volume(world, "before")
     with world.secondary.unreachable():

@@ -28,6 +28,7 @@ from scenarios.steps import (
     attach,
     deploy,
     detach,
+    detail,
     disk_offering,
     host_of,
     many,
@@ -79,12 +80,7 @@ def on_primary(world: World) -> None:
     snapshot = take(world, volume)
     write(world, vm, volume, "new")
     offering = disk_offering(world, miniops=100, maxiops=700)
-    world.cloud.call(
-        "addResourceDetail",
-        resourcetype="DiskOffering",
-        resourceid=offering,
-        **{"details[0].key": "SP_QOSCLASS", "details[0].value": "gold"},
-    )
+    detail(world, "DiskOffering", offering, "SP_QOSCLASS", "gold")
     made = volume_from(world, snapshot, offering, 3)
     fresh(world, made, snapshot, 3)
     starts_from(world, made, snapshot)

@@ -6,7 +6,7 @@ from functools import partial
 
 from harness.observers import Json, World
 from scenarios import templates
-from scenarios.looks import fails, template_snapshots
+from scenarios.looks import fails, serial, template_snapshots
 from scenarios.registry import scenario
 from scenarios.snapshots import (
     BACKUP,
@@ -176,7 +176,7 @@ def smaller(world: World) -> None:
         guest = world.guest(str(larger["id"]))
         assert guest.boot_id()
         guest_reads(world, larger, disk, "old", BEYOND)
-        assert guest.read(str(disk["id"]).replace("-", "")[:20], 4 * GIB - BLOCK, BLOCK) == bytes(BLOCK)
+        assert guest.read(serial(disk), 4 * GIB - BLOCK, BLOCK) == bytes(BLOCK)
 
 
 @scenario(12, "refusals", "what no template can be made from is refused with a reason")

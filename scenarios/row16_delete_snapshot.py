@@ -85,7 +85,7 @@ def archived(world: World) -> None:
         guest_reads(world, vm, made, "old")
 
 
-@scenario(16, "orphaned", "snapshots of a volume that was deleted")
+@scenario(16, "orphaned", "snapshots of a volume that was deleted (#9855)")
 def orphaned(world: World) -> None:
     _, volume = used_volume(world, "old")
     snapshot = take(world, volume)
@@ -113,7 +113,7 @@ def twice(world: World) -> None:
     gone(world, second)
 
 
-@scenario(16, "lost", "deleting what StorPool has lost succeeds, and takes the backup away")
+@scenario(16, "lost", "deleting what StorPool has lost succeeds, and takes the backup away (#9855)")
 def lost(world: World) -> None:
     _, volume = used_volume(world, "old")
     snapshot = take(world, volume)

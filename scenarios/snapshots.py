@@ -29,7 +29,9 @@ def write(world: World, vm: Json, volume: Json, word: str, places: tuple[int, ..
 
 
 def guest_reads(world: World, vm: Json, volume: Json, word: str, places: tuple[int, ...] = PLACES) -> None:
+    """What the guest reads, once it is up."""
     guest = world.guest(str(vm["id"]))
+    guest.boot_id()
     world.wait_until("the guest has the disk", lambda: serial(volume) in guest.disks())
     for place in places:
         _same(guest.read(serial(volume), place, BLOCK), word, place, f"the guest's disk {volume['name']}")

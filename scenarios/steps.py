@@ -28,9 +28,10 @@ def many(answer: Json, key: str) -> list[Json]:
     return list(answer.get(key, []))
 
 
-def template(world: World, name: str = "") -> Json:
-    """Register the guest image as a new template and wait until secondary storage has it."""
+def template(world: World, name: str = "", zone_id: str = "") -> Json:
+    """Register the guest image as a new template, of the first zone unless told, and wait until it is ready."""
     env = world.environment
+    zone_id = zone_id or env.zone_id
     name = name or world.name("template")
     answer = world.cloud.call(
         "registerTemplate",
@@ -39,30 +40,30 @@ def template(world: World, name: str = "") -> Json:
         format="QCOW2",
         hypervisor="KVM",
         url=env.image_url,
-        zoneid=env.zone_id,
+        zoneid=zone_id,
         ostypeid=env.os_type_id,
     )
     template_id = str(one(answer, "template")["id"])
-    world.wait_until(f"template {name} is ready", lambda: bool(template_by_id(world, template_id).get("isready")), 120)
-    return template_by_id(world, template_id)
+    world.wait_until(
+        f"template {name} is ready", lambda: bool(template_by_id(world, template_id, zone_id)["isready"]), 120
+    )
+    return template_by_id(world, template_id, zone_id)
 
 
 SHARED_TEMPLATE = "splab-guest"
 
 
-def shared_template(world: World) -> str:
-    """Id of a template of the guest image that cases share: the one that is there already, else a new one."""
-    answer = world.cloud.call(
-        "listTemplates", templatefilter="all", name=SHARED_TEMPLATE, zoneid=world.environment.zone_id, listall=True
-    )
+def shared_template(world: World, zone_id: str = "") -> str:
+    """Id of a template of the guest image that cases share: the one that the zone has already, else a new one."""
+    zone_id = zone_id or world.environment.zone_id
+    answer = world.cloud.call("listTemplates", templatefilter="all", name=SHARED_TEMPLATE, zoneid=zone_id, listall=True)
     ready = [item for item in many(answer, "template") if item.get("isready")]
-    return str(ready[0]["id"] if ready else template(world, SHARED_TEMPLATE)["id"])
+    return str(ready[0]["id"] if ready else template(world, SHARED_TEMPLATE, zone_id)["id"])
 
 
-def template_by_id(world: World, template_id: str) -> Json:
-    answer = world.cloud.call(
-        "listTemplates", templatefilter="all", id=template_id, zoneid=world.environment.zone_id, listall=True
-    )
+def template_by_id(world: World, template_id: str, zone_id: str = "") -> Json:
+    zone_id = zone_id or world.environment.zone_id
+    answer = world.cloud.call("listTemplates", templatefilter="all", id=template_id, zoneid=zone_id, listall=True)
     return one(answer, "template")
 
 

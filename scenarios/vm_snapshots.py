@@ -44,7 +44,6 @@ def write_all(world: World, vm: Json, disks: Sequence[Json], word: str) -> None:
 
 def reads_all(world: World, vm: Json, disks: Sequence[Json], word: str) -> None:
     """What the guest reads, once it is up."""
-    world.guest(str(vm["id"])).boot_id()
     for volume in disks:
         guest_reads(world, vm, volume, word, _places(volume))
 

@@ -12,15 +12,16 @@ import socket
 import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import msgspec
 
 from harness.agent.config import TlsFiles
+from harness.agent.http_server import BoundedServer
 from harness.agent.inflight import Failed, Handler, InFlight, TooBusy
 from harness.spi.commands import AnyCommand
-from harness.spi.errors import InvalidParameter, Unavailable
+from harness.spi.errors import InvalidParameter
 from harness.spi.runtime import Runtime, Task
 
 _log = logging.getLogger("harness.agent.server")
@@ -48,13 +49,12 @@ class CommandServer:
         self._runtime = runtime
         self._in_flight = InFlight(runtime, handler, max_commands)
         # Twins and clients that are turned away need a connection too.
-        self._http = _HttpServer(_address(listen), _context(tls), self._in_flight, 4 * max_commands, runtime)
+        self._http = _HttpServer(listen, _context(tls), self._in_flight, 4 * max_commands, runtime)
         self._task: Task | None = None
 
     @property
     def address(self) -> tuple[str, int]:
-        host, port = self._http.server_address[:2]
-        return str(host), int(port)
+        return self._http.bound
 
     def start(self) -> None:
         """Serve in a task of its own."""
@@ -70,56 +70,13 @@ class CommandServer:
         return ended
 
 
-class _HttpServer(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-    request_queue_size = 64
-
+class _HttpServer(BoundedServer):
     def __init__(
-        self,
-        address: tuple[str, int],
-        context: ssl.SSLContext,
-        in_flight: InFlight,
-        max_connections: int,
-        runtime: Runtime,
+        self, listen: str, context: ssl.SSLContext, in_flight: InFlight, max_connections: int, runtime: Runtime
     ) -> None:
         self.context = context
         self.in_flight = in_flight
-        self._max_connections = max_connections
-        self._connections = 0
-        self._guard = runtime.lock("connections")
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
-        try:
-            super().__init__(address, _Exchange)
-        except OSError as error:
-            raise Unavailable(f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}") from error
-
-    def server_bind(self) -> None:
-        # Not HTTPServer's: it looks the host's name up, which may take seconds and serves nothing here.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._guard:
-            full = self._connections >= self._max_connections
-            if not full:
-                self._connections += 1
-        if full:
-            _log.warning("connection of %s refused: %d are open", client_address[0], self._max_connections)
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            with self._guard:
-                self._connections -= 1
+        super().__init__(listen, _Exchange, max_connections, runtime)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """In the connection's own thread: the handshake, then the one request."""
@@ -245,11 +202,3 @@ def _context(tls: TlsFiles) -> ssl.SSLContext:
             f"TLS files {tls.ca}, {tls.certificate} and {tls.key} cannot be used: {error}"
         ) from error
     return context
-
-
-def _address(listen: str) -> tuple[str, int]:
-    host, colon, port = listen.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise InvalidParameter(f"listen address {listen!r} is not of the form address:port")
-    return host, int(port)

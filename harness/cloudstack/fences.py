@@ -53,10 +53,20 @@ class CgroupFence:
         except OSError as error:
             raise Error(f"{self._folder} could not be killed: {error.strerror}") from error
         deadline = self._runtime.monotonic() + KILL_SECONDS
-        while any(file.read_text().split() for file in self._folder.rglob("cgroup.procs")):
+        while self._processes():
             if self._runtime.monotonic() > deadline:
                 raise Error(f"processes in {self._folder} were killed and do not end")
             self._runtime.sleep(POLL_SECONDS)
+
+    def _processes(self) -> list[str]:
+        found: list[str] = []
+        try:
+            for file in self._folder.rglob("cgroup.procs"):
+                found += file.read_text().split()
+        except OSError as error:
+            # A child may go while it is looked at.
+            return [f"not known: {error.strerror}"]
+        return found
 
 
 def make_fence(runtime: Runtime, config: FenceConfig) -> CommandFence | CgroupFence:

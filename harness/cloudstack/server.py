@@ -87,8 +87,6 @@ class ManagementServer:
         bootstrap(services.runtime, services.records, services.config)
         services.jobs.fail_interrupted()
         services.recovery.reset()
-        services.template_removal.abandon_interrupted()
-        services.extractions.abandon_interrupted()
         services.hosts.poll()
         services.recovery.resume()
         self.serve(compare=True)

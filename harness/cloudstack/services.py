@@ -113,7 +113,7 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
         storage_migrations=storage_migrations,
         isos=isos,
         pools=pools,
-        ha=HighAvailability(context, vms, fences, silence),
+        ha=HighAvailability(context, vms, hosts, fences, silence),
         hosts=hosts,
         recovery=Recovery(
             context=context,
@@ -121,6 +121,8 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
             attachments=attachments,
             vms=vms,
             templates=templates,
+            template_removal=removal,
+            extractions=extractions,
             snapshots=snapshots,
             backups=backups,
             reverts=reverts,

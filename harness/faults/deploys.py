@@ -58,6 +58,8 @@ def _registered(world: World, subject: Subject) -> None:
 def _not_registered(world: World, subject: Subject) -> None:
     shown = _template(world, subject)
     assert shown is None or shown["status"] not in FETCHING, f"template {subject.name} is {shown}"
+    if shown is not None:
+        world.cloud.call("deleteTemplate", id=shown["id"])
 
 
 def _fetched(world: World, subject: Subject) -> bool:

@@ -6,9 +6,8 @@ from harness.faults.marks import guest_reads, mark, stored
 from harness.faults.operation import Operation, Subject, running
 from harness.observers import Json, World
 from scenarios import looks, steps
-from scenarios.delayed import delayed_snapshots
+from scenarios.delayed import DELETE_AFTER, delayed_snapshots
 
-DELETE_AFTER = "storpool.delete.after.interval"
 FORCE_STOP = "vm.destroy.forcestop"
 
 

@@ -37,6 +37,8 @@ def _registered(world: World, subject: Subject) -> None:
 def _not_registered(world: World, subject: Subject) -> None:
     shown = _iso(world, subject)
     assert shown is None or isos.iso_is_told(world, str(shown["id"])), f"ISO {subject.name} is {shown}"
+    if shown is not None:
+        world.cloud.call("deleteIso", id=shown["id"])
 
 
 def _fetched(world: World, subject: Subject) -> bool:

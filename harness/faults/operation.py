@@ -67,11 +67,12 @@ class Operation:
 
 
 def running(world: World, subject: Subject, vm: Json) -> Json:
-    """The VM as it is now, which must run; started again when a fault ended its guest."""
+    """The VM as it is now, which must run, with its guest up; started again when a fault ended that."""
     now = looks.reread(world, vm)
     if now["state"] == "Stopped" and subject.guests_ended:
-        return steps.start(world, now)
+        now = steps.start(world, now)
     assert now["state"] == "Running", f"VM {vm['id']} is {now['state']}"
+    world.guest(str(vm["id"])).boot_id()
     return now
 
 

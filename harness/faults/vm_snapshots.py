@@ -52,6 +52,7 @@ def _write(world: World, vm: Json, place: int, data: bytes) -> None:
 
 def _read(world: World, vm: Json, place: int) -> list[bytes]:
     guest = world.guest(str(vm["id"]))
+    guest.boot_id()
     return [guest.read(looks.serial(volume), place, len(MARK)) for volume in _data(world, vm)]
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 from fake_vm_snapshots import FakeVmSnapshots
 
-from harness.cloudstack.api.dispatch import ApiReply
+from harness.cloudstack.api.command import Shape
+from harness.cloudstack.api.dispatch import COMMANDS, ApiReply
 from harness.cloudstack.api.signature import sign
 from harness.cloudstack.config import CloudConfig, GuestAddress
+from harness.cloudstack.orchestration.ha import Fence
 from harness.cloudstack.records import Records
 from harness.cloudstack.records.rows import Row, SnapshotStore, TemplatePool, Vm, Volume
 from harness.cloudstack.server import ManagementServer
@@ -21,6 +24,8 @@ from harness.spi.commands import (
     AnyCommand,
     AttachAnswer,
     AttachCommand,
+    CreateEntityDownloadURLAnswer,
+    CreateEntityDownloadURLCommand,
     DeleteCommand,
     DettachCommand,
     DownloadAnswer,
@@ -29,6 +34,7 @@ from harness.spi.commands import (
     PingCommand,
     StartCommand,
     StopCommand,
+    published,
 )
 from harness.spi.driver import DriverRecords, HostEndpoints, PoolDescription, PoolRequest, ResizePayload, Space
 from harness.spi.errors import Conflict, Error, ErrorClass, InvalidParameter, NotFound, Unavailable, Unknown
@@ -59,6 +65,17 @@ class CloudError(Exception):
         super().__init__(f"{code}: {text}")
         self.code = code
         self.text = text
+
+
+def check_declared(command: str, answer: Json) -> None:
+    """Clients are generated from listApis, so an answer has no field that it does not tell of."""
+    known = COMMANDS[command.lower()]
+    if known.shape is Shape.SUCCESS:
+        return
+    objects = answer if known.shape is Shape.BARE else answer.get(known.noun, [])
+    told = {word.partition(":")[0] for word in known.fields.split()}
+    for found in objects if isinstance(objects, list) else [objects]:
+        assert found.keys() <= told, f"{command} answers {found.keys() - told}, which listApis does not tell of"
 
 
 class Scripted:
@@ -132,6 +149,9 @@ class FakeStorPool(Scripted):
 
     def copy(self, source: DataObject, destination: DataObject) -> DataObject:
         if isinstance(destination, TemplateObject):
+            if destination.store.role is StoreRole.IMAGE:
+                self.step("template")
+                return msgspec.structs.replace(destination, size=source.size)
             return self._seed(source, destination)
         assert isinstance(destination, VolumeObject)
         if isinstance(source, VolumeObject):
@@ -364,6 +384,8 @@ class FakeSecondary(Scripted):
             assert command.template.path is not None
             path = command.template.path
             return DownloadAnswer(result=True, install_path=path, virtual_size=2 * GIB, physical_size=5 * MIB)
+        if isinstance(command, CreateEntityDownloadURLCommand):
+            return CreateEntityDownloadURLAnswer(result=True, url=f"http://secondary/{published(command.token)}")
         assert isinstance(command, DeleteCommand)
         return Answer(result=True)
 
@@ -396,6 +418,7 @@ class Rig:
         config: CloudConfig | None = None,
         storpool: FakeStorPool | None = None,
         hosts: dict[str, FakeHost] | None = None,
+        fences: Mapping[str, Fence] = MappingProxyType({}),
     ) -> None:
         self.runtime = runtime
         self.records = records or Records.open(None, runtime)
@@ -403,7 +426,9 @@ class Rig:
         self.storpool = storpool or FakeStorPool(runtime)
         self.hosts = hosts or {name: FakeHost(runtime, name, self.storpool) for name in HOSTS}
         self.secondary = FakeSecondary(runtime)
-        self.server = ManagementServer(runtime, self.records, self._provider, self.hosts, self.secondary, self.config)
+        self.server = ManagementServer(
+            runtime, self.records, self._provider, self.hosts, self.secondary, self.config, fences
+        )
 
     def _provider(self, records: DriverRecords, endpoints: HostEndpoints) -> FakeStorPool:  # noqa: ARG002
         self.storpool.records = records
@@ -423,9 +448,10 @@ class Rig:
     def call(self, command: str, /, **parameters: Any) -> Any:
         """The answer; of an async command, the job's result. Raises `CloudError`."""
         body = self.envelope(self.request(command, **parameters))
-        if "jobid" not in body or command == "queryAsyncJobResult":
-            return body
-        return self.wait(body["jobid"])
+        if "jobid" in body and command != "queryAsyncJobResult":
+            body = self.wait(body["jobid"])
+        check_declared(command, body)
+        return body
 
     def envelope(self, reply: ApiReply) -> Any:
         answer = msgspec.json.decode(reply.body)

@@ -238,7 +238,16 @@ def test_filters_of_listings_work(rig: Rig) -> None:
     assert rig.call("listClusters", zoneid=zone, allocationstate="Enabled")["count"] == 1
     assert rig.call("listTemplates", templatefilter="self", name="guest", zoneid=zone)["count"] == 1
     assert rig.call("listServiceOfferings", name="small")["count"] == 1
+    assert rig.call("listStoragePools", clusterid=rig.call("listClusters")["cluster"][0]["id"]) == {}
+    rig.call("createSnapshot", volumeid=rig.call("listVolumes", type="ROOT")["volume"][0]["id"])
+    assert rig.call("listSnapshots", intervaltype="MANUAL")["count"] == 1
+    assert rig.call("listSnapshots", intervaltype="HOURLY") == {}
     assert rig.call("listVirtualMachines", id=vm["id"])["virtualmachine"][0]["tags"] == []
+
+
+@pytest.mark.parametrize("noun", ["Pods", "Users", "Accounts", "Domains", "Capabilities", "OsTypes", "Apis"])
+def test_a_listing_has_the_fields_that_listapis_tells_of(rig: Rig, noun: str) -> None:
+    assert rig.call(f"list{noun}")
 
 
 def test_the_guest_networks_addresses_are_handed_out_once_and_run_out_with_533() -> None:

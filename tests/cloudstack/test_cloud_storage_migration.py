@@ -9,9 +9,9 @@ from cloud_rig import CloudError, Rig
 
 from harness.cloudstack.primary.files import directory_on_export
 from harness.cloudstack.records import RecordsOfDriver
-from harness.cloudstack.records.rows import PoolFile, StoragePool, Vm, Volume
+from harness.cloudstack.records.rows import DiskOffering, PoolFile, StoragePool, Vm, Volume
 from harness.runtime.threads import ThreadRuntime
-from harness.spi.errors import Conflict, InvalidParameter, Unavailable, Unknown
+from harness.spi.errors import Conflict, Error, InvalidParameter, Unavailable, Unknown
 
 EXPORT = "nfs://secondary/export"
 
@@ -91,11 +91,9 @@ def test_a_second_migration_waits_for_the_source_of_the_first(rig: Rig, volume: 
     rig.check_at_rest()
 
 
-@pytest.mark.parametrize(("error", "left"), [(Unavailable("no host"), 0), (Unknown("no answer"), 0)])
-def test_a_copy_that_fails_is_given_up_and_its_file_deleted_twice(
-    rig: Rig, volume: str, error: Exception, left: int
-) -> None:
-    rig.storpool.fail("move", error)  # type: ignore[arg-type]  # the two errors above
+@pytest.mark.parametrize("error", [Unavailable("no host"), Unknown("no answer")])
+def test_a_copy_that_fails_is_given_up_and_its_file_deleted_twice(rig: Rig, volume: str, error: Error) -> None:
+    rig.storpool.fail("move", error)
     assert str(error) in migrate(rig, volume, "nfs")
     assert where(rig, volume) == ("Ready", "fast")
     assert rig.secondary.calls.count("DeleteCommand") == 1
@@ -105,7 +103,7 @@ def test_a_copy_that_fails_is_given_up_and_its_file_deleted_twice(
         tx.update(row, written_until=tx.now)
     rig.server.services.context.files.tend()
     assert rig.secondary.calls.count("DeleteCommand") == 2
-    assert len(rig.rows(PoolFile)) == left
+    assert rig.rows(PoolFile) == []
     rig.check_at_rest()
 
 
@@ -130,6 +128,21 @@ def test_a_pool_that_is_not_up_takes_no_volume(rig: Rig, volume: str, status: st
         tx.execute("UPDATE storage_pool SET status = ? WHERE name = 'slow'", (status,))
     assert text in migrate(rig, volume, "slow")
     assert where(rig, volume) == ("Ready", "fast")
+
+
+def test_an_offering_that_is_encrypted_otherwise_is_refused(rig: Rig, volume: str) -> None:
+    offering = rig.disk_offering()
+    with rig.records.transaction("encrypts") as tx:
+        tx.update(tx.find(DiskOffering, uuid=offering) or pytest.fail("no offering"), encrypt=True)
+    with pytest.raises(CloudError, match="does not match target disk offering's encryption"):
+        rig.call("migrateVolume", volumeid=volume, storageid=pool(rig, "slow"), newdiskofferingid=offering)
+    assert where(rig, volume) == ("Ready", "fast")
+
+
+def test_a_pool_on_nfs_keeps_its_url(rig: Rig, volume: str) -> None:
+    del volume
+    with pytest.raises(CloudError, match="stays at its url"):
+        rig.call("updateStoragePool", id=pool(rig, "nfs"), url="storpool://1@sp:81/fast")
 
 
 def test_a_pool_that_is_full_takes_no_volume(rig: Rig, volume: str) -> None:

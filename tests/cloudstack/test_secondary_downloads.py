@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 import requests
 
@@ -24,7 +28,7 @@ from harness.spi.commands import (
     DeleteCommand,
     published,
 )
-from harness.spi.errors import ErrorClass
+from harness.spi.errors import ErrorClass, InvalidParameter
 from harness.spi.objects import (
     DataStore,
     ImageFormat,
@@ -105,6 +109,12 @@ def test_a_copy_of_what_is_not_there_leaves_nothing(role: SecondaryRole, export:
     assert not role.handle(copy("../outside.qcow2")).result
 
 
+def test_a_copy_that_is_no_image_leaves_nothing(role: SecondaryRole, export: Path) -> None:
+    (export / FILE).write_bytes(b"a backup that was cut off")
+    assert not role.handle(copy()).result
+    assert list((export / "template/tmpl/2").iterdir()) == []
+
+
 def test_a_published_file_is_served_until_its_name_is_deleted(role: SecondaryRole, export: Path) -> None:
     first, answer = role.handle(publish()), role.handle(publish())
     assert isinstance(answer, CreateEntityDownloadURLAnswer) and first == answer, answer
@@ -116,6 +126,16 @@ def test_a_published_file_is_served_until_its_name_is_deleted(role: SecondaryRol
     assert role.handle(DeleteCommand(store=STORE, path=published(TOKEN))).result
     assert requests.get(answer.url, timeout=SECONDS).status_code == 404
     assert (export / FILE).is_file()
+
+
+def test_an_error_does_not_tell_the_name_that_a_file_is_published_by(
+    role: SecondaryRole, export: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (export / published(TOKEN)).mkdir()
+    for command in (DeleteCommand(store=STORE, path=published(TOKEN)), publish()):
+        answer = role.handle(command)
+        assert not answer.result and answer.details
+        assert TOKEN not in answer.details + caplog.text
 
 
 def test_nothing_else_is_served(role: SecondaryRole, export: Path, downloads: Downloads) -> None:
@@ -136,6 +156,32 @@ def test_nothing_else_is_served(role: SecondaryRole, export: Path, downloads: Do
     )
     codes = {requests.get(f"{downloads.url}/{name}", timeout=SECONDS).status_code for name in names}
     assert codes == {404}
+
+
+def test_more_connections_than_the_limit_are_closed_and_one_that_ends_makes_room(
+    runtime: ThreadRuntime, export: Path
+) -> None:
+    narrow = Downloads(runtime, msgspec.structs.replace(config(export), max_downloads=1), "127.0.0.1:0")
+    narrow.start()
+    parts = urlsplit(narrow.url)
+    address = str(parts.hostname), int(parts.port or 0)
+    with socket.create_connection(address, SECONDS) as first, socket.create_connection(address, SECONDS) as second:
+        assert second.recv(1) == b"", "closed without an answer"
+        first.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert first.recv(12) == b"HTTP/1.0 404"
+    deadline, code = runtime.monotonic() + SECONDS, 0
+    while not code:
+        assert runtime.monotonic() < deadline
+        with contextlib.suppress(requests.ConnectionError):
+            code = requests.get(narrow.url, timeout=SECONDS).status_code
+    narrow.stop()
+    assert code == 404
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1", "127.0.0.1:65536", "127.0.0.1:x", ":0", "127.0.0.1:²"])
+def test_what_is_no_address_is_refused(runtime: ThreadRuntime, export: Path, listen: str) -> None:
+    with pytest.raises(InvalidParameter, match="address:port"):
+        Downloads(runtime, config(export), listen)
 
 
 @pytest.mark.parametrize("token", ["", "../snapshots/x", TOKEN + "x", TOKEN.upper()])

@@ -72,9 +72,9 @@ def two_at_once(world: World) -> list[str]:
     seen = []
     for vm in vms:
         guest = world.guest(str(vm["id"]))
+        seen.append(guest.boot_id())
         (serial,) = guest.disks()
         guest.write(serial, 1 << 19, MARK)
-        seen.append(guest.boot_id())
         assert guest.read(serial, 1 << 19, len(MARK)) == MARK
     assert violations(world) == []
     return seen
@@ -157,6 +157,9 @@ def test_hosts_show_devices_and_domains_and_what_befalls_them() -> None:
         assert host.device_size(path) == volume["size"]
         assert host.device_size("/dev/storpool-byid/nothing") is None
         guest = world.guest(str(vm["id"]))
+        with pytest.raises(ConnectionError, match="may still be booting"):
+            guest.disks()
+        guest.boot_id()
         guest.write(host.domain_disks(name)[0].serial, 4096, MARK)
         assert host.read_device(path, 4096, len(MARK)) == MARK
         with pytest.raises(FileNotFoundError):

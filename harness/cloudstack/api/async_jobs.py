@@ -48,8 +48,9 @@ def _job(tx: Transaction, row: AsyncJob) -> Json:
 
 
 _FIELDS = (
-    "accountid:string userid:string cmd:string created:date completed:date jobprocstatus:integer"
-    " jobresultcode:integer jobresulttype:string jobresult:responseobject jobinstancetype:string jobinstanceid:string"
+    "jobid:string jobstatus:integer accountid:string userid:string cmd:string created:date completed:date"
+    " jobprocstatus:integer jobresultcode:integer jobresulttype:string jobresult:responseobject"
+    " jobinstancetype:string jobinstanceid:string"
 )
 
 COMMANDS: tuple[Command, ...] = (

@@ -134,7 +134,6 @@ def _insert_vm(
             vm_template_id=template.id if template else None,
             host_id=None,
             last_host_id=None,
-            power_state=None,
             created=tx.now,
             update_time=tx.now,
             iso_id=iso.id if iso else None,

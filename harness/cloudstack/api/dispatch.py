@@ -131,7 +131,7 @@ class Dispatcher:
             command = _command(query)
             request = check(command.name, command.parameters, query, user.id)
             key = f"{command.name.lower()}response"
-            if command.shape is not Shape.LIST or command.name in ("registerTemplate", "registerIso"):
+            if not command.name.startswith("list"):
                 self._check_entities(command, request)
             return ApiReply(200, msgspec.json.encode({key: self._run(command, request)}))
         except MisuseError:

@@ -88,7 +88,7 @@ def list_capabilities(services: Services, request: Request) -> Json:  # noqa: AR
 def list_users(services: Services, request: Request) -> list[Json]:
     with services.records.read() as tx:
         rows = [_user(tx, row) for row in tx.all(User)]
-    return matching(rows, request, "id", "username", "account", "domainid", "state")
+    return matching(rows, request, "id", "username", "account", "accounttype", "domainid", "state")
 
 
 def list_accounts(services: Services, request: Request) -> list[Json]:
@@ -194,9 +194,10 @@ def _user(tx: Transaction, row: User) -> Json:
 
 
 _ZONE = (
-    "id:string name:string networktype:string securitygroupsenabled:boolean allocationstate:string type:string tags:set"
+    "id:string name:string networktype:string securitygroupsenabled:boolean localstorageenabled:boolean"
+    " allocationstate:string type:string tags:set"
 )
-_KEYS = "id:string apikey:string secretkey:string"
+_KEYS = "apikey:string secretkey:string"
 _PLACE = "zoneid:string zonename:string podid:string podname:string"
 HOST_FIELDS = (
     f"id:string name:string {_PLACE} clusterid:string clustername:string state:string type:string"
@@ -209,14 +210,15 @@ COMMANDS: tuple[Command, ...] = (
         "listPods",
         "pod",
         f"{LIST} id:uuid name:string zoneid:uuid allocationstate:string",
-        "id:string name:string zoneid:string zonename:string",
+        "id:string name:string zoneid:string zonename:string allocationstate:string",
         list_pods,
     ),
     listing(
         "listClusters",
         "cluster",
         f"{LIST} id:uuid name:string podid:uuid zoneid:uuid hypervisor:string allocationstate:string",
-        f"id:string name:string {_PLACE} allocationstate:string hypervisortype:string resourcedetails:map",
+        f"id:string name:string {_PLACE} allocationstate:string hypervisortype:string clustertype:string"
+        " managedstate:string resourcedetails:map",
         list_clusters,
     ),
     listing(
@@ -238,29 +240,31 @@ COMMANDS: tuple[Command, ...] = (
         "listCapabilities",
         "capability",
         "",
-        "cloudstackversion:string securitygroupsenabled:boolean kvmsnapshotenabled:boolean",
+        "cloudstackversion:string securitygroupsenabled:boolean kvmsnapshotenabled:boolean"
+        " allowuserexpungerecovervm:boolean allowuserexpungerecovervolume:boolean customdiskofferingminsize:long"
+        " customdiskofferingmaxsize:long",
         list_capabilities,
     ),
     listing(
         "listUsers",
         "user",
         f"{OWNED} id:uuid username:string state:string accounttype:integer",
-        "id:string username:string account:string accountid:string domain:string domainid:string"
-        " state:string email:string apikey:string",
+        "id:string username:string firstname:string lastname:string email:string account:string accountid:string"
+        " accounttype:integer domain:string domainid:string state:string apikey:string created:date",
         list_users,
     ),
     listing(
         "listAccounts",
         "account",
         f"{OWNED} id:uuid name:string accounttype:integer",
-        "id:string name:string domain:string domainid:string accounttype:integer state:string",
+        "id:string name:string domain:string domainid:string accounttype:integer state:string user:list",
         list_accounts,
     ),
     listing(
         "listDomains",
         "domain",
         f"{LIST} listall:boolean id:uuid name:string level:integer",
-        "id:string name:string path:string level:integer",
+        "id:string name:string path:string level:integer state:string",
         list_domains,
     ),
     sync("getUserKeys", "userkeys", "id:uuid*", _KEYS, get_user_keys),

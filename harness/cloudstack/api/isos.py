@@ -11,7 +11,7 @@ from harness.cloudstack.api.parameters import OWNED, Request, declare
 from harness.cloudstack.api.templates import FIELDS, FILTERS, check_url, register, template
 from harness.cloudstack.api.vm_view import FIELDS as VM_FIELDS
 from harness.cloudstack.api.vm_view import virtual_machine
-from harness.cloudstack.orchestration.iso import check_changeable, users_of
+from harness.cloudstack.orchestration.iso import check_changeable, check_in_no_drive
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import Template, TemplateStore, Vm
 from harness.cloudstack.services import Services
@@ -54,10 +54,7 @@ def delete_iso(services: Services, request: Request) -> None:
 def check_delete(services: Services, request: Request) -> int:
     with services.records.read() as tx:
         row = iso(tx, request, "id")
-        users = users_of(tx, row.id)
-    if users:
-        names = ", ".join(vm.instance_name for vm in users[:10])
-        raise ApiError(PARAMETER, f"Unable to delete ISO, as it's used by other Instances: [{names}]")
+        check_in_no_drive(tx, row)
     return row.id
 
 

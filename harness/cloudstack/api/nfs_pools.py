@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import entity, named, optional
 from harness.cloudstack.api.parameters import Request
-from harness.cloudstack.orchestration.objects import NFS_POOL
+from harness.cloudstack.orchestration.objects import NFS_POOL, image_store_of
 from harness.cloudstack.orchestration.pool import set_tags
 from harness.cloudstack.primary.default_driver import PROVIDER
 from harness.cloudstack.primary.files import directory_on_export
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import Cluster, ImageStore, StoragePool, Zone
+from harness.cloudstack.records.rows import Cluster, StoragePool, Zone
 from harness.cloudstack.services import Services
 from harness.spi.errors import InvalidParameter
 
@@ -34,7 +34,7 @@ def insert(services: Services, tx: Transaction, request: Request) -> StoragePool
     scope = (request.text("scope") or ("CLUSTER" if cluster else "ZONE")).upper()
     if scope not in ("CLUSTER", "ZONE") or (scope == "CLUSTER") != (cluster is not None):
         raise ApiError(PARAMETER, "give scope=cluster with a clusterid, or scope=zone without one")
-    _check_new(tx, request, server, path)
+    _check_new(tx, request, zone, server, path)
     row = tx.insert(
         StoragePool(
             uuid=services.runtime.uuid(),
@@ -63,12 +63,12 @@ def _place(request: Request) -> tuple[str, str]:
     return url.hostname, path
 
 
-def _check_new(tx: Transaction, request: Request, server: str, path: str) -> None:
+def _check_new(tx: Transaction, request: Request, zone: Zone, server: str, path: str) -> None:
     if tx.find(StoragePool, name=named(request), removed=None):
         raise ApiError(PARAMETER, f"a storage pool named {named(request)} exists already")
     if tx.find(StoragePool, host_address=server, path=path, removed=None):
         raise ApiError(PARAMETER, f"Storage pool already exists with the same host and path: nfs://{server}{path}")
     try:
-        directory_on_export(tx.all(ImageStore)[0].url, server, path)
+        directory_on_export(image_store_of(tx, zone.id).url, server, path)
     except InvalidParameter as error:
         raise ApiError(PARAMETER, str(error)) from None

@@ -177,13 +177,14 @@ def _insert_disk_offering(
 
 _DISK = (
     "id:string name:string displaytext:string disksize:long iscustomized:boolean iscustomizediops:boolean miniops:long"
-    " maxiops:long encrypt:boolean tags:string storagetype:string state:string created:date details:map"
+    " maxiops:long encrypt:boolean tags:string storagetype:string provisioningtype:string displayoffering:boolean"
+    " state:string created:date details:map"
 )
 _SERVICE = (
     "id:string name:string displaytext:string cpunumber:integer cpuspeed:integer memory:integer storagetype:string"
-    " storagetags:string rootdisksize:long encryptroot:boolean iscustomized:boolean issystem:boolean"
-    " offerha:boolean diskofferingid:string diskofferingname:string state:string created:date"
-    " serviceofferingdetails:map"
+    " storagetags:string rootdisksize:long encryptroot:boolean iscustomized:boolean iscustomizediops:boolean"
+    " miniops:long maxiops:long issystem:boolean offerha:boolean diskofferingid:string diskofferingname:string"
+    " state:string created:date serviceofferingdetails:map"
 )
 _COMMON = (
     "name:string* displaytext:string tags:string storagetype:string provisioningtype:string customizediops:boolean"
@@ -214,7 +215,7 @@ COMMANDS: tuple[Command, ...] = (
     listing(
         "listServiceOfferings",
         "serviceoffering",
-        f"{OWNED} id:uuid name:string zoneid:uuid virtualmachineid:uuid issystem:boolean",
+        f"{OWNED} id:uuid name:string zoneid:uuid",
         _SERVICE,
         list_service_offerings,
     ),

@@ -225,8 +225,11 @@ def _is_number(text: str | None) -> bool:
 
 
 _TAG = "key:string value:string resourcetype:string resourceid:string account:string domain:string domainid:string"
-_DETAIL = "key:string value:string resourcetype:string resourceid:string fordisplay:boolean"
-_CONFIG = "id:string name:string value:string defaultvalue:string description:string category:string scope:string"
+_DETAIL = "key:string value:string resourcetype:string resourceid:string"
+_CONFIG = (
+    "name:string value:string defaultvalue:string description:string category:string scope:string isdynamic:boolean"
+    " type:string"
+)
 _SCOPES = "zoneid:uuid clusterid:uuid storageid:uuid accountid:uuid domainid:uuid imagestoreuuid:uuid"
 
 

@@ -146,7 +146,7 @@ def list_snapshots(services: Services, request: Request) -> list[Json]:
         ]
     ids = request.items("ids")
     rows = [row for row in rows if not ids or row["id"] in ids]
-    return matching(rows, request, "id", "name", "volumeid", "zoneid", "snapshottype", "locationtype")
+    return matching(rows, request, "id", "name", "volumeid", "zoneid", "snapshottype", "locationtype", "intervaltype")
 
 
 def get_volume_snapshot_details(services: Services, request: Request) -> list[Json]:
@@ -286,7 +286,7 @@ COMMANDS: tuple[Command, ...] = (
         "getVolumeSnapshotDetails",
         "apivolumesnapshotdetails",
         "snapshotid:string*",
-        "id:string snapshotDetailsName:string snapshotDetailsValue:string",
+        "snapshotDetailsName:string snapshotDetailsValue:string",
         get_volume_snapshot_details,
     ),
 )

@@ -64,14 +64,16 @@ def check_cancel(services: Services, request: Request) -> int:
 def update_storage_pool(services: Services, request: Request) -> Json:
     capacity, iops = request.natural("capacitybytes", 1), request.natural("capacityiops", 1)
     url = request.text("url")
+    if request.text("details") or request.maps.get("details"):
+        raise ApiError(PARAMETER, "details of a StorPool pool cannot be changed; for its connection give url")
     if url:
         with services.records.read() as tx:
             row = entity(tx, StoragePool, request, "id")
+        if row.storage_provider_name != services.context.provider.name:
+            raise ApiError(PARAMETER, f"pool {row.name} of provider {row.storage_provider_name} stays at its url")
         services.pools.change_connection(row.id, url)
     with services.records.transaction("storage pool updated") as tx:
         row = entity(tx, StoragePool, request, "id")
-        if request.text("details") or request.maps.get("details"):
-            raise ApiError(PARAMETER, "details of a StorPool pool cannot be changed; for its connection give url")
         if request.text("tags") is not None:
             set_tags(tx, row, request.items("tags"))
         if request.text("name"):
@@ -115,7 +117,7 @@ def list_storage_pools(services: Services, request: Request) -> list[Json]:
     status = request.text("status")
     if status is not None:
         rows = [row for row in rows if row["state"].lower() == status.lower()]
-    return matching(rows, request, "id", "name", "zoneid", "scope", "path")
+    return matching(rows, request, "id", "name", "zoneid", "clusterid", "scope", "path")
 
 
 def storage_pool(services: Services, tx: Transaction, row: StoragePool, *, custom: bool = False) -> Json:
@@ -224,7 +226,7 @@ COMMANDS: tuple[Command, ...] = (
     listing(
         "listStoragePools",
         "storagepool",
-        f"{LIST} id:uuid name:string zoneid:uuid clusterid:uuid podid:uuid path:string scope:string status:string"
+        f"{LIST} id:uuid name:string zoneid:uuid clusterid:uuid path:string scope:string status:string"
         " hostid:uuid storagecustomstats:boolean",
         _FIELDS,
         list_storage_pools,

@@ -8,8 +8,9 @@ from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import entity, named, optional, owner
 from harness.cloudstack.api.parameters import Request
 from harness.cloudstack.orchestration.encryption import check_plain
+from harness.cloudstack.orchestration.objects import image_store_of
 from harness.cloudstack.orchestration.template_creation import FILES, check_snapshot, check_volume
-from harness.cloudstack.records.rows import GuestOs, ImageStore, Snapshot, Template, TemplateStore, Volume
+from harness.cloudstack.records.rows import GuestOs, Snapshot, Template, TemplateStore, Volume
 from harness.cloudstack.services import Services
 from harness.spi.objects import ImageFormat
 from harness.spi.states import StoreRefState
@@ -51,7 +52,7 @@ def create(services: Services, request: Request) -> Created:
                 guest_os_id=os_type.id,
                 public=request.flag("ispublic"),
                 featured=request.flag("isfeatured"),
-                extractable=request.flag("isextractable"),
+                extractable=False,
                 state="Active",
                 created=tx.now,
                 source_template_id=source.template_id,
@@ -59,11 +60,10 @@ def create(services: Services, request: Request) -> Created:
         )
         tx.insert(
             TemplateStore(
-                store_id=tx.all(ImageStore)[0].id,
+                store_id=image_store_of(tx, source.data_center_id).id,
                 template_id=row.id,
                 state=StoreRefState.ALLOCATED,
                 download_state="NOT_DOWNLOADED",
-                download_pct=0,
                 error_str=None,
                 install_path=f"{FILES}/{uuid}.{own}.qcow2",
                 size=0,
@@ -91,7 +91,7 @@ COMMANDS: tuple[Command, ...] = (
         "createTemplate",
         "template",
         "name:string* ostypeid:uuid* volumeid:uuid snapshotid:uuid virtualmachineid:uuid displaytext:string"
-        " bits:integer isfeatured:boolean ispublic:boolean isextractable:boolean requireshvm:boolean"
+        " bits:integer isfeatured:boolean ispublic:boolean requireshvm:boolean"
         " passwordenabled:boolean sshkeyenabled:boolean isdynamicallyscalable:boolean url:string"
         " templatetag:string arch:string details:map zoneid:uuid account:string domainid:uuid projectid:uuid",
         templates.FIELDS,

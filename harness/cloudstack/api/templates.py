@@ -8,6 +8,7 @@ from harness.cloudstack.api.command import Command, Json, Shape, job, listing
 from harness.cloudstack.api.errors import PARAMETER, ApiError
 from harness.cloudstack.api.lookup import clean, entity, matching, named, optional, owner, tags_of, time, zone
 from harness.cloudstack.api.parameters import OWNED, Request, declare
+from harness.cloudstack.orchestration.objects import image_store_of
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import GuestOs, ImageStore, Template, TemplateStore, Vm, Zone
 from harness.cloudstack.services import Services
@@ -52,9 +53,7 @@ def register(
     with services.records.transaction("template registered") as tx:
         place = optional(tx, Zone, request, "zoneid") or zone(tx)
         os_type = optional(tx, GuestOs, request, "ostypeid") or tx.get(GuestOs, 1)
-        store = tx.find(ImageStore, data_center_id=place.id)
-        if store is None:
-            raise ApiError(PARAMETER, f"zone {place.name} has no image store")
+        store = image_store_of(tx, place.id)
         row = tx.insert(
             Template(
                 uuid=uuid,
@@ -80,7 +79,6 @@ def register(
                 template_id=row.id,
                 state=StoreRefState.READY if direct else StoreRefState.ALLOCATED,
                 download_state="BYPASSED" if direct else "NOT_DOWNLOADED",
-                download_pct=0,
                 error_str=None,
                 install_path="" if direct else f"template/tmpl/2/{row.id}/{uuid}.{image_format.lower()}",
                 size=size,

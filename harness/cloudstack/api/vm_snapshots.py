@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from harness.cloudstack.api.command import Command, Created, Json, job, listing, object_job
 from harness.cloudstack.api.errors import PARAMETER, ApiError
-from harness.cloudstack.api.lookup import clean, entity, matching, named, optional, owner, tags_of, time, zone
+from harness.cloudstack.api.lookup import clean, entity, matching, named, optional, owner, tags_of, time, zone_of
 from harness.cloudstack.api.parameters import OWNED, Request
 from harness.cloudstack.api.vm_view import FIELDS as VM_FIELDS
 from harness.cloudstack.api.vm_view import virtual_machine
@@ -97,7 +97,8 @@ def list_vm_snapshots(services: Services, request: Request) -> list[Json]:
 
 
 def vm_snapshot(tx: Transaction, row: VmSnapshot, common: Json) -> Json:
-    vm, place = tx.get(Vm, row.vm_id), zone(tx)
+    vm = tx.get(Vm, row.vm_id)
+    place = zone_of(tx, vm.data_center_id)
     parent = None if row.parent is None else tx.find(VmSnapshot, id=row.parent)
     return common | clean(
         id=row.uuid,

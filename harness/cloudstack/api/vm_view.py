@@ -12,7 +12,8 @@ FIELDS = (
     " serviceofferingname:string cpunumber:integer cpuspeed:integer memory:integer guestosid:string ostypeid:string"
     " hypervisor:string created:date haenable:boolean passwordenabled:boolean displayvm:boolean rootdeviceid:long"
     " rootdevicetype:string ipaddress:string nic:set account:string domain:string domainid:string tags:set"
-    " isoid:string isoname:string isodisplaytext:string details:map password:string publicip:string"
+    " securitygroup:set affinitygroup:set isoid:string isoname:string isodisplaytext:string details:map"
+    " password:string publicip:string"
 )
 NETWORK = "guest"
 """The only guest network."""

@@ -99,7 +99,9 @@ def list_vms(services: Services, request: Request) -> list[Json]:
         shown = [virtual_machine(tx, row, common) for row in rows]
     ids = request.items("ids")
     shown = [row for row in shown if not ids or row["id"] in ids]
-    return matching(shown, request, "name", "state", "zoneid", "hostid", "templateid", "serviceofferingid")
+    return matching(
+        shown, request, "name", "state", "zoneid", "hostid", "templateid", "serviceofferingid", "hypervisor"
+    )
 
 
 def _show(services: Services, vm_id: int) -> Json:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 
 from harness.cloudstack import settings
-from harness.cloudstack.orchestration import objects
-from harness.cloudstack.orchestration.agents import ask
+from harness.cloudstack.orchestration import objects, secondary_files
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.records import Transaction
+from harness.cloudstack.records.inventory import POOL_DETAIL
 from harness.cloudstack.records.rows import REVERTING, ImageStore, Snapshot, SnapshotStore, StoragePool
-from harness.spi.commands import DeleteCommand
 from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound
 from harness.spi.locks import KeyedLocks
 from harness.spi.objects import SnapshotObject, StoreRole
@@ -27,9 +26,6 @@ NEXT = "backup.next"
 """Snapshot detail: when the background task tries again, in Unix seconds."""
 TRIES = "backup.tries"
 """Snapshot detail: how many of its tries have failed."""
-LATE = 600.0
-"""Seconds after which a request that was never answered is taken to be dead."""
-DELETE_WAIT = 60.0
 PRIMARY, SECONDARY = "PRIMARY", "SECONDARY"
 """Location types of snapshots: on primary storage only, or backed up."""
 _WAITING = (SnapshotState.CREATED_ON_PRIMARY, SnapshotState.BACKING_UP)
@@ -133,10 +129,8 @@ class BackupManager:
             ref = tx.find(SnapshotStore, id=ref_id)
             if ref is None or ref.install_path is None:
                 return
-            command = DeleteCommand(
-                store=objects.image_store(tx, ref.store_id), path=ref.install_path, wait=DELETE_WAIT
-            )
-        ask(self._context.secondary, command)
+            store = objects.image_store(tx, ref.store_id)
+        secondary_files.delete(self._context.secondary, store, ref.install_path)
         with self._context.records.transaction("backup deleted") as tx:
             if ref.state is StoreRefState.DESTROYING:
                 ref = tx.transition(ref, StoreRefEvent.OPERATION_SUCCEEDED)
@@ -198,7 +192,7 @@ class BackupManager:
             row = tx.transition(row, SnapshotEvent.BACKUP_TO_SECONDARY)
             ref = tx.insert(
                 SnapshotStore(
-                    store_id=tx.all(ImageStore, data_center_id=row.data_center_id)[0].id,
+                    store_id=objects.image_store_of(tx, row.data_center_id).id,
                     store_role=StoreRole.IMAGE,
                     snapshot_id=row.id,
                     volume_id=row.volume_id,
@@ -258,7 +252,7 @@ def forget_primary(tx: Transaction, row: Snapshot, ref: SnapshotStore) -> None:
     tx.delete(tx.transition(ref, StoreRefEvent.OPERATION_SUCCEEDED))
     if zone_id_of(tx, ref) != row.data_center_id:
         return
-    for name in (row.uuid, "spStoragePoolId"):
+    for name in (row.uuid, POOL_DETAIL):
         tx.set_detail("snapshot_details", row.id, name, None)
 
 
@@ -280,4 +274,4 @@ def _abandon(tx: Transaction, ref: SnapshotStore) -> None:
 
 def _is_still(tx: Transaction, ref: SnapshotStore) -> bool:
     """Whether no host can begin to write the file any more."""
-    return tx.now >= ref.asked_at + settings.seconds(tx, "backup.snapshot.wait") + LATE
+    return secondary_files.is_still(tx, ref.asked_at, "backup.snapshot.wait")

@@ -11,17 +11,16 @@ import logging
 import msgspec
 
 from harness.cloudstack import settings
-from harness.cloudstack.orchestration import objects
+from harness.cloudstack.orchestration import objects, secondary_files
 from harness.cloudstack.orchestration.agents import ask
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.encryption import check_plain
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import ImageStore, Vm, Volume, VolumeStore
+from harness.cloudstack.records.rows import Vm, Volume, VolumeStore
 from harness.spi.commands import (
     CreateEntityDownloadURLAnswer,
     CreateEntityDownloadURLCommand,
-    DeleteCommand,
     published,
 )
 from harness.spi.errors import Error, InvalidParameter
@@ -32,10 +31,7 @@ from harness.spi.states import StoreRefEvent, StoreRefState, VmState, VolumeEven
 _log = logging.getLogger("harness.cloudstack.extraction")
 
 EXPIRATION = "extract.url.expiration.interval"
-LATE = 600.0
-"""Seconds after which a request that was never answered is taken to be dead."""
 PUBLISH_WAIT = 60.0
-DELETE_WAIT = 60.0
 
 
 class ExtractionManager:
@@ -90,7 +86,7 @@ class ExtractionManager:
             volume = tx.transition(volume, VolumeEvent.MIGRATION_REQUESTED)
             ref = tx.insert(
                 VolumeStore(
-                    store_id=tx.all(ImageStore)[0].id,
+                    store_id=objects.image_store_of(tx, volume.data_center_id).id,
                     volume_id=volume.id,
                     state=StoreRefState.ALLOCATED,
                     download_state="NOT_DOWNLOADED",
@@ -147,7 +143,7 @@ class ExtractionManager:
                 return
             store = objects.image_store(tx, ref.store_id)
         for path in (published(ref.token), ref.install_path):
-            ask(self._context.secondary, DeleteCommand(store=store, path=path, wait=DELETE_WAIT))
+            secondary_files.delete(self._context.secondary, store, path)
         with self._context.records.transaction("download deleted") as tx:
             if ref.state is StoreRefState.DESTROYING:
                 ref = tx.transition(ref, StoreRefEvent.OPERATION_SUCCEEDED)
@@ -198,4 +194,4 @@ def _abandon(tx: Transaction, ref: VolumeStore) -> None:
 
 def _is_still(tx: Transaction, ref: VolumeStore) -> bool:
     """Whether no host can begin to write the file any more."""
-    return tx.now >= ref.asked_at + settings.seconds(tx, "copy.volume.wait") + LATE
+    return secondary_files.is_still(tx, ref.asked_at, "copy.volume.wait")

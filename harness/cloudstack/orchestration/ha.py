@@ -13,7 +13,7 @@ from typing import Protocol
 
 from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.context import Context
-from harness.cloudstack.orchestration.hosts import host_object
+from harness.cloudstack.orchestration.hosts import HostManager, host_object
 from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.records.rows import HaWork, HostRow, ItWork, ServiceOffering, Vm
 from harness.spi.errors import Conflict, Error, Unknown
@@ -36,22 +36,32 @@ class Fence(Protocol):
 
 
 class HighAvailability:
-    def __init__(self, context: Context, vms: VmManager, fences: Mapping[str, Fence], ping_timeout: float) -> None:
-        """A host is lost when it has not answered this server for `ping_timeout` seconds: one that was Up when another
-        server died is Down at its first silence, and may only be slow."""
+    def __init__(
+        self,
+        context: Context,
+        vms: VmManager,
+        hosts: HostManager,
+        fences: Mapping[str, Fence],
+        ping_timeout: float,
+    ) -> None:
+        """A host is lost when it has not answered pings of this server for `ping_timeout` seconds.
+
+        One that is Down may only be slow: it is so at its first silence when another server died, or when this one was
+        busy for so long.
+        """
         self._context = context
         self._ping_timeout = ping_timeout
-        self._since = context.runtime.monotonic()
         self._vms = vms
+        self._hosts = hosts
         self._fences = dict(fences)
 
     def tend(self) -> None:
         """Now and then: fence hosts that are Down and may be, see to their VMs, start those that wait for it."""
-        asked_for = self._context.runtime.monotonic() - self._since
         with self._context.records.read() as tx:
-            silence = {host: min(asked_for, tx.now - host.last_ping) for host in tx.all(HostRow, status="Down")}
-        down = [host for host, seconds in silence.items() if host.ha_enabled and seconds >= self._ping_timeout]
+            down = tx.all(HostRow, status="Down", ha_enabled=True)
         for host in down:
+            if self._hosts.silent_for(host.id) < self._ping_timeout:
+                continue
             try:
                 self._lost(host)
             except Error as error:

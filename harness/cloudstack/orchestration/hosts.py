@@ -29,16 +29,27 @@ class HostManager:
         self._context = context
         self._vms = vms
         self._ping_timeout = ping_timeout
+        self._unanswered: dict[int, float] = {}
+        """When the first ping since a host's last answer was sent; only the ping task works on it."""
+
+    def silent_for(self, host_id: int) -> float:
+        """Seconds that polls have not been answered; those in which nobody polled do not count."""
+        since = self._unanswered.get(host_id)
+        return 0.0 if since is None else self._context.runtime.monotonic() - since
 
     def poll(self) -> None:
         """Ping every host once; connect those that were away, and pools that were not usable before."""
         with self._context.records.read() as tx:
             hosts = tx.all(HostRow)
         for host in hosts:
-            self.ping(host)
+            asked = self._context.runtime.monotonic()
+            if self.ping(host):
+                self._unanswered.pop(host.id, None)
+            else:
+                self._unanswered.setdefault(host.id, asked)
 
-    def ping(self, host: HostRow) -> None:
-        """Up or Down follows from the answer; so do the power states of the host's VMs."""
+    def ping(self, host: HostRow) -> bool:
+        """Whether it answered. Up or Down follows from that; from the answer, the power states of the host's VMs."""
         before = self._vms.running_on(host.id)
         endpoint = self._context.agents.named(host.name)
         try:
@@ -49,10 +60,11 @@ class HostManager:
                 raise Error(f"{endpoint.name} answered a ping with {type(answer).__name__}")
         except Error as error:
             self._silent(host, error)
-            return
+            return False
         self._answered(host, answer)
         self._connect_pools(host.id)
         self._vms.power_report(host.id, answer.vms, before)
+        return True
 
     def connect_pool(self, host_id: int, pool_id: int) -> None:
         """The host listener's work for one host and pool; raises when the host cannot use the pool."""
@@ -135,7 +147,7 @@ class HostManager:
             if row.status != "Up":
                 # What a host that was away still has connected is not known: its listener runs again.
                 tx.execute("DELETE FROM storage_pool_host_ref WHERE host_id = ?", (host.id,))
-            tx.update(row, status="Up", last_ping=tx.now, agent_uuid=answer.host_uuid, fenced=False)
+            tx.update(row, status="Up", last_ping=tx.now, fenced=False)
             set_host_encrypts(tx, row.id, answer.volume_encryption)
 
     def _silent(self, host: HostRow, error: Error) -> None:

@@ -10,7 +10,7 @@ from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.records import Transaction
-from harness.cloudstack.records.rows import Vm
+from harness.cloudstack.records.rows import Template, Vm
 from harness.spi.commands import AttachIsoCommand
 from harness.spi.errors import Error, InvalidParameter, Unknown
 from harness.spi.states import VmState
@@ -28,6 +28,9 @@ class IsoManager:
             with self._context.records.transaction("iso change") as tx:
                 vm = tx.get(Vm, vm_id)
                 check_changeable(vm)
+                if iso_id is not None:
+                    # It may have been deleted while the VM was waited for.
+                    objects.template_on_image_store(tx, iso_id)
                 if vm.state is not VmState.RUNNING:
                     return tx.update(vm, iso_id=iso_id, iso_before=None, iso_changing=False)
                 before = vm.iso_before if vm.iso_changing else vm.iso_id
@@ -71,6 +74,14 @@ class IsoManager:
 def check_changeable(vm: Vm) -> None:
     if vm.removed is not None or vm.state not in (VmState.RUNNING, VmState.STOPPED):
         raise InvalidParameter(f"Please specify a VM that is either Stopped or Running; it is {vm.state.value}")
+
+
+def check_in_no_drive(tx: Transaction, template: Template) -> None:
+    """Refuses, in CloudStack's words, to delete an ISO that a VM has."""
+    users = users_of(tx, template.id)
+    if users:
+        names = ", ".join(vm.instance_name for vm in users[:10])
+        raise InvalidParameter(f"Unable to delete ISO, as it's used by other Instances: [{names}]")
 
 
 def users_of(tx: Transaction, iso_id: int) -> list[Vm]:

@@ -223,9 +223,7 @@ class MigrationManager:
             tx.delete(tx.get(ItWork, work.id))
             if not confirmed:
                 expect_stop(tx, vm, work.source_id)
-            vm = tx.transition(
-                vm, VmEvent.OPERATION_SUCCEEDED, host_id=work.resource_id, power_state=VmPower.ON, update_time=tx.now
-            )
+            vm = tx.transition(vm, VmEvent.OPERATION_SUCCEEDED, host_id=work.resource_id, update_time=tx.now)
         # As CloudStack does; the destination ends what it prepared then.
         _, problem = self._ask(work.resource_id, CheckVirtualMachineCommand(vm_name=vm.instance_name, wait=LOOK_WAIT))
         if problem is not None:

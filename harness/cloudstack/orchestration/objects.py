@@ -16,9 +16,10 @@ from harness.cloudstack.records.rows import (
     TemplateStore,
     Vm,
     Volume,
+    Zone,
 )
 from harness.spi import objects
-from harness.spi.errors import NotFound
+from harness.spi.errors import InvalidParameter, NotFound
 from harness.spi.objects import (
     DataStore,
     DirectSource,
@@ -72,6 +73,14 @@ def image_store(tx: Transaction, store_id: int) -> DataStore:
         provider=store.image_provider_name,
         url=store.url,
     )
+
+
+def image_store_of(tx: Transaction, zone_id: int) -> ImageStore:
+    """The one that files of the zone's volumes, snapshots and templates go to; raises `InvalidParameter`."""
+    row = tx.find(ImageStore, data_center_id=zone_id)
+    if row is None:
+        raise InvalidParameter(f"zone {tx.get(Zone, zone_id).name} has no image store")
+    return row
 
 
 def volume_object(tx: Transaction, row: Volume) -> VolumeObject:

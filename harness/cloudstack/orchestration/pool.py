@@ -13,10 +13,10 @@ from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.orchestration.hosts import HostManager, serves
 from harness.cloudstack.orchestration.template import TemplateManager
-from harness.cloudstack.orchestration.template_removal import POOL as MIRROR_POOL
 from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Transaction
+from harness.cloudstack.records.inventory import POOL_DETAIL
 from harness.cloudstack.records.rows import (
     HostRow,
     StoragePool,
@@ -297,7 +297,7 @@ def check_deletable(tx: Transaction, row: StoragePool, *, forced: bool) -> None:
         "SELECT COUNT(*) FROM snapshot_store_ref WHERE store_role = 'Primary' AND store_id = ?", (row.id,)
     )
     templates = tx.integer(
-        "SELECT COUNT(*) FROM vm_template_details WHERE name = ? AND value = ?", (MIRROR_POOL, str(row.id))
+        "SELECT COUNT(*) FROM vm_template_details WHERE name = ? AND value = ?", (POOL_DETAIL, str(row.id))
     )
     if templates:
         raise InvalidParameter(

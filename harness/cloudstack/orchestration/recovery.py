@@ -10,6 +10,7 @@ from harness.cloudstack import settings
 from harness.cloudstack.orchestration.attachment import AttachmentManager
 from harness.cloudstack.orchestration.backup import BackupManager
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.extraction import ExtractionManager
 from harness.cloudstack.orchestration.iso import IsoManager
 from harness.cloudstack.orchestration.migration import MigrationManager
 from harness.cloudstack.orchestration.pool import PoolManager
@@ -19,6 +20,7 @@ from harness.cloudstack.orchestration.revert import RevertManager
 from harness.cloudstack.orchestration.snapshot import SnapshotManager
 from harness.cloudstack.orchestration.storage_migration import StorageMigrationManager
 from harness.cloudstack.orchestration.template import TemplateManager
+from harness.cloudstack.orchestration.template_removal import TemplateRemoval
 from harness.cloudstack.orchestration.vm import VmManager
 from harness.cloudstack.orchestration.vm_snapshot import VmSnapshotManager
 from harness.cloudstack.orchestration.volume import VolumeManager
@@ -50,6 +52,8 @@ class Recovery:
     attachments: AttachmentManager
     vms: VmManager
     templates: TemplateManager
+    template_removal: TemplateRemoval
+    extractions: ExtractionManager
     snapshots: SnapshotManager
     backups: BackupManager
     reverts: RevertManager
@@ -65,13 +69,15 @@ class Recovery:
 
     def reset(self) -> None:
         """Before anything runs: cache entries that were being seeded are Allocated again, so the next clone seeds;
-        backups begin anew."""
+        backups begin anew; copies, templates and downloads that were being made are given up, for their jobs failed."""
         with self.context.records.transaction("template seeds interrupted") as tx:
             for entry in tx.all(TemplatePool, state=StoreRefState.CREATING):
                 tx.transition(entry, StoreRefEvent.OPERATION_FAILED)
         self.backups.resume()
         self.context.files.resume()
         self.replications.reset()
+        self.template_removal.abandon_interrupted()
+        self.extractions.abandon_interrupted()
 
     def resume(self) -> None:
         """Once hosts are connected, and only at the start: nobody else works on what is in transition then.

@@ -16,6 +16,7 @@ from harness.cloudstack.orchestration.backup import (
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
 from harness.cloudstack.orchestration.errors import reworded
 from harness.cloudstack.records import Transaction
+from harness.cloudstack.records.inventory import POOL_DETAIL
 from harness.cloudstack.records.passphrases import drop_unused
 from harness.cloudstack.records.rows import Snapshot, SnapshotStore, Volume
 from harness.spi.errors import Conflict, Error
@@ -177,7 +178,7 @@ class SnapshotManager:
             )
             tx.transition(volume, VolumeEvent.OPERATION_SUCCEEDED)
             tx.set_detail("snapshot_details", row.id, row.uuid, made.path)
-            tx.set_detail("snapshot_details", row.id, "spStoragePoolId", str(ref.store_id))
+            tx.set_detail("snapshot_details", row.id, POOL_DETAIL, str(ref.store_id))
             row = tx.transition(row, SnapshotEvent.OPERATION_SUCCEEDED)
             if row.location_type == SECONDARY:
                 return row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.cloudstack.orchestration import placement
 from harness.cloudstack.orchestration.backup import on_image_store, on_primary
-from harness.cloudstack.orchestration.encryption import POOL_TYPES
+from harness.cloudstack.orchestration.encryption import POOL_TYPES, check_offerings
 from harness.cloudstack.orchestration.vm_snapshot_rules import refuse_with_vm_snapshots
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import (
@@ -21,8 +21,6 @@ from harness.cloudstack.records.rows import (
 from harness.spi.errors import InsufficientCapacity, InvalidParameter
 from harness.spi.objects import VolumeType
 from harness.spi.states import SnapshotState, StoreRefState, VmState, VolumeState
-
-MAINTENANCE = ("Maintenance", "PrepareForMaintenance", "CancelMaintenance", "ErrorInMaintenance")
 
 
 def check_migratable(
@@ -51,7 +49,7 @@ def check_migratable(
     _check_snapshots(tx, row)
     if pool.removed is not None or pool.data_center_id != row.data_center_id:
         raise InvalidParameter(f"Cannot migrate volume {row.name} to a storage pool of another zone: {pool.name}")
-    if pool.status in MAINTENANCE:
+    if pool.status in placement.IN_MAINTENANCE:
         raise InvalidParameter(
             f"Cannot migrate volume {row.name} to the destination storage pool {pool.name} as the storage pool is in"
             " maintenance mode."
@@ -71,6 +69,7 @@ def check_migratable(
             f"The disk offering {offering.name} does not fit {row.name}: a ROOT volume has that of a compute offering,"
             " a DATA volume any other"
         )
+    check_offerings(tx.get(DiskOffering, row.disk_offering_id), offering)
     _check_tags(tx, row, pool, offering, new=disk_offering_id is not None)
 
 

@@ -37,6 +37,7 @@ class TemplateManager:
             template = tx.get(Template, template_id)
             if ref is None or ref.state not in (StoreRefState.ALLOCATED, StoreRefState.CREATING):
                 return
+            ref = tx.update(ref, asked_at=tx.now)
             if ref.state is StoreRefState.ALLOCATED:
                 ref = tx.transition(ref, StoreRefEvent.CREATE_ONLY_REQUESTED, download_state="DOWNLOAD_IN_PROGRESS")
             store = objects.image_store(tx, ref.store_id)
@@ -51,7 +52,6 @@ class TemplateManager:
                 ref,
                 StoreRefEvent.OPERATION_SUCCEEDED,
                 download_state="DOWNLOADED",
-                download_pct=100,
                 install_path=answer.install_path or ref.install_path,
                 size=size,
                 physical_size=answer.physical_size or 0,
@@ -140,7 +140,7 @@ class TemplateManager:
 
     def _not_fetched(self, ref: TemplateStore, error: Error) -> None:
         with self._context.records.transaction("template not downloaded") as tx:
-            ref = tx.transition(ref, StoreRefEvent.OPERATION_FAILED, download_state="DOWNLOAD_ERROR", download_pct=0)
+            ref = tx.transition(ref, StoreRefEvent.OPERATION_FAILED, download_state="DOWNLOAD_ERROR")
             tx.transition(ref, StoreRefEvent.OPERATION_FAILED, error_str=str(error))
 
     def _cached(self, template_id: int, pool_id: int) -> TemplateObject | None:
@@ -170,7 +170,6 @@ class TemplateManager:
                 install_path=made.path,
                 template_size=made.size,
                 download_state="DOWNLOADED",
-                download_pct=100,
             )
             return objects.template_on_pool(tx, entry)
 
@@ -185,7 +184,6 @@ class TemplateManager:
                         template_id=template_id,
                         state=StoreRefState.ALLOCATED,
                         download_state="NOT_DOWNLOADED",
-                        download_pct=0,
                         local_path=None,
                         install_path=None,
                         template_size=source.size,

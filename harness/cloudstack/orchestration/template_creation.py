@@ -12,8 +12,9 @@ from harness.cloudstack.orchestration.agents import ask
 from harness.cloudstack.orchestration.backup import on_image_store, on_primary
 from harness.cloudstack.orchestration.context import Context
 from harness.cloudstack.orchestration.errors import reworded
-from harness.cloudstack.orchestration.template_removal import POOL, TemplateRemoval
+from harness.cloudstack.orchestration.template_removal import TemplateRemoval
 from harness.cloudstack.records import Transaction
+from harness.cloudstack.records.inventory import POOL_DETAIL
 from harness.cloudstack.records.rows import Snapshot, Template, TemplateStore, Vm, Volume
 from harness.spi.commands import CopyCmdAnswer, CopyCommand
 from harness.spi.errors import Error, InvalidParameter, NotFound
@@ -102,14 +103,13 @@ class TemplateCreation:
                 ref,
                 StoreRefEvent.OPERATION_SUCCEEDED,
                 download_state="DOWNLOADED",
-                download_pct=100,
                 size=made.size,
                 physical_size=made.physical_size or made.size,
                 local_path=made.mirror,
             )
             tx.update(tx.get(Template, ref.template_id), size=made.size)
             if made.mirror is not None:
-                tx.set_detail("vm_template_details", ref.template_id, POOL, str(pool_id))
+                tx.set_detail("vm_template_details", ref.template_id, POOL_DETAIL, str(pool_id))
 
 
 def _begin(tx: Transaction, template_id: int) -> tuple[TemplateStore, TemplateObject]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 
 from harness.cloudstack import settings
-from harness.cloudstack.orchestration import objects
-from harness.cloudstack.orchestration.agents import ask
+from harness.cloudstack.orchestration import objects, secondary_files
 from harness.cloudstack.orchestration.context import Context
+from harness.cloudstack.orchestration.iso import check_in_no_drive
 from harness.cloudstack.orchestration.template import TemplateManager
 from harness.cloudstack.records import Transaction
+from harness.cloudstack.records.inventory import POOL_DETAIL
 from harness.cloudstack.records.rows import StoragePool, Template, TemplatePool, TemplateStore
-from harness.spi.commands import DeleteCommand
 from harness.spi.errors import Conflict, Error
 from harness.spi.locks import KeyedLocks
 from harness.spi.objects import TemplateObject
@@ -24,11 +24,6 @@ from harness.spi.states import StoreRefEvent, StoreRefState
 
 _log = logging.getLogger("harness.cloudstack.template")
 
-POOL = "spStoragePoolId"
-"""Template detail: the pool of the StorPool snapshot that the template was made as."""
-LATE = 600.0
-"""Seconds after which a request that was never answered is taken to be dead."""
-DELETE_WAIT = 60.0
 _UNDER_WAY = (StoreRefState.ALLOCATED, StoreRefState.CREATING)
 
 
@@ -42,6 +37,7 @@ class TemplateRemoval:
         """deleteTemplate: it is gone for users at once; what cannot be deleted now goes later."""
         with self._context.records.transaction("template destroy") as tx:
             template = tx.get(Template, template_id)
+            check_in_no_drive(tx, template)
             ref = tx.find(TemplateStore, template_id=template_id)
             if ref is not None and ref.state in _UNDER_WAY:
                 doing = "downloaded" if template.url else "created"
@@ -100,7 +96,7 @@ class TemplateRemoval:
             self._context.driver.delete(item)
         with self._context.records.transaction("template snapshot deleted") as tx:
             tx.update(ref, local_path=None)
-            tx.set_detail("vm_template_details", ref.template_id, POOL, None)
+            tx.set_detail("vm_template_details", ref.template_id, POOL_DETAIL, None)
 
     def _delete_file(self, ref_id: int) -> None:
         with self._context.records.read() as tx:
@@ -109,7 +105,7 @@ class TemplateRemoval:
                 return
             store = objects.image_store(tx, ref.store_id)
         if ref.install_path:
-            ask(self._context.secondary, DeleteCommand(store=store, path=ref.install_path, wait=DELETE_WAIT))
+            secondary_files.delete(self._context.secondary, store, ref.install_path)
         with self._context.records.transaction("template destroyed") as tx:
             if ref.state is StoreRefState.DESTROYING:
                 ref = tx.transition(ref, StoreRefEvent.OPERATION_SUCCEEDED)
@@ -126,7 +122,7 @@ class TemplateRemoval:
 def _mirror(tx: Transaction, ref: TemplateStore) -> TemplateObject | None:
     """The StorPool snapshot of a template; None when there is none, or its pool is gone."""
     row = tx.get(Template, ref.template_id)
-    pool_id = tx.details("vm_template_details", row.id).get(POOL)
+    pool_id = tx.details("vm_template_details", row.id).get(POOL_DETAIL)
     if ref.local_path is None or pool_id is None or tx.find(StoragePool, id=int(pool_id), removed=None) is None:
         return None
     return TemplateObject(
@@ -152,5 +148,4 @@ def _abandon(tx: Transaction, template: Template) -> TemplateStore | None:
 
 def _is_still(tx: Transaction, ref: TemplateStore) -> bool:
     """Whether nobody can begin to write the file any more."""
-    waits = [settings.seconds(tx, name) for name in ("primary.storage.download.wait", "backup.snapshot.wait")]
-    return tx.now >= ref.asked_at + max(waits) + LATE
+    return secondary_files.is_still(tx, ref.asked_at, "primary.storage.download.wait", "backup.snapshot.wait")

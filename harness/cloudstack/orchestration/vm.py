@@ -168,7 +168,6 @@ class VmManager:
                 VmEvent.OPERATION_SUCCEEDED,
                 host_id=None,
                 last_host_id=host_id,
-                power_state=VmPower.OFF,
                 update_time=tx.now,
                 ha_tries=tries,
             )
@@ -194,9 +193,7 @@ class VmManager:
                 event = VmEvent.OPERATION_FAILED if vm.state is VmState.STARTING else VmEvent.OPERATION_SUCCEEDED
                 if vm.host_id is not None:
                     expect_stop(tx, vm, vm.host_id)
-                tx.transition(
-                    vm, event, host_id=None, last_host_id=vm.host_id, power_state=VmPower.OFF, update_time=tx.now
-                )
+                tx.transition(vm, event, host_id=None, last_host_id=vm.host_id, update_time=tx.now)
             confirm_stopped(self._context, vm_id)
 
     def _start(self, vm_id: int, host_id: int | None) -> Vm:
@@ -252,7 +249,6 @@ class VmManager:
                 vm,
                 VmEvent.OPERATION_SUCCEEDED,
                 last_host_id=vm.host_id,
-                power_state=VmPower.ON,
                 update_time=tx.now,
                 ha_tries=0,
             )
@@ -262,7 +258,7 @@ class VmManager:
         with self._context.records.transaction("vm not started") as tx:
             if isinstance(error, Unknown) and vm.host_id is not None:
                 expect_stop(tx, vm, vm.host_id)
-            tx.transition(vm, VmEvent.OPERATION_FAILED, host_id=None, power_state=VmPower.OFF, update_time=tx.now)
+            tx.transition(vm, VmEvent.OPERATION_FAILED, host_id=None, update_time=tx.now)
         if isinstance(error, Unknown):
             try:
                 confirm_stopped(self._context, vm.id)
@@ -323,7 +319,6 @@ class VmManager:
                 VmEvent.OPERATION_SUCCEEDED,
                 host_id=None,
                 last_host_id=host_id,
-                power_state=VmPower.OFF,
                 update_time=tx.now,
             )
 

@@ -11,11 +11,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from harness.cloudstack.orchestration import objects
-from harness.cloudstack.orchestration.agents import ask
+from harness.cloudstack.orchestration import objects, secondary_files
 from harness.cloudstack.records import Records, Transaction
-from harness.cloudstack.records.rows import ImageStore, PoolFile, StoragePool, Volume
-from harness.spi.commands import DeleteCommand
+from harness.cloudstack.records.rows import PoolFile, StoragePool, Volume
 from harness.spi.errors import Error, InvalidParameter
 from harness.spi.objects import DataStore, ImageFormat, VolumeObject
 from harness.spi.ports import Endpoint
@@ -23,9 +21,6 @@ from harness.spi.runtime import Runtime
 
 _log = logging.getLogger("harness.cloudstack.primary")
 
-LATE = 600.0
-"""Seconds after which a request that was never answered is taken to be dead."""
-DELETE_WAIT = 60.0
 FORMAT = ImageFormat.QCOW2
 """CloudStack's on NFS for KVM."""
 
@@ -42,7 +37,12 @@ class PoolFiles:
         name = self._runtime.uuid()
         with self._records.transaction("file on pool") as tx:
             tx.insert(
-                PoolFile(pool_id=volume.store.id, path=name, volume_id=volume.id, written_until=tx.now + wait + LATE)
+                PoolFile(
+                    pool_id=volume.store.id,
+                    path=name,
+                    volume_id=volume.id,
+                    written_until=tx.now + wait + secondary_files.LATE,
+                )
             )
         return msgspec.structs.replace(volume, path=name, format=FORMAT)
 
@@ -89,10 +89,10 @@ class PoolFiles:
 
     def _delete(self, row: PoolFile) -> None:
         with self._records.read() as tx:
-            command = DeleteCommand(
-                store=objects.image_store(tx, tx.all(ImageStore)[0].id), path=_on_export(tx, row), wait=DELETE_WAIT
-            )
-        ask(self._secondary, command)
+            pool = tx.get(StoragePool, row.pool_id)
+            store = objects.image_store(tx, objects.image_store_of(tx, pool.data_center_id).id)
+        directory = directory_on_export(store.url, pool.host_address, pool.path)
+        secondary_files.delete(self._secondary, store, f"{directory}/{row.path}")
         with self._records.transaction("file deleted") as tx:
             if tx.now >= row.written_until:
                 tx.delete(row)
@@ -110,11 +110,6 @@ def directory_on_export(image_store_url: str, server: str, path: str) -> str:
             f" not nfs://{server}{path}: files are deleted by the secondary storage role, which serves that export only"
         )
     return path.removeprefix(root).strip("/")
-
-
-def _on_export(tx: Transaction, row: PoolFile) -> str:
-    pool = tx.get(StoragePool, row.pool_id)
-    return f"{directory_on_export(tx.all(ImageStore)[0].url, pool.host_address, pool.path)}/{row.path}"
 
 
 def _named(tx: Transaction, row: PoolFile) -> bool:

@@ -69,8 +69,6 @@ class HostRow(Row, frozen=True, kw_only=True):
     """It was switched off, and has not answered since."""
     shunned_until: float = 0.0
     """Until then no VM is started there: a forced detach that was lost may still arrive (ours, not CloudStack's)."""
-    agent_uuid: str | None = None
-    """What the agent calls its host (libvirt's host uuid)."""
 
 
 class ImageStore(Row, frozen=True, kw_only=True):

@@ -61,9 +61,9 @@ class FileDatabase:
             for sql in schema.statements():
                 execute(sql)
         execute("COMMIT")
-        if version not in (0, schema.VERSION):
+        if version not in (0, schema.version()):
             raise Error(
-                f"records {path} have version {version}; this splab reads {schema.VERSION}: use another directory"
+                f"records {path} have version {version}; this splab reads {schema.version()}: use another directory"
             )
 
 

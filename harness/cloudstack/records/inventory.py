@@ -60,7 +60,7 @@ CLUSTER_ID, NOT_SET = "sp.cluster.id", "n/a"
 """The setting of a cluster that its hosts report, and what it is until then."""
 _PREFIXES = (PATH_PREFIX, NAME_PREFIX)
 POOL_DETAIL = "spStoragePoolId"
-"""Detail of snapshots and VM snapshots: row id of a pool by whose API they are reached."""
+"""Detail of snapshots, VM snapshots and templates: row id of a pool by whose API StorPool's snapshots are reached."""
 
 
 def inventory(tx: Transaction) -> Inventory:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.cloudstack.records.row import Row
-from harness.spi.objects import ImageFormat, StoreRole, VmPower, VolumeType
+from harness.spi.objects import ImageFormat, StoreRole, VolumeType
 from harness.spi.states import (
     SNAPSHOT_STATES,
     STORE_REF_STATES,
@@ -58,7 +58,6 @@ class TemplateStore(Row, frozen=True, kw_only=True):
     template_id: int
     state: StoreRefState
     download_state: str
-    download_pct: int
     error_str: str | None
     install_path: str
     size: int
@@ -108,7 +107,6 @@ class TemplatePool(Row, frozen=True, kw_only=True):
     template_id: int
     state: StoreRefState
     download_state: str
-    download_pct: int
     local_path: str | None
     install_path: str | None
     template_size: int
@@ -132,7 +130,6 @@ class Vm(Row, frozen=True, kw_only=True):
     vm_template_id: int | None
     host_id: int | None
     last_host_id: int | None
-    power_state: VmPower | None
     created: float
     update_time: float
     """When the state changed last."""

@@ -6,21 +6,28 @@ import functools
 import sqlite3
 import types
 import typing
+import zlib
 from typing import Any
 
 from harness.cloudstack.records.rows import DETAIL_TABLES, ROWS, Detail, Row
 
-VERSION = 5
-"""Kept in `PRAGMA user_version`; a file of another version is refused."""
-
 
 def statements() -> list[str]:
     """SQL that makes an empty store."""
+    return [*_tables(), f"PRAGMA user_version = {version()}"]
+
+
+@functools.cache
+def version() -> int:
+    """Of the tables, 31 bits, kept in `PRAGMA user_version`: a file whose tables are others is refused."""
+    return zlib.crc32("\n".join(_tables()).encode()) >> 1
+
+
+def _tables() -> list[str]:
     made = [sql for row in ROWS for sql in _table(row)]
     for table in DETAIL_TABLES:
         made.append(f"CREATE TABLE {table} ({_columns(Detail)}, UNIQUE (resource_id, name))")
     made.append("CREATE UNIQUE INDEX operations_open ON operations (subject, kind) WHERE outcome IS NULL")
-    made.append(f"PRAGMA user_version = {VERSION}")
     return made
 
 

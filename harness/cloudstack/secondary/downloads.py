@@ -9,16 +9,16 @@ import logging
 import os
 import re
 import shutil
-import socket
 import stat
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import IO, Any
 
+from harness.agent.http_server import BoundedServer
 from harness.cloudstack.secondary.config import SecondaryConfig
 from harness.spi.commands import USERDATA
-from harness.spi.errors import InvalidParameter, Unavailable
+from harness.spi.errors import InvalidParameter
 from harness.spi.runtime import Runtime, Task
 
 _log = logging.getLogger("harness.cloudstack.secondary")
@@ -42,8 +42,8 @@ class Downloads:
     def __init__(self, runtime: Runtime, config: SecondaryConfig, listen: str) -> None:
         self._runtime = runtime
         self._http = _Server(listen, Path(config.export_directory).resolve() / USERDATA, config.max_downloads, runtime)
-        host, port = self._http.server_address[:2]
-        shown = f"[{host!s}]" if ":" in str(host) else str(host)
+        host, port = self._http.bound
+        shown = f"[{host}]" if ":" in host else host
         self.url = (config.downloads_url or f"http://{shown}:{port}").rstrip("/")
         """Without a slash at the end."""
         self._task: Task | None = None
@@ -60,50 +60,10 @@ class Downloads:
         self._http.server_close()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-
+class _Server(BoundedServer):
     def __init__(self, listen: str, directory: Path, most: int, runtime: Runtime) -> None:
         self.directory = directory
-        self._most = most
-        self._open = 0
-        self._guard = runtime.lock("downloads")
-        host, _, port = listen.rpartition(":")
-        if not host or not port.isdigit():
-            raise InvalidParameter(f"downloads_listen {listen!r} is not of the form address:port")
-        address = host.strip("[]"), int(port)
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
-        try:
-            super().__init__(address, _Download)
-        except OSError as error:
-            raise Unavailable(f"cannot listen on {listen}: {error.strerror or error}") from error
-
-    def server_bind(self) -> None:
-        # Not HTTPServer's: it looks the host's name up, which may take seconds and serves nothing here.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._guard:
-            full = self._open >= self._most
-            self._open += not full
-        if full:
-            _log.warning("download of %s refused: %d are under way", client_address[0], self._most)
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            with self._guard:
-                self._open -= 1
+        super().__init__(listen, _Download, most, runtime)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's signature
         _log.info("download of %s ended early", client_address[0])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import IO
 
 from harness.agent import qemu_img
 from harness.cloudstack.secondary.config import SecondaryConfig
@@ -12,6 +13,7 @@ from harness.cloudstack.secondary.downloads import check_token
 from harness.cloudstack.secondary.export import Export
 from harness.cloudstack.secondary.fetch import CHUNK, check_sum, fetch
 from harness.spi.commands import (
+    USERDATA,
     Answer,
     AnyAnswer,
     AnyCommand,
@@ -73,8 +75,9 @@ class SecondaryRole:
         except MisuseError:
             raise
         except Error as error:
-            _log.warning("%s failed: %s", type(command).__name__, error)
-            return Answer(result=False, details=str(error), error_class=error.error_class)
+            text = _without_token(command, str(error))
+            _log.warning("%s failed: %s", type(command).__name__, text)
+            return Answer(result=False, details=text, error_class=error.error_class)
 
     def _download(self, command: DownloadCommand) -> DownloadAnswer:
         template = command.template
@@ -102,14 +105,13 @@ class SecondaryRole:
             check_sum(file, command.checksum, command.url)
         if command.template.format is ImageFormat.ISO and not is_iso(file):
             raise InvalidParameter(f"{shown(command.url)} is not an ISO 9660 image")
-        image = qemu_img.info(self._host, str(file), command.template.format, INFO_SECONDS)
-        qemu_img.check_guest_image(image, shown(command.url))
-        if not 0 < image.virtual_size <= self._config.max_virtual_bytes:
+        size = self._size(file, command.template.format, shown(command.url))
+        if not 0 < size <= self._config.max_virtual_bytes:
             raise InvalidParameter(
-                f"{shown(command.url)} has a virtual size of {image.virtual_size} bytes;"
+                f"{shown(command.url)} has a virtual size of {size} bytes;"
                 f" 1 to {self._config.max_virtual_bytes} are allowed"
             )
-        return image.virtual_size
+        return size
 
     def _copy(self, command: CopyCommand) -> CopyCmdAnswer:
         path = command.destination.path
@@ -119,20 +121,31 @@ class SecondaryRole:
         deadline = self._runtime.monotonic() + command.wait
         with self._locks.hold(path, command.wait):
             # Each copy has a file of its own: if it is there, an earlier try of this command made it.
-            if not target.is_file():
-                with self._export.writing(target) as (_, into):
-                    try:
-                        with source.open("rb") as opened:
-                            while chunk := opened.read(CHUNK):
-                                into.write(chunk)
-                                if self._runtime.monotonic() > deadline:
-                                    raise Unavailable(f"{command.source.path} was not copied in {command.wait:g} s")
-                    except FileNotFoundError:
-                        raise NotFound(f"{command.source.path} is not on the image store any more") from None
-            image = qemu_img.info(self._host, str(target), ImageFormat.QCOW2, INFO_SECONDS)
-            qemu_img.check_guest_image(image, path)
+            if target.is_file():
+                size = self._size(target, ImageFormat.QCOW2, path)
+            else:
+                with self._export.writing(target) as (part, into):
+                    self._pour(source, into, deadline)
+                    into.flush()
+                    size = self._size(part, ImageFormat.QCOW2, path)
             physical = target.stat().st_size
-        return CopyCmdAnswer(result=True, path=path, size=image.virtual_size, physical_size=physical)
+        return CopyCmdAnswer(result=True, path=path, size=size, physical_size=physical)
+
+    def _pour(self, source: Path, into: IO[bytes], deadline: float) -> None:
+        try:
+            with source.open("rb") as opened:
+                while chunk := opened.read(CHUNK):
+                    into.write(chunk)
+                    if self._runtime.monotonic() > deadline:
+                        raise Unavailable(f"{source.name} was not copied in time")
+        except FileNotFoundError:
+            raise NotFound(f"{source.name} is not on the image store any more") from None
+
+    def _size(self, file: Path, image_format: ImageFormat, name: str) -> int:
+        """Virtual size of an image that a guest may be given; raises `InvalidParameter` for any other."""
+        image = qemu_img.info(self._host, str(file), image_format, INFO_SECONDS)
+        qemu_img.check_guest_image(image, name)
+        return image.virtual_size
 
     def _publish(self, command: CreateEntityDownloadURLCommand) -> CreateEntityDownloadURLAnswer:
         if self._downloads_url is None:
@@ -147,6 +160,16 @@ class SecondaryRole:
         with self._locks.hold(command.path, command.wait):
             self._export.delete(target)
         return Answer(result=True)
+
+
+def _without_token(command: AnyCommand, text: str) -> str:
+    """Errors name files, and the name of a published one is all that it takes to download it."""
+    token = ""
+    if isinstance(command, CreateEntityDownloadURLCommand):
+        token = command.token
+    elif isinstance(command, DeleteCommand) and command.path.startswith(f"{USERDATA}/"):
+        token = PurePosixPath(command.path).stem
+    return text.replace(token, "***") if token else text
 
 
 def is_iso(file: Path) -> bool:

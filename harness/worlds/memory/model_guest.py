@@ -20,18 +20,30 @@ WRITE_SECONDS = 0.003
 
 
 class ModelGuest:
-    """The guest of one VM. `instance_name` gives the name of its domain; `runtime` is the caller's."""
+    """The guest of one VM. `instance_name` gives the name of its domain; `runtime` is the caller's.
 
-    def __init__(self, runtime: Runtime, machines: Sequence[Machine], instance_name: Callable[[], str]) -> None:
+    A real guest that still boots answers nothing, and only `boot_id` and `booted_from` wait for it. So with
+    `waited_for`, the boot ids that were asked for, anything else is a `ConnectionError` in a boot that nobody has
+    waited for, be the guest up by chance or not. Without it, everything waits.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        machines: Sequence[Machine],
+        instance_name: Callable[[], str],
+        waited_for: set[str] | None = None,
+    ) -> None:
+        self._waited_for = waited_for
         self._runtime = runtime
         self._machines = machines
         self._instance_name = instance_name
 
     def boot_id(self) -> str:
-        return self._up()[1].boot_id
+        return self._wait()[1].boot_id
 
     def booted_from(self) -> str:
-        return "cdrom" if self._up()[1].boot is Boot.CD else "disk"
+        return "cdrom" if self._wait()[1].boot is Boot.CD else "disk"
 
     def disks(self) -> Mapping[str, int]:
         domain = self._up()[1]
@@ -80,7 +92,19 @@ class ModelGuest:
         return machine, found[0]
 
     def _up(self) -> tuple[Machine, ModelDomain]:
-        """Wait until the guest answers; `TimeoutError` when it does not in time."""
+        machine, domain = self._find()
+        if self._waited_for is not None and domain.boot_id not in self._waited_for:
+            raise ConnectionError(f"the guest of {domain.name} may still be booting: boot_id waits for it")
+        return machine, domain
+
+    def _wait(self) -> tuple[Machine, ModelDomain]:
+        machine, domain = self._find()
+        if self._waited_for is not None:
+            self._waited_for.add(domain.boot_id)
+        return machine, domain
+
+    def _find(self) -> tuple[Machine, ModelDomain]:
+        """Where the guest answers, as soon as it does; `TimeoutError` when it does not in time."""
         name = self._instance_name()
         deadline = self._runtime.monotonic() + BOOT_TIMEOUT
         while True:

@@ -95,6 +95,7 @@ class MemoryWorld:
         self.faults = MemoryFaults(self.processes, self.start)
         self.management = Management(self.processes, lambda host: self.faults.lose_host(host, FENCED_SECONDS))
         self._names = 0
+        self._waited_for: set[str] = set()
         self._environment: Environment | None = None
         main = self.simulation.main
         machines = tuple(self.processes.machines.values())
@@ -182,9 +183,8 @@ class MemoryWorld:
         return False
 
     def guest(self, vm_id: str) -> Guest:
-        return ModelGuest(
-            self.simulation.main, tuple(self.processes.machines.values()), lambda: self._instance_name(vm_id)
-        )
+        machines = tuple(self.processes.machines.values())
+        return ModelGuest(self.simulation.main, machines, lambda: self._instance_name(vm_id), self._waited_for)
 
     def stored(self, global_id: str, offset: int, length: int, cluster: int = 0) -> bytes:
         """What StorPool has stored of a volume or snapshot, attached or not; `KeyError` when there is none.
