@@ -48,10 +48,10 @@ def tidy(world: World, before: Inventory) -> list[str]:
     """Remove what was made since `before`; a text for each object that should be gone and is not."""
     left: list[str] = []
     for kind in KINDS:
-        for item_id, item in _listed(world.cloud, kind).items():
-            if item_id not in before[kind.noun]:
-                left += _remove(world, kind, item_id, item)
-        remaining = _listed(world.cloud, kind).keys() - before[kind.noun] if kind.must_go else set()
+        made = {key: item for key, item in _listed(world.cloud, kind).items() if key not in before[kind.noun]}
+        for item_id, item in made.items():
+            left += _remove(world, kind, item_id, item)
+        remaining = _listed(world.cloud, kind).keys() - before[kind.noun] if made and kind.must_go else set()
         left += [f"{kind.noun} {item_id} is still there after it was removed" for item_id in sorted(remaining)]
     return left
 

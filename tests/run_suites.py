@@ -151,7 +151,7 @@ def take_abandoned_lab_down() -> None:
 
 
 SHARE = 5
-"""Of the cases of the fault matrix every so manieth is struck, unless with full counts; points are all found."""
+"""One in so many cases of the fault matrix is run, unless with full counts; the points of all are found."""
 
 
 def faults(limit: float) -> Count:

@@ -6,7 +6,8 @@ from harness.explore import model
 from harness.explore.model import Model, Told
 from harness.spi.objects import PATH_PREFIX
 from harness.spi.ports import DomainState
-from harness.worlds.memory.machine import Machine, ModelDomain
+from harness.worlds.memory.machine import Machine
+from harness.worlds.memory.model_domain import ModelDomain
 from harness.worlds.memory.processes import Processes
 
 REASSIGN = "VolumesReassignWait"

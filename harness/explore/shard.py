@@ -87,6 +87,7 @@ def _collecting_later() -> Iterator[None]:
         if enabled:
             gc.enable()
             gc.collect()
+        gc.unfreeze()
 
 
 def calibrate() -> float:

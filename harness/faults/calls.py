@@ -38,8 +38,8 @@ Baseline = dict[str, dict[str, Counts]]
 class Counter:
     """Counts while it is on; its `strike` is what a `MemoryWorld` is given."""
 
-    def __init__(self) -> None:
-        self.on = False
+    def __init__(self, *, on: bool = False) -> None:
+        self.on = on
         self.counts: Counts = {}
 
     def strike(self, process: str, kind: str, detail: str) -> MessageFault | None:
@@ -73,8 +73,7 @@ def _rest(world: MemoryWorld) -> None:
 
 def of_case(case: Case, seed: int = matrix.SEED) -> Counts:
     """Of a whole scenario, its removal included. Raises `RuntimeError` when it does not pass."""
-    counter, verdict = Counter(), Verdict()
-    counter.on = True
+    counter, verdict = Counter(on=True), Verdict()
     recorder = Recorder("memory", case.id, lambda _event: None, lambda: 0.0)
     world = MemoryWorld(seed, strike=counter.strike, site=case.site)
     world.run(lambda inner: judge(case, inner, recorder, verdict))
@@ -86,9 +85,13 @@ def of_case(case: Case, seed: int = matrix.SEED) -> Counts:
 def measure() -> Baseline:
     """All operations and all cases."""
     return {
-        "operations": {operation.id: of_operation(operation) for operation in BY_ID.values()},
+        "operations": of_operations(),
         "cases": {case.id: of_case(case) for case in load()},
     }
+
+
+def of_operations() -> dict[str, Counts]:
+    return {operation.id: of_operation(operation) for operation in BY_ID.values()}
 
 
 def baseline() -> Baseline:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from harness.faults.disks import FORCE_STOP, MARK
+from harness.faults.disks import FORCE_STOP, attach, inherit
+from harness.faults.marks import guest_reads, in_memory, mark, stored
 from harness.faults.operation import Operation, Subject, running
 from harness.observers import CloudApiError, Json, World
-from harness.worlds.memory.world import MemoryWorld
 from scenarios import looks, multicluster, snapshots, steps
 from scenarios import multicluster_zones as zones
 
@@ -17,7 +17,7 @@ def _marked(world: World) -> Subject:
     """A volume that was written to at the first host, and is attached nowhere; `vm` runs at the second."""
     owner = multicluster.vm_on(world, world.hosts[0])
     volume = steps.attach(world, steps.data_volume(world), owner)
-    world.guest(str(owner["id"])).write(looks.serial(volume), 0, MARK)
+    mark(world, owner, volume)
     return Subject(vm=multicluster.vm_on(world, world.hosts[1]), volume=volume, owner=owner)
 
 
@@ -32,21 +32,12 @@ def _taken_by_force(world: World) -> Subject:
     return _marked(world)
 
 
-def _attach(world: World, subject: Subject) -> None:
-    world.cloud.call("attachVolume", id=subject.volume["id"], virtualmachineid=subject.vm["id"])
-
-
 def _attached(world: World, subject: Subject) -> None:
     volume = looks.reread_volume(world, subject.volume)
     assert volume.get("virtualmachineid") == subject.vm["id"], f"volume is not attached: {volume}"
     vm = running(world, subject, subject.vm)
     multicluster.only_at(world, volume, steps.host_of(world, vm))
-    _holds_mark(world, vm, volume)
-
-
-def _holds_mark(world: World, vm: Json, volume: Json) -> None:
-    seen = world.guest(str(vm["id"])).read(looks.serial(volume), 0, len(MARK))
-    assert seen == MARK, f"the guest reads {seen[:32]!r} where {MARK[:32]!r} was written"
+    guest_reads(world, vm, volume)
 
 
 def _free(world: World, subject: Subject) -> None:
@@ -77,14 +68,8 @@ def _detached(world: World, subject: Subject) -> None:
     owner = running(world, subject, subject.owner)
     volume = steps.attach(world, subject.volume, owner)
     multicluster.only_at(world, volume, steps.host_of(world, owner))
-    _holds_mark(world, owner, volume)
+    guest_reads(world, owner, volume)
     steps.detach(world, volume)
-
-
-def _inherit(world: World, subject: Subject) -> None:
-    """The guest of the VM that is destroyed may run on, if its host did not hear of it."""
-    world.cloud.call("destroyVirtualMachine", id=subject.owner["id"])
-    _attach(world, subject)
 
 
 def _inherited(world: World, subject: Subject) -> None:
@@ -98,7 +83,7 @@ def _not_inherited(world: World, subject: Subject) -> None:
         _free(world, subject)
     elif owner["state"] == "Running":
         multicluster.only_at(world, volume, world.hosts[0])
-        _holds_mark(world, owner, volume)
+        guest_reads(world, owner, volume)
     else:
         assert multicluster.holders(world, volume) == [], multicluster.holders(world, volume)
 
@@ -112,7 +97,7 @@ def _snapshot(world: World) -> Subject:
     world.cloud.call("updateConfiguration", name=snapshots.BACKUP, value="false")
     owner = multicluster.vm_on(world, world.hosts[0])
     volume = steps.attach(world, steps.data_volume(world), owner)
-    world.guest(str(owner["id"])).write(looks.serial(volume), 0, MARK)
+    mark(world, owner, volume)
     return Subject(vm=owner, volume=volume, snapshot=snapshots.take(world, volume))
 
 
@@ -127,13 +112,8 @@ def _copy(world: World, subject: Subject) -> None:
     zones.copy(world, subject.snapshot, zones.other_zone(world))
 
 
-def _memory(world: World) -> MemoryWorld:
-    assert isinstance(world, MemoryWorld), "only there can be seen what StorPool exports, and what is attached nowhere"
-    return world
-
-
 def _no_export(world: World) -> None:
-    memory = _memory(world)
+    memory = in_memory(world)
     world.wait_until("no export is left", lambda: not memory.exports(), TAKEN_BACK_SECONDS)
 
 
@@ -150,8 +130,7 @@ def _copied(world: World, subject: Subject) -> None:
 
 
 def _marked_at(world: World, cluster: int, snapshot: Json) -> None:
-    seen = _memory(world).stored(str(snapshot["globalId"]), 0, len(MARK), cluster)
-    assert seen == MARK, f"~{snapshot['globalId']} holds {seen[:32]!r} where {MARK[:32]!r} was written"
+    stored(world, str(snapshot["globalId"]), cluster=cluster)
 
 
 def _not_copied(world: World, subject: Subject) -> None:
@@ -196,7 +175,7 @@ def _deleted_everywhere(world: World, subject: Subject) -> None:
     assert not snapshots.snapshot_exists(world, subject.snapshot), "the snapshot is still listed"
     assert [zones.has(cluster, subject.snapshot) for cluster in world.storpools] == [[], []]
     vm = running(world, subject, subject.vm)
-    _holds_mark(world, vm, subject.volume)
+    guest_reads(world, vm, subject.volume)
 
 
 def _not_deleted_everywhere(world: World, subject: Subject) -> None:
@@ -211,7 +190,7 @@ CLUSTERS: tuple[Operation, ...] = (
         "multicluster.attach",
         "attach a volume of one StorPool cluster to a VM on a host of the other",
         _free_and_marked,
-        _attach,
+        attach,
         _attached,
         _free,
         site="clusters",
@@ -229,7 +208,7 @@ CLUSTERS: tuple[Operation, ...] = (
         "multicluster.inherit",
         "destroy a VM with force and attach its volume in the other StorPool cluster",
         _taken_by_force,
-        _inherit,
+        inherit,
         _inherited,
         _not_inherited,
         site="clusters",

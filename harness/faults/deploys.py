@@ -113,7 +113,7 @@ def deployed(world: World, subject: Subject) -> None:
 
 
 def _has_been_deployed(world: World, subject: Subject, name: str) -> None:
-    vm = _named(world, name)
+    vm = vm_named(world, name)
     assert vm is not None and vm["state"] != "Error", f"VM {name} was not deployed: {vm}"
     vm = running(world, subject, vm)
     root = steps.root_volume(world, str(vm["id"]))
@@ -127,15 +127,21 @@ def _has_been_deployed(world: World, subject: Subject, name: str) -> None:
 def not_deployed(world: World, subject: Subject) -> None:
     """A VM whose deploy was interrupted is Stopped, as in CloudStack, and can be started; of two one may run."""
     for name in subject.names:
-        vm = _named(world, name)
-        if vm is None or vm["state"] in ("Error", "Destroyed"):
-            continue
-        if vm["state"] == "Stopped":
-            steps.start(world, vm)
-        _has_been_deployed(world, subject, name)
+        if brought_up(world, name):
+            _has_been_deployed(world, subject, name)
 
 
-def _named(world: World, name: str) -> Json | None:
+def brought_up(world: World, name: str) -> bool:
+    """Whether there is a VM of this name to be used, which is started when its deploy was interrupted."""
+    vm = vm_named(world, name)
+    if vm is None or vm["state"] in ("Error", "Destroyed"):
+        return False
+    if vm["state"] == "Stopped":
+        steps.start(world, vm)
+    return True
+
+
+def vm_named(world: World, name: str) -> Json | None:
     answer = world.cloud.call("listVirtualMachines", name=name, listall=True)
     return next(iter(steps.many(answer, "virtualmachine")), None)
 

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import hashlib
 
+from harness.faults.deploys import DEPLOY_SECONDS, brought_up, vm_named
+from harness.faults.disks import attach, detach, free, start, stop
+from harness.faults.marks import AFTER, MARK, PLACE, guest_reads, mark
 from harness.faults.operation import Operation, Subject, running
-from harness.observers import Json, World
+from harness.observers import World
 from scenarios import encrypted, looks, snapshots, steps
 from scenarios.row14_revert_snapshot import revert
-
-MARK = b"written before the fault".ljust(4096, b".")
-LATER = b"written after the snapshot".ljust(4096, b".")
-DEPLOY_SECONDS = 6 * 3600.0
 
 
 def _cached_template(world: World) -> Subject:
     """A template that the pool has, and an offering that encrypts ROOT volumes."""
     template_id = steps.shared_template(world)
     steps.expunge(world, steps.deploy(world, template_id))
-    return Subject(template_id=template_id, name=str(steps.compute_offering(world, encryptroot=True)["id"]))
+    return Subject(template_id=template_id, offering_id=str(steps.compute_offering(world, encryptroot=True)["id"]))
 
 
 def _deploy(world: World, subject: Subject) -> None:
-    parameters = steps.deploy_parameters(world, subject.template_id, serviceofferingid=subject.name)
+    parameters = steps.deploy_parameters(world, subject.template_id, serviceofferingid=subject.offering_id)
     subject.names = (str(parameters["name"]),)
     world.cloud.wait(world.cloud.start("deployVirtualMachine", **parameters), DEPLOY_SECONDS)
 
 
 def _deployed(world: World, subject: Subject) -> None:
-    vm = _named(world, subject)
+    vm = vm_named(world, subject.names[0]) if subject.names else None
     assert vm is not None and vm["state"] not in ("Error", "Destroyed"), f"it was not deployed: {vm}"
     vm = running(world, subject, vm)
     root = steps.root_volume(world, str(vm["id"]))
@@ -39,20 +38,8 @@ def _deployed(world: World, subject: Subject) -> None:
 
 
 def _not_deployed(world: World, subject: Subject) -> None:
-    """A VM whose deploy was interrupted is Stopped, as in CloudStack, and can be started."""
-    vm = _named(world, subject)
-    if vm is None or vm["state"] in ("Error", "Destroyed"):
-        return
-    if vm["state"] == "Stopped":
-        steps.start(world, vm)
-    _deployed(world, subject)
-
-
-def _named(world: World, subject: Subject) -> Json | None:
-    if not subject.names:
-        return None
-    answer = world.cloud.call("listVirtualMachines", name=subject.names[0], listall=True)
-    return next(iter(steps.many(answer, "virtualmachine")), None)
+    if subject.names and brought_up(world, subject.names[0]):
+        _deployed(world, subject)
 
 
 def _first_use(world: World) -> Subject:
@@ -62,7 +49,7 @@ def _first_use(world: World) -> Subject:
 def _marked(world: World) -> Subject:
     subject = _first_use(world)
     subject.volume = steps.attach(world, subject.volume, subject.vm)
-    world.guest(str(subject.vm["id"])).write(looks.serial(subject.volume), 0, MARK)
+    mark(world, subject.vm, subject.volume)
     return subject
 
 
@@ -76,7 +63,7 @@ def _encrypted_vm(world: World) -> Subject:
     """Running, with both disks encrypted."""
     vm = encrypted.encrypted_vm(world)
     volume = steps.attach(world, encrypted.encrypted_data(world), vm)
-    world.guest(str(vm["id"])).write(looks.serial(volume), 0, MARK)
+    mark(world, vm, volume)
     return Subject(vm=vm, volume=volume)
 
 
@@ -84,10 +71,6 @@ def _stopped_encrypted_vm(world: World) -> Subject:
     subject = _encrypted_vm(world)
     subject.vm = steps.stop(world, subject.vm)
     return subject
-
-
-def _attach(world: World, subject: Subject) -> None:
-    world.cloud.call("attachVolume", id=subject.volume["id"], virtualmachineid=subject.vm["id"])
 
 
 def _used(world: World, subject: Subject) -> None:
@@ -98,37 +81,21 @@ def _used(world: World, subject: Subject) -> None:
     looks.fully_attached(world, vm, volume)
     encrypted.is_luks(world, vm, volume)
     guest = world.guest(str(vm["id"]))
-    guest.write(looks.serial(volume), 8192, LATER)
-    assert guest.read(looks.serial(volume), 8192, len(LATER)) == LATER
-    encrypted.nowhere_plain_bytes(world, LATER[:24], MARK[:24])
+    guest.write(looks.serial(volume), PLACE, AFTER)
+    assert guest.read(looks.serial(volume), PLACE, len(AFTER)) == AFTER
+    encrypted.nowhere_plain_bytes(world, AFTER[:24], MARK[:24])
 
 
 def _attached(world: World, subject: Subject) -> None:
     _used(world, subject)
-    seen = world.guest(str(subject.vm["id"])).read(looks.serial(subject.volume), 0, len(MARK))
-    assert seen == MARK, f"the guest reads {seen[:32]!r} where {MARK[:32]!r} was written"
-
-
-def _free(world: World, subject: Subject) -> None:
-    volume = looks.reread_volume(world, subject.volume)
-    assert "virtualmachineid" not in volume, f"volume is still attached: {volume}"
-    if "path" in volume:
-        looks.fully_detached(world, volume)
+    guest_reads(world, subject.vm, subject.volume)
 
 
 def _detached(world: World, subject: Subject) -> None:
-    _free(world, subject)
+    free(world, subject)
     steps.attach(world, subject.volume, running(world, subject, subject.vm))
     _attached(world, subject)
     steps.detach(world, subject.volume)
-
-
-def _detach(world: World, subject: Subject) -> None:
-    world.cloud.call("detachVolume", id=subject.volume["id"])
-
-
-def _start(world: World, subject: Subject) -> None:
-    world.cloud.call("startVirtualMachine", id=subject.vm["id"])
 
 
 def _started(world: World, subject: Subject) -> None:
@@ -143,10 +110,6 @@ def _not_started(world: World, subject: Subject) -> None:
     vm = looks.reread(world, subject.vm)
     assert vm["state"] == "Stopped", vm
     looks.fully_detached(world, looks.reread_volume(world, subject.volume))
-
-
-def _stop(world: World, subject: Subject) -> None:
-    world.cloud.call("stopVirtualMachine", id=subject.vm["id"])
 
 
 def _stopped(world: World, subject: Subject) -> None:
@@ -175,7 +138,7 @@ def _snapshotted(world: World) -> Subject:
     subject = _marked(world)
     with steps.setting(world, snapshots.BYPASS, "true", "false"):
         subject.snapshot = snapshots.take(world, subject.volume)
-    world.guest(str(subject.vm["id"])).write(looks.serial(subject.volume), 0, LATER)
+    world.guest(str(subject.vm["id"])).write(looks.serial(subject.volume), 0, AFTER)
     subject.volume = steps.detach(world, subject.volume)
     return subject
 
@@ -199,7 +162,7 @@ def _reverted(world: World, subject: Subject) -> None:
 
 
 def _not_reverted(world: World, subject: Subject) -> None:
-    _reads_after(world, subject, LATER)
+    _reads_after(world, subject, AFTER)
 
 
 ENCRYPTED: tuple[Operation, ...] = (
@@ -215,23 +178,23 @@ ENCRYPTED: tuple[Operation, ...] = (
         "encryption.first-use",
         "the first attach of an encrypted DATA volume makes it",
         _first_use,
-        _attach,
+        attach,
         _used,
-        _free,
+        free,
     ),
     Operation(
         "encryption.hot",
         "attach an encrypted volume to a running VM",
         _marked_and_free,
-        _attach,
+        attach,
         _attached,
-        _free,
+        free,
     ),
     Operation(
         "encryption.detach",
         "detach an encrypted volume from a running VM",
         _marked,
-        _detach,
+        detach,
         _detached,
         _attached,
     ),
@@ -239,11 +202,11 @@ ENCRYPTED: tuple[Operation, ...] = (
         "encryption.start",
         "start a VM with two encrypted disks",
         _stopped_encrypted_vm,
-        _start,
+        start,
         _started,
         _not_started,
     ),
-    Operation("encryption.stop", "stop a VM with two encrypted disks", _encrypted_vm, _stop, _stopped, _attached),
+    Operation("encryption.stop", "stop a VM with two encrypted disks", _encrypted_vm, stop, _stopped, _attached),
     Operation("encryption.grow", "grow an encrypted volume of a running VM", _marked, _grow, _grown, _not_grown),
     Operation(
         "encryption.revert",

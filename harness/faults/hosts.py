@@ -12,22 +12,21 @@ CONNECT_SECONDS = 600.0
 
 
 def _ha_vm(world: World) -> Subject:
-    """`name` is the host that is going to be lost."""
     for host in world.hosts:
         world.cloud.call("enableHAForHost", hostid=hosts.record_of(world, host)["id"])
     vm, volume = hosts.vm_with_mark(world, world.hosts[0], ha=True)
-    return Subject(vm=vm, volume=volume, name=world.hosts[0].name)
+    return Subject(vm=vm, volume=volume)
 
 
 def _lose(world: World, subject: Subject) -> None:
-    if _on(world, subject) == subject.name:
+    if _on(world, subject) == world.hosts[0].name:
         world.hosts[0].power_cut()
     _await_moved(world, subject)
 
 
 def _isolate(world: World, subject: Subject) -> None:
     """Its guest runs on, until the host is fenced."""
-    if _on(world, subject) == subject.name:
+    if _on(world, subject) == world.hosts[0].name:
         world.hosts[0].kill_agent()
     _await_moved(world, subject)
 
@@ -47,7 +46,7 @@ def _on(world: World, subject: Subject) -> str:
 
 def _moved(world: World, subject: Subject) -> bool:
     try:
-        return _on(world, subject) not in ("", subject.name)
+        return _on(world, subject) not in ("", world.hosts[0].name)
     except ConnectionError:
         return False
 

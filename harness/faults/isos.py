@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.faults.deploys import DEPLOY_SECONDS, FETCH_SECONDS
+from harness.faults.deploys import DEPLOY_SECONDS, FETCH_SECONDS, brought_up, vm_named
 from harness.faults.operation import Operation, Subject, running
 from harness.observers import CloudApiError, Json, World
 from scenarios import isos, looks, steps
@@ -14,8 +14,7 @@ def _nothing(world: World) -> Subject:
 
 
 def _registered_iso(world: World) -> Subject:
-    """`name` is the id of the disk offering."""
-    return Subject(template_id=str(isos.iso(world)["id"]), name=steps.disk_offering(world, disksize=1))
+    return Subject(template_id=str(isos.iso(world)["id"]), offering_id=steps.disk_offering(world, disksize=1))
 
 
 def _register(world: World, subject: Subject) -> None:
@@ -60,13 +59,13 @@ def _iso(world: World, subject: Subject) -> Json | None:
 
 
 def _deploy(world: World, subject: Subject) -> None:
-    parameters = isos.iso_deploy_parameters(world, {"id": subject.template_id}, subject.name)
+    parameters = isos.iso_deploy_parameters(world, {"id": subject.template_id}, subject.offering_id)
     subject.names = (str(parameters["name"]),)
     world.cloud.wait(world.cloud.start("deployVirtualMachine", **parameters), DEPLOY_SECONDS)
 
 
 def _deployed(world: World, subject: Subject) -> None:
-    vm = _vm(world, subject)
+    vm = vm_named(world, subject.names[0])
     assert vm is not None and vm["state"] != "Error", f"VM {subject.names} was not deployed: {vm}"
     vm = running(world, subject, vm)
     root = steps.root_volume(world, str(vm["id"]))
@@ -78,18 +77,8 @@ def _deployed(world: World, subject: Subject) -> None:
 
 
 def _not_deployed(world: World, subject: Subject) -> None:
-    """A VM whose deploy was interrupted is Stopped, as in CloudStack, and can be started."""
-    vm = _vm(world, subject)
-    if vm is None or vm["state"] in ("Error", "Destroyed"):
-        return
-    if vm["state"] == "Stopped":
-        steps.start(world, vm)
-    _deployed(world, subject)
-
-
-def _vm(world: World, subject: Subject) -> Json | None:
-    answer = world.cloud.call("listVirtualMachines", name=subject.names[0], listall=True)
-    return next(iter(steps.many(answer, "virtualmachine")), None)
+    if brought_up(world, subject.names[0]):
+        _deployed(world, subject)
 
 
 def _vm_and_iso(world: World) -> Subject:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.faults.disks import MARK
+from harness.faults.marks import guest_reads, mark
 from harness.faults.operation import Operation, Subject, running
-from harness.observers import Json, World
+from harness.observers import World
 from scenarios import looks, migrating, row18_live, steps, storage_migration
 from scenarios.encrypted import reads, with_data
 
@@ -16,7 +16,7 @@ def _vm_with_disks(world: World) -> Subject:
     vm = steps.booted_vm(world)
     volumes = [steps.attach(world, steps.data_volume(world), vm) for _ in range(DISKS)]
     for volume in volumes:
-        world.guest(str(vm["id"])).write(looks.serial(volume), 0, MARK)
+        mark(world, vm, volume)
     boot = world.guest(str(vm["id"])).boot_id()
     destination = migrating.other_host(world, vm)
     target = {"target": migrating.host_id(world, destination), "volumes": volumes, "boot": boot}
@@ -43,7 +43,7 @@ def _reads_where_it_was(world: World, subject: Subject) -> None:
 def _vm_with_free_volume(world: World) -> Subject:
     vm = steps.booted_vm(world)
     volume = steps.attach(world, steps.data_volume(world, offering_id=storage_migration.anywhere(world)), vm)
-    world.guest(str(vm["id"])).write(looks.serial(volume), 0, MARK)
+    mark(world, vm, volume)
     boot = world.guest(str(vm["id"])).boot_id()
     target = migrating.host_id(world, migrating.other_host(world, vm))
     return Subject(vm={**vm, "target": target, "volumes": [volume], "boot": boot}, volume=volume)
@@ -105,16 +105,12 @@ def _runs_on(world: World, subject: Subject, host_id: str) -> None:
     vm = running(world, subject, subject.vm)
     assert vm["hostid"] == host_id, f"VM {vm['id']} runs on host {vm['hostname']}"
     looks.fully_attached(world, vm, steps.root_volume(world, str(vm["id"])))
-    for volume in subject.vm["volumes"]:
-        _has_mark(world, vm, looks.reread_volume(world, volume))
+    for each in subject.vm["volumes"]:
+        volume = looks.reread_volume(world, each)
+        looks.fully_attached(world, vm, volume)
+        guest_reads(world, vm, volume)
     boot = world.guest(str(vm["id"])).boot_id()
     assert subject.guests_ended or boot == subject.vm["boot"], "the guest was restarted"
-
-
-def _has_mark(world: World, vm: Json, volume: Json) -> None:
-    looks.fully_attached(world, vm, volume)
-    seen = world.guest(str(vm["id"])).read(looks.serial(volume), 0, len(MARK))
-    assert seen == MARK, f"the guest reads {seen[:32]!r} where {MARK[:32]!r} was written"
 
 
 MIGRATIONS: tuple[Operation, ...] = (

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from harness.faults.marks import guest_reads, mark
 from harness.faults.operation import Operation, Subject, running
 from harness.observers import Json, World
 from scenarios import looks, steps
 from scenarios.row22_vc_policy import has_policy
 
 POLICY = "daily"
-MARK = b"written before the fault".ljust(4096, b".")
 
 
 def _vm_with_data(world: World) -> Subject:
@@ -49,7 +49,7 @@ def _disk_is_the_vms(world: World, subject: Subject) -> None:
 def _vm_with_marked_volume(world: World, size: int) -> Subject:
     vm = steps.booted_vm(world)
     volume = steps.attach(world, steps.data_volume(world, size), vm)
-    world.guest(str(vm["id"])).write(looks.serial(volume), 0, MARK)
+    mark(world, vm, volume)
     return Subject(vm=vm, volume=volume)
 
 
@@ -69,7 +69,7 @@ def _small_and_stopped(world: World) -> Subject:
 
 def _small_with_offering(world: World) -> Subject:
     subject = _small(world)
-    subject.name = steps.disk_offering(world, disksize=2, maxiops=700, miniops=100)
+    subject.offering_id = steps.disk_offering(world, disksize=2, maxiops=700, miniops=100)
     return subject
 
 
@@ -78,7 +78,7 @@ def _grow(world: World, subject: Subject) -> None:
 
 
 def _grow_with_limits(world: World, subject: Subject) -> None:
-    steps.resize(world, subject.volume, diskofferingid=subject.name)
+    steps.resize(world, subject.volume, diskofferingid=subject.offering_id)
 
 
 def _shrink(world: World, subject: Subject) -> None:
@@ -112,8 +112,7 @@ def _has_size(world: World, subject: Subject, size: int) -> None:
 
 def _looked_at(world: World, vm: Json, volume: Json) -> Json:
     looks.fully_attached(world, vm, volume)
-    found = world.guest(str(vm["id"])).read(looks.serial(volume), 0, len(MARK))
-    assert found == MARK, f"the guest reads {found[:32]!r} where {MARK[:32]!r} was written"
+    guest_reads(world, vm, volume)
     return vm
 
 

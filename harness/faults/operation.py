@@ -23,10 +23,24 @@ class Subject:
     owner: Json = field(default_factory=dict)
     """The VM that the request takes the volume from."""
     template_id: str = ""
+    """Of a template or ISO."""
+    offering_id: str = ""
+    """Of the disk or compute offering that the request names."""
+    storpool_template: str = ""
+    """Of the pool that the request is about."""
+    global_id: str = ""
+    """Of the StorPool object that the request is to remove."""
     name: str = ""
-    """Of the template that the request registers."""
+    """Of the one thing that the request makes, or of the pool that it is about."""
     names: tuple[str, ...] = ()
     """Of the VMs that the request makes."""
+    url: str = ""
+    """That the request was told to download from."""
+    written: str = ""
+    """What the request had come to when something was written to its disks at once; that must survive every copy of a
+    StorPool request that comes late. Empty when nothing was written."""
+    wrong: str = ""
+    """What was seen meanwhile that must never be, whatever the request comes to."""
     guests_ended: bool = False
     """Whether a fault may have powered VMs off."""
 
@@ -60,3 +74,12 @@ def running(world: World, subject: Subject, vm: Json) -> Json:
     assert now["state"] == "Running", f"VM {vm['id']} is {now['state']}"
     world.guest(str(vm["id"])).boot_id()
     return now
+
+
+WAIT_SECONDS = "1800"
+
+
+def shorten(world: World, *waits: str) -> None:
+    """Settings that are hours in CloudStack: what a late copy of a request writes is looked for when they are over."""
+    for name in waits:
+        world.cloud.call("updateConfiguration", name=name, value=WAIT_SECONDS)

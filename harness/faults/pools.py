@@ -11,15 +11,13 @@ REMOVAL_SECONDS = 600.0
 
 
 def _template(world: World) -> Subject:
-    """`name` is the StorPool template, `names` has the pool's name."""
-    name = world.name("storpool-template")
-    world.storpool.make_template(name, world.environment.pools[0].storpool_template)
-    return Subject(name=name, names=(world.name("pool"),))
+    template = world.name("storpool-template")
+    world.storpool.make_template(template, world.environment.pools[0].storpool_template)
+    return Subject(storpool_template=template, name=world.name("pool"))
 
 
 def _create(world: World, subject: Subject) -> None:
-    (name,) = subject.names
-    wanted = pools.pool_parameters(world, pools.pool_url(world, subject.name), name=name)
+    wanted = pools.pool_parameters(world, pools.pool_url(world, subject.storpool_template), name=subject.name)
     world.cloud.call("createStoragePool", **wanted)
 
 
@@ -38,7 +36,7 @@ def _not_created(world: World, subject: Subject) -> None:
 
 
 def _pool(world: World, subject: Subject) -> Json | None:
-    listed = steps.many(world.cloud.call("listStoragePools", name=subject.names[0]), "storagepool")
+    listed = steps.many(world.cloud.call("listStoragePools", name=subject.name), "storagepool")
     return listed[0] if listed else None
 
 
@@ -128,7 +126,9 @@ def _delete(world: World, subject: Subject) -> None:
 
 def _deleted(world: World, subject: Subject) -> None:
     assert _pool(world, subject) is None, f"the pool is {_pool(world, subject)}"
-    world.wait_until("StorPool removes it", lambda: not pools.on_template(world, subject.name), REMOVAL_SECONDS)
+    world.wait_until(
+        "StorPool removes it", lambda: not pools.on_template(world, subject.storpool_template), REMOVAL_SECONDS
+    )
     looks.gone(world, subject.volume)
 
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from harness.faults.disks import MARK, vm_with_marked_volume
-from harness.faults.operation import Operation, Subject, running
+from harness.faults.disks import vm_with_marked_volume
+from harness.faults.marks import AFTER, MARK, PLACE, asked_again, guest_reads, in_file, in_memory, stored, use_at_once
+from harness.faults.operation import Operation, Subject, running, shorten
 from harness.observers import Json, World
-from harness.worlds.memory.world import MemoryWorld
 from scenarios import looks, snapshots, steps
-from simulator.ports import BlocksError
 
 BACKUP_WAIT = "backup.snapshot.wait"
-BACKUP_SECONDS = "1800"
-"""Shorter than CloudStack's six hours: what a late copy of a request writes is looked for when that is over."""
 
 
 def _volume(world: World) -> Subject:
-    world.cloud.call("updateConfiguration", name=BACKUP_WAIT, value=BACKUP_SECONDS)
+    shorten(world, BACKUP_WAIT)
     return vm_with_marked_volume(world)
 
 
@@ -56,17 +51,13 @@ def _named(world: World, subject: Subject) -> Json | None:
 
 def _on_primary(world: World, snapshot: Json) -> None:
     """StorPool has it once, with the mark."""
-    assert isinstance(world, MemoryWorld), "only there can a snapshot be read that is attached nowhere"
-    found = snapshots.on_storpool(world, snapshot)
-    seen = world.stored(str(found["globalId"]), 0, len(MARK))
-    assert seen == MARK, f"snapshot ~{found['globalId']} holds {seen[:32]!r} where {MARK[:32]!r} was written"
-    snapshots.attached_nowhere(world, str(found["globalId"]))
+    global_id = str(snapshots.on_storpool(world, snapshot)["globalId"])
+    stored(world, global_id)
+    snapshots.attached_nowhere(world, global_id)
 
 
 def _on_secondary(world: World, snapshot: Json) -> None:
-    path = snapshots.backup_file(world, snapshot)
-    seen = world.secondary.read(path, 0, len(MARK))
-    assert seen == MARK, f"{path} holds {seen[:32]!r} where {MARK[:32]!r} was written"
+    in_file(world, snapshots.backup_file(world, snapshot))
 
 
 def _taken(world: World, subject: Subject) -> None:
@@ -98,14 +89,14 @@ def _not_taken(world: World, subject: Subject) -> None:
 
 
 def _make_volume(world: World, subject: Subject) -> None:
-    if not subject.template_id:
-        subject.template_id = steps.disk_offering(world)
+    if not subject.offering_id:
+        subject.offering_id = steps.disk_offering(world)
     subject.name = world.name("from-snapshot")
     world.cloud.call(
         "createVolume",
         name=subject.name,
         snapshotid=subject.snapshot["id"],
-        diskofferingid=subject.template_id,
+        diskofferingid=subject.offering_id,
         size=2,
     )
 
@@ -121,31 +112,24 @@ def _volume_made(world: World, subject: Subject) -> None:
     assert looks.on_storpool(world, volume)["size"] == volume["size"] == 2 * steps.GIB, volume
     vm = running(world, subject, subject.vm)
     attached = steps.attach(world, volume, vm)
-    seen = world.guest(str(vm["id"])).read(looks.serial(attached), 0, len(MARK))
-    assert seen == MARK, f"the new volume holds {seen[:32]!r} where {MARK[:32]!r} was written"
+    guest_reads(world, vm, attached)
     steps.detach(world, attached)
     assert snapshots.state_of(world, subject.snapshot) == "BackedUp"
 
 
 def _restore(world: World, subject: Subject) -> None:
-    """And write to the volume at once, as its first user would: that must survive every request that comes late."""
     _make_volume(world, subject)
-    assert isinstance(world, MemoryWorld), "only there can a volume be written to that is attached nowhere"
     volume = _volume_named(world, subject)
     assert volume is not None
-    with suppress(BlocksError):
-        # StorPool may be full for a while; a guest would wait.
-        key = world.processes.storpool().object_keys()[looks.global_id(volume)]
-        world.processes.blocks.write(key, PLACE, AFTER)
-        subject.owner = volume
+    if use_at_once(world, volume):
+        subject.written = "restored"
 
 
 def _restored(world: World, subject: Subject) -> None:
     _volume_made(world, subject)
-    if subject.owner:
-        assert isinstance(world, MemoryWorld)
-        seen = world.stored(looks.global_id(subject.owner), PLACE, len(AFTER))
-        assert seen == AFTER, f"what was written to the new volume is lost: {seen[:32]!r}"
+    volume = _volume_named(world, subject)
+    if subject.written and volume is not None:
+        stored(world, looks.global_id(volume), AFTER, PLACE)
 
 
 def _no_volume_made(world: World, subject: Subject) -> None:
@@ -164,16 +148,12 @@ def _deleted(world: World, subject: Subject) -> None:
     assert snapshots.all_on_storpool(world, snapshot) == [], f"snapshot {snapshot['id']} is still on StorPool"
     assert snapshots.files_of(world, snapshot) == [], world.secondary.backups()
     vm = running(world, subject, subject.vm)
-    seen = world.guest(str(vm["id"])).read(looks.serial(subject.volume), 0, len(MARK))
-    assert seen == MARK, f"the volume holds {seen[:32]!r} where {MARK[:32]!r} was written"
+    guest_reads(world, vm, subject.volume)
 
 
 def _not_deleted(world: World, subject: Subject) -> None:
     assert snapshots.state_of(world, subject.snapshot) == "BackedUp"
     _on_secondary(world, subject.snapshot)
-
-
-AFTER = b"written after the snapshot".ljust(4096, b".")
 
 
 def _changed_since(world: World) -> Subject:
@@ -184,24 +164,13 @@ def _changed_since(world: World) -> Subject:
     return subject
 
 
-PLACE = 8192
-"""Where the volume is written to after the revert."""
-
-
 def _revert(world: World, subject: Subject) -> None:
     """And write to the volume at once, as its next user would: that must survive every request that comes late."""
     world.cloud.call("revertSnapshot", id=subject.snapshot["id"])
-    assert isinstance(world, MemoryWorld), "only there can a volume be written to that is attached nowhere"
-    newest = max(world.processes.storpool().object_keys().values())  # a revert makes a new object
-    world.processes.blocks.write(newest, PLACE, AFTER)
-    subject.name = "written"
-
-
-def _asked_again(world: World) -> bool:
-    """Whether a copy of the client's own request came late: then it is carried out, as any other."""
-    assert isinstance(world, MemoryWorld), "only its journal tells"
-    entries = world.simulation.journal.entries
-    return sum(1 for _, _, kind, detail in entries if kind == "commit" and detail == "volume revert") > 1
+    processes = in_memory(world).processes
+    newest = max(processes.storpool().object_keys().values())  # a revert makes a new object
+    processes.blocks.write(newest, PLACE, AFTER)
+    subject.written = "reverted"
 
 
 def _seen(world: World, subject: Subject) -> tuple[bytes, bytes]:
@@ -220,14 +189,14 @@ def _seen(world: World, subject: Subject) -> tuple[bytes, bytes]:
 def _reverted(world: World, subject: Subject) -> None:
     beginning, written = _seen(world, subject)
     assert beginning == MARK, f"the volume holds {beginning[:32]!r}, expected {MARK[:32]!r}"
-    if subject.name and not _asked_again(world):
+    if subject.written and not asked_again(world, "volume revert"):
         assert written == AFTER, f"what was written after the revert is lost: {written[:32]!r}"
     _on_primary(world, subject.snapshot)
 
 
 def _not_reverted(world: World, subject: Subject) -> None:
     beginning, _ = _seen(world, subject)
-    assert beginning == AFTER and not subject.name, f"the volume holds {beginning[:32]!r}"
+    assert beginning == AFTER and not subject.written, f"the volume holds {beginning[:32]!r}"
     _on_primary(world, subject.snapshot)
 
 

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from harness.faults.disks import MARK
-from harness.faults.operation import Operation, Subject, running
+from harness.faults.marks import AFTER, PLACE, guest_reads, in_file, mark, stored, use_at_once
+from harness.faults.operation import Operation, Subject, running, shorten
 from harness.observers import Json, World
-from harness.worlds.memory.world import MemoryWorld
 from scenarios import looks, steps
 from scenarios import storage_migration as migration
-from simulator.ports import BlocksError
 
 WAITS = ("copy.volume.wait", "primary.storage.download.wait")
-WAIT_SECONDS = "1800"
-"""Shorter than CloudStack's three hours: what a late copy of a request makes is looked for when that is over."""
-
-AFTER = b"written after the migration".ljust(4096, b".")
-PLACE = 8192
-"""Where the volume is written to after the migration."""
 
 
 def _detached(world: World) -> Subject:
     """A marked volume on the first pool that may go anywhere, of no VM."""
-    for name in WAITS:
-        world.cloud.call("updateConfiguration", name=name, value=WAIT_SECONDS)
+    shorten(world, *WAITS)
     migration.nfs_pool(world)
     vm = steps.booted_vm(world)
     volume = steps.attach(world, steps.data_volume(world, offering_id=migration.anywhere(world)), vm)
-    world.guest(str(vm["id"])).write(looks.serial(volume), 0, MARK)
+    mark(world, vm, volume)
     return Subject(vm=vm, volume=steps.detach(world, volume))
 
 
@@ -70,23 +59,16 @@ def _to_other_pool(world: World, subject: Subject) -> None:
 
 
 def _from_nfs(world: World, subject: Subject) -> None:
-    """And write to the volume at once, as its next user would: that must survive every request that comes late."""
     volume = migration.migrate(world, subject.volume, migration.other_pool(world).id)
-    assert isinstance(world, MemoryWorld), "only there can a volume be written to that is attached nowhere"
-    key = world.processes.storpool().object_keys()[looks.global_id(volume)]
-    with suppress(BlocksError):
-        # StorPool may be full for a while; a guest would wait.
-        world.processes.blocks.write(key, PLACE, AFTER)
-        subject.name = "written"
+    if use_at_once(world, volume):
+        subject.written = "moved"
 
 
 def _came_from_nfs(world: World, subject: Subject) -> None:
     volume = _settled(world, subject, migration.other_pool(world).id)
     _holds_mark(world, subject, volume)
-    if subject.name:
-        assert isinstance(world, MemoryWorld)
-        seen = world.stored(looks.global_id(volume), PLACE, len(AFTER))
-        assert seen == AFTER, f"what was written after the migration is lost: {seen[:32]!r}"
+    if subject.written:
+        stored(world, looks.global_id(volume), AFTER, PLACE)
 
 
 def _live(world: World, subject: Subject) -> None:
@@ -109,16 +91,14 @@ def _holds_mark(world: World, subject: Subject, volume: Json) -> None:
     """As a guest reads it; what is written then stays, whatever comes late."""
     vm = running(world, subject, subject.vm)
     attached = volume if "virtualmachineid" in volume else steps.attach(world, volume, vm)
-    seen = world.guest(str(vm["id"])).read(looks.serial(attached), 0, len(MARK))
-    assert seen == MARK, f"the volume holds {seen[:32]!r} where {MARK[:32]!r} was written"
+    guest_reads(world, vm, attached)
     if "virtualmachineid" not in volume:
         steps.detach(world, attached)
 
 
 def _is_on_nfs(world: World, subject: Subject) -> None:
     volume = _settled(world, subject, _nfs(world))
-    seen = world.secondary.read(migration.file_of(volume), 0, len(MARK))
-    assert seen == MARK, f"{volume['path']} holds {seen[:32]!r} where {MARK[:32]!r} was written"
+    in_file(world, migration.file_of(volume))
     _holds_mark(world, subject, volume)
 
 
@@ -148,10 +128,8 @@ def _vm_boots(world: World, subject: Subject, pool_ids: set[str]) -> None:
         assert volume["state"] == "Ready" and volume["storageid"] in pool_ids, volume
         migration.one_object(world, volume)
     vm = steps.start(world, vm)
-    guest = world.guest(str(vm["id"]))
-    guest.boot_id()
-    seen = guest.read(looks.serial(subject.volume), 0, len(MARK))
-    assert seen == MARK, f"the volume holds {seen[:32]!r} where {MARK[:32]!r} was written"
+    world.guest(str(vm["id"])).boot_id()
+    guest_reads(world, vm, subject.volume)
     steps.stop(world, vm)
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from harness.faults.deploys import deploy, deployed, not_deployed
-from harness.faults.disks import MARK, vm_with_marked_volume
-from harness.faults.operation import REFUSALS, Operation, Subject, running
+from harness.faults.disks import vm_with_marked_volume
+from harness.faults.marks import MARK, in_file, in_memory, stored
+from harness.faults.operation import REFUSALS, Operation, Subject, running, shorten
 from harness.observers import CloudApiError, Json, World
-from harness.worlds.memory.world import MemoryWorld
 from scenarios import direct_download, looks, snapshots, steps, templates
 from scenarios.row13_download_volume import MODE, files
 
 WAITS = ("primary.storage.download.wait", "backup.snapshot.wait", "copy.volume.wait")
-WAIT_SECONDS = "1800"
-"""Shorter than CloudStack's hours: what a late copy of a request writes is looked for when that is over."""
 JOB_SECONDS = 3 * 3600.0
 COLLECT_SECONDS = 6 * 3600.0
 ROUNDS_SECONDS = 150.0
@@ -23,8 +21,7 @@ EXPIRED_SECONDS = 6 * 3600.0
 
 def _volume(world: World) -> Subject:
     """Detached."""
-    for name in WAITS:
-        world.cloud.call("updateConfiguration", name=name, value=WAIT_SECONDS)
+    shorten(world, *WAITS)
     subject = vm_with_marked_volume(world)
     subject.volume = steps.detach(world, subject.volume)
     return subject
@@ -63,17 +60,10 @@ def _named(world: World, name: str) -> Json | None:
     return next(iter(steps.many(answer, "template")), None)
 
 
-def _marked(world: World, global_id: str) -> None:
-    assert isinstance(world, MemoryWorld), "only there can be read what is attached nowhere"
-    seen = world.stored(global_id, 0, len(MARK))
-    assert seen == MARK, f"~{global_id} holds {seen[:32]!r} where {MARK[:32]!r} was written"
-
-
 def _in_file(world: World, subject: Subject) -> Json:
     made = _named(world, subject.name)
     assert made is not None and made["isready"], f"template {subject.name} is {made}"
-    seen = world.secondary.read(templates.file_of(world, made), 0, len(MARK))
-    assert seen == MARK, f"the file of template {subject.name} holds {seen[:32]!r}"
+    in_file(world, templates.file_of(world, made))
     assert looks.reread_volume(world, subject.volume)["state"] == "Ready"
     return made
 
@@ -81,13 +71,13 @@ def _in_file(world: World, subject: Subject) -> Json:
 def _serves(world: World, made: Json) -> None:
     """A volume made from it has its bytes."""
     vm = steps.deploy(world, str(made["id"]))
-    _marked(world, looks.global_id(steps.root_volume(world, str(vm["id"]))))
+    stored(world, looks.global_id(steps.root_volume(world, str(vm["id"]))))
     steps.expunge(world, vm)
 
 
 def _on_both(world: World, subject: Subject) -> None:
     made = _in_file(world, subject)
-    _marked(world, str(templates.mirror_of(world, made)["globalId"]))
+    stored(world, str(templates.mirror_of(world, made)["globalId"]))
     _serves(world, made)
 
 
@@ -105,19 +95,19 @@ def _not_made(world: World, subject: Subject) -> None:
 
 
 def _extract(world: World, subject: Subject) -> None:
-    subject.name = ""
+    subject.url = ""
     zone = world.environment.zone_id
     job = world.cloud.start("extractVolume", id=subject.volume["id"], zoneid=zone, mode=MODE)
-    subject.name = str(steps.one(world.cloud.wait(job, JOB_SECONDS), "volume")["url"])
+    subject.url = str(steps.one(world.cloud.wait(job, JOB_SECONDS), "volume")["url"])
 
 
 def _gives(world: World, subject: Subject) -> None:
-    assert subject.name, "no URL was told"
-    seen = world.secondary.download(subject.name, 0, len(MARK))
+    assert subject.url, "no URL was told"
+    seen = world.secondary.download(subject.url, 0, len(MARK))
     assert seen == MARK, f"the URL gives {str(seen)[:60]}"
     assert looks.reread_volume(world, subject.volume)["state"] == "Ready"
     world.wait_until("the URL expires", lambda: not files(world), EXPIRED_SECONDS)
-    assert world.secondary.download(subject.name, 0, len(MARK)) is None
+    assert world.secondary.download(subject.url, 0, len(MARK)) is None
 
 
 def _gives_nothing(world: World, subject: Subject) -> None:
@@ -149,7 +139,7 @@ def _deleted(world: World, subject: Subject) -> None:
     templates.collected(world, made)
     assert templates.files_of(world, made) == [], templates.files_of(world, made)
     assert looks.reread_volume(world, subject.volume)["state"] == "Ready"
-    _marked(world, looks.global_id(subject.volume))
+    stored(world, looks.global_id(subject.volume))
 
 
 def _not_deleted(world: World, subject: Subject) -> None:
@@ -185,11 +175,9 @@ def _not_deleted_in_use(world: World, subject: Subject) -> None:
 def _unused(world: World) -> Subject:
     """A cached template that nothing uses, among others that are used."""
     subject = _in_use(world)
-    made = steps.template(world)
-    steps.expunge(world, steps.deploy(world, str(made["id"])))
-    subject.template_id = str(made["id"])
+    subject.template_id = _cached_template(world).template_id
     (cached,) = looks.template_snapshots(world, subject.template_id)
-    subject.names = (str(cached["globalId"]),)
+    subject.global_id = str(cached["globalId"])
     return subject
 
 
@@ -198,17 +186,13 @@ def _collect(world: World, subject: Subject) -> None:
     world.cloud.call("updateConfiguration", name=templates.INTERVAL, value="1")
     try:
         # A look through the API would be one more point to strike.
-        assert isinstance(world, MemoryWorld), "only there can be looked without asking"
+        memory = in_memory(world)
         for _ in range(int(COLLECT_SECONDS / ROUNDS_SECONDS)):
-            world.simulation.main.sleep(ROUNDS_SECONDS)
-            if subject.names[0] not in world.processes.storpool().object_keys():
+            memory.simulation.main.sleep(ROUNDS_SECONDS)
+            if subject.global_id not in memory.processes.storpool().object_keys():
                 break
     finally:
         world.wait_until("the setting is put back", lambda: _put_back(world), COLLECT_SECONDS)
-
-
-def _cached(world: World, made: Json) -> bool:
-    return bool(looks.template_snapshots(world, str(made["id"])))
 
 
 def _put_back(world: World) -> bool:
@@ -220,9 +204,8 @@ def _put_back(world: World) -> bool:
 
 
 def _collected(world: World, subject: Subject) -> None:
-    made = {"id": subject.template_id}
-    if _cached(world, made):
-        raise AssertionError(f"template {made['id']} is still on StorPool")
+    left = looks.template_snapshots(world, subject.template_id)
+    assert left == [], f"template {subject.template_id} is still on StorPool: {left}"
     vm = running(world, subject, subject.vm)
     looks.fully_attached(world, vm, steps.root_volume(world, str(vm["id"])))
     again = Subject(template_id=subject.template_id, guests_ended=subject.guests_ended)
@@ -236,11 +219,10 @@ def _not_collected(world: World, subject: Subject) -> None:
 
 def _lost(world: World) -> Subject:
     """A template whose cached snapshot StorPool has lost."""
-    made = steps.template(world)
-    steps.expunge(world, steps.deploy(world, str(made["id"])))
-    (cached,) = looks.template_snapshots(world, str(made["id"]))
+    subject = _cached_template(world)
+    (cached,) = looks.template_snapshots(world, subject.template_id)
     world.storpool.lose_snapshot("~" + str(cached["globalId"]))
-    return Subject(template_id=str(made["id"]))
+    return subject
 
 
 def _deploy_and_collect(world: World, subject: Subject) -> None:
@@ -263,8 +245,7 @@ def _cached_template(world: World) -> Subject:
 
 
 def _direct(world: World) -> Subject:
-    for name in WAITS:
-        world.cloud.call("updateConfiguration", name=name, value=WAIT_SECONDS)
+    shorten(world, *WAITS)
     return Subject(template_id=str(direct_download.register(world)["id"]))
 
 
@@ -279,8 +260,7 @@ def _not_deployed_directly(world: World, subject: Subject) -> None:
 
 
 def _no_image_stays(world: World) -> None:
-    assert isinstance(world, MemoryWorld), "only there are files of hosts seen"
-    machines = world.processes.machines.values()
+    machines = in_memory(world).processes.machines.values()
     world.wait_until("no host keeps an image", lambda: not any(each.images for each in machines), JOB_SECONDS)
 
 

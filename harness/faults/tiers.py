@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.faults.marks import guest_reads, mark
 from harness.faults.operation import Operation, Subject, running
 from harness.observers import Json, World
 from scenarios import looks, snapshots, steps
@@ -21,7 +22,6 @@ from scenarios.offerings import (
 
 GOLD, SILVER = ("gold", 3000), ("silver", 400)
 LIMIT = 700
-MARK = b"written before the fault".ljust(4096, b"/")
 
 
 def _configured(world: World) -> None:
@@ -33,32 +33,32 @@ def _volume_with(world: World, offering: str) -> Subject:
     """On a running VM whose guest has written to it."""
     vm = steps.booted_vm(world)
     volume = steps.attach(world, steps.data_volume(world, offering_id=offering), vm)
-    world.guest(str(vm["id"])).write(looks.serial(volume), 0, MARK)
+    mark(world, vm, volume)
     return Subject(vm=vm, volume=volume)
 
 
 def _in_gold(world: World) -> Subject:
     _configured(world)
     subject = _volume_with(world, of_tier(world, GOLD[0]))
-    subject.name = of_tier(world, SILVER[0])
+    subject.offering_id = of_tier(world, SILVER[0])
     return subject
 
 
 def _in_gold_to_leave(world: World) -> Subject:
     subject = _in_gold(world)
-    subject.name = steps.disk_offering(world, disksize=1, miniops=100, maxiops=LIMIT)
+    subject.offering_id = steps.disk_offering(world, disksize=1, miniops=100, maxiops=LIMIT)
     return subject
 
 
 def _on_own_template(world: World) -> Subject:
     subject = _volume_with(world, steps.disk_offering(world, disksize=1))
-    subject.name = on_template(world, other_template(world), disksize=1)
+    subject.offering_id = on_template(world, other_template(world), disksize=1)
     return subject
 
 
 def _limited(world: World) -> Subject:
     subject = _volume_with(world, steps.disk_offering(world, disksize=1, miniops=100, maxiops=LIMIT))
-    subject.name = steps.disk_offering(world, disksize=1)
+    subject.offering_id = steps.disk_offering(world, disksize=1)
     return subject
 
 
@@ -66,7 +66,7 @@ def _stopped_root(world: World) -> Subject:
     _configured(world)
     vm = steps.stop(world, steps.booted_vm(world))
     offering = compute_with(world, "SP_QOSCLASS", GOLD[0])
-    return Subject(vm=vm, volume=steps.root_volume(world, str(vm["id"])), name=str(offering["diskofferingid"]))
+    return Subject(vm=vm, volume=steps.root_volume(world, str(vm["id"])), offering_id=str(offering["diskofferingid"]))
 
 
 def _limited_snapshot(world: World) -> Subject:
@@ -77,23 +77,23 @@ def _limited_snapshot(world: World) -> Subject:
 
 
 def _change(world: World, subject: Subject) -> None:
-    steps.change_offering(world, subject.volume, subject.name)
+    steps.change_offering(world, subject.volume, subject.offering_id)
 
 
 def _change_with_size(world: World, subject: Subject) -> None:
-    steps.change_offering(world, subject.volume, subject.name, size=2)
+    steps.change_offering(world, subject.volume, subject.offering_id, size=2)
 
 
 def _clone(world: World, subject: Subject) -> None:
-    """Into the one offering that there is without a limit; `names` has the name of the last one asked for."""
-    subject.names = (world.name("from-snapshot"),)
+    """Into the one offering that there is without a limit."""
+    subject.name = world.name("from-snapshot")
     world.cloud.call(
-        "createVolume", name=subject.names[0], snapshotid=subject.snapshot["id"], diskofferingid=subject.name
+        "createVolume", name=subject.name, snapshotid=subject.snapshot["id"], diskofferingid=subject.offering_id
     )
 
 
 def _cloned(world: World, subject: Subject) -> Json | None:
-    found = steps.many(world.cloud.call("listVolumes", name=subject.names[0], listall=True), "volume")
+    found = steps.many(world.cloud.call("listVolumes", name=subject.name, listall=True), "volume")
     return found[0] if found else None
 
 
@@ -154,13 +154,12 @@ def _is_used(world: World, subject: Subject, size: int) -> None:
     assert (volume["state"], volume["size"]) == ("Ready", size << 30), f"state and size: {volume}"
     vm = running(world, subject, subject.vm)
     looks.fully_attached(world, vm, volume)
-    found = world.guest(str(vm["id"])).read(looks.serial(volume), 0, len(MARK))
-    assert found == MARK, f"the guest reads {found[:32]!r} where {MARK[:32]!r} was written"
+    guest_reads(world, vm, volume)
 
 
 def _clone_is_free(world: World, subject: Subject) -> None:
     made = _cloned(world, subject)
-    assert made is not None and made["state"] == "Ready", f"volume {subject.names} is {made}"
+    assert made is not None and made["state"] == "Ready", f"volume {subject.name} is {made}"
     has_limit(world, made, None)
     vm = running(world, subject, subject.vm)
     looks.fully_attached(world, vm, steps.attach(world, made, vm))

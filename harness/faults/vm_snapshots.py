@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from harness.faults.disks import MARK
+from harness.faults.marks import AFTER, MARK, PLACE, asked_again, in_memory, stored
 from harness.faults.operation import REFUSALS, Operation, Subject, running
 from harness.observers import Json, World
-from harness.worlds.memory.world import MemoryWorld
 from scenarios import looks, steps, vm_snapshots
 from simulator.ports import OutOfSpace
 
-AFTER = b"written after the snapshot".ljust(4096, b".")
-PLACE = 8192
-"""Where the disks are written to after the revert."""
 DISCARDED = 3600.0
 """Virtual seconds in which what an operation left is removed, as it must wait for requests that may come late."""
 
@@ -77,14 +73,12 @@ def _named(world: World, subject: Subject) -> Json | None:
 
 def _whole(world: World, subject: Subject, snapshot: Json) -> None:
     """StorPool has it once, of every disk, with the mark."""
-    assert isinstance(world, MemoryWorld), "only there can a snapshot be read that is attached nowhere"
     disks = vm_snapshots.disks_of(world, subject.vm)
     vm_snapshots.is_whole(world, subject.vm, snapshot, disks)
     sizes = sorted(int(volume["size"]) for volume in disks)[-2:]
     for item in vm_snapshots.group_of(world, snapshot):
         if item["size"] in sizes and item["size"] != disks[0]["size"]:
-            seen = world.stored(str(item["globalId"]), 0, len(MARK))
-            assert seen == MARK, f"~{item['globalId']} holds {seen[:32]!r} where {MARK[:32]!r} was written"
+            stored(world, str(item["globalId"]))
 
 
 def _taken(world: World, subject: Subject) -> None:
@@ -120,11 +114,11 @@ def _revert(world: World, subject: Subject) -> None:
     except REFUSALS:
         _start_at_once(world, subject)
         raise
-    assert isinstance(world, MemoryWorld), "only there can a volume be written to that is attached nowhere"
+    processes = in_memory(world).processes
     # A revert makes a new object; the ROOT disk is the first that is reverted.
-    for key in sorted(world.processes.storpool().object_keys().values())[-2:]:
-        world.processes.blocks.write(key, PLACE, AFTER)
-    subject.name = "reverted"
+    for key in sorted(processes.storpool().object_keys().values())[-2:]:
+        processes.blocks.write(key, PLACE, AFTER)
+    subject.written = "reverted"
 
 
 def _start_at_once(world: World, subject: Subject) -> None:
@@ -134,23 +128,23 @@ def _start_at_once(world: World, subject: Subject) -> None:
     except (*REFUSALS, TimeoutError):
         return
     if first != second or first not in (MARK, AFTER):
-        subject.name = f"broken: it started with {first[:32]!r} and {second[:32]!r}"
+        subject.wrong = f"it started with {first[:32]!r} and {second[:32]!r}"
         return
     try:
         _write(world, vm, PLACE, AFTER)
     except OutOfSpace:
         return
-    subject.name = "reverted" if first == MARK else "as before"
+    subject.written = "reverted" if first == MARK else "as before"
 
 
 def _settled(world: World, subject: Subject, place_zero: bytes, name: str) -> None:
-    assert not subject.name.startswith("broken"), subject.name
+    assert not subject.wrong, subject.wrong
     state = vm_snapshots.vm_snapshot_by_id(world, str(subject.snapshot["id"]))["state"]
     assert state == "Ready", f"the VM snapshot is {state}"
     vm = looks.reread(world, subject.vm)
     vm = vm if vm["state"] == "Running" else steps.start(world, vm)
     _holds(world, vm, 0, place_zero)
-    if subject.name == name and not _asked_again(world):
+    if subject.written == name and not asked_again(world, "vm snapshot revert"):
         _holds(world, vm, PLACE, AFTER)
     for volume in vm_snapshots.disks_of(world, vm):
         looks.fully_attached(world, vm, volume)
@@ -158,13 +152,6 @@ def _settled(world: World, subject: Subject, place_zero: bytes, name: str) -> No
     _whole(world, subject, subject.snapshot)
     kept = [item for item in _groups(world) if item["tags"]["cs"] == "temporary"]
     assert kept == [], f"what was kept meanwhile is still there: {kept}"
-
-
-def _asked_again(world: World) -> bool:
-    """Whether a copy of the client's own request came late: then it is carried out, as any other."""
-    assert isinstance(world, MemoryWorld), "only its journal tells"
-    entries = world.simulation.journal.entries
-    return sum(1 for _, _, kind, detail in entries if kind == "commit" and detail == "vm snapshot revert") > 1
 
 
 def _reverted(world: World, subject: Subject) -> None:

@@ -17,24 +17,29 @@ BUDGET = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """How much of each case is shown."""
+    """How much of a case is shown."""
 
     timeline: int
+    """Entries, from its beginning."""
     evidence: int
-    """Characters of each piece."""
-    only_failed: bool = False
+    """Characters of each piece; with 0 no piece is shown."""
 
 
-DETAILS = (
+WHOLE, *SHORTER = (
     Detail(2000, 64 * 1024),
     Detail(400, 16 * 1024),
     Detail(150, 4 * 1024),
     Detail(60, 1500),
-    Detail(400, 16 * 1024, only_failed=True),
-    Detail(60, 1500, only_failed=True),
+    Detail(30, 500),
     Detail(0, 0),
 )
-"""Tried in this order until the page fits its budget; failed cases are the last to lose anything."""
+STEPS = (
+    (WHOLE, WHOLE),
+    *((WHOLE, others) for others in SHORTER),
+    *((failed, SHORTER[-1]) for failed in SHORTER),
+)
+"""Of failed cases and of others, tried in this order until the page fits its budget: failed ones are the last to lose
+anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +94,17 @@ class Line:
 def to_html(result: Result) -> str:
     """The page; at most `BUDGET` bytes, for which timelines and evidence of passed cases are shortened first."""
     page = ""
-    for detail in DETAILS:
-        page = _render(result, detail)
+    for failed, others in STEPS:
+        page = _render(result, failed, others)
         if len(page.encode()) <= BUDGET:
             break
     return page
 
 
-def _render(result: Result, detail: Detail) -> str:
+def _render(result: Result, failed: Detail, others: Detail) -> str:
+    def detail(case: CaseResult) -> Detail:
+        return failed if case.outcome == Outcome.FAILED else others
+
     return _template().render(
         result=result,
         lines=_lines(result),
@@ -104,18 +112,22 @@ def _render(result: Result, detail: Detail) -> str:
         totals=_totals(result),
         measured=[Bar(measured) for measured in result.measured],
         faults=[(case, fault) for case in result.cases for fault in case.faults],
-        detail=detail,
-        shorter=detail != DETAILS[0],
+        shorter=(failed, others) != STEPS[0],
         Outcome=Outcome,
-        timeline_of=lambda case: case.timeline[: _shown(case, detail, detail.timeline)],
-        evidence_of=lambda case: case.evidence if _shown(case, detail, detail.evidence) else [],
-        cut=lambda text: text if len(text) <= detail.evidence else text[: detail.evidence] + "\n... (cut here)",
+        timeline_of=lambda case: case.timeline[: detail(case).timeline],
+        evidence_of=lambda case: _evidence(case, detail(case).evidence),
         anchor=lambda case: f"{case.world}-{case.id}",
     )
 
 
-def _shown(case: CaseResult, detail: Detail, count: int) -> int:
-    return 0 if detail.only_failed and case.outcome == Outcome.PASSED else count
+def _evidence(case: CaseResult, limit: int) -> list[tuple[str, str]]:
+    """Title and text of each piece."""
+    cut = "\n... (cut here)"
+    return [
+        (item.title, item.text if len(item.text) <= limit else item.text[:limit] + cut)
+        for item in case.evidence
+        if limit
+    ]
 
 
 def _lines(result: Result) -> list[Line]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from pathlib import Path
@@ -154,6 +155,7 @@ def test_bad_input_is_told(
 
 def test_processes_and_one_process_give_the_same_sums() -> None:
     alone = run_share(range(FIRST, FIRST + 24))
+    assert gc.get_freeze_count() == 0, "the process's collector is not as it was"
     shared = fleet.explore(Budget(FIRST, 24, None), 2, None, lambda _totals: None)
     assert without_cpu(shared) == without_cpu(alone)
 

@@ -8,7 +8,9 @@ import pytest
 
 from harness.runtime.simulated import Simulation
 from harness.spi.ports import DomainState
-from harness.worlds.memory.machine import Machine, ModelDisk, ModelDomain, read_domain
+from harness.worlds.memory.machine import Machine
+from harness.worlds.memory.model_domain import ModelDisk, ModelDomain
+from harness.worlds.memory.model_domain_xml import read_domain
 from harness.worlds.memory.safety import Safety
 from simulator.blocks.memory import MemoryBlocks
 from simulator.ports import Links
@@ -44,7 +46,7 @@ class Rig:
         domain = read_domain(f"<domain><name>i-2-1-VM</name><uuid>u</uuid><devices>{DISK}</devices></domain>")
         machine.domains[domain.name] = domain
         for disk in domain.disks:
-            machine.open(disk)
+            machine.storage.open(disk)
         domain.state = DomainState.RUNNING
         return domain
 
@@ -100,11 +102,11 @@ def test_a_migration_has_one_writer_at_every_moment(rig: Rig) -> None:
     arriving.inactive = True
     assert rig.safety.violated() is None
     source.inactive, arriving.inactive = True, False
-    rig.machines[1].touch(arriving)
+    rig.machines[1].storage.touch(arriving)
     assert rig.safety.violated() is None
     # The source is let go on although the destination runs.
     source.inactive = False
-    rig.machines[0].touch(source)
+    rig.machines[0].storage.touch(source)
     assert rig.rule() == "no object is open for writing on two hosts"
 
 

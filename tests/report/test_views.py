@@ -235,11 +235,27 @@ def test_a_long_run_keeps_the_page_within_its_budget_and_its_failures_whole() ->
         for n in range(2000)
     ]
     evidence = [Evidence(world="memory", case="3.two", title=f"log {n}", text="y" * 60_000) for n in range(60)]
+    steps = [Timeline(at=1.0, world="memory", case="4.hot", source="StorPool", text=f"step {n};") for n in range(1999)]
     one, two, hot = case(3, "one", "passed"), case(3, "two", "passed"), case(4, "hot", "failed", reproduce=AGAIN)
-    page = to_html(collect(suite([*one, *noise], [*two, *evidence], hot)))
+    page = to_html(collect(suite([*one, *noise], [*two, *evidence], [*hot[:-1], *steps, hot[-1]])))
     assert len(page.encode()) <= BUDGET
     assert AGAIN in page and "are shortened" in page
-    assert "VolumeCreate" in html.fromstring(page).xpath("string(//details[@id='memory-4.hot'])")
+    failed = html.fromstring(page).xpath("string(//details[@id='memory-4.hot'])")
+    assert "VolumeCreate" in failed and "step 1998;" in failed
+
+
+def test_every_case_of_a_long_run_keeps_the_beginning_of_its_timeline() -> None:
+    cases = []
+    for number in range(300):
+        started, *middle, ended = case(3, f"case{number}", "passed")
+        calls = [
+            Timeline(at=1.6, world="memory", case=f"3.case{number}", source="StorPool", text=f"call {n} " + "x" * 90)
+            for n in range(200)
+        ]
+        cases.append([started, *middle, *calls, ended])
+    page = to_html(collect(suite(*cases)))
+    assert len(page.encode()) <= BUDGET
+    assert len(html.fromstring(page).xpath("//table[@class='time'][.//td = 'VolumeCreate']")) == len(cases)
 
 
 def test_the_terminal_shows_row_title_world_outcome_and_seconds() -> None:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from harness.faults import calls
 from harness.recording import Recorder
 from harness.report.stream import Event
 from harness.run import Verdict, judge
+from harness.runtime.simulated import Strike
 from harness.worlds.memory.world import MemoryWorld
 from scenarios.registry import Case, load
 from scenarios.table import RowId
@@ -32,8 +34,8 @@ def of_row(row: RowId) -> list[Case]:
     return [case for case in CASES if case.row == row]
 
 
-def judged(case: Case, seed: int) -> tuple[Verdict, MemoryWorld]:
-    world, verdict = MemoryWorld(seed, site=case.site), Verdict()
+def judged(case: Case, seed: int, strike: Strike | None = None) -> tuple[Verdict, MemoryWorld]:
+    world, verdict = MemoryWorld(seed, strike=strike, site=case.site), Verdict()
     recorder = Recorder("memory", case.id, _forget, lambda: 0.0)
     world.run(lambda inner: judge(case, inner, recorder, verdict))
     return verdict, world
@@ -55,17 +57,22 @@ def test_a_row_passes_for_every_seed_on_many_schedules(row: RowId, caplog: pytes
     caplog.set_level("CRITICAL", logger="harness")
     failed: list[str] = []
     schedules: set[str] = set()
+    counted: dict[str, calls.Counts] = {}
     seeds = 2 if row in LONG and not FULL else SEEDS
     for seed in range(1, seeds + 1):
         digests: list[str] = []
         for case in of_row(row):
-            verdict, world = judged(case, seed)
+            counter = calls.Counter(on=True)
+            verdict, world = judged(case, seed, counter.strike)
+            counted.setdefault(case.id, counter.counts)
             digests.append(world.simulation.schedule_digest())
             if text := wrong(verdict):
                 failed.append(f"splab run {case.id} --world memory --seed {seed}: {text[:500]}")
         schedules.add("".join(digests))
     assert not failed, f"{len(failed)} failures:\n" + "\n".join(failed[:10])
     assert len(schedules) >= min(seeds, SCHEDULES)
+    # calls.json is of the first seed.
+    assert calls.grown({"cases": counted}, calls.baseline()) == [], "look at it; if it has to be so: make calls"
 
 
 def journals(hash_seed: str, seeds: Sequence[int]) -> str:

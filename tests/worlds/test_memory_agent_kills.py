@@ -36,7 +36,7 @@ from harness.spi.objects import (
 )
 from harness.spi.ports import DomainState
 from harness.storpool import Secret, StorPoolClient, VolumeCreateDesc
-from harness.worlds.memory import model_host
+from harness.worlds.memory import model_host, model_qemu_img
 from harness.worlds.memory.bootstrap import make_templates
 from harness.worlds.memory.image import guest_image
 from harness.worlds.memory.processes import EXPORT, STORPOOL, STORPOOL_TOKEN, Processes, agent_of
@@ -54,7 +54,7 @@ ROOT, DATA, OTHER = 0, 1, 2
 @pytest.fixture(autouse=True)
 def slow_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Long enough that one which nobody ends outlives whatever waits for its device."""
-    monkeypatch.setattr(model_host, "COPY_SECONDS", 40.0)
+    monkeypatch.setattr(model_qemu_img, "COPY_SECONDS", 40.0)
 
 
 class Lab:

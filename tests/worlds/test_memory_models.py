@@ -19,8 +19,9 @@ from harness.spi.ports import DomainState
 from harness.worlds.memory.image import BOOT_MAGIC, guest_image
 from harness.worlds.memory.machine import Machine
 from harness.worlds.memory.model_guest import ModelGuest
-from harness.worlds.memory.model_host import COPY_SECONDS, ModelHost
+from harness.worlds.memory.model_host import ModelHost
 from harness.worlds.memory.model_hypervisor import ModelHypervisor
+from harness.worlds.memory.model_programs import COPY_SECONDS
 from harness.worlds.memory.model_secondary import ModelExport, ModelSecondaryRole
 from simulator.blocks.memory import MemoryBlocks
 from simulator.ports import DeviceBusy, Links

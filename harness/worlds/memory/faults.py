@@ -72,23 +72,11 @@ class MemoryFaults:
         self._later(seconds, f"libvirtd of {host} back", back)
 
     def devices_late(self, host: str, seconds: float) -> None:
-        machine = self._processes.machines[host]
-        there = machine.late = set(machine.blocks.links_by_id(machine.client_id))
-
-        def show() -> None:
-            if machine.late is there:
-                machine.late = None
-
+        show = self._processes.machines[host].storage.devices_late()
         self._later(seconds, f"late devices of {host}", show)
 
     def devices_stale(self, host: str, seconds: float) -> None:
-        machine = self._processes.machines[host]
-        there = machine.stale = set(machine.blocks.links_by_id(machine.client_id))
-
-        def refresh() -> None:
-            if machine.stale is there:
-                machine.stale = None
-
+        refresh = self._processes.machines[host].storage.devices_stale()
         self._later(seconds, f"stale devices of {host}", refresh)
 
     def secondary_stalled(self, seconds: float) -> None:

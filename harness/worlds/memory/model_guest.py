@@ -1,4 +1,7 @@
-"""`harness.observers.Guest` over the model machines: finds the VM's domain wherever it runs, for each call anew."""
+"""`harness.observers.Guest` over the model machines: finds the VM's domain wherever it runs, for each call anew.
+
+Kinder than a real guest: it has no cache, so what it wrote is on its disk, and no disk of it is ever slow.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from harness.spi.runtime import Runtime
-from harness.worlds.memory.machine import Boot, Machine, ModelDisk, ModelDomain
+from harness.worlds.memory.machine import Machine
+from harness.worlds.memory.model_domain import Boot, ModelDisk, ModelDomain
 
 BOOT_TIMEOUT = 120.0
 POLL_SECONDS = 0.5
@@ -47,11 +51,11 @@ class ModelGuest:
 
     def write(self, serial: str, offset: int, data: bytes) -> None:
         machine, disk = self._disk(serial, offset + len(data))
-        machine.write(disk, offset, data)
+        machine.storage.write(disk, offset, data)
 
     def read(self, serial: str, offset: int, length: int) -> bytes:
         machine, disk = self._disk(serial, offset + length)
-        return machine.read(disk, offset, length)
+        return machine.storage.read(disk, offset, length)
 
     @contextmanager
     def counting(self, serials: Sequence[str], offset: int) -> Iterator[None]:

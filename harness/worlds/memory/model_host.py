@@ -1,60 +1,30 @@
-"""`harness.spi.ports.Host` over a model machine: its devices, its text files, and qemu-img as the agent calls it."""
+"""`harness.spi.ports.Host` over a model machine: its devices, its text files, and the programs that the agent runs."""
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
-
-import msgspec
+from collections.abc import Callable, Mapping, Sequence
 
 from harness.agent.fetching import HEAD_SCRIPT
 from harness.runtime.process import SimulatedRuntime
 from harness.spi.errors import NotFound, Unavailable, Unknown
-from harness.spi.objects import LUKS_HEADER
 from harness.spi.ports import CommandResult
-from harness.worlds.memory.image import Image, ImageError, read_image
-from harness.worlds.memory.machine import Machine, ModelProgram
-from harness.worlds.memory.model_luks import RANDOM_BYTES, Luks, LuksError, new_header, unlock
-from simulator.ports import BlocksError
+from harness.worlds.memory import model_cryptsetup, model_qemu_img
+from harness.worlds.memory.machine import Machine
+from harness.worlds.memory.model_fetching import SUMS, fetched
+from harness.worlds.memory.model_programs import Failed, Files, Run
 
-
-class Files(Protocol):
-    """Image files, by the names that `Secondary.file` gives."""
-
-    def read(self, name: str) -> bytes:
-        """Raises `NotFound`."""
-        ...
-
-    def write(self, name: str, content: bytes, *, new: bool) -> None:
-        """Raises `Unavailable`. Unless it is `new`, the file must be there: whoever deletes it ends the writing."""
-        ...
-
-    def page(self, url: str) -> bytes | None:
-        """What a web server has at the URL."""
-        ...
-
-
-COPY_SECONDS = 12.0
-FORMAT_SECONDS = 1.0
-SUMS = ("md5sum", "sha1sum", "sha224sum", "sha256sum", "sha384sum", "sha512sum")
 END_POLL_SECONDS = 0.05
-
-_PROGRAMS = {("qemu-img", verb) for verb in ("info", "create", "convert")} | {
-    ("cryptsetup", "luksFormat"),
-    ("cryptsetup", "open"),
+_FETCH_STATUS = 22
+"""curl's, for an error of the server."""
+_PROGRAMS: Mapping[tuple[str, ...], Callable[[Run], bytes]] = {
+    ("qemu-img", "info"): model_qemu_img.info,
+    ("qemu-img", "create"): model_qemu_img.create,
+    ("qemu-img", "convert"): model_qemu_img.convert,
+    ("cryptsetup", "luksFormat"): model_cryptsetup.luks_format,
+    ("cryptsetup", "open"): model_cryptsetup.check_passphrase,
 }
-_INFO_OPTIONS = {"-f": True, "--output=json": False}
-_CREATE_OPTIONS = {"-f": True, "-q": False}
-_CONVERT_OPTIONS = {"-f": True, "-O": True, "-t": True, "-T": True, "-n": False, "-p": False}
-_ENCRYPT_OPTIONS = {"-n": False, "-f": True, "-T": True, "-t": True, "--object": True, "--target-image-opts": False}
-_FORMAT_OPTIONS = {"--batch-mode": False} | dict.fromkeys(
-    ("--type", "--cipher", "--key-size", "--hash", "--offset", "--pbkdf-force-iterations", "--key-file"), True
-)
-_OPEN_OPTIONS = {"--test-passphrase": False, "--type": True, "--key-file": True}
-"""Options that are understood, and whether a value follows."""
+"""What each prints, by the program and its verb."""
 
 
 class ModelHost:
@@ -67,7 +37,7 @@ class ModelHost:
 
     def block_device_size(self, path: str) -> int | None:
         self._runtime.monotonic()
-        return self._machine.device_size(path)
+        return self._machine.storage.device_size(path)
 
     def read_text(self, path: str) -> str:
         self._runtime.monotonic()
@@ -113,321 +83,32 @@ class ModelHost:
         timeout: float,
         operation: str | None = None,
     ) -> CommandResult:
-        """qemu-img info, create and convert, cryptsetup luksFormat and open, curl and sums.
-
-        Any other program is refused, as is a format that is not given.
-
-        A copy takes `COPY_SECONDS` and goes on when the agent dies, as any program does.
-        """
+        """qemu-img info, create, convert; cryptsetup luksFormat, open; curl and sums. No other program is there."""
         arguments = tuple(argv)
         machine, verb = self._machine, arguments[:2]
         machine.command_lines.append(" ".join(arguments))
         if arguments[:1] == ("prlimit",):
             arguments = arguments[arguments.index("curl") :]
+        run = Run(machine, self._runtime, self._files, arguments, stdin, operation, timeout)
         if (arguments and arguments[0] in ("curl", *SUMS)) or arguments[:3] == ("sh", "-c", HEAD_SCRIPT):
-            return self._fetching(arguments, stdin, operation, timeout)
+            return self._ran(run, arguments[0], fetched, _FETCH_STATUS, "curl: (22)")
         if arguments[:1] == ("cryptsetup",) and machine.no_cryptsetup:
             raise Unavailable(f"cryptsetup cannot be started on host {machine.name}: it is not there")
         if arguments == ("cryptsetup", "--version"):
             # As quick as a look, and asked for with every ping.
-            return CommandResult(arguments, 0, b"cryptsetup 2.6.1\n", b"")
-        if verb not in _PROGRAMS:
+            return CommandResult(arguments, 0, model_cryptsetup.VERSION, b"")
+        program = _PROGRAMS.get(verb)
+        if program is None:
             raise Unavailable(f"the model host {machine.name} has no program for {' '.join(verb)}")
-        self._runtime.point("effect-begin", f"{machine.name}: {' '.join(verb)}")
+        return self._ran(run, " ".join(verb), program, 1, f"{arguments[0]}:")
+
+    def _ran(self, run: Run, name: str, program: Callable[[Run], bytes], status: int, prefix: str) -> CommandResult:
+        """With `status`, and a line that begins with `prefix`, when it fails."""
+        point = f"{self._machine.name}: {name}"
+        self._runtime.point("effect-begin", point)
         try:
-            output = self._run(arguments, stdin, operation, timeout)
-        except _Failed as error:
-            return CommandResult(arguments, 1, b"", f"{arguments[0]}: {error}\n".encode())
-        self._runtime.point("effect-end", f"{self._machine.name}: {' '.join(arguments[:2])}")
-        return CommandResult(arguments, 0, output, b"")
-
-    def _run(self, arguments: tuple[str, ...], stdin: bytes, operation: str | None, timeout: float) -> bytes:
-        """What the program prints."""
-        match arguments[:2]:
-            case ("qemu-img", "info"):
-                return self._info(_parse(arguments[2:], _INFO_OPTIONS))
-            case ("qemu-img", "create"):
-                self._create(_parse(arguments[2:], _CREATE_OPTIONS))
-            case ("cryptsetup", "luksFormat"):
-                self._format(_parse(arguments[2:], _FORMAT_OPTIONS), stdin, operation, timeout)
-            case ("cryptsetup", "open"):
-                self._open(_parse(arguments[2:], _OPEN_OPTIONS), stdin)
-            case _ if "--target-image-opts" in arguments:
-                self._encrypt(_parse(arguments[2:], _ENCRYPT_OPTIONS), stdin, operation, timeout)
-            case _:
-                self._convert(_parse(arguments[2:], _CONVERT_OPTIONS), operation, timeout)
-        return b""
-
-    def _fetching(
-        self, arguments: tuple[str, ...], stdin: bytes, operation: str | None, timeout: float
-    ) -> CommandResult:
-        self._runtime.point("effect-begin", f"{self._machine.name}: {arguments[0]}")
-        try:
-            output = self._fetched(arguments, stdin, operation, timeout)
-        except _Failed as error:
-            return CommandResult(arguments, 22, b"", f"curl: (22) {error}\n".encode())
-        self._runtime.point("effect-end", f"{self._machine.name}: {arguments[0]}")
-        return CommandResult(arguments, 0, output, b"")
-
-    def _fetched(self, arguments: tuple[str, ...], stdin: bytes, operation: str | None, timeout: float) -> bytes:
-        images = self._machine.images
-        if arguments[0] in SUMS:
-            method = arguments[0].removesuffix("sum")
-            digest = hashlib.new(method, images[arguments[1]], usedforsecurity=False).hexdigest()
-            return f"{digest}  {arguments[1]}\n".encode()
-        if any("://" in argument for argument in arguments):
-            raise _Failed("refused: a URL may hold a secret, which everybody sees in the arguments of a program")
-        content = self._files.page(stdin.decode().removeprefix('url = "').rstrip('"\n'))
-        if content is None:
-            raise _Failed("The requested URL returned error: 404")
-        if arguments[0] == "sh":
-            return content[: int(arguments[3])]
-        file = arguments[arguments.index("--output") + 1]
-
-        def download(program: ModelProgram) -> None:
-            images[file] = content[: len(content) // 2]
-            if not program.killed.wait(COPY_SECONDS / 2):
-                images[file] = content
-
-        self._run_copy(download, operation, timeout)
-        return b""
-
-    def _info(self, call: _Call) -> bytes:
-        file = call.operand(0, 1)
-        image = self._read(file, call.need("-f"))
-        return msgspec.json.encode(
-            {
-                "virtual-size": image.size,
-                "filename": file,
-                "format": call.need("-f"),
-                "actual-size": sum(len(data) for _, data in image.extents),
-                "dirty-flag": False,
-            }
-        )
-
-    def _create(self, call: _Call) -> None:
-        file, size = call.operand(0, 2), int(call.operand(1, 2))
-        if call.need("-f") != "qcow2":
-            raise _Failed(f"the model makes qcow2 files, not {call.need('-f')}")
-        try:
-            self._files.write(file, Image(size, ()).qcow2(), new=True)
-        except Unavailable as error:
-            raise _Failed(str(error)) from error
-
-    def _format(self, call: _Call, passphrase: bytes, operation: str | None, timeout: float) -> None:
-        """A new header; what was on the device before stays there as noise."""
-        device, machine = call.operand(0, 1), self._machine
-        offset = int(call.options.get("--offset") or 0) * 512
-        if call.options.get("--type") != "luks1" or call.options.get("--key-file") != "-" or offset != LUKS_HEADER:
-            raise _Failed("the model knows luks1 with the key on standard input, and its own place of the data")
-        key = machine.key(device)
-        if key is None:
-            raise _Failed(f"Device {device} does not exist or access denied.")
-        header = new_header(passphrase, machine.runtime.random_bytes(RANDOM_BYTES))
-        pieces = [header[:2048], header[2048:]]
-        self._run_copy(lambda program: _write(machine, key, 0, pieces, program, FORMAT_SECONDS), operation, timeout)
-
-    def _open(self, call: _Call, passphrase: bytes) -> None:
-        device = call.operand(0, 1)
-        if "--test-passphrase" not in call.options or call.options.get("--key-file") != "-":
-            raise _Failed("the model only tests passphrases, from standard input")
-        self._unlock(device, passphrase)
-
-    def _unlock(self, device: str, passphrase: bytes) -> tuple[int, Luks]:
-        key = self._machine.key(device)
-        if key is None:
-            raise _Failed(f"Device {device} does not exist or access denied.")
-        try:
-            return key, unlock(self._machine.header(key), passphrase)
-        except LuksError as error:
-            raise _Failed(str(error)) from error
-
-    def _encrypt(self, call: _Call, passphrase: bytes, operation: str | None, timeout: float) -> None:
-        """From a raw device onto what a LUKS volume holds."""
-        source, target = call.operand(0, 2), dict(part.split("=", 1) for part in call.operand(1, 2).split(","))
-        if call.need("-f") != "raw" or "-n" not in call.options or target.get("driver") != "luks":
-            raise _Failed("the model writes from raw devices onto existing LUKS volumes")
-        if call.options.get("--object") != f"secret,id={target.get('key-secret')},file=/dev/stdin":
-            raise _Failed("the model takes secrets from standard input only")
-        machine, reads = self._machine, self._machine.key(source)
-        key, luks = self._unlock(target.get("file.filename", ""), passphrase)
-        if reads is None:
-            raise _Failed(f"Could not open '{source}': No such file or directory")
-        if machine.blocks.size(reads) > machine.blocks.size(key) - LUKS_HEADER:
-            raise _Failed("error while converting luks: Device too small")
-        self._run_copy(lambda program: self._copy_encrypted(reads, key, luks, program), operation, timeout, reads)
-
-    def _copy_encrypted(self, source: int, key: int, luks: Luks, program: ModelProgram) -> None:
-        machine = self._machine
-        machine.blocks.open(source, machine.client_id)
-        try:
-            content = luks.crypt(0, machine.blocks.read(source, 0, machine.blocks.size(source)))
-            middle = len(content) // 2
-            _write(machine, key, LUKS_HEADER, [content[:middle], content[middle:]], program, COPY_SECONDS)
-        finally:
-            machine.blocks.release(source, machine.client_id)
-
-    def _convert(self, call: _Call, operation: str | None, timeout: float) -> None:
-        source, destination = call.operand(0, 2), call.operand(1, 2)
-        if call.need("-O") == "qcow2":
-            reads = self._machine.key(source)
-            self._run_copy(lambda program: self._back_up(call, source, destination, program), operation, timeout, reads)
-            return
-        if call.need("-O") != "raw" or "-n" not in call.options:
-            raise _Failed(f"the model writes qcow2 files and existing raw devices, not {call.need('-O')}")
-        image = self._read(source, call.need("-f"))
-        machine = self._machine
-        key = machine.key(destination)
-        if key is None:
-            raise _Failed(f"Could not open '{destination}': No such file or directory")
-        if machine.blocks.size(key) < image.size:
-            raise _Failed("error while converting raw: Device too small")
-        self._run_copy(lambda program: _copy(machine, key, image, program), operation, timeout)
-
-    def _back_up(self, call: _Call, source: str, file: str, program: ModelProgram) -> None:
-        """Into a new file, which has nothing but its header until the whole disk was read."""
-        machine = self._machine
-        key = machine.key(source)
-        if key is None or call.need("-f") != "raw":
-            raise BlocksError(f"Could not open '{source}': No such device, or it is not to be read as raw")
-        blocks = machine.blocks
-        blocks.open(key, machine.client_id)
-        try:
-            machine.runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
-            disk = Image(blocks.size(key), ())
-            self._put(file, disk, new=True)
-            if program.killed.wait(COPY_SECONDS / 2):
-                return
-            machine.runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
-            extents = tuple((offset, blocks.read(key, offset, length)) for offset, length in blocks.extents(key))
-            if program.killed.wait(COPY_SECONDS / 2):
-                return
-            self._put(file, Image(disk.size, extents), new=False)
-        finally:
-            blocks.release(key, machine.client_id)
-
-    def _put(self, file: str, image: Image, *, new: bool) -> None:
-        try:
-            self._files.write(file, image.qcow2(), new=new)
-        except Unavailable as error:
-            raise BlocksError(str(error)) from error
-
-    def _run_copy(
-        self, work: Callable[[ModelProgram], None], operation: str | None, timeout: float, reads: int | None = None
-    ) -> None:
-        machine = self._machine
-        program = ModelProgram(operation, machine.runtime.event("a signal"), reads)
-        failures: list[BlocksError] = []
-        ended = self._runtime.event(f"the end of qemu-img on {machine.name}")
-
-        def copy() -> None:
-            try:
-                work(program)
-            except BlocksError as error:
-                failures.append(error)
-            machine.programs.remove(program)
-            ended.deliver()
-
-        machine.programs.append(program)
-        machine.runtime.spawn("qemu-img", copy)
-        if not ended.wait(timeout):
-            program.killed.deliver()
-            ended.wait()
-            raise Unknown(f"qemu-img did not end within {timeout:g} s and was killed")
-        if program.killed.is_set():
-            raise _Failed("killed")
-        if failures:
-            raise _Failed(f"error while writing: {failures[0]}")
-
-    def _read(self, file: str, image_format: str) -> Image:
-        try:
-            return read_image(self._content(file), image_format)
-        except (ImageError, NotFound) as error:
-            raise _Failed(f"Could not open '{file}': {error}") from error
-
-    def _content(self, file: str) -> bytes:
-        if file in self._machine.images:
-            return self._machine.images[file]
-        key = self._machine.key(file)
-        if key is None:
-            return self._files.read(file)
-        return self._machine.blocks.read(key, 0, self._machine.blocks.size(key))
-
-
-def _copy(machine: Machine, key: int, image: Image, program: ModelProgram) -> None:
-    """A program that is killed between the halves leaves part of the image, as it would."""
-    machine.blocks.open(key, machine.client_id)
-    try:
-        blank = machine.blocks.stored(key) == 0
-        for half in _halves(image, zeroes=not blank):
-            machine.runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
-            if program.killed.wait(COPY_SECONDS / 2):
-                return
-            for offset, data in half:
-                machine.blocks.write(key, offset, data)
-    finally:
-        machine.blocks.release(key, machine.client_id)
-
-
-def _write(
-    machine: Machine, key: int, offset: int, pieces: Sequence[bytes], program: ModelProgram, seconds: float
-) -> None:
-    """Pieces one after the other from `offset` on; a program that is killed leaves those that it has written."""
-    machine.blocks.open(key, machine.client_id)
-    try:
-        for piece in pieces:
-            machine.runtime.point("effect-begin", f"{machine.name}: a program writes")
-            if program.killed.wait(seconds / len(pieces)):
-                return
-            machine.blocks.write(key, offset, piece)
-            offset += len(piece)
-    finally:
-        machine.blocks.release(key, machine.client_id)
-
-
-class _Failed(Exception):
-    """The program ends with status 1 and this text."""
-
-
-@dataclass(slots=True)
-class _Call:
-    options: dict[str, str] = field(default_factory=dict)
-    operands: list[str] = field(default_factory=list)
-
-    def need(self, option: str) -> str:
-        if option not in self.options:
-            raise _Failed(f"refused: {option} FORMAT is missing; a format must never be probed")
-        return self.options[option]
-
-    def operand(self, index: int, count: int) -> str:
-        if len(self.operands) != count:
-            raise _Failed(f"expected {count} file names, got {len(self.operands)}")
-        return self.operands[index]
-
-
-def _parse(arguments: Sequence[str], known: dict[str, bool]) -> _Call:
-    call = _Call()
-    rest = iter(arguments)
-    for argument in rest:
-        if not argument.startswith("-"):
-            call.operands.append(argument)
-        elif argument not in known:
-            raise _Failed(f"the model does not know option {argument}")
-        else:
-            call.options[argument] = next(rest, "") if known[argument] else ""
-    return call
-
-
-def _halves(image: Image, *, zeroes: bool) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
-    """What is written. Zeroes are left out on a device that is blank anyway; on any other they must be written too."""
-    pieces: list[tuple[int, bytes]] = []
-    end = 0
-    for offset, data in sorted(image.extents):
-        if offset > end and zeroes:
-            pieces.append((end, bytes(offset - end)))
-        pieces.append((offset, data))
-        end = offset + len(data)
-    if end < image.size and zeroes:
-        pieces.append((end, bytes(image.size - end)))
-    middle = len(pieces) // 2
-    return pieces[:middle], pieces[middle:]
+            output = program(run)
+        except Failed as error:
+            return CommandResult(run.arguments, status, b"", f"{prefix} {error}\n".encode())
+        self._runtime.point("effect-end", point)
+        return CommandResult(run.arguments, 0, output, b"")

@@ -7,7 +7,9 @@ from harness.spi.errors import Conflict, Error, Unavailable, Unknown
 from harness.spi.passphrase import Passphrase
 from harness.spi.ports import DomainState
 from harness.worlds.memory import model_migration
-from harness.worlds.memory.machine import Machine, ModelDomain, disk_element, live_xml, read_disk, read_domain
+from harness.worlds.memory.machine import Machine
+from harness.worlds.memory.model_domain import ModelDomain
+from harness.worlds.memory.model_domain_xml import disk_element, live_xml, read_disk, read_domain
 
 UNPLUG_SECONDS = 0.1
 """A guest that is up lets a disk go within this."""
@@ -142,16 +144,16 @@ class ModelHypervisor:
 
     def secrets(self) -> tuple[str, ...]:
         self._reach("list the secrets")
-        return tuple(sorted(self._machine.secrets))
+        return tuple(sorted(self._machine.storage.secrets))
 
     def define_secret(self, device: str, passphrase: Passphrase) -> None:
         self._begin("define the secret of", device)
-        self._machine.secrets[device] = passphrase.reveal()
+        self._machine.storage.secrets[device] = passphrase.reveal()
         self._end("define the secret of", device)
 
     def undefine_secret(self, device: str) -> None:
         self._begin("undefine the secret of", device)
-        self._machine.secrets.pop(device, None)
+        self._machine.storage.secrets.pop(device, None)
         self._end("undefine the secret of", device)
 
     def _running(self, name: str) -> ModelDomain:

@@ -1,4 +1,7 @@
-"""The secondary storage machine: an NFS export in memory, the web server templates come from, and its role."""
+"""The secondary storage machine: an NFS export in memory, the web server templates come from, and its role.
+
+Kinder than the real role (harness/cloudstack/secondary): what that copies or downloads is there at once, never in part.
+"""
 
 from __future__ import annotations
 

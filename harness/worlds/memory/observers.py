@@ -14,7 +14,9 @@ from harness.spi.runtime import Runtime
 from harness.storpool import Reply, Request, Transport
 from harness.worlds.memory.faults import MemoryFaults
 from harness.worlds.memory.image import Image, read_image
-from harness.worlds.memory.machine import Machine, ModelDisk, live_xml
+from harness.worlds.memory.machine import Machine
+from harness.worlds.memory.model_domain import ModelDisk
+from harness.worlds.memory.model_domain_xml import live_xml
 from harness.worlds.memory.model_luks import LuksError, unlock
 from harness.worlds.memory.model_secondary import ModelExport
 from harness.worlds.memory.processes import STORPOOL_CONF, agent_of
@@ -69,10 +71,7 @@ class MemoryStorPool:
     def make_template(self, name: str, like: str, *, replication: bool = True) -> None:
         shown: Json = msgspec.json.decode(self._get(f"VolumeTemplateDescribe/{like}").body)["data"]
         keys = ("placeAll", "placeTail", "placeHead", *(("replication",) if replication else ()))
-        body = {"name": name, **{key: shown[key] for key in keys}}
-        reply = self._transport.call(Request("POST", "VolumeTemplateCreate", msgspec.json.encode(body), CALL_TIMEOUT))
-        if reply.status != 200:
-            raise AssertionError(f"StorPool VolumeTemplateCreate: HTTP {reply.status}: {reply.body[:500]!r}")
+        self._post("VolumeTemplateCreate", {"name": name, **{key: shown[key] for key in keys}})
 
     def remove_template(self, name: str) -> bool:
         reply = self._transport.call(Request("POST", f"VolumeTemplateDelete/{name}", b"{}", CALL_TIMEOUT))
@@ -152,15 +151,6 @@ class MemorySecondary:
         return read_image(self._export.files[path], "qcow2")
 
 
-def _read(image: Image, offset: int, length: int) -> bytes:
-    found = bytearray(length)
-    for start, data in image.extents:
-        first, last = max(start, offset), min(start + len(data), offset + length)
-        if first < last:
-            found[first - offset : last - offset] = data[first - start : last - start]
-    return bytes(found)
-
-
 class MemoryHost:
     """`harness.observers.Host` over a model machine; `runtime` is the observer's."""
 
@@ -182,33 +172,33 @@ class MemoryHost:
         return self._machine.cluster_id
 
     def devices(self) -> Sequence[str]:
-        return sorted(self._machine.blocks.links_by_id(self._machine.client_id))
+        return sorted(self._machine.storage.devices())
 
     def device_size(self, path: str) -> int | None:
-        key = self._machine.key(path)
-        return None if key is None else self._machine.blocks.size(key)
+        key = self._machine.storage.key(path)
+        return None if key is None else self._machine.storage.blocks.size(key)
 
     def read_device(self, path: str, offset: int, length: int) -> bytes:
-        key = self._machine.key(path)
+        key = self._machine.storage.key(path)
         if key is None:
             raise FileNotFoundError(f"host {self.name} has no device {path}")
-        return self._machine.blocks.read(key, offset, length)
+        return self._machine.storage.blocks.read(key, offset, length)
 
     def reads_a_second(self, path: str, seconds: int) -> float:
         raise NotImplementedError(f"model host {self.name} has no devices whose speed means anything ({path})")
 
     def unlocks(self, path: str, passphrase: bytes) -> bool:
-        key = self._machine.key(path)
+        key = self._machine.storage.key(path)
         if key is None:
             raise FileNotFoundError(f"host {self.name} has no device {path}")
         try:
-            unlock(self._machine.header(key), passphrase)
+            unlock(self._machine.storage.header(key), passphrase)
         except LuksError:
             return False
         return True
 
     def secrets(self) -> Sequence[str]:
-        return sorted(self._machine.secrets)
+        return sorted(self._machine.storage.secrets)
 
     def traces(self, text: bytes) -> Sequence[str]:
         machine = self._machine
@@ -278,12 +268,11 @@ class MemoryHost:
 
     @contextmanager
     def devices_late(self) -> Iterator[None]:
-        there = self._machine.late = set(self._machine.blocks.links_by_id(self.client_id))
+        show = self._machine.storage.devices_late()
         try:
             yield
         finally:
-            if self._machine.late is there:
-                self._machine.late = None
+            show()
 
     def slow_migration(self, name: str) -> None:
         self._machine.find(name).slow = True
@@ -307,8 +296,8 @@ class MemoryHost:
 
 def _stored(machine: Machine, path: str) -> bytes:
     """Everything that was written to the device, one piece after the other."""
-    key = machine.key(path)
-    blocks = machine.blocks
+    key = machine.storage.key(path)
+    blocks = machine.storage.blocks
     return b"" if key is None else b"".join(blocks.read(key, *extent) for extent in blocks.extents(key))
 
 

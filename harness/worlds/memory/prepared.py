@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.observers import Environment
-from harness.worlds.memory.machine import ModelDomain
+from harness.worlds.memory.model_domain import ModelDomain
 from simulator.blocks.memory import MemoryBlocks
 
 

@@ -21,10 +21,11 @@ from harness.runtime.simulated import Simulation
 from harness.storpool import Connection, HostConfiguration, LoggedTransport, Secret, StorPoolClient, Transport
 from harness.worlds.memory.bridges import MemoryBridges
 from harness.worlds.memory.devices import AllBlocks, HostDevices
-from harness.worlds.memory.machine import Devices, Machine
+from harness.worlds.memory.machine import Machine
 from harness.worlds.memory.model_host import ModelHost
 from harness.worlds.memory.model_hypervisor import ModelHypervisor
 from harness.worlds.memory.model_secondary import ModelExport, ModelSecondaryRole
+from harness.worlds.memory.model_storage import Devices
 from harness.worlds.memory.prepared import Prepared, PreparedCluster
 from harness.worlds.memory.safety import Watched
 from harness.worlds.memory.site import FIRST, ONE, ClusterSite, HostSite, Site
@@ -213,7 +214,7 @@ class Processes:
         )
         alone = len(self.clusters) == 1
         devices: Devices = self.blocks if alone else HostDevices(self.pools, host.cluster)
-        machine = Machine(
+        return Machine(
             self.simulation.process(name),
             name,
             host.client_id,
@@ -223,8 +224,6 @@ class Processes:
             place=place,
             nfs=self.export,
         )
-        machine.cd_image = self.export.read
-        return machine
 
     def _agent_config(self, host: str) -> AgentConfig:
         return AgentConfig(

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from harness.spi.ports import DomainState
-from harness.worlds.memory.machine import Machine, ModelDomain
+from harness.worlds.memory.machine import Machine
+from harness.worlds.memory.model_domain import ModelDomain
 
 _ON = (DomainState.RUNNING, DomainState.PAUSED)
 
