@@ -83,12 +83,7 @@ def cd_xml(image: str | None) -> str:
 def read_cd(xml: str) -> str | None:
     """The image in the domain's CD drive, as `cd_element` takes it; None when it is empty, or there is none."""
     source = ET.fromstring(xml).find("./devices/disk[@device='cdrom']/source")
-    if source is None:
-        return None
-    host = source.find("host")
-    if source.get("protocol") == "nfs" and host is not None:
-        return f"{NFS_PREFIX}{host.get('name', '')}{source.get('name', '')}"
-    return source.get("file")
+    return None if source is None else nfs_source(source) or source.get("file")
 
 
 def disk_xml(disk: Disk) -> str:

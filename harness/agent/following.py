@@ -27,29 +27,33 @@ class FollowingTransport:
         self._host = host
         self._config = config
         self._connect = connect
-        self._settings = read_host_configuration(host, config)
-        self._inner = connect(self._settings)
+        settings = read_host_configuration(host, config)
+        self._way = settings, connect(settings)
+        """Replaced as a whole: tasks that find a change together all read the same."""
 
     def call(self, request: Request) -> Reply:
+        way = self._way
         try:
-            reply = self._inner.call(request)
+            reply = way[1].call(request)
         except NotSent:
-            if self._changed():
-                return self._inner.call(request)
+            if self._changed(way):
+                return self._way[1].call(request)
             raise
-        if reply.status in REFUSED and self._changed():
-            return self._inner.call(request)
+        if reply.status in REFUSED and self._changed(way):
+            return self._way[1].call(request)
         return reply
 
-    def _changed(self) -> bool:
+    def _changed(self, way: tuple[HostConfiguration, Transport]) -> bool:
+        """Whether there is another one by now, that perhaps another task has found."""
+        if self._way is not way:
+            return True
         try:
             settings = read_host_configuration(self._host, self._config)
-            if (settings.endpoints, settings.token) == (self._settings.endpoints, self._settings.token):
+            if (settings.endpoints, settings.token) == (way[0].endpoints, way[0].token):
                 return False
-            inner = self._connect(settings)
+            self._way = settings, self._connect(settings)
         except Error as error:
             _log.warning("%s", error)
             return False
-        self._settings, self._inner = settings, inner
         _log.info("the StorPool API is used as the host's configuration says now")
         return True

@@ -6,12 +6,12 @@ is met afresh, and runs in a task of its own, so that one that hangs costs the c
 
 from __future__ import annotations
 
-import importlib
 import logging
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
+from harness.agent.libvirt_library import Connection, Domain, Secret, error_code, error_text, load_library
 from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.passphrase import Passphrase
 from harness.spi.ports import DomainState
@@ -27,7 +27,6 @@ CREATE_SECONDS = 120.0
 STUCK_LIMIT = 8
 """Calls that libvirtd may leave hanging before no more are made."""
 
-_INTERNAL_ERROR = 1
 _XML_ERROR = 27
 _XML_DETAIL = 35
 _NO_DOMAIN = 42
@@ -64,66 +63,6 @@ STATES = {
 """virDomainState; one that is being shut down still runs."""
 
 
-class Domain(Protocol):
-    """What is used of `libvirt.virDomain`."""
-
-    def name(self) -> str: ...
-    def state(self) -> Sequence[int]: ...
-    def isActive(self) -> int: ...
-    def XMLDesc(self, flags: int = 0) -> str: ...
-    def create(self) -> int: ...
-    def shutdown(self) -> int: ...
-    def destroy(self) -> int: ...
-    def undefineFlags(self, flags: int = 0) -> int: ...
-    def attachDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
-    def detachDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
-    def updateDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
-    def resume(self) -> int: ...
-    def jobInfo(self) -> Sequence[int]: ...
-    def abortJob(self) -> int: ...
-    def migrateToURI3(self, dconnuri: str, params: dict[str, str], flags: int = 0) -> int: ...
-    def blockInfo(self, path: str, flags: int = 0) -> Sequence[int]: ...
-    def blockResize(self, disk: str, size: int, flags: int = 0) -> int: ...
-
-
-class Secret(Protocol):
-    """What is used of `libvirt.virSecret`."""
-
-    def usageType(self) -> int: ...
-    def usageID(self) -> str: ...
-    def setValue(self, value: bytes, flags: int = 0) -> int: ...
-    def undefine(self) -> int: ...
-
-
-class Connection(Protocol):
-    """What is used of `libvirt.virConnect`."""
-
-    def listAllDomains(self, flags: int = 0) -> list[Domain]: ...
-    def lookupByName(self, name: str) -> Domain: ...
-    def defineXML(self, xml: str) -> Domain: ...
-    def listAllSecrets(self, flags: int = 0) -> list[Secret]: ...
-    def secretLookupByUsage(self, usageType: int, usageID: str) -> Secret: ...
-    def secretDefineXML(self, xml: str, flags: int = 0) -> Secret: ...
-    def isAlive(self) -> int: ...
-    def close(self) -> int: ...
-
-
-class LibvirtError(Protocol):
-    """What is used of `libvirt.libvirtError`."""
-
-    def get_error_code(self) -> int | None: ...
-    def get_error_message(self) -> str | None: ...
-
-
-class Library(Protocol):
-    """What is used of the module `libvirt`."""
-
-    @property
-    def libvirtError(self) -> type[Exception]: ...
-    def open(self, uri: str) -> Connection: ...
-    def registerErrorHandler(self, f: Callable[..., None], ctx: object) -> None: ...
-
-
 class HypervisorRefused(Error):
     """libvirt or QEMU said no; the text is libvirt's."""
 
@@ -156,7 +95,7 @@ class LibvirtHypervisor:
                 try:
                     found[domain.name()] = STATES.get(domain.state()[0], DomainState.RUNNING)
                 except self._library.libvirtError as error:
-                    if _code(error) != _NO_DOMAIN:
+                    if error_code(error) != _NO_DOMAIN:
                         raise
             return found
 
@@ -197,7 +136,7 @@ class LibvirtHypervisor:
                 return domain.detachDeviceFlags(xml, _AFFECT_LIVE)
             except self._library.libvirtError as error:
                 # Asked before and the guest has not answered yet: the caller reads the XML anyway.
-                if "in the process of unplug" in _text(error):
+                if "in the process of unplug" in error_text(error):
                     return 0
                 raise
 
@@ -250,7 +189,7 @@ class LibvirtHypervisor:
             domain.abortJob()
         except self._library.libvirtError as error:
             # It was over meanwhile, or is at a step that is not broken off: the next look tells.
-            if _code(error) not in (_OPERATION_INVALID, _NO_DOMAIN):
+            if error_code(error) not in (_OPERATION_INVALID, _NO_DOMAIN):
                 raise
         return True
 
@@ -291,7 +230,7 @@ class LibvirtHypervisor:
         try:
             return connection.secretLookupByUsage(_USAGE_VOLUME, device)
         except self._library.libvirtError as error:
-            if _code(error) == _NO_SECRET:
+            if error_code(error) == _NO_SECRET:
                 return None
             raise
 
@@ -300,7 +239,7 @@ class LibvirtHypervisor:
             try:
                 action(connection.lookupByName(name))
             except self._library.libvirtError as error:
-                if _code(error) not in ignored:
+                if error_code(error) not in ignored:
                     raise
 
         self._call(f"{verb} domain {name}", act, changes=True)
@@ -309,7 +248,7 @@ class LibvirtHypervisor:
         try:
             return connection.lookupByName(name)
         except self._library.libvirtError as error:
-            if _code(error) == _NO_DOMAIN:
+            if error_code(error) == _NO_DOMAIN:
                 return None
             raise
 
@@ -368,12 +307,12 @@ class LibvirtHypervisor:
         try:
             connection = self._library.open(self._uri)
         except self._library.libvirtError as error:
-            raise Unavailable(f"cannot {what}: libvirtd at {self._uri} is not reached: {_text(error)}") from error
+            raise Unavailable(f"cannot {what}: libvirtd at {self._uri} is not reached: {error_text(error)}") from error
         try:
             return action(connection)
         except self._library.libvirtError as error:
             if not connection.isAlive():
-                text = f"cannot {what}: the connection to libvirtd broke: {_text(error)}"
+                text = f"cannot {what}: the connection to libvirtd broke: {error_text(error)}"
                 raise (Unknown(text) if changes else Unavailable(text)) from error
             raise _translate(what, error) from error
         finally:
@@ -415,28 +354,6 @@ def _secret_xml(device: str) -> str:
     return ET.tostring(secret, encoding="unicode")
 
 
-def load_library() -> Library:
-    """The module `libvirt`; raises `Unavailable` that says how to get it. It stays silent on stderr from then on."""
-    try:
-        module = importlib.import_module("libvirt")
-    except ImportError as error:
-        raise Unavailable(
-            f"libvirt-python is missing ({error}): install splab with its extra `agent` (pip install 'splab[agent]'), "
-            "or the distribution's python3-libvirt"
-        ) from error
-    library = cast(Library, module)
-    library.registerErrorHandler(lambda *_: None, None)
-    return library
-
-
-def _code(error: Exception) -> int:
-    return cast(LibvirtError, error).get_error_code() or _INTERNAL_ERROR
-
-
-def _text(error: Exception) -> str:
-    return cast(LibvirtError, error).get_error_message() or str(error)
-
-
 def _translate(what: str, error: Exception) -> Error:
-    text = f"cannot {what}: {_text(error)} (libvirt error {_code(error)})"
-    return _BY_CODE.get(_code(error), HypervisorRefused)(text)
+    text = f"cannot {what}: {error_text(error)} (libvirt error {error_code(error)})"
+    return _BY_CODE.get(error_code(error), HypervisorRefused)(text)

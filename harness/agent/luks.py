@@ -9,7 +9,7 @@ from __future__ import annotations
 from harness.spi.errors import Conflict, Unavailable, Unknown
 from harness.spi.objects import LUKS_HEADER
 from harness.spi.passphrase import Passphrase
-from harness.spi.ports import CommandResult, Host
+from harness.spi.ports import Host
 
 SECTOR = 512
 LOOK_SECONDS = 30.0
@@ -51,14 +51,17 @@ def write(host: Host, source: str, device: str, passphrase: Passphrase, timeout:
     )
 
 
-def check(host: Host, device: str, passphrase: Passphrase) -> None:
-    """Raises `Conflict` unless there is a LUKS header that the passphrase opens."""
+def check(host: Host, device: str, passphrase: Passphrase, timeout: float, operation: str) -> None:
+    """Raises `Conflict` unless there is a LUKS header that the passphrase opens, `Unavailable` when that is not told
+    within `timeout` seconds and `LOOK_SECONDS`."""
+    limit = min(LOOK_SECONDS, timeout)
     try:
-        result = host.run((*_OPEN, device), stdin=passphrase.reveal(), timeout=LOOK_SECONDS)
+        # It has the device open: one that hangs when the agent dies must be found, or the volume stays attached.
+        result = host.run((*_OPEN, device), stdin=passphrase.reveal(), timeout=limit, operation=operation)
     except Unknown as error:
-        raise Unavailable(f"whether {device} is encrypted could not be read within {LOOK_SECONDS:g} s") from error
+        raise Unavailable(f"whether {device} is encrypted could not be read within {limit:g} s") from error
     if result.rc != 0:
-        raise Conflict(f"{device} is no LUKS volume that its passphrase opens: {_reason(result)}")
+        raise Conflict(f"{device} is no LUKS volume that its passphrase opens: {result.reason}")
 
 
 def _run(
@@ -69,9 +72,4 @@ def _run(
     except Unknown as error:
         raise Unavailable(f"{failed}: {argv[0]} did not end within {timeout:g} s and was killed") from error
     if result.rc != 0:
-        raise Unavailable(f"{failed}: {_reason(result)}")
-
-
-def _reason(result: CommandResult) -> str:
-    lines = result.stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1][:500] if lines else f"exit status {result.rc} without a word"
+        raise Unavailable(f"{failed}: {result.reason}")

@@ -97,7 +97,7 @@ class Operation:
         self.settles = False
 
     def settle(self) -> None:
-        """It is finished, and what it detached may come to be attached once more, by a copy of an old request."""
+        """It is finished, and what is here of it is looked at once more: something may come, or not come, meanwhile."""
         self.settles = True
 
     def leave_open(self) -> None:

@@ -8,6 +8,9 @@ from harness.spi.errors import InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import ImageFormat
 from harness.spi.ports import CommandResult, Host
 
+INFO_SECONDS = 60.0
+"""How long a look at an image's header may take at most."""
+
 
 class ImageInfo(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """What `qemu-img info --output=json` says of an image; sizes are bytes."""
@@ -30,11 +33,13 @@ class FormatSpecific(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def info(host: Host, file: str, image_format: ImageFormat, timeout: float) -> ImageInfo:
-    """Read an image's header; raises `InvalidParameter` when it is not what it was said to be."""
+    """Read an image's header, within `timeout` seconds and `INFO_SECONDS`. Raises `InvalidParameter` when it is not
+    what it was said to be, `NotFound` when there is none, `Unavailable` when that cannot be told.
+    """
     argv = ("qemu-img", "info", "--output=json", "-f", image_format.qemu, file)
-    result = _run(host, argv, timeout)
+    result = _run(host, argv, min(INFO_SECONDS, timeout))
     if result.rc != 0:
-        reason = _reason(result)
+        reason = result.reason
         if "not in" in reason and "format" in reason:
             raise InvalidParameter(f"{reason} ({file}); register the template with its real format")
         if "No such file" in reason or "NFS3ERR_NOENT" in reason or "NFS4ERR_NOENT" in reason:
@@ -67,7 +72,7 @@ def convert_to_device(
     argv = ("qemu-img", "convert", "-n", "-f", image_format.qemu, "-O", "raw", "-t", "none", file, device)
     result = _run(host, argv, timeout, operation)
     if result.rc != 0:
-        raise Unavailable(f"qemu-img could not copy {file} to {device}: {_reason(result)}")
+        raise Unavailable(f"qemu-img could not copy {file} to {device}: {result.reason}")
 
 
 def convert_from_device(
@@ -81,7 +86,7 @@ def convert_from_device(
     argv = ("qemu-img", "convert", "-f", "raw", "-O", image_format.qemu, "-T", "none", "-t", "writeback", device, file)
     result = _run(host, argv, timeout, operation)
     if result.rc != 0:
-        raise Unavailable(f"qemu-img could not copy {device} to {file}: {_reason(result)}")
+        raise Unavailable(f"qemu-img could not copy {device} to {file}: {result.reason}")
 
 
 def create(host: Host, file: str, image_format: ImageFormat, size: int, timeout: float) -> None:
@@ -89,7 +94,7 @@ def create(host: Host, file: str, image_format: ImageFormat, size: int, timeout:
     argv = ("qemu-img", "create", "-q", "-f", image_format.qemu, file, str(size))
     result = _run(host, argv, timeout)
     if result.rc != 0:
-        raise Unavailable(f"qemu-img could not make {file}: {_reason(result)}")
+        raise Unavailable(f"qemu-img could not make {file}: {result.reason}")
 
 
 def is_missing(host: Host, file: str, image_format: ImageFormat, timeout: float) -> bool:
@@ -111,8 +116,3 @@ def _run(host: Host, argv: tuple[str, ...], timeout: float, operation: str | Non
             f"{' '.join(argv[:2])} of {argv[-1]} did not end within {timeout:g} s and was killed; "
             "is the image store reachable, or is the time allowed too short?"
         ) from error
-
-
-def _reason(result: CommandResult) -> str:
-    lines = result.stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1][:500] if lines else f"exit status {result.rc} without a word"

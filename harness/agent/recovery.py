@@ -19,7 +19,7 @@ from harness.agent.secrets import take_back_left
 from harness.agent.tools import Tools
 from harness.spi.errors import Conflict, Error, MisuseError, NotFound, Unavailable
 from harness.spi.objects import is_storpool_path
-from harness.spi.ports import DomainState
+from harness.spi.ports import ON
 
 _log = logging.getLogger("harness.agent")
 
@@ -31,7 +31,6 @@ RETRY_SECONDS = (5.0, 60.0)
 """Between attempts: at first, and after doubling at most."""
 PROGRAM_SECONDS = 10.0
 """How long a program that was killed may take to end."""
-_ON = (DomainState.RUNNING, DomainState.PAUSED)
 
 
 class Recovery:
@@ -111,13 +110,11 @@ class Recovery:
         except Error as error:
             _log.error("passphrases that an earlier agent may have left with libvirt cannot be looked for: %s", error)
             return
-        known = {path for record in tools.operations.left() for path in record.paths}
-        for path in found:
-            if path in known or not is_storpool_path(path):
-                continue
+        for path in filter(is_storpool_path, found):
             try:
                 with tools.volumes([path], 0.0):
-                    tools.hypervisor.undefine_secret(path)
+                    if not any(path in record.paths for record in tools.operations.left()):
+                        tools.hypervisor.undefine_secret(path)
             except Error as error:
                 # A command that has begun meanwhile holds the volume, and takes its passphrase back itself.
                 _log.warning("the passphrase of %s stays with libvirt: %s", path, error)
@@ -173,7 +170,8 @@ class Recovery:
             if record.kind in COPIES:
                 tools.host.end_programs(record.id, timeout=min(PROGRAM_SECONDS, deadline.remaining))
             if record.kind in LENDERS:
-                take_back_left(tools.hypervisor, record.paths)
+                # A disk of a VM that is awaited was lent once more, and that has a record of its own.
+                take_back_left(tools.hypervisor, set(record.paths) - tools.arrivals.paths())
             if record.kind is Kind.DIRECT_DOWNLOAD:
                 tools.host.remove(file_of(tools.config, record.id))
             released = self._release(record, list(paths), deadline)
@@ -211,11 +209,11 @@ class Recovery:
     def _used(self) -> set[str]:
         """Devices that a domain which runs or is paused has, or one that is about to be migrated here."""
         states = self._tools.hypervisor.domains()
-        found = {path for name, state in states.items() if state in _ON for path in self._disks(name)}
+        found = {path for name, state in states.items() if state in ON for path in self._disks(name)}
         return found | self._tools.arrivals.paths()
 
     def _is_off(self, vm: str) -> bool:
-        return self._tools.hypervisor.domains().get(vm) not in _ON
+        return self._tools.hypervisor.domains().get(vm) not in ON
 
     def _disks(self, vm: str) -> list[str]:
         try:

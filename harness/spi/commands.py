@@ -18,8 +18,13 @@ from harness.spi.passphrase import Passphrase
 
 def shown(url: str) -> str:
     """The URL without what may be secret: user, password and query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"[:300]
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        # With its parts not told apart, any of it may be the secret.
+        return "a URL that is none"
+    return f"{parts.scheme}://{parts.hostname or ''}{f':{port}' if port else ''}{parts.path}"[:300]
 
 
 class Command(

@@ -12,6 +12,9 @@ from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.objects import DataStore
 from harness.spi.passphrase import Passphrase
 
+REASON_LIMIT = 500
+"""Characters of what a program said that an error tells."""
+
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
@@ -21,6 +24,12 @@ class CommandResult:
     rc: int
     stdout: bytes
     stderr: bytes
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, for an error's text: the last line that it wrote to stderr."""
+        lines = self.stderr.decode(errors="replace").strip().splitlines()
+        return lines[-1][:REASON_LIMIT] if lines else f"exit status {self.rc} without a word"
 
 
 class Host(Protocol):
@@ -74,6 +83,10 @@ class DomainState(enum.StrEnum):
     PAUSED = "paused"
     SHUT_OFF = "shut off"
     CRASHED = "crashed"
+
+
+ON = (DomainState.RUNNING, DomainState.PAUSED)
+"""A domain whose QEMU is there, and has its disks open."""
 
 
 class Hypervisor(Protocol):

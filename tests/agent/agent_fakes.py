@@ -17,7 +17,7 @@ from harness.agent.operations import Record
 from harness.spi.errors import Conflict, NotFound
 from harness.spi.objects import DataStore, Disk, Nic, VirtualMachine, VolumeType, device_path
 from harness.spi.passphrase import Passphrase
-from harness.spi.ports import CommandResult, DomainState
+from harness.spi.ports import CommandResult, DomainState, Secondary
 from harness.spi.runtime import Event, Task
 from harness.storpool import AnswerLost, NotSent, Reply, Request, RetryPolicy, StorPoolClient
 
@@ -26,8 +26,8 @@ CLIENT = 2
 OTHER_CLIENT = 7
 CONF = "SP_CLUSTER_ID=d.n\nSP_OURID=9\nSP_AUTH_TOKEN=a=b\n[kvm1]\nSP_OURID=2\n"
 
-WRITERS = (("qemu-img", "convert"), ("cryptsetup", "luksFormat"))
-"""Programs that change something, so that they must be found again."""
+MARKED = (("qemu-img", "convert"), ("cryptsetup", "luksFormat"), ("cryptsetup", "open"))
+"""Programs that change something, or have a device open, so that they must be found again."""
 
 
 class FakeLock:
@@ -200,10 +200,11 @@ class Rig:
         if self.failures.get(name):
             raise self.failures[name].pop(0)
 
-    def agent(self) -> Agent:
+    def agent(self, secondary: Secondary | None = None) -> Agent:
         """A new agent that has found what the one before it left, and has done nothing about it yet."""
         client = StorPoolClient(FakeApi(self), self.clock, RetryPolicy(attempts=1))
-        agent = Agent(self.clock, FakeHost(self), FakeHypervisor(self), FakeSecondary(self), client, self.config)
+        stores = secondary or FakeSecondary(self)
+        agent = Agent(self.clock, FakeHost(self), FakeHypervisor(self), stores, client, self.config)
         agent.recovery.load()
         return agent
 
@@ -335,7 +336,7 @@ class FakeHost:
         assert timeout > 0
         if tuple(argv) == ("cryptsetup", "--version"):
             return CommandResult(tuple(argv), 0 if self._rig.cryptsetup else 127, b"", b"")
-        assert (operation is not None) == (tuple(argv[:2]) in WRITERS)
+        assert (operation is not None) == (tuple(argv[:2]) in MARKED)
         assert stdin == (self._rig.passphrase if argv[0] == "cryptsetup" or "--object" in argv else b"")
         assert not any(self._rig.passphrase.decode() in word for word in argv)
         with self._rig.step(" ".join(argv[:2])):

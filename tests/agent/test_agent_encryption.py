@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from agent_fakes import MIB, Rig
 
+from harness.agent.operations import SETTLE_TIME
 from harness.spi.commands import (
     AttachCommand,
     CheckVirtualMachineCommand,
@@ -237,6 +238,22 @@ def test_the_destination_of_a_migration_knows_the_passphrases_until_the_domain_r
     assert len(rig.secrets) == 2, "its QEMU may not have opened the disks yet"
     rig.states[VM] = DomainState.RUNNING
     agent.handle(look)
+    assert not rig.secrets
+
+
+def test_a_passphrase_that_is_lent_for_a_migration_is_not_taken_back_as_that_of_an_older_operation() -> None:
+    rig = Rig()
+    command = prepared(rig)
+    rig.fail("create", Dead("killed"))
+    with pytest.raises(Dead):
+        rig.agent().handle(StartCommand(vm=command.vm))
+    agent = rig.agent()
+    rig.fail("secrets", Unavailable("libvirtd is away"))
+    assert agent.handle(command).result
+    assert not agent.recovery.look_at_all()
+    assert len(rig.secrets) == 2 and rig.attached == set(rig.volumes), "its QEMU has not opened the disks yet"
+    rig.clock.time += SETTLE_TIME
+    assert not agent.recovery.look_at_all()
     assert not rig.secrets
 
 

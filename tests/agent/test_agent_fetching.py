@@ -14,6 +14,7 @@ import pytest
 
 from harness.agent import fetching
 from harness.agent.config import AgentConfig
+from harness.agent.deadline import Deadline
 from harness.agent.real_host import RealHost
 from harness.runtime.threads import ThreadRuntime
 from harness.spi.errors import Error, InvalidParameter, NotFound, Unavailable
@@ -31,6 +32,7 @@ class Watched(RealHost):
 
     def __init__(self, runtime: ThreadRuntime) -> None:
         super().__init__(runtime)
+        self.runtime = runtime
         self.seen: list[str] = []
 
     def run(
@@ -45,6 +47,10 @@ def host() -> Iterator[Watched]:
     runtime = ThreadRuntime("agent")
     yield Watched(runtime)
     runtime.kill()
+
+
+def until(host: Watched) -> Deadline:
+    return Deadline(host.runtime, SECONDS)
 
 
 @pytest.fixture
@@ -66,7 +72,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         return file.read_bytes()
 
     backed = image("-F", "raw", "-b", "/etc/hostname", "64M")
-    return {"/good": image("64M"), "/backed": backed, "/text": b"x" * 4096, "/long": bytes(2 << 20), "/empty": b""}
+    return {
+        "/good": image("64M"),
+        "/{a,b}[1-3]": image("-o", "cluster_size=4096", "64M"),
+        "/backed": backed,
+        "/text": b"x" * 4096,
+        "/long": bytes(2 << 20),
+        "/endless": bytes(2 << 20),
+        "/empty": b"",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +88,9 @@ def web(pages: dict[str, bytes]) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             page = pages.get(self.path.partition("?")[0])
-            self.send_response(404 if page is None else 200)
-            self.send_header("Content-Length", str(len(page or b"")))
+            self.send_response((503 if self.path == "/busy" else 404) if page is None else 200)
+            if self.path != "/endless":
+                self.send_header("Content-Length", str(len(page or b"")))
             self.end_headers()
             self.wfile.write(page or b"")
 
@@ -95,9 +110,17 @@ def test_an_image_is_looked_at_and_fetched_and_no_program_is_told_its_url(
     url = f"{web}/good?signature=secret"
     assert fetching.virtual_size(host, config, url, SECONDS) == 64 << 20
     checksum = "{SHA-256}" + hashlib.sha256(pages["/good"]).hexdigest()
-    file = fetching.fetch(host, config, url, checksum, OPERATION, SECONDS)
+    file = fetching.fetch(host, config, url, checksum, OPERATION, until(host))
     assert file == fetching.file_of(config, OPERATION) and Path(file).read_bytes() == pages["/good"]
     assert not [argument for argument in host.seen if "127.0.0.1" in argument or "secret" in argument]
+
+
+def test_a_url_is_one_url_whatever_curl_could_make_of_it(
+    host: Watched, config: AgentConfig, web: str, pages: dict[str, bytes]
+) -> None:
+    page = "/{a,b}[1-3]"
+    assert fetching.virtual_size(host, config, web + page, SECONDS) == 64 << 20
+    assert Path(fetching.fetch(host, config, web + page, None, OPERATION, until(host))).read_bytes() == pages[page]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +128,7 @@ def test_an_image_is_looked_at_and_fetched_and_no_program_is_told_its_url(
     [
         ("/none", NotFound, "404"),
         ("/text", InvalidParameter, "is not a QCOW2 image"),
-        ("/empty", Unavailable, "cannot fetch"),
+        ("/empty", InvalidParameter, "is not a QCOW2 image"),
         ("/backed", InvalidParameter, "backing file"),
     ],
 )
@@ -121,24 +144,46 @@ def test_what_is_no_image_is_told(
     ("page", "checksum", "kind", "words"),
     [
         ("/none", None, NotFound, "404"),
+        ("/busy", None, Unavailable, "503"),
         ("/long", None, Unavailable, "maximum|exceeded"),
+        ("/endless", None, Unavailable, "longer than 1048576"),
         ("/good", "0" * 64, InvalidParameter, "expected 0000"),
-        ("/good", "{ROT-13}00", InvalidParameter, "SHA-256"),
     ],
 )
 def test_what_cannot_be_fetched_is_told(
     host: Watched, config: AgentConfig, web: str, page: str, checksum: str | None, kind: type[Error], words: str
 ) -> None:
     with pytest.raises(kind, match=f"(?i){words}"):
-        fetching.fetch(host, config, web + page, checksum, OPERATION, SECONDS)
+        fetching.fetch(host, config, web + page, checksum, OPERATION, until(host))
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://h/x", 'http://h/x"\noutput = "/etc/x', "http://h/\\x"])
+@pytest.mark.parametrize("checksum", ["{ROT-13}00", "{MD5}" + "0" * 64, "{SHA-256}" + "0" * 63, "z" * 64])
+def test_nothing_is_fetched_for_a_checksum_that_is_none(
+    host: Watched, config: AgentConfig, web: str, checksum: str
+) -> None:
+    with pytest.raises(InvalidParameter, match="SHA-256"):
+        fetching.fetch(host, config, web + "/good", checksum, OPERATION, until(host))
+    assert host.seen == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "ftp://h/x",
+        'http://h/x"\noutput = "/etc/x',
+        "http://h/\\x",
+        "http://secret@h:no/x",
+        "http://[::1/x",
+        "http:x",
+    ],
+)
 def test_other_urls_are_never_given_to_curl(host: Watched, config: AgentConfig, url: str) -> None:
     for work in (
         lambda: fetching.virtual_size(host, config, url, SECONDS),
-        lambda: fetching.fetch(host, config, url, None, OPERATION, SECONDS),
+        lambda: fetching.fetch(host, config, url, None, OPERATION, until(host)),
     ):
-        with pytest.raises(InvalidParameter):
+        with pytest.raises(InvalidParameter) as caught:
             work()
+        assert "secret" not in str(caught.value)
     assert host.seen == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from agent_fakes import FakeHost, Rig
 
@@ -22,6 +24,7 @@ class Site:
         self.token, self.endpoint = "right", "api:81"
         self.host = ConfHost(Rig())
         self.sent: list[str] = []
+        self.at_call: Callable[[], object] = lambda: None
 
     def configure(self, token: str = "right", api: str = "api") -> None:
         self.host.text = f"SP_OURID=2\nSP_API_HTTP_HOST={api}\nSP_API_HTTP_PORT=81\nSP_AUTH_TOKEN={token}\n"
@@ -32,6 +35,8 @@ class Site:
         class Wire:
             def call(self, request: Request) -> Reply:
                 assert request == CALL
+                at_call, site.at_call = site.at_call, lambda: None
+                at_call()
                 if settings.endpoints != (site.endpoint,):
                     raise NotSent(f"{settings.endpoints}: refused")
                 site.sent.append(settings.token.reveal())
@@ -85,3 +90,13 @@ def test_a_configuration_that_cannot_be_used_keeps_the_agent_from_starting_and_l
     site.host.text = "no configuration\n"
     assert transport.call(CALL).status == 401
     assert site.sent == ["old"]
+
+
+def test_a_call_that_was_refused_while_another_one_found_the_change_is_made_once_more_too() -> None:
+    site = Site()
+    site.configure("old")
+    transport = site.transport()
+    site.configure()
+    site.at_call = lambda: transport.call(CALL)
+    assert transport.call(CALL).status == 200
+    assert site.sent == ["old", "right", "old", "right"]

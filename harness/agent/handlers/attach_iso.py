@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import cd_xml, read_cd
+from harness.agent.handlers.start import hold_iso
 from harness.agent.tools import Tools
 from harness.spi.commands import Answer, AttachIsoCommand
-from harness.spi.errors import Error, NotFound
-from harness.spi.ports import DomainState
-
-ON = (DomainState.RUNNING, DomainState.PAUSED)
+from harness.spi.errors import Error
+from harness.spi.ports import ON
 
 
 def handle(tools: Tools, command: AttachIsoCommand) -> Answer:
@@ -19,7 +18,7 @@ def handle(tools: Tools, command: AttachIsoCommand) -> Answer:
     with tools.vm(name, command.sequence, deadline.remaining):
         if tools.hypervisor.domains().get(name) not in ON:
             return Answer(result=True, details=f"domain {name} does not run here")
-        image = _hold(tools, command)
+        image = hold_iso(tools, name, command.iso)
         tools.hypervisor.update_device(name, cd_xml(image))
         found = read_cd(tools.hypervisor.xml(name))
         if found != image:
@@ -27,11 +26,3 @@ def handle(tools: Tools, command: AttachIsoCommand) -> Answer:
         if image is None:
             tools.secondary.let_go(name)
     return Answer(result=True)
-
-
-def _hold(tools: Tools, command: AttachIsoCommand) -> str | None:
-    if command.iso is None:
-        return None
-    if command.iso.path is None:
-        raise NotFound(f"ISO {command.iso.name} is on no image store")
-    return tools.secondary.hold(command.iso.store, command.iso.path, command.vm_name)

@@ -12,7 +12,7 @@ from harness.agent.tools import Tools
 from harness.spi.commands import AttachAnswer, DettachCommand
 from harness.spi.errors import Conflict, Error, NotFound, Unavailable, Unknown
 from harness.spi.objects import Disk, is_storpool_path
-from harness.spi.ports import DomainState
+from harness.spi.ports import ON, DomainState
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ def _take_away(tools: Tools, name: str, disk: Disk, deadline: Deadline) -> None:
     problem: Error | None = None
     while True:
         state = _read(tools, name, disk, tools.hypervisor.domains).get(name)
-        if state not in (DomainState.RUNNING, DomainState.PAUSED):
+        if state not in ON:
             tools.unplugs.over(name)
             return
         shown = _read(tools, name, disk, lambda: _find(tools, name, disk))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from harness.agent import fetching, qemu_img
+from harness.agent.copies import attached, check_size, detach
 from harness.agent.deadline import Deadline
-from harness.agent.handlers.download_template import INFO_SECONDS, check_size, detach
 from harness.agent.operations import Kind, Operation
 from harness.agent.tools import Tools
 from harness.spi.commands import CheckUrlAnswer, CheckUrlCommand, CopyCmdAnswer, DirectDownloadCommand, shown
@@ -40,16 +40,12 @@ def handle(tools: Tools, command: DirectDownloadCommand) -> CopyCmdAnswer:
 def _fetch_and_copy(
     tools: Tools, source: TemplateObject, direct: DirectSource, path: str, operation: Operation, deadline: Deadline
 ) -> CopyCmdAnswer:
-    file = fetching.fetch(tools.host, tools.config, direct.url, direct.checksum, operation.id, deadline.remaining)
-    image = qemu_img.info(tools.host, file, source.format, min(INFO_SECONDS, deadline.remaining))
+    file = fetching.fetch(tools.host, tools.config, direct.url, direct.checksum, operation.id, deadline)
+    image = qemu_img.info(tools.host, file, source.format, deadline.remaining)
     qemu_img.check_guest_image(image, shown(direct.url))
-    capacity = tools.adaptor.connect(path, size=None, timeout=deadline.remaining)
-    try:
+    with attached(tools, path, deadline) as capacity:
         check_size(shown(direct.url), image.virtual_size, path, capacity)
         qemu_img.convert_to_device(tools.host, file, source.format, path, deadline.remaining, operation.id)
-    except Error as error:
-        tools.adaptor.undo(error, [path])
-        raise
     return CopyCmdAnswer(result=True, path=path, size=image.virtual_size, details=detach(tools, path, operation))
 
 

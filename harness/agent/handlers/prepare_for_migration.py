@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from harness.agent.deadline import Deadline
 from harness.agent.domain_xml import console_path
-from harness.agent.handlers.start import attached_disks
-from harness.agent.handlers.stop import ON, take_down
+from harness.agent.handlers.start import attached_disks, connect_all
+from harness.agent.handlers.stop import take_down
 from harness.agent.operations import Kind
 from harness.agent.secrets import lend, take_back, take_back_left
 from harness.agent.tools import Tools
 from harness.spi.commands import PrepareForMigrationAnswer, PrepareForMigrationCommand, StopCommand
 from harness.spi.errors import Conflict, Error
-from harness.spi.objects import VirtualMachine
-from harness.spi.ports import DomainState
+from harness.spi.ports import ON, DomainState
 
 
 def handle(tools: Tools, command: PrepareForMigrationCommand) -> PrepareForMigrationAnswer:
@@ -43,7 +42,7 @@ def _prepare(tools: Tools, command: PrepareForMigrationCommand, state: DomainSta
     disks = attached_disks(vm)
     paths = [disk.path for disk in disks]
     with tools.volumes(paths, deadline.remaining), tools.operations.begin(Kind.PREPARE, vm.name, paths) as operation:
-        _connect_all(tools, vm, deadline)
+        connect_all(tools, vm, deadline, shared=True)
         encrypted = [disk for disk in disks if disk.encrypted]
         try:
             # QEMU will open the disks when the source migrates: until the domain is here libvirt keeps the passphrases.
@@ -56,17 +55,6 @@ def _prepare(tools: Tools, command: PrepareForMigrationCommand, state: DomainSta
         # Looked at when it has settled: the server may be gone by then, or the VM have other disks than it rolls back.
         operation.settle()
         tools.arrivals.expect(vm.name, frozenset(paths))
-
-
-def _connect_all(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> None:
-    connected: list[str] = []
-    for disk in attached_disks(vm):
-        try:
-            tools.adaptor.connect(disk.path, size=disk.size, timeout=deadline.remaining, shared=True)
-        except Error as error:
-            tools.adaptor.undo(error, reversed(connected))
-            raise
-        connected.append(disk.path)
 
 
 def _roll_back(

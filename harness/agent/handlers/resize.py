@@ -10,14 +10,11 @@ from harness.agent.domain_xml import read_disks
 from harness.agent.tools import Tools
 from harness.spi.commands import ResizeVolumeAnswer, StorPoolResizeVolumeCommand
 from harness.spi.errors import Error, NotFound, Unknown
-from harness.spi.ports import DomainState
+from harness.spi.ports import ON
 
 
 class GuestNotTold(Error):
     """The guest sees what it saw before, and nothing is under way that would change it."""
-
-
-ON = (DomainState.RUNNING, DomainState.PAUSED)
 
 
 def handle(tools: Tools, command: StorPoolResizeVolumeCommand) -> ResizeVolumeAnswer:

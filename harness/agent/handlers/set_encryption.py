@@ -6,6 +6,7 @@ The original answered a success whatever had failed, and began an encrypted ROOT
 from __future__ import annotations
 
 from harness.agent import luks
+from harness.agent.copies import detach
 from harness.agent.deadline import Deadline
 from harness.agent.operations import Kind, Operation
 from harness.agent.tools import Tools
@@ -27,11 +28,11 @@ def handle(tools: Tools, command: StorPoolSetVolumeEncryptionCommand) -> StorPoo
             luks.format_device(tools.host, command.path, command.passphrase, deadline.remaining, operation.id)
             if command.source is not None:
                 _write(tools, command, command.source, deadline, operation)
-            luks.check(tools.host, command.path, command.passphrase)
+            luks.check(tools.host, command.path, command.passphrase, deadline.remaining, operation.id)
         except Error as error:
             tools.adaptor.undo(error, paths)
             raise
-        details = [text for path in reversed(paths) if (text := _detach(tools, path, operation))]
+        details = [text for path in reversed(paths) if (text := detach(tools, path, operation, "encrypted"))]
         for path in paths:
             # Both stay, so that a copy of the attach could still be carried out, and nothing would undo it.
             tools.operations.attach_may_come_late(path)
@@ -52,13 +53,3 @@ def _write(
             f"{source} has {size} bytes, but encrypted {command.path} has room for {command.size - LUKS_HEADER} only"
         )
     luks.write(tools.host, source, command.path, command.passphrase, deadline.remaining, operation.id)
-
-
-def _detach(tools: Tools, path: str, operation: Operation) -> str:
-    """As after a download: what stays attached does not make the volume bad."""
-    try:
-        tools.adaptor.disconnect(path)
-    except Error as error:
-        operation.leave_open()
-        return f"encrypted, but {path} stays attached to host {tools.config.host_name}: {error}"
-    return ""

@@ -9,8 +9,8 @@ from harness.agent.secrets import lent
 from harness.agent.tools import Tools
 from harness.spi.commands import Answer, StartCommand
 from harness.spi.errors import Conflict, Error, NotFound, Unknown
-from harness.spi.objects import Disk, VirtualMachine, is_storpool_path
-from harness.spi.ports import DomainState
+from harness.spi.objects import Disk, TemplateObject, VirtualMachine, is_storpool_path
+from harness.spi.ports import ON, DomainState
 
 
 def handle(tools: Tools, command: StartCommand) -> Answer:
@@ -35,7 +35,7 @@ def _start(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> Answer:
 
 def _bring_up(tools: Tools, vm: VirtualMachine, deadline: Deadline, operation: Operation) -> Answer:
     try:
-        return _bring_up_with(tools, vm, deadline, operation, _hold_iso(tools, vm))
+        return _bring_up_with(tools, vm, deadline, operation, hold_iso(tools, vm.name, vm.iso))
     except Unknown:
         raise
     except Error:
@@ -43,18 +43,19 @@ def _bring_up(tools: Tools, vm: VirtualMachine, deadline: Deadline, operation: O
         raise
 
 
-def _hold_iso(tools: Tools, vm: VirtualMachine) -> str | None:
-    if vm.iso is None:
+def hold_iso(tools: Tools, name: str, iso: TemplateObject | None) -> str | None:
+    """The image for the CD drive of the domain with this name, held for it."""
+    if iso is None:
         return None
-    if vm.iso.path is None:
-        raise NotFound(f"ISO {vm.iso.name} of domain {vm.name} is on no image store")
-    return tools.secondary.hold(vm.iso.store, vm.iso.path, vm.name)
+    if iso.path is None:
+        raise NotFound(f"ISO {iso.name} for domain {name} is on no image store")
+    return tools.secondary.hold(iso.store, iso.path, name)
 
 
 def _bring_up_with(
     tools: Tools, vm: VirtualMachine, deadline: Deadline, operation: Operation, cd: str | None
 ) -> Answer:
-    _connect_all(tools, vm, deadline)
+    connect_all(tools, vm, deadline)
     try:
         with lent(tools.hypervisor, vm.disks, operation):
             tools.hypervisor.create(domain_xml(vm, tools.config, cd))
@@ -71,11 +72,12 @@ def attached_disks(vm: VirtualMachine) -> list[Disk]:
     return [disk for disk in vm.disks if is_storpool_path(disk.path)]
 
 
-def _connect_all(tools: Tools, vm: VirtualMachine, deadline: Deadline) -> None:
+def connect_all(tools: Tools, vm: VirtualMachine, deadline: Deadline, *, shared: bool = False) -> None:
+    """Attach every disk here; when one fails, none of them stays. `shared` as the adaptor's `connect` has it."""
     connected: list[str] = []
     for disk in attached_disks(vm):
         try:
-            tools.adaptor.connect(disk.path, size=disk.size, timeout=deadline.remaining)
+            tools.adaptor.connect(disk.path, size=disk.size, timeout=deadline.remaining, shared=shared)
         except Error as error:
             tools.adaptor.undo(error, reversed(connected))
             raise
@@ -106,7 +108,7 @@ def _runs_after_all(tools: Tools, vm: VirtualMachine, error: Error) -> bool:
     """
     try:
         state = tools.hypervisor.domains().get(vm.name)
-        if state in (DomainState.RUNNING, DomainState.PAUSED):
+        if state in ON:
             _check_disks(vm, read_disks(tools.hypervisor.xml(vm.name)), tools.config.host_name)
             if state is DomainState.RUNNING:
                 return True

@@ -13,9 +13,8 @@ from harness.agent.tools import Tools
 from harness.spi.commands import Answer, StopCommand
 from harness.spi.errors import Error, NotFound, Unavailable
 from harness.spi.objects import is_storpool_path
-from harness.spi.ports import DomainState
+from harness.spi.ports import ON, DomainState
 
-ON = (DomainState.RUNNING, DomainState.PAUSED)
 POLL_SECONDS = 0.5
 ASK_AGAIN_SECONDS = 10.0
 """A guest that is still booting loses the first request to power off."""

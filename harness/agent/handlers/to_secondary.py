@@ -4,14 +4,13 @@ or a volume to be downloaded (spec/cloudstack-plugin.md 4.9, 4.11 to 4.13)."""
 from __future__ import annotations
 
 from harness.agent import qemu_img
+from harness.agent.copies import attached, detach
 from harness.agent.deadline import Deadline
-from harness.agent.operations import Kind, Operation
+from harness.agent.operations import Kind
 from harness.agent.tools import Tools
 from harness.spi.commands import CopyCmdAnswer, ToSecondary
-from harness.spi.errors import Conflict, Error, InvalidParameter, Unavailable
+from harness.spi.errors import Conflict, InvalidParameter, Unavailable
 from harness.spi.objects import ImageFormat
-
-INFO_SECONDS = 60.0
 
 
 def handle(tools: Tools, command: ToSecondary) -> CopyCmdAnswer:
@@ -24,20 +23,16 @@ def handle(tools: Tools, command: ToSecondary) -> CopyCmdAnswer:
         tools.volumes([source.path], deadline.remaining),
         tools.secondary.new_file(destination.store, destination.path) as file,
     ):
-        if not qemu_img.is_missing(tools.host, file, ImageFormat.QCOW2, min(INFO_SECONDS, deadline.remaining)):
+        if not qemu_img.is_missing(tools.host, file, ImageFormat.QCOW2, deadline.remaining):
             raise Conflict(f"{file} exists already, so nothing was written to it; each copy needs a name of its own")
         with tools.operations.begin(Kind.BACKUP, None, [source.path]) as operation:
-            size = tools.adaptor.connect(source.path, size=None, timeout=deadline.remaining, shared=True)
-            try:
+            with attached(tools, source.path, deadline, shared=True) as size:
                 qemu_img.convert_from_device(
                     tools.host, source.path, file, ImageFormat.QCOW2, deadline.remaining, operation.id
                 )
-                image = qemu_img.info(tools.host, file, ImageFormat.QCOW2, min(INFO_SECONDS, deadline.remaining))
+                image = qemu_img.info(tools.host, file, ImageFormat.QCOW2, deadline.remaining)
                 _check(image, file, size)
-            except Error as error:
-                tools.adaptor.undo(error, [source.path])
-                raise
-            details = _detach(tools, source.path, operation)
+            details = detach(tools, source.path, operation)
             # The snapshot stays, so that a copy of the attach could still be carried out, and nothing would undo it.
             tools.operations.attach_may_come_late(source.path)
     return CopyCmdAnswer(
@@ -48,13 +43,3 @@ def handle(tools: Tools, command: ToSecondary) -> CopyCmdAnswer:
 def _check(image: qemu_img.ImageInfo, file: str, size: int) -> None:
     if image.virtual_size != size:
         raise Unavailable(f"{file} became a disk of {image.virtual_size} bytes, but the snapshot has {size}")
-
-
-def _detach(tools: Tools, path: str, operation: Operation) -> str:
-    """As after a download: a snapshot that stays attached does not make the copy bad."""
-    try:
-        tools.adaptor.disconnect(path)
-    except Error as error:
-        operation.leave_open()
-        return f"copied, but {path} stays attached to host {tools.config.host_name}: {error}"
-    return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -11,14 +10,13 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
+from harness.agent.checksum import parse_checksum
 from harness.cloudstack.secondary.config import SecondaryConfig
 from harness.spi.commands import shown
 from harness.spi.errors import InsufficientCapacity, InvalidParameter, NotFound, Unavailable
 
 CHUNK = 1 << 20
 MAX_REDIRECTS = 5
-_DIGESTS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}
-_NAMED = re.compile(r"\{([A-Za-z0-9-]+)\}([0-9a-fA-F]+)")
 
 
 def fetch(url: str, into: IO[bytes], config: SecondaryConfig, expired: Callable[[], bool]) -> None:
@@ -41,18 +39,11 @@ def fetch(url: str, into: IO[bytes], config: SecondaryConfig, expired: Callable[
 
 
 def check_sum(file: Path, expected: str, url: str) -> None:
-    """CloudStack's forms: `{SHA-256}hex`, or hex alone, whose length tells the method."""
-    named = _NAMED.fullmatch(expected)
-    text = (named[2] if named else expected).lower()
-    method = named[1].lower().replace("-", "") if named else _DIGESTS.get(len(text), "")
-    if method not in _DIGESTS.values():
-        raise InvalidParameter(
-            f"checksum of {shown(url)}: give {{SHA-256}} and 64 hexadecimal digits, or another method"
-        )
+    """Raises `InvalidParameter` when the file has another one, or `expected` is none."""
+    wanted = parse_checksum(expected, shown(url))
     with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, method).hexdigest()
-    if found != text:
-        raise InvalidParameter(f"{shown(url)} has {method} checksum {found}, expected {text}; is it the right image?")
+        found = hashlib.file_digest(opened, wanted.method).hexdigest()
+    wanted.check(found, shown(url))
 
 
 def _from_web(url: str, config: SecondaryConfig) -> Iterator[bytes]:

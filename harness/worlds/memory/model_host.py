@@ -122,6 +122,8 @@ class ModelHost:
         arguments = tuple(argv)
         machine, verb = self._machine, arguments[:2]
         machine.command_lines.append(" ".join(arguments))
+        if arguments[:1] == ("prlimit",):
+            arguments = arguments[arguments.index("curl") :]
         if (arguments and arguments[0] in ("curl", *SUMS)) or arguments[:3] == ("sh", "-c", HEAD_SCRIPT):
             return self._fetching(arguments, stdin, operation, timeout)
         if arguments[:1] == ("cryptsetup",) and machine.no_cryptsetup:

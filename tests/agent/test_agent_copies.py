@@ -1,11 +1,13 @@
-"""Volumes from and to files of an NFS pool: formats, a file that is there already, and what stays behind."""
+"""Snapshots and volumes to and from files: formats, a file that is there already, and what stays behind."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
-from agent_fakes import MIB, Rig
+from agent_fakes import MIB, FakeSecondary, Rig
 
 from harness.agent.domain_xml import disk_xml, read_disks
 from harness.spi.commands import (
@@ -13,15 +15,30 @@ from harness.spi.commands import (
     CopyCmdAnswer,
     CreateObjectCommand,
     ModifyStoragePoolCommand,
+    StorPoolBackupSnapshotCommand,
+    StorPoolBackupTemplateFromSnapshotCommand,
     StorPoolCopyVolumeToSecondaryCommand,
     StorPoolDownloadVolumeCommand,
+    ToSecondary,
 )
-from harness.spi.errors import ErrorClass
-from harness.spi.objects import DataStore, Disk, ImageFormat, StoreRole, VolumeObject, VolumeType
+from harness.spi.errors import ErrorClass, NotFound
+from harness.spi.objects import (
+    DataStore,
+    Disk,
+    ImageFormat,
+    SnapshotObject,
+    StoreRole,
+    TemplateObject,
+    VolumeObject,
+    VolumeType,
+)
 from harness.spi.ports import CommandResult
 
 NFS = DataStore(
     id=2, uuid="s", name="nfs", role=StoreRole.PRIMARY, provider="DefaultPrimary", url="nfs://10.0.0.9/export/primary"
+)
+SECONDARY = DataStore(
+    id=3, uuid="i", name="secondary", role=StoreRole.IMAGE, provider="NFS", url="nfs://10.0.0.9/export/secondary"
 )
 POOL = DataStore(id=1, uuid="p", name="pool", role=StoreRole.PRIMARY, provider="StorPool", url="storpool:ssd")
 FILE = "0f-file"
@@ -61,11 +78,30 @@ class Programs:
         return dict(zip(words[::2], words[1::2], strict=True)), argv[-2:]
 
 
-def upload(rig: Rig) -> AnyAnswer:
-    source = volume(POOL, rig.volume(0, size=8 * MIB).path)
-    return rig.agent().handle(
-        StorPoolCopyVolumeToSecondaryCommand(source=source, destination=volume(NFS, FILE), wait=100)
-    )
+def snapshot(store: DataStore, path: str) -> SnapshotObject:
+    return SnapshotObject(id=7, uuid="u", name="s", volume=volume(POOL, path), size=8 * MIB, store=store, path=path)
+
+
+def template(path: str) -> TemplateObject:
+    return TemplateObject(id=9, uuid="t", name="t", format=ImageFormat.QCOW2, size=8 * MIB, store=SECONDARY, path=path)
+
+
+UPLOADS: dict[str, Callable[[str], ToSecondary]] = {
+    "backup": lambda path: StorPoolBackupSnapshotCommand(
+        source=snapshot(POOL, path), destination=snapshot(SECONDARY, FILE), wait=100
+    ),
+    "template": lambda path: StorPoolBackupTemplateFromSnapshotCommand(
+        source=snapshot(POOL, path), destination=template(FILE), wait=100
+    ),
+    "volume": lambda path: StorPoolCopyVolumeToSecondaryCommand(
+        source=volume(POOL, path), destination=volume(NFS, FILE), wait=100
+    ),
+}
+"""What a StorPool snapshot at a path is copied to a file as."""
+
+
+def upload(rig: Rig, what: str) -> AnyAnswer:
+    return rig.agent().handle(UPLOADS[what](rig.volume(0, size=8 * MIB).path))
 
 
 def download(rig: Rig, size: int = 8 * MIB) -> AnyAnswer:
@@ -78,14 +114,15 @@ def left_nothing(rig: Rig) -> None:
     assert rig.mounts == rig.unmounts
 
 
-def test_a_device_is_read_as_raw_whatever_its_guest_wrote() -> None:
+@pytest.mark.parametrize("what", UPLOADS)
+def test_a_device_is_read_as_raw_whatever_its_guest_wrote_and_written_with_a_flush(what: str) -> None:
     programs = Programs()
     rig = Rig(programs=programs)
-    answer = upload(rig)
+    answer = upload(rig, what)
     assert isinstance(answer, CopyCmdAnswer) and answer.result, answer
-    assert (answer.path, answer.size) == (FILE, 8 * MIB)
+    assert (answer.path, answer.size, answer.physical_size) == (FILE, 8 * MIB, 4096)
     options, files = programs.options()
-    assert options == {"-f": "raw", "-O": "qcow2", "-T": "none", "-t": "writeback"}
+    assert options == {"-f": "raw", "-O": "qcow2", "-T": "none", "-t": "writeback"}, "a format is never probed"
     assert files == ("/dev/storpool-byid/d.n.1", f"/mnt/store/{FILE}")
     left_nothing(rig)
 
@@ -101,10 +138,11 @@ def test_a_file_is_read_as_what_its_record_says_and_written_past_the_page_cache(
     left_nothing(rig)
 
 
-def test_a_file_that_is_there_is_never_written_to() -> None:
+@pytest.mark.parametrize("what", UPLOADS)
+def test_a_file_that_is_there_is_never_written_to(what: str) -> None:
     programs = Programs(there=True)
     rig = Rig(programs=programs)
-    answer = upload(rig)
+    answer = upload(rig, what)
     assert not answer.result and answer.error_class is ErrorClass.CONFLICT, answer
     assert [argv[1] for argv in programs.ran] == ["info"], "not even the snapshot is attached for it"
     left_nothing(rig)
@@ -117,13 +155,15 @@ def test_a_file_that_is_gone_is_not_copied_from_a_second_time() -> None:
     left_nothing(rig)
 
 
-@pytest.mark.parametrize(
-    ("programs", "words"), [(Programs(rc=1), "No space left"), (Programs(size=4 * MIB), "but the snapshot has")]
-)
-def test_an_upload_that_fails_or_is_cut_short_leaves_nothing_attached(programs: Programs, words: str) -> None:
-    rig = Rig(programs=programs)
-    answer = upload(rig)
-    assert not answer.result and words in answer.details, answer
+@pytest.mark.parametrize("what", UPLOADS)
+@pytest.mark.parametrize(("rc", "size", "words"), [(1, 8, "No space left"), (0, 4, "but the snapshot has")])
+def test_an_upload_that_fails_or_is_cut_short_leaves_nothing_attached(
+    what: str, rc: int, size: int, words: str
+) -> None:
+    rig = Rig(programs=Programs(rc=rc, size=size * MIB))
+    answer = upload(rig, what)
+    assert not answer.result and answer.error_class is ErrorClass.TRANSIENT, answer
+    assert words in answer.details
     left_nothing(rig)
 
 
@@ -131,7 +171,7 @@ def test_a_volume_that_is_too_small_is_not_written_to() -> None:
     programs = Programs(there=True)
     rig = Rig(programs=programs)
     answer = download(rig, size=4 * MIB)
-    assert not answer.result and "has 4194304" in answer.details, answer
+    assert not answer.result and "has only 4194304" in answer.details, answer
     assert [argv[1] for argv in programs.ran] == ["info"]
     left_nothing(rig)
 
@@ -152,6 +192,51 @@ def test_a_new_volume_is_made_once_and_left_alone_after_that() -> None:
 def test_a_pool_is_reached_when_its_server_answers(said: str, reached: bool) -> None:
     answer = Rig(programs=Programs(said=said)).agent().handle(ModifyStoragePoolCommand(pool=NFS, wait=100))
     assert answer.result is reached, answer
+
+
+class Mounts(FakeSecondary):
+    """As kernel mounts are: each has a name of its own, and a file that is read must be there."""
+
+    def __init__(self, rig: Rig, programs: Programs) -> None:
+        super().__init__(rig)
+        self._programs = programs
+        self._made = 0
+
+    @contextmanager
+    def file(self, store: DataStore, path: str) -> Iterator[str]:
+        with self.new_file(store, path) as name:
+            if not self._programs.there:
+                raise NotFound(f"{path} does not exist on image store {store.name}")
+            yield name
+
+    @contextmanager
+    def new_file(self, store: DataStore, path: str) -> Iterator[str]:
+        self._made += 1
+        with super().file(store, path) as name:
+            yield f"/{self._made}{name}"
+
+
+def test_a_pool_is_reached_by_a_mount_too() -> None:
+    rig = Rig()
+    answer = rig.agent(Mounts(rig, Programs())).handle(ModifyStoragePoolCommand(pool=NFS, wait=100))
+    assert answer.result, answer
+
+
+def test_a_volume_that_is_being_made_is_not_made_at_the_same_time_by_another_mount() -> None:
+    programs = Programs()
+    rig = Rig()
+    agent = rig.agent(Mounts(rig, programs))
+    meanwhile: list[AnyAnswer] = []
+
+    def run(argv: tuple[str, ...]) -> CommandResult:
+        if argv[1] == "create":
+            rig.programs = programs
+            meanwhile.append(agent.handle(CreateObjectCommand(volume=volume(NFS, FILE), wait=10)))
+        return programs(argv)
+
+    rig.programs = run
+    assert agent.handle(CreateObjectCommand(volume=volume(NFS, FILE), wait=100)).result
+    assert [answer.error_class for answer in meanwhile] == [ErrorClass.CONFLICT]
 
 
 def test_a_disk_on_nfs_is_what_it_is_read_back_as() -> None:
