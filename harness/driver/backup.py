@@ -10,13 +10,12 @@ import msgspec
 from harness.driver.copying import ANSWER_MARGIN, copied
 from harness.driver.operations import Operation, Operations
 from harness.driver.pools import Pools
+from harness.driver.settings import BACKUP_WAIT, copy_wait
 from harness.spi.commands import StorPoolBackupSnapshotCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.errors import Error, NotFound, Unknown
 from harness.spi.objects import SnapshotObject, storpool_id
 from harness.storpool import ObjectDoesNotExist
-
-BACKUP_WAIT = "backup.snapshot.wait"
 
 
 class SnapshotBackup:
@@ -44,7 +43,7 @@ class SnapshotBackup:
             cluster_id = pool.client.snapshot(storpool_id(source.path)).cluster_id
         except ObjectDoesNotExist as error:
             raise NotFound(f"{what} is gone from StorPool ({error})") from error
-        wait = float(self._records.setting(BACKUP_WAIT) or 21600)
+        wait = copy_wait(self._records, BACKUP_WAIT)
         with self._operations.exclusive(f"snapshot:{source.uuid}"):
             endpoint = self._endpoints.select(source.store, cluster_id)
             operation = self._begin(source, pool.id, endpoint.name, destination)
@@ -66,9 +65,4 @@ class SnapshotBackup:
 
     def _begin(self, source: SnapshotObject, pool_id: int, host: str, destination: SnapshotObject) -> Operation:
         data = {"pool": str(pool_id), "host": host, "file": destination.path or ""}
-        subject = f"snapshot:{source.uuid}"
-        operation = self._operations.begin(self.kind, subject, "copy", data)
-        if operation.resumed:
-            operation.undone()
-            operation = self._operations.begin(self.kind, subject, "copy", data)
-        return operation
+        return self._operations.begin_anew(self.kind, f"snapshot:{source.uuid}", "copy", data, Operation.undone)

@@ -12,14 +12,14 @@ from harness.driver.removal import remover
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Error, InvalidParameter, Unknown
 from harness.spi.objects import device_path, storpool_id
-from harness.storpool import ObjectDoesNotExist, StorPoolClient, VolumeCreateDesc
+from harness.storpool import StorPoolClient, VolumeCreateDesc, exists
 
 SIZE = 512
 DETAIL = CHECK_VOLUME_DETAIL
 
 
 def use(pool_id: int, detail: str, host_id: int) -> str:
-    """Who is held while this host is asked to attach the check volume."""
+    """What is held while this host is asked to attach the check volume."""
     return f"pool:{pool_id}/{detail}/host:{host_id}"
 
 
@@ -39,7 +39,7 @@ class CheckVolumes:
         key = f"{DETAIL}{cluster_id}"
         with self._operations.exclusive(f"pool:{pool_id}/{key}"):
             path = self._records.pool_details(pool_id).get(key)
-            if path is None or not _exists(pool, path):
+            if path is None or not exists(pool.client.volume, storpool_id(path)):
                 path = self._make(pool, key)
             return path
 
@@ -52,13 +52,11 @@ class CheckVolumes:
         for key, path in sorted(self._records.pool_details(pool_id).items()):
             if not key.startswith(DETAIL):
                 continue
-            try:
-                client.volume(storpool_id(path))
-            except ObjectDoesNotExist:
+            if not exists(client.volume, storpool_id(path)):
                 raise InvalidParameter(
                     f"pool {pool_id}: the StorPool API at the new address does not have the pool's volume {path}, so it"
                     " is of another cluster; add another pool"
-                ) from None
+                )
 
     def remove(self, pool_id: int) -> None:
         """Delete the pool's check volumes, which no host needs any more. Never by force; one that is gone is done.
@@ -108,11 +106,3 @@ class CheckVolumes:
         # It keeps its name, so a lost create cannot make a second one.
         operation.done()
         return path
-
-
-def _exists(pool: Pool, path: str) -> bool:
-    try:
-        pool.client.volume(storpool_id(path))
-    except ObjectDoesNotExist:
-        return False
-    return True

@@ -111,6 +111,12 @@ class Creation:
             self.forget()
         return self.over if copies else self.settled
 
+    def unmake_late(self, remove: Callable[[str], None]) -> None:
+        """The object was deleted since, so its name turned no request away that came late: remove what that made."""
+        late = self.find()
+        if late is not None:
+            remove(f"~{late}")
+
     def find(self) -> str | None:
         """Global id of the object that has the name now."""
         return self._look(self.name)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from harness.driver import tags
 from harness.driver.creation import Creation
 from harness.driver.discard import Discards
-from harness.driver.operations import Operation, Operations, report_also
+from harness.driver.operations import Operation, Operations, undone_by_errors
 from harness.driver.pools import Pool, Pools
 from harness.driver.removal import release_volume, remover
 from harness.driver.settings import seconds
 from harness.spi.driver import DriverRecords
-from harness.spi.errors import Error, Unknown
+from harness.spi.errors import Error
 from harness.spi.objects import DataObject, SnapshotObject, TemplateObject, VolumeObject, storpool_id
-from harness.storpool import ObjectDoesNotExist, VolumeSnapshotDesc
+from harness.storpool import VolumeSnapshotDesc, exists
 
 DELETE_AFTER = "storpool.delete.after.interval"
 
@@ -49,22 +49,13 @@ class Deletion:
                 # expires by itself.
                 operation.undone()
                 operation = self._operations.begin(self.kind, subject, "begin", data)
-            try:
+            with undone_by_errors(operation, self._undo):
                 self._run(operation, pool, interval)
-            except Unknown:
-                raise
-            except Error as error:
-                try:
-                    self._undo(operation, pool)
-                except Error as cleanup:
-                    report_also(error, cleanup, operation)
-                raise
 
     def recover(self, operation: Operation) -> str:
         pool = self._pools.get(int(operation.data["pool"]))
-        backup = Creation(self._operations, operation, "snapshot", pool.client)
-        if operation.step != "delete" and backup.doubt() is None:
-            self._undo(operation, pool)
+        if operation.step != "delete" and self._backup(operation, pool).doubt() is None:
+            self._undo(operation)
         elif self._gone(operation, pool):
             operation.done()
             return f"{operation}: done"
@@ -90,7 +81,7 @@ class Deletion:
             desc = VolumeSnapshotDesc(name=unique, delete_after=interval, tags=dict(tags.DELAY_DELETE))
             return pool.client.snapshot_create(name, desc).snapshot_global_id
 
-        global_id = Creation(self._operations, operation, "snapshot", pool.client).make(send, "backup")
+        global_id = self._backup(operation, pool).make(send, "backup")
         made = pool.client.snapshot(f"~{global_id}")
         if made.target_delete_date is None or made.tags.get("cs") != tags.DELAY_DELETE["cs"]:
             raise Error(
@@ -99,21 +90,16 @@ class Deletion:
             )
 
     def _gone(self, operation: Operation, pool: Pool) -> bool:
-        name = operation.data["object"]
-        try:
-            if operation.data["key"] == "snapshot":
-                pool.client.snapshot(name)
-            else:
-                pool.client.volume(name)
-        except ObjectDoesNotExist:
-            return True
-        return False
+        look = pool.client.snapshot if operation.data["key"] == "snapshot" else pool.client.volume
+        return not exists(look, operation.data["object"])
 
-    def _undo(self, operation: Operation, pool: Pool) -> None:
-        backup = Creation(self._operations, operation, "snapshot", pool.client)
-        if backup.global_id is not None or backup.unanswered:
-            self._discards.take_over(backup, pool.id)
+    def _undo(self, operation: Operation) -> None:
+        pool = self._pools.get(int(operation.data["pool"]))
+        self._discards.take_from(operation, self._backup(operation, pool))
         operation.undone()
+
+    def _backup(self, operation: Operation, pool: Pool) -> Creation:
+        return Creation(self._operations, operation, "snapshot", pool.client)
 
 
 def _subject(item: DataObject, pool: Pool) -> tuple[str, str]:

@@ -33,17 +33,18 @@ class Discards:
         use = {IN_USE: str(in_use_until), IN_USE_FOR: str(max(0.0, in_use_until - self._operations.now()))}
         self._take_over(creation.name, {**creation.handover(), "key": creation.key, **use}, pool_id)
 
+    def take_from(self, operation: Operation, creation: Creation) -> None:
+        """As `take_over`, of one of an operation that is undone, if there is or may come such an object."""
+        if creation.global_id is None and not creation.unanswered:
+            return
+        over = self._operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf")))
+        until = 0.0 if over else float(operation.data[IN_USE])
+        self.take_over(creation, int(operation.data["pool"]), in_use_until=until)
+
     def take_over_snapshot(self, name: str, unanswered: int, settles_at: float, pool_id: int) -> None:
         """As `take_over`, of what has this name: one snapshot of a group."""
-        data = {
-            "key": "snapshot",
-            "snapshot.name": name,
-            # One more than there are: then it is looked for by its name.
-            "snapshot.unanswered": str(unanswered + 1),
-            "snapshot.settles": str(settles_at),
-            IN_USE: "0",
-            IN_USE_FOR: "0",
-        }
+        # One more than there are: then it is looked for by its name.
+        data = _of_name("snapshot", name, unanswered + 1, settles_at)
         self._take_over(name, data, pool_id)
 
     def _take_over(self, name: str, more: dict[str, str], pool_id: int) -> None:
@@ -62,17 +63,13 @@ class Discards:
         """
         if creation.over:
             return
-        gone = {f"{creation.key}.id": "", f"{creation.key}.unanswered": "0", IN_USE: "0", IN_USE_FOR: "0"}
-        data = {**creation.handover(), **gone, "pool": str(pool_id), "key": creation.key}
-        self._operations.begin(self.kind, f"storpool:{creation.name}", "discard", data)
+        data = _of_name(creation.key, creation.name, 0, creation.settles_at)
+        self._operations.begin(self.kind, f"storpool:{creation.name}", "discard", {**data, "pool": str(pool_id)})
 
     def look_out_for(self, name: str, creation: Creation, pool_id: int) -> None:
         """As `look_out`, of a name that the object had after its own; a copy of the request for it may still arrive."""
-        key = creation.key
-        settles = str(self._operations.now() + self._operations.settle_time)
-        data = {f"{key}.name": name, f"{key}.settles": settles, f"{key}.id": "", f"{key}.unanswered": "0"}
-        more = {"pool": str(pool_id), "key": key, IN_USE: "0", IN_USE_FOR: "0"}
-        self._operations.begin(self.kind, f"storpool:{name}", "discard", {**data, **more})
+        data = _of_name(creation.key, name, 0, self._operations.now() + self._operations.settle_time)
+        self._operations.begin(self.kind, f"storpool:{name}", "discard", {**data, "pool": str(pool_id)})
 
     def waiting(self, operation: Operation) -> str | None:
         """What is to be said of one that nothing but time is wanted for; None when it should be recovered.
@@ -103,10 +100,14 @@ class Discards:
         return True
 
 
-def taken_over(discards: Discards, operations: Operations, operation: Operation, creation: Creation) -> None:
-    """Give an object of an operation that is undone, if there is or may come one, to an operation of its own."""
-    if creation.global_id is None and not creation.unanswered:
-        return
-    over = operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf")))
-    until = 0.0 if over else float(operation.data[IN_USE])
-    discards.take_over(creation, int(operation.data["pool"]), in_use_until=until)
+def _of_name(key: str, name: str, unanswered: int, settles_at: float) -> dict[str, str]:
+    """Data of a discard of what has this name, if there is or may come such an object; no agent uses it."""
+    return {
+        "key": key,
+        f"{key}.name": name,
+        f"{key}.id": "",
+        f"{key}.unanswered": str(unanswered),
+        f"{key}.settles": str(settles_at),
+        IN_USE: "0",
+        IN_USE_FOR: "0",
+    }

@@ -7,6 +7,7 @@ from typing import Protocol
 from harness.driver import tags
 from harness.driver.backup import SnapshotBackup
 from harness.driver.check_volume import CheckVolumes
+from harness.driver.cloning import VolumeCloning
 from harness.driver.deletion import Deletion
 from harness.driver.discard import Discards
 from harness.driver.encryption import VolumeEncryption
@@ -87,19 +88,8 @@ class StorPoolDriver:
         exporting = VolumeExport(operations, pools, records, endpoints, discards)
         moving = VolumeMoving(pools, records, endpoints, self._volumes, self._resizing)
         settler.add(self._volumes, self._snapshots, seeding, vm_taking, replication, templating)
-        self._motion = Motion(
-            pools,
-            records,
-            seeding,
-            self._volumes,
-            backup,
-            restoring,
-            replication,
-            self._encryption,
-            templating,
-            exporting,
-            moving,
-        )
+        cloning = VolumeCloning(pools, records, self._volumes, self._encryption)
+        self._motion = Motion(pools, seeding, cloning, backup, restoring, replication, templating, exporting, moving)
         works: tuple[_Work, ...] = (
             seeding,
             templating,
@@ -159,7 +149,7 @@ class StorPoolDriver:
             log.info("%s: nothing to revoke", gone)
 
     def release_fenced(self, volume: VolumeObject, host: Host) -> None:
-        release_fenced(self._pools, volume, host)
+        release_fenced(self._pools, self._records, volume, host)
 
     def resize(self, volume: VolumeObject, payload: ResizePayload) -> VolumeObject:
         return self._resizing.resize(volume, payload)
@@ -190,8 +180,7 @@ class StorPoolDriver:
         """
         lines = []
         away: set[str] = set()
-        # What was left to be discarded may be taken over by the others' undoing, so it comes last.
-        for operation in sorted(self._operations.open(), key=lambda found: found.kind == Discards.kind):
+        for operation in self._open():
             pool = operation.data.get("pool", "")
             if pool in away:
                 continue
@@ -220,15 +209,19 @@ class StorPoolDriver:
         What only waits until a lost request can no longer arrive is given up with the pool. Raises `Conflict` for one
         that is being worked on, and what keeps another from being looked at.
         """
-        for operation in sorted(self._operations.open(), key=lambda found: found.kind == Discards.kind):
+        for operation in self._open():
             work = self._works.get(operation.kind)
-            if operation.data.get("pool") != str(pool_id) or work is None:
+            if pool_id not in operation.pool_ids or work is None:
                 continue
             with self._operations.recovering(operation) as current:
                 if current is not None:
                     log.info("%s", work.recover(current))
                 elif self._operations.find(operation.kind, operation.subject) is not None:
                     raise Conflict(f"pool {pool_id}: {operation} is being worked on; try again when it is over")
+
+    def _open(self) -> list[Operation]:
+        """What was left to be discarded comes last: the others' undoing may take it over."""
+        return sorted(self._operations.open(), key=lambda found: found.kind == Discards.kind)
 
     def _recover(self, operation: Operation) -> str | None:
         work = self._works.get(operation.kind)
@@ -240,9 +233,11 @@ class StorPoolDriver:
         with self._operations.recovering(operation) as current:
             if current is None:
                 return None
-            if int(current.data["pool"]) not in self._records.pool_ids():
+            removed = current.pool_ids.difference(self._records.pool_ids())
+            if removed:
                 current.undone()
-                return f"{current}: given up, because pool {current.data['pool']} was removed; it left {current.data}"
+                pools = ", ".join(map(str, sorted(removed)))
+                return f"{current}: given up, because pool {pools} was removed; it left {current.data}"
             try:
                 return work.recover(current)
             except (Unavailable, Unknown):

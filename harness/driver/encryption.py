@@ -6,6 +6,7 @@ Never a clone of what is not encrypted: StorPool would keep the plaintext beside
 from __future__ import annotations
 
 from harness.driver.copying import ANSWER_MARGIN, succeeded
+from harness.driver.settings import DOWNLOAD_WAIT, copy_wait
 from harness.driver.volumes import VolumeCreation
 from harness.spi.commands import StorPoolSetVolumeEncryptionAnswer, StorPoolSetVolumeEncryptionCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
@@ -15,7 +16,6 @@ from harness.storpool import SnapshotSummary
 
 FORMAT_WAIT = 120.0
 """Seconds that a host may take to write a LUKS header."""
-COPY_WAIT = "primary.storage.download.wait"
 
 
 class VolumeEncryption:
@@ -32,14 +32,15 @@ class VolumeEncryption:
 
     def create_from(self, snapshot: SnapshotSummary, volume: VolumeObject) -> VolumeObject:
         """With what the StorPool snapshot of a template has; the volume is as large as that at least."""
-        wait = float(self._records.setting(COPY_WAIT) or 10800)
+        wait = copy_wait(self._records, DOWNLOAD_WAIT)
         return self._create(volume, snapshot, wait)
 
     def _create(self, volume: VolumeObject, source: SnapshotSummary | None, wait: float) -> VolumeObject:
         if volume.store is None:
             raise InvalidParameter(f"volume {volume.name} ({volume.uuid}) has no pool to be created on")
         # Before anything is made: without such a host it would be for nothing.
-        endpoint = self._endpoints.select(volume.store, encrypting=True)
+        near = None if source is None else source.cluster_id
+        endpoint = self._endpoints.select(volume.store, near, encrypting=True)
         passphrase = self._records.passphrase(volume.uuid)
         path = None if source is None else device_path(source.global_id)
 

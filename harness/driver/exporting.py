@@ -10,16 +10,15 @@ import msgspec
 from harness.driver import tags
 from harness.driver.copying import copy_out
 from harness.driver.creation import Creation
-from harness.driver.discard import Discards, taken_over
-from harness.driver.operations import Operation, Operations, report_also
+from harness.driver.discard import Discards
+from harness.driver.operations import Operation, Operations, undone_by_errors
 from harness.driver.pools import Pools
+from harness.driver.settings import COPY_WAIT, copy_wait
 from harness.spi.commands import StorPoolCopyVolumeToSecondaryCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
-from harness.spi.errors import Error, NotFound, Unknown
+from harness.spi.errors import NotFound
 from harness.spi.objects import StoreRole, VolumeObject, device_path, storpool_id
-from harness.storpool import ObjectDoesNotExist, VolumeSnapshotDesc
-
-COPY_WAIT = "copy.volume.wait"
+from harness.storpool import ObjectDoesNotExist, SnapshotSummary, VolumeSnapshotDesc
 
 
 class VolumeExport:
@@ -57,49 +56,40 @@ class VolumeExport:
             return pool.client.snapshot_create(name, desc).snapshot_global_id
 
         with self._operations.exclusive(subject):
-            operation = self._begin(subject, pool.id)
+            data = {"pool": str(pool.id)}
+            operation = self._operations.begin_anew(self.kind, subject, "create", data, self._undo)
             snapshot = self._snapshot(operation)
             try:
-                gid = snapshot.make(send, "snapped")
-                size = pool.client.snapshot(f"~{gid}").size
-                command = StorPoolCopyVolumeToSecondaryCommand(
-                    source=msgspec.structs.replace(source, path=device_path(gid)),
-                    destination=destination,
-                    wait=float(self._records.setting(COPY_WAIT) or 10800),
-                )
-                assert source.store is not None, "it has a pool"
-                what = f"volume {source.name} ({source.uuid})"
-                beside = destination.store if _is_pool(destination) else None
-                endpoint = self._endpoints.select(source.store, also=beside)
-                copy_out(self._operations, operation, endpoint, command, what)
-            except Unknown:
-                raise
-            except Error as error:
-                try:
-                    self._undo(operation)
-                except Error as cleanup:
-                    report_also(error, cleanup, operation)
-                if isinstance(error, ObjectDoesNotExist):
-                    raise NotFound(f"StorPool has no volume {name}, of volume {source.uuid}") from error
-                raise
+                with undone_by_errors(operation, self._undo):
+                    gid = snapshot.make(send, "snapped")
+                    found = pool.client.snapshot(f"~{gid}")
+                    self._copy(operation, source, destination, found)
+            except ObjectDoesNotExist as error:
+                raise NotFound(f"StorPool has no volume {name}, of volume {source.uuid}") from error
             self._discards.take_over(snapshot, pool.id)
             operation.done()
-        return msgspec.structs.replace(destination, size=size)
+        return msgspec.structs.replace(destination, size=found.size)
 
     def recover(self, operation: Operation) -> str:
         """Whoever asked is gone; the next request begins anew."""
         self._undo(operation)
         return f"{operation}: undone"
 
-    def _begin(self, subject: str, pool_id: int) -> Operation:
-        operation = self._operations.begin(self.kind, subject, "create", {"pool": str(pool_id)})
-        if operation.resumed:
-            self._undo(operation)
-            operation = self._operations.begin(self.kind, subject, "create", {"pool": str(pool_id)})
-        return operation
+    def _copy(
+        self, operation: Operation, source: VolumeObject, destination: VolumeObject, found: SnapshotSummary
+    ) -> None:
+        command = StorPoolCopyVolumeToSecondaryCommand(
+            source=msgspec.structs.replace(source, path=device_path(found.global_id)),
+            destination=destination,
+            wait=copy_wait(self._records, COPY_WAIT),
+        )
+        assert source.store is not None, "it has a pool"
+        beside = destination.store if _is_pool(destination) else None
+        endpoint = self._endpoints.select(source.store, found.cluster_id, also=beside)
+        copy_out(self._operations, operation, endpoint, command, f"volume {source.name} ({source.uuid})")
 
     def _undo(self, operation: Operation) -> None:
-        taken_over(self._discards, self._operations, operation, self._snapshot(operation))
+        self._discards.take_from(operation, self._snapshot(operation))
         operation.undone()
 
     def _snapshot(self, operation: Operation) -> Creation:

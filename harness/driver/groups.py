@@ -14,9 +14,9 @@ from harness.driver.operations import Operation, Operations
 from harness.storpool import (
     GroupSnapshotDesc,
     GroupSnapshotsDesc,
-    ObjectDoesNotExist,
     SnapshotSummary,
     StorPoolClient,
+    exists,
 )
 
 
@@ -53,12 +53,7 @@ class Group:
 
     def whole(self) -> bool:
         """Whether all of them are there."""
-        try:
-            for name in self.names:
-                self._client.snapshot(name)
-        except ObjectDoesNotExist:
-            return False
-        return True
+        return all(exists(self._client.snapshot, name) for name in self.names)
 
     def discard(self, discards: Discards, pool_id: int) -> None:
         """They are to go, and so are those that a request makes which comes late; each is an operation of its own."""

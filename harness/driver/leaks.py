@@ -101,8 +101,8 @@ class Leaks:
 
     def recover(self, operation: Operation) -> str:
         if "settles" not in operation.data:
-            operation.note({"settles": str(self._operations.now() + self._operations.settle_time)})
-        elif self._operations.passed(operation, "settles", self._operations.settle_time):
+            operation.note(self._operations.settling())
+        elif self._operations.settled(operation):
             operation.undone()
             return f"{operation}: ended; the next pass looks again"
         return f"{operation}: open until a lost detach can no longer arrive"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Callable
+from functools import partial
 
 from harness.driver.backup import SnapshotBackup
-from harness.driver.encryption import VolumeEncryption
+from harness.driver.cloning import VolumeCloning
 from harness.driver.exporting import VolumeExport
 from harness.driver.moving import VolumeMoving
 from harness.driver.pools import Pools, is_ours
@@ -13,9 +14,7 @@ from harness.driver.replicating import SnapshotReplication
 from harness.driver.restoring import SnapshotRestoring
 from harness.driver.seeding import TemplateSeeding
 from harness.driver.templating import TemplateMaking
-from harness.driver.volumes import VolumeCreation
-from harness.spi.driver import DriverRecords
-from harness.spi.errors import InvalidParameter, NotFound
+from harness.spi.errors import InvalidParameter
 from harness.spi.objects import (
     DataObject,
     DataStore,
@@ -23,9 +22,8 @@ from harness.spi.objects import (
     StoreRole,
     TemplateObject,
     VolumeObject,
-    storpool_id,
+    shown,
 )
-from harness.storpool import ObjectDoesNotExist
 
 
 class Motion:
@@ -34,109 +32,72 @@ class Motion:
     def __init__(
         self,
         pools: Pools,
-        records: DriverRecords,
         seeding: TemplateSeeding,
-        volumes: VolumeCreation,
+        cloning: VolumeCloning,
         backup: SnapshotBackup,
         restoring: SnapshotRestoring,
         replication: SnapshotReplication,
-        encryption: VolumeEncryption,
         templating: TemplateMaking,
         exporting: VolumeExport,
         moving: VolumeMoving,
     ) -> None:
         self._pools = pools
-        self._records = records
         self._seeding = seeding
-        self._volumes = volumes
+        self._cloning = cloning
         self._backup = backup
         self._restoring = restoring
         self._replication = replication
-        self._encryption = encryption
         self._templating = templating
         self._exporting = exporting
         self._moving = moving
 
     def can_copy(self, source: DataObject, destination: DataObject) -> bool:
-        if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
-            if is_ours(source.store) and is_ours(destination.store):
-                return not _same(source.store, destination.store)
-            return is_ours(source.store) and destination.store.role is StoreRole.IMAGE
-        if is_ours(source.store) and destination.store is not None and destination.store.role is StoreRole.IMAGE:
-            to_volume = isinstance(source, VolumeObject) and isinstance(destination, VolumeObject)
-            return to_volume or (not isinstance(source, TemplateObject) and isinstance(destination, TemplateObject))
-        if isinstance(source, VolumeObject) and isinstance(destination, VolumeObject):
-            return self._moving.can_move(source, destination)
-        if not is_ours(destination.store) or source.store is None:
-            return False
-        if isinstance(source, SnapshotObject) and source.store.role is StoreRole.IMAGE:
-            return isinstance(destination, VolumeObject)
-        if isinstance(source, TemplateObject) and isinstance(destination, TemplateObject):
-            return source.store.role is StoreRole.IMAGE
-        if isinstance(source, TemplateObject) and isinstance(destination, VolumeObject):
-            return _same(source.store, destination.store)
-        if isinstance(source, SnapshotObject) and isinstance(destination, VolumeObject):
-            # Its volume may have left the pool since it was taken.
-            pool = destination.store
-            return pool is not None and is_ours(source.store) and self._pools.same_cluster(source.store.id, pool.id)
-        return False
+        return self._way(source, destination) is not None
 
     def copy(self, source: DataObject, destination: DataObject) -> DataObject:
-        if not self.can_copy(source, destination):
+        way = self._way(source, destination)
+        if way is None:
             raise InvalidParameter(
-                f"the StorPool driver does not copy {_shown(source)} to {_shown(destination)}; see can_copy"
+                f"the StorPool driver does not copy {shown(source)} to {shown(destination)}; see can_copy"
             )
         if _is_encrypted(source) and (isinstance(destination, TemplateObject) or not is_ours(destination.store)):
-            raise InvalidParameter(f"{_shown(source)} is encrypted, so it stays on its pool and becomes no template")
-        if isinstance(source, TemplateObject) and isinstance(destination, TemplateObject):
-            return self._seeding.seed(source, destination)
-        if isinstance(source, SnapshotObject) and isinstance(destination, SnapshotObject):
-            if is_ours(destination.store):
-                return self._replication.copy(source, destination)
-            return self._backup.back_up(source, destination)
-        if isinstance(destination, TemplateObject):
-            assert not isinstance(source, TemplateObject)
-            return self._templating.make(source, destination)
-        if isinstance(source, VolumeObject):
-            assert isinstance(destination, VolumeObject)
-            if is_ours(destination.store):
-                return self._moving.move(source, destination)
-            return self._exporting.export(source, destination)
-        assert isinstance(destination, VolumeObject) and isinstance(source, TemplateObject | SnapshotObject)
-        if isinstance(source, SnapshotObject) and source.volume.encrypted is not destination.encrypted:
+            raise InvalidParameter(f"{shown(source)} is encrypted, so it stays on its pool and becomes no template")
+        of_a_volume = isinstance(destination, VolumeObject) and not isinstance(source, TemplateObject)
+        if of_a_volume and _is_encrypted(source) is not _is_encrypted(destination):
             raise InvalidParameter(
-                f"{_shown(source)} and {_shown(destination)} must both be encrypted, or neither: else it is no copy"
+                f"{shown(source)} and {shown(destination)} must both be encrypted, or neither: else it is no copy"
             )
-        if isinstance(source, SnapshotObject) and source.store.role is StoreRole.IMAGE:
-            return self._restoring.restore(source, destination)
-        return self._clone(source, destination)
+        return way()
 
-    def _clone(self, source: TemplateObject | SnapshotObject, volume: VolumeObject) -> VolumeObject:
-        """A volume on top of the snapshot; no data is copied. Never smaller than the snapshot.
+    def _way(self, source: DataObject, destination: DataObject) -> Callable[[], DataObject] | None:
+        """The copy that is to be made; None when it is not one for this driver."""
+        from_us, to_us = is_ours(source.store), is_ours(destination.store)
+        from_image, to_image = _is_image(source.store), _is_image(destination.store)
+        match source, destination:
+            case SnapshotObject() as snapshot, SnapshotObject() as other if from_us and to_image:
+                return partial(self._backup.back_up, snapshot, other)
+            case SnapshotObject() as snapshot, SnapshotObject() as other if from_us and to_us:
+                return None if _same(source, destination) else partial(self._replication.copy, snapshot, other)
+            case SnapshotObject() as snapshot, VolumeObject() as volume if from_image and to_us:
+                return partial(self._restoring.restore, snapshot, volume)
+            case SnapshotObject() as snapshot, VolumeObject() as volume if from_us and to_us:
+                # Its volume may have left the pool since it was taken.
+                return partial(self._cloning.clone, snapshot, volume) if self._together(source, destination) else None
+            case TemplateObject() as template, TemplateObject() as cached if from_image and to_us:
+                return partial(self._seeding.seed, template, cached)
+            case TemplateObject() as template, VolumeObject() as volume if from_us and _same(source, destination):
+                return partial(self._cloning.clone, template, volume)
+            case (VolumeObject() | SnapshotObject()) as made_of, TemplateObject() as template if from_us and to_image:
+                return partial(self._templating.make, made_of, template)
+            case VolumeObject() as volume, VolumeObject() as other if from_us and to_image:
+                return partial(self._exporting.export, volume, other)
+            case VolumeObject() as volume, VolumeObject() as other if self._moving.can_move(volume, other):
+                return partial(self._moving.move if to_us else self._exporting.export, volume, other)
+        return None
 
-        An encrypted one of a template is none: the template is not encrypted, so it is copied.
-        """
-        parent = storpool_id(self._path(source))
-        client = self._pools.of(volume).client
-        try:
-            found = client.snapshot(parent)
-        except ObjectDoesNotExist as error:
-            raise NotFound(
-                f"{_shown(source)} is gone from StorPool ({error}); it must be copied there again"
-            ) from error
-        if volume.encrypted and isinstance(source, TemplateObject):
-            return self._encryption.create_from(found, volume)
-        limited = (found.iops, found.bw) != ("-", "-")
-        return self._volumes.create(volume, parent, found.size, limited=limited)
-
-    def _path(self, source: TemplateObject | SnapshotObject) -> str:
-        path = source.path
-        if path is None and isinstance(source, TemplateObject):
-            cached = self._records.cached_template(source.id, source.store.id)
-            path = None if cached is None else cached.path
-        if path is None:
-            raise NotFound(f"{_shown(source)} has no path on the pool; it must be copied there first")
-        return path
+    def _together(self, source: DataObject, destination: DataObject) -> bool:
+        one, other = source.store, destination.store
+        return one is not None and other is not None and self._pools.same_cluster(one.id, other.id)
 
 
 def _is_encrypted(item: DataObject) -> bool:
@@ -144,11 +105,11 @@ def _is_encrypted(item: DataObject) -> bool:
     return isinstance(volume, VolumeObject) and volume.encrypted
 
 
-def _same(one: DataStore, other: DataStore | None) -> bool:
-    return other is not None and is_ours(one) and one.id == other.id
+def _is_image(store: DataStore | None) -> bool:
+    return store is not None and store.role is StoreRole.IMAGE
 
 
-def _shown(item: DataObject) -> str:
-    tag = msgspec.inspect.type_info(type(item))
-    kind = tag.tag if isinstance(tag, msgspec.inspect.StructType) else type(item).__name__
-    return f"{kind} {item.name} ({item.uuid})"
+def _same(source: DataObject, destination: DataObject) -> bool:
+    """Whether both are on one pool of ours."""
+    one, other = source.store, destination.store
+    return one is not None and other is not None and is_ours(one) and is_ours(other) and one.id == other.id

@@ -13,15 +13,14 @@ from __future__ import annotations
 import msgspec
 
 from harness.driver.copying import ANSWER_MARGIN, copied
-from harness.driver.pools import Pools, is_ours
+from harness.driver.pools import Pools, cluster_of, is_ours
 from harness.driver.resizing import Resizing
+from harness.driver.settings import DOWNLOAD_WAIT, copy_wait
 from harness.driver.volumes import VolumeCreation
 from harness.spi.commands import StorPoolDownloadVolumeCommand
 from harness.spi.driver import DriverRecords, HostEndpoints, ResizePayload
 from harness.spi.errors import InvalidParameter
 from harness.spi.objects import StoreRole, VolumeObject
-
-DOWNLOAD_WAIT = "primary.storage.download.wait"
 
 
 class VolumeMoving:
@@ -71,11 +70,12 @@ class VolumeMoving:
         if source.path is None or source.store is None:
             raise InvalidParameter(f"volume {source.name} ({source.uuid}) has no file on its pool")
         store = source.store
-        wait = float(self._records.setting(DOWNLOAD_WAIT) or 10800)
+        wait = copy_wait(self._records, DOWNLOAD_WAIT)
 
         def fill(empty: VolumeObject) -> None:
             assert empty.store is not None, "it was just made there"
-            endpoint = self._endpoints.select(empty.store, also=store)
+            near = None if empty.path is None else cluster_of(empty.path)
+            endpoint = self._endpoints.select(empty.store, near, also=store)
             command = StorPoolDownloadVolumeCommand(source=source, destination=empty, wait=wait)
             answer = endpoint.send(command, timeout=wait + ANSWER_MARGIN)
             copied(answer, endpoint, f"volume {source.name} ({source.uuid})")

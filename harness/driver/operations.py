@@ -7,11 +7,11 @@ a second call for the same kind and subject goes on with it, and `recover` finis
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from harness.spi.driver import DriverRecords, OperationRecord
-from harness.spi.errors import Conflict, Error
+from harness.spi.errors import Conflict, Error, Unknown
 from harness.spi.locks import KeyedLocks
 from harness.spi.runtime import Lock, Runtime
 
@@ -21,12 +21,12 @@ LOCK_WAIT = 120.0
 """Seconds that a call waits for another one on the same volume, snapshot or template."""
 SETTLE_TIME = 600.0
 """Seconds after which a request that was never answered is taken to be dead: twice what StorPool's own client waits."""
-
-
 ANSWER_TIME = 60.0
 """Seconds after which CloudStack has surely recorded an answer, or is dead."""
 ANSWERED = "answered"
 """The step of an operation that is over, and whose answer may not have been recorded yet."""
+SOURCE_POOL = "source-pool"
+"""In an operation's data: row id of the other pool that it needs."""
 
 
 class Operation:
@@ -51,6 +51,11 @@ class Operation:
     @property
     def subject(self) -> str:
         return self._record.subject
+
+    @property
+    def pool_ids(self) -> frozenset[int]:
+        """Row ids of the pools without which it can neither go on nor be undone."""
+        return frozenset(int(self.data[key]) for key in ("pool", SOURCE_POOL) if key in self.data)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.subject} (operation {self.id}, step {self.step})"
@@ -121,6 +126,16 @@ class Operations:
         kept = self._records.begin_operation(record)
         return Operation(self._records, kept, resumed=kept.id != record.id)
 
+    def begin_anew(
+        self, kind: str, subject: str, step: str, data: Mapping[str, str], undo: Callable[[Operation], object]
+    ) -> Operation:
+        """As `begin`, but an open one is undone first, which ends it."""
+        operation = self.begin(kind, subject, step, data)
+        if operation.resumed:
+            undo(operation)
+            operation = self.begin(kind, subject, step, data)
+        return operation
+
     def find(self, kind: str, subject: str) -> Operation | None:
         """The open operation of this kind and subject."""
         record = self._records.open_operation(kind, subject)
@@ -151,6 +166,14 @@ class Operations:
             until = now + given
             operation.note({key: str(until)})
         return now >= until + more
+
+    def settling(self) -> dict[str, str]:
+        """Data of an operation of which a request was not answered just now: until when it may still arrive."""
+        return {"settles": str(self.now() + self.settle_time)}
+
+    def settled(self, operation: Operation) -> bool:
+        """Whether every request of it was answered, or can arrive no more."""
+        return self.passed(operation, "settles", self.settle_time)
 
     def ahead(self, operation: Operation, key: str, given: float) -> bool:
         """Whether the time that `key` of the operation's data holds is still to come, and was not put off by a clock.
@@ -187,6 +210,23 @@ class Operations:
             else:
                 current = self.find(operation.kind, operation.subject)
             yield current if current is not None and current.id == operation.id else None
+
+
+@contextmanager
+def undone_by_errors(operation: Operation, undo: Callable[[Operation], object]) -> Iterator[None]:
+    """What fails is undone, but not what was answered before, and not after `Unknown`: then it is gone on with when it
+    is asked for again."""
+    try:
+        yield
+    except Unknown:
+        raise
+    except Error as error:
+        if operation.step != ANSWERED:
+            try:
+                undo(operation)
+            except Error as cleanup:
+                report_also(error, cleanup, operation)
+        raise
 
 
 def report_also(error: Error, cleanup: Error, operation: Operation) -> None:

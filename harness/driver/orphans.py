@@ -9,7 +9,7 @@ restored from an older copy know of the volume or template, and not of the objec
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from harness.driver import tags
 from harness.driver.operations import Operation, Operations
@@ -29,7 +29,7 @@ from harness.spi.inventory import (
 )
 from harness.spi.objects import NAME_PREFIX, device_path, storpool_id
 from harness.spi.states import VolumeState
-from harness.storpool import ObjectDoesNotExist, SnapshotSummary, VolumeSummary
+from harness.storpool import ObjectDoesNotExist, SnapshotSummary, VolumeSummary, exists
 
 GRACE = "storpool.orphans.grace"
 _KINDS = {
@@ -76,9 +76,7 @@ class Orphans:
     def recover(self, operation: Operation) -> str:
         client = self._pools.get(int(operation.data["pool"])).client
         look = client.snapshot if operation.data["key"] == "snapshot" else client.volume
-        try:
-            look(operation.data["object"])
-        except ObjectDoesNotExist:
+        if not exists(look, operation.data["object"]):
             operation.done()
             return f"{operation}: done"
         operation.undone()
@@ -92,8 +90,8 @@ class Orphans:
             # It goes by itself.
             return False
         operation_id = _operation_id(found)
-        templates = cluster.templates | seen.offering_templates
-        if found.template_name not in templates and not self._made_here(operation_id):
+        ours = found.template_name in cluster.templates or found.template_name in seen.offering_templates
+        if not ours and not self._made_here(operation_id):
             return False
         if seen.paths & _paths(found):
             return False
@@ -130,15 +128,15 @@ class Orphans:
                 return False
             if volume.path is None:
                 return volume.state is VolumeState.READY
-            return not _exists(cluster.client.volume, volume.path)
+            return not exists(cluster.client.volume, storpool_id(volume.path))
         if found.tags["cs"] == "group":
             of_vm = self._records.vm_snapshot(uuid)
             paths = () if of_vm is None or of_vm.removed else of_vm.paths
-            return any(not _exists(cluster.client.snapshot, path) for path in paths)
+            return any(not exists(cluster.client.snapshot, storpool_id(path)) for path in paths)
         snapshot = self._records.snapshot(uuid) if found.tags["cs"] == "snapshot" else None
         if snapshot is None or snapshot.removed or snapshot.path is None:
             return False
-        return not _exists(cluster.client.snapshot, snapshot.path)
+        return not exists(cluster.client.snapshot, storpool_id(snapshot.path))
 
     def _made_here(self, operation_id: str | None) -> bool:
         return operation_id is not None and self._records.operation_known(operation_id)
@@ -186,14 +184,6 @@ class Orphans:
         if record is not None and not record.removed and not record.steady:
             return False
         return not self._records.names_object(_paths(found))
-
-
-def _exists(look: Callable[[str], object], path: str) -> bool:
-    try:
-        look(storpool_id(path))
-    except ObjectDoesNotExist:
-        return False
-    return True
 
 
 def _key(found: VolumeSummary) -> str:

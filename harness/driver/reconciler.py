@@ -55,8 +55,18 @@ class _Look:
     sure_of_holders: bool
     """Whether all attachments could be read."""
     seen: Inventory
+    hosts: dict[int, list[HostRecord]]
+    """Rows by the number of their StorPool client, those Up first: a host that was added again may have two."""
     vms: dict[str, VmRecord]
     pools: dict[int | None, Pool]
+
+    def by_client(self, clients: frozenset[Client]) -> list[tuple[Client, list[HostRecord]]]:
+        """The rows of each of these StorPool clients that has any."""
+        rows = (
+            (client, [host for host in self.hosts.get(client.number, ()) if host.is_client(client)])
+            for client in sorted(clients, key=str)
+        )
+        return [(client, found) for client, found in rows if found]
 
     def at(self, path: str) -> VolumeSummary | None:
         try:
@@ -138,7 +148,7 @@ class Reconciler:
             yield from self._missing(where, pool.client.volume, path, partial(self._detail, pool.id, key))
             return
         holders = look.holders.get(found.global_id, frozenset())
-        for client, hosts in _by_client(look.seen.hosts, holders):
+        for client, hosts in look.by_client(holders):
             if hosts[0].up:
                 finding = self._leaks.detach_check_volume(key, path, pool, client, hosts)
                 if finding is not None:
@@ -185,6 +195,7 @@ class Reconciler:
             unread=(*unread, *odd),
             sure_of_holders=not odd,
             seen=seen,
+            hosts=_by_number(seen.hosts),
             vms={vm.uuid: vm for vm in seen.vms},
             pools={pool.id: pool for pool in cluster.pools},
         )
@@ -293,7 +304,7 @@ class Reconciler:
     ) -> Iterator[Finding]:
         vm = None if record.vm_uuid is None else look.vms.get(record.vm_uuid)
         holders = look.holders.get(found.global_id, frozenset())
-        for client, hosts in _by_client(look.seen.hosts, holders):
+        for client, hosts in look.by_client(holders):
             if vm is None or not any(vm.may_use(host.id) for host in hosts):
                 yield from self._leaked(where, record, pool, client, hosts)
         at_rest = vm is not None and max(vm.changed_at, record.changed_at) < look.began
@@ -328,11 +339,12 @@ def _holders(by_name: dict[str, VolumeSummary], attachments: Sequence[Attachment
     return {global_id: frozenset(clients) for global_id, clients in holders.items()}
 
 
-def _by_client(hosts: Sequence[HostRecord], clients: frozenset[Client]) -> list[tuple[Client, list[HostRecord]]]:
-    """The rows of each of these StorPool clients, one that is Up first: a host that was added again may have two."""
-    ordered = sorted(hosts, key=lambda row: not row.up)
-    rows = [(client, [host for host in ordered if host.is_client(client)]) for client in sorted(clients, key=str)]
-    return [(client, found) for client, found in rows if found]
+def _by_number(hosts: Sequence[HostRecord]) -> dict[int, list[HostRecord]]:
+    found: dict[int, list[HostRecord]] = {}
+    for host in sorted(hosts, key=lambda row: not row.up):
+        if host.storpool_client_id is not None:
+            found.setdefault(host.storpool_client_id, []).append(host)
+    return found
 
 
 def _unattached(where: str, vm: VmRecord, hosts: Sequence[HostRecord], holders: frozenset[Client]) -> Iterator[Finding]:

@@ -12,13 +12,13 @@ from collections.abc import Callable
 import msgspec
 
 from harness.driver import tags
-from harness.driver.operations import ANSWERED, Operation, Operations, report_also
+from harness.driver.operations import ANSWERED, SOURCE_POOL, Operation, Operations, undone_by_errors
 from harness.driver.pools import Connect, Pool, Pools, cluster_of
 from harness.driver.removal import remove_snapshot
 from harness.driver.settings import seconds
 from harness.driver.settling import Fate, Settler
 from harness.spi.driver import DriverRecords
-from harness.spi.errors import Error, InvalidParameter, NotFound, Unknown
+from harness.spi.errors import InvalidParameter, NotFound, Unknown
 from harness.spi.objects import SnapshotObject, device_path, storpool_id
 from harness.storpool import (
     Busy,
@@ -63,7 +63,7 @@ class SnapshotReplication:
             raise NotFound(f"snapshot {source.name} ({source.uuid}) has no path on its pool")
         name = storpool_id(source.path)
         subject = f"snapshot:{source.uuid}@pool:{target.id}"
-        data = {"pool": str(target.id), "source": str(origin.id), "object": name, "at": "", "location": ""}
+        data = {"pool": str(target.id), SOURCE_POOL: str(origin.id), "object": name, "at": "", "location": ""}
         with self._operations.exclusive(subject):
             operation = self._operations.begin(self.kind, subject, "export", data)
             if operation.step == ANSWERED and operation.data["object"] == name:
@@ -75,17 +75,8 @@ class SnapshotReplication:
                 else:
                     # What of it may still arrive is asked for again now, so it does no harm.
                     operation.advance("export", data)
-            try:
+            with undone_by_errors(operation, self._undo):
                 made = self._run(operation, origin, target, source)
-            except Unknown:
-                raise
-            except Error as error:
-                if operation.step != ANSWERED:
-                    try:
-                        self._undo(operation)
-                    except Error as cleanup:
-                        report_also(error, cleanup, operation)
-                raise
             self._operations.answer(operation)
         self._settler.wake()
         return msgspec.structs.replace(destination, path=device_path(made.global_id), size=made.size)
@@ -119,7 +110,7 @@ class SnapshotReplication:
             operation.note({"check": str(self._operations.now() + interval)})
             return False
         self._take_back(operation, force=False)
-        if not self._over(operation):
+        if not self._operations.settled(operation):
             # A request for it that comes late would export the snapshot once more.
             operation.note({"check": str(self._operations.now() + interval)})
             return False
@@ -165,13 +156,12 @@ class SnapshotReplication:
     def _send(self, operation: Operation, send: Callable[[], None]) -> None:
         """Until an answer comes; both requests say only how things should be."""
         for left in reversed(range(SENDINGS)):
-            now = self._operations.now()
-            operation.note({"sent": str(now)})
+            operation.note({"sent": str(self._operations.now())})
             try:
                 send()
                 return
             except Unknown:
-                operation.note({"settles": str(now + self._operations.settle_time)})
+                operation.note(self._operations.settling())
                 if not left:
                     raise
 
@@ -198,7 +188,7 @@ class SnapshotReplication:
 
     def _source(self, operation: Operation) -> StorPoolClient:
         """The API of exactly the cluster that has the snapshot: its own, where one is configured."""
-        pool = self._pools.get(int(operation.data["source"]))
+        pool = self._pools.get(int(operation.data[SOURCE_POOL]))
         at = operation.data["at"] or cluster_of_name(operation.data["object"])
         row = None if at is None else self._records.cluster_of(at)
         endpoint = None if row is None else self._records.setting(ENDPOINT, cluster_id=row)
@@ -254,14 +244,10 @@ class SnapshotReplication:
         uuid = operation.subject.removeprefix("snapshot:").partition("@")[0]
         if found is not None and not found.deleted and found.tags.get("uuid") == uuid:
             remove_snapshot(target.client, name)
-        if not self._over(operation):
+        if not self._operations.settled(operation):
             return False
         operation.undone()
         return True
-
-    def _over(self, operation: Operation) -> bool:
-        """Whether every request was answered, or can arrive no more."""
-        return self._operations.passed(operation, "settles", self._operations.settle_time)
 
     def _fate(self, operation: Operation) -> Fate:
         uuid = operation.subject.removeprefix("snapshot:").partition("@")[0]

@@ -75,7 +75,7 @@ class Resizing:
             return f"{operation}: open until CloudStack has asked for it again"
         if operation.step != "settle":
             # CloudStack's records are of another time, or it has given up: nothing more is sent for it.
-            operation.advance("settle", self._settling())
+            operation.advance("settle", self._operations.settling())
         if self._lost(operation):
             return f"{operation}: over; open until an earlier update can no longer arrive"
         if "tags" in msgspec.json.decode(operation.data["new"], type=dict[str, object]):
@@ -93,7 +93,7 @@ class Resizing:
                 raise Conflict(f"{kept}: another change of the volume is under way; try again when it is over")
             if kept.data["process"] != self._operations.incarnation:
                 # That one died with an update on its way, for all that is known.
-                kept.note({**self._settling(), "process": self._operations.incarnation})
+                kept.note({**self._operations.settling(), "process": self._operations.incarnation})
             return kept
         try:
             found = pool.client.volume(storpool_id(path))
@@ -210,7 +210,7 @@ class Resizing:
                 return
             except Unknown:
                 # Sending the same values again does no harm, and reading back would not show what is under way.
-                operation.note(self._settling())
+                operation.note(self._operations.settling())
                 if not left:
                     raise
             except Error as error:
@@ -251,10 +251,7 @@ class Resizing:
 
     def _lost(self, operation: Operation) -> bool:
         """Whether an update may still arrive."""
-        return not self._operations.passed(operation, "settles", self._operations.settle_time)
-
-    def _settling(self) -> dict[str, str]:
-        return {"settles": str(self._operations.now() + self._operations.settle_time)}
+        return not self._operations.settled(operation)
 
 
 def _asked(payload: ResizePayload) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from harness.driver.copying import ANSWER_MARGIN, copied
 from harness.driver.pools import cluster_of
+from harness.driver.settings import DOWNLOAD_WAIT, copy_wait
 from harness.driver.volumes import VolumeCreation
 from harness.spi.commands import StorPoolDownloadTemplateCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.errors import InvalidParameter
 from harness.spi.objects import SnapshotObject, VolumeObject
-
-DOWNLOAD_WAIT = "primary.storage.download.wait"
 
 
 class SnapshotRestoring:
@@ -25,7 +24,7 @@ class SnapshotRestoring:
         if source.path is None:
             # An empty volume would be taken for the snapshot's (weakness 8).
             raise InvalidParameter(f"snapshot {source.name} ({source.uuid}) has no path on its image store")
-        wait = float(self._records.setting(DOWNLOAD_WAIT) or 10800)
+        wait = copy_wait(self._records, DOWNLOAD_WAIT)
 
         def fill(empty: VolumeObject) -> None:
             assert empty.store is not None, "it was just made there"

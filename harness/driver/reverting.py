@@ -54,18 +54,14 @@ class SnapshotReverting:
         volume = snapshot.volume
         if snapshot.path is None or volume.path is None:
             raise InvalidParameter(f"snapshot {snapshot.uuid} of volume {volume.uuid}: one of them is on no pool")
-        client = self._pools.of(volume).client
+        pool = self._pools.of(volume)
+        client = pool.client
         name, target = storpool_id(volume.path), storpool_id(snapshot.path)
         subject = f"volume:{volume.uuid}"
         with self._operations.exclusive(subject):
-            found = _there(client.snapshot, target, f"snapshot {snapshot.name} ({snapshot.uuid})")
-            was = _there(client.volume, name, f"volume {volume.name} ({volume.uuid})")
-            data = {
-                "pool": str(self._pools.of(volume).id),
-                "object": name,
-                "snapshot": target,
-                "was": was.global_id,
-            }
+            found = there(client.snapshot, target, f"snapshot {snapshot.name} ({snapshot.uuid})", "the volume")
+            was = there(client.volume, name, f"volume {volume.name} ({volume.uuid})", "the volume")
+            data = {"pool": str(pool.id), "object": name, "snapshot": target, "was": was.global_id}
             operation = self._begin(subject, data)
             try:
                 self._run(operation, client, found, volume.path)
@@ -163,11 +159,12 @@ def _is_reverted(operation: Operation, client: StorPoolClient) -> bool:
     return client.volume(operation.data["object"]).global_id != operation.data["was"]
 
 
-def _there(look: Callable[[str], T], name: str, what: str) -> T:
+def there(look: Callable[[str], T], name: str, what: str, unchanged: str) -> T:
+    """`NotFound` says what is gone, and what was not changed."""
     try:
         return look(name)
     except ObjectDoesNotExist as error:
-        raise NotFound(f"{what} is gone from StorPool ({error}); the volume is as it was") from error
+        raise NotFound(f"{what} is gone from StorPool ({error}); {unchanged} is as it was") from error
 
 
 def resolved(send: Callable[[], None], took_effect: Callable[[], bool]) -> None:

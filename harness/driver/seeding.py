@@ -8,23 +8,23 @@ import msgspec
 from msgspec import UNSET
 
 from harness.driver import tags
-from harness.driver.copying import ANSWER_MARGIN, copied
+from harness.driver.copying import copy_out
 from harness.driver.creation import Creation
-from harness.driver.discard import IN_USE, IN_USE_FOR, Discards
-from harness.driver.operations import ANSWERED, Operation, Operations, log, report_also
+from harness.driver.discard import Discards
+from harness.driver.operations import ANSWERED, Operation, Operations, log, undone_by_errors
 from harness.driver.pools import Pool, Pools, cluster_of
 from harness.driver.removal import remover
+from harness.driver.settings import DOWNLOAD_WAIT, copy_wait
 from harness.driver.settling import Fate, Settler
 from harness.spi.commands import DirectDownloadCommand, StorPoolDownloadTemplateCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
-from harness.spi.errors import Error, InvalidParameter, Unavailable, Unknown
+from harness.spi.errors import InvalidParameter
 from harness.spi.objects import TemplateObject, device_path, storpool_id
 from harness.storpool import ObjectDoesNotExist, VolumeCreateDesc, VolumeSnapshotDesc
 
 SECTOR = 512
 BLANK = "blank"
 """In an operation's data: a volume without a parent may have been asked for."""
-DOWNLOAD_WAIT = "primary.storage.download.wait"
 
 
 class TemplateSeeding:
@@ -58,7 +58,7 @@ class TemplateSeeding:
     def seed(self, source: TemplateObject, destination: TemplateObject) -> TemplateObject:
         """The answer is `destination` with path and size of the snapshot."""
         pool = self._pools.of(destination)
-        wait = float(self._records.setting(DOWNLOAD_WAIT) or 10800)
+        wait = copy_wait(self._records, DOWNLOAD_WAIT)
         subject = f"template:{destination.uuid}@pool:{pool.id}"
         with self._operations.exclusive(subject, wait):
             operation = self._begin(subject, pool, destination)
@@ -68,18 +68,8 @@ class TemplateSeeding:
             if operation.step in ("copy", "undo"):
                 self._undo(operation)
                 operation = self._begin(subject, pool, destination)
-            try:
+            with undone_by_errors(operation, self._undo):
                 return self._run(operation, pool, source, destination, wait)
-            except Unknown:
-                raise
-            except Error as error:
-                if operation.step == ANSWERED:
-                    raise
-                try:
-                    self._undo(operation)
-                except Error as cleanup:
-                    report_also(error, cleanup, operation)
-                raise
 
     def recover(self, operation: Operation) -> str:
         """Keep what the records know; else undo it: whoever asked is gone, and asks again."""
@@ -111,7 +101,7 @@ class TemplateSeeding:
         entry = self._records.template_cache(int(operation.data["template"]), int(operation.data["pool"]))
         if entry is None:
             uuid = operation.subject.removeprefix("template:").partition("@")[0]
-            return Fate.ABANDONED if self._records.template_known(uuid) else Fate.UNTOLD
+            return Fate.UNTOLD if self._records.template_mirror(uuid) is None else Fate.ABANDONED
         if entry.path == device_path(operation.data["snapshot.id"]):
             return Fate.RECORDED
         return Fate.ABANDONED if entry.steady else Fate.AWAITED
@@ -190,30 +180,15 @@ class TemplateSeeding:
         endpoint = self._endpoints.select(onto.store, None if onto.path is None else cluster_of(onto.path))
         kind = StorPoolDownloadTemplateCommand if source.direct is None else DirectDownloadCommand
         command = kind(source=source, destination=onto, wait=wait)
-        use = wait + self._operations.settle_time
-        until = self._operations.now() + use
-        operation.advance("copy", {"host": endpoint.name, IN_USE: str(until), IN_USE_FOR: str(use)})
-        try:
-            answer = endpoint.send(command, timeout=wait + ANSWER_MARGIN)
-        except Unavailable:
-            operation.advance("made", {IN_USE: "0"})
-            raise
-        copied(answer, endpoint, f"template {source.name} ({source.uuid})")
-        operation.advance("copied", {IN_USE: "0"})
+        copy_out(self._operations, operation, endpoint, command, f"template {source.name} ({source.uuid})")
 
     def _undo(self, operation: Operation) -> None:
         """Remove what was made, as far as nobody uses it; the rest goes to operations of its own."""
         pool = self._pools.get(int(operation.data["pool"]))
         if operation.step != "undo":
             operation.advance("undo")
-        over = self._operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf")))
-        in_use_until = 0.0 if over else float(operation.data[IN_USE])
-        for key in ("volume", "snapshot"):
-            creation = Creation(self._operations, operation, key, pool.client)
-            if creation.global_id is None and not creation.unanswered:
-                continue
-            if key == "volume":
-                self._discards.take_over(creation, pool.id, in_use_until=in_use_until)
-            elif not creation.unmake(remover(pool.client, key)):
-                self._discards.take_over(creation, pool.id)
+        self._discards.take_from(operation, Creation(self._operations, operation, "volume", pool.client))
+        snapshot = self._snapshot(operation, pool)
+        if not snapshot.unmake(remover(pool.client, "snapshot")):
+            self._discards.take_over(snapshot, pool.id)
         operation.undone()

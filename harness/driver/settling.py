@@ -10,8 +10,10 @@ from __future__ import annotations
 import enum
 from typing import Protocol
 
+from harness.driver.creation import Creation
 from harness.driver.operations import ANSWERED, Operation, Operations, log
 from harness.spi.errors import Error, MisuseError
+from harness.spi.objects import device_path
 from harness.spi.runtime import Runtime
 
 TASK = "storpool-settle"
@@ -40,6 +42,46 @@ class Settles(Protocol):
         ...
 
 
+class Makes(Settles, Protocol):
+    """A kind of operation whose answer is something that it made."""
+
+    def fate(self, operation: Operation) -> Fate:
+        """Of an answered one."""
+        ...
+
+    def creation(self, operation: Operation) -> Creation:
+        """Of what is made, or of the first of several that are made by one request."""
+        ...
+
+    def undo(self, operation: Operation) -> bool:
+        """Remove what was made and end it; False while a lost request may still arrive."""
+        ...
+
+    def finish(self, operation: Operation) -> None:
+        """CloudStack has what was made and no lost request can arrive any more: remove what came late."""
+        ...
+
+
+class _Record(Protocol):
+    """CloudStack's row of the object that something is made for."""
+
+    @property
+    def path(self) -> str | None: ...
+    @property
+    def removed(self) -> bool: ...
+    @property
+    def steady(self) -> bool: ...
+
+
+def fate(record: _Record | None, global_id: str) -> Fate:
+    """What became of the answer, which was the path of this object."""
+    if record is None:
+        return Fate.UNTOLD
+    if record.path == device_path(global_id):
+        return Fate.RECORDED
+    return Fate.ABANDONED if record.removed or record.steady else Fate.AWAITED
+
+
 class Settler:
     """A background task that lives while answered operations are open."""
 
@@ -62,6 +104,37 @@ class Settler:
                 return
             self._running = True
         self._runtime.spawn(TASK, self._run)
+
+    def settle(self, work: Makes, operation: Operation) -> bool:
+        """`Settles.settle`, of what is made."""
+        became, creation = work.fate(operation), work.creation(operation)
+        if became is Fate.ABANDONED:
+            free = self._operations.in_nobodys_hands(operation) and creation.doubt() is None
+            return free and work.undo(operation)
+        recorded = became is Fate.RECORDED
+        told = recorded or (became is Fate.UNTOLD and self._operations.surely_recorded(operation))
+        if not (told and creation.settled):
+            return False
+        work.finish(operation)
+        operation.done()
+        return True
+
+    def recover(self, work: Makes, operation: Operation) -> str:
+        """Undo what has no answer, and what nobody has; the rest is settled, or waits until it is asked for again."""
+        became = work.fate(operation) if operation.step == ANSWERED else Fate.ABANDONED
+        doubt = work.creation(operation).doubt() if became is Fate.ABANDONED else None
+        if doubt is not None:
+            return f"{operation}: {doubt}"
+        if operation.step != ANSWERED:
+            undone = work.undo(operation)
+            return f"{operation}: {'undone' if undone else 'open until a lost request can no longer arrive'}"
+        if became in (Fate.AWAITED, Fate.UNTOLD) and not self._operations.answered_here(operation):
+            self._operations.answer(operation)
+            self.wake()
+            return f"{operation}: made; open until CloudStack asks for it again or has it"
+        if self.settle(work, operation):
+            return f"{operation}: {'undone, for nobody has it' if became is Fate.ABANDONED else 'done'}"
+        return f"{operation}: made; open until it is surely recorded"
 
     def _run(self) -> None:
         while True:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from harness.driver import tags
 from harness.driver.creation import Creation
-from harness.driver.operations import ANSWERED, Operation, Operations, report_also
+from harness.driver.operations import ANSWERED, Operation, Operations, undone_by_errors
 from harness.driver.pools import Pools
 from harness.driver.removal import remover
-from harness.driver.settling import Fate, Settler
+from harness.driver.settling import Fate, Settler, fate
 from harness.spi.driver import DriverRecords
-from harness.spi.errors import Error, InvalidParameter, NotFound, Unknown
+from harness.spi.errors import InvalidParameter, NotFound
 from harness.spi.objects import SnapshotObject, device_path, storpool_id
 from harness.storpool import ObjectDoesNotExist, VolumeSnapshotDesc
 
@@ -44,77 +46,41 @@ class SnapshotTaking:
         subject = f"snapshot:{snapshot.uuid}"
         with self._operations.exclusive(subject):
             operation = self._operations.begin(self.kind, subject, "create", {"pool": str(pool.id)})
-            creation = self._creation(operation)
+            creation = self.creation(operation)
             if operation.step == ANSWERED and not creation.exists():
                 operation.advance("create", {"snapshot.id": ""})
             try:
-                global_id = creation.make(send, "made")
-                size = pool.client.snapshot(f"~{global_id}").size
-            except Unknown:
-                raise
-            except Error as error:
-                if operation.step == ANSWERED:
-                    raise
-                try:
-                    self._undo(operation)
-                except Error as cleanup:
-                    report_also(error, cleanup, operation)
-                if isinstance(error, ObjectDoesNotExist):
-                    raise NotFound(f"StorPool has no volume {source}, of volume {volume.uuid}") from error
-                raise
+                with undone_by_errors(operation, self.undo):
+                    global_id = creation.make(send, "made")
+                    size = pool.client.snapshot(f"~{global_id}").size
+            except ObjectDoesNotExist as error:
+                raise NotFound(f"StorPool has no volume {source}, of volume {volume.uuid}") from error
             self._operations.answer(operation)
         self._settler.wake()
         return msgspec.structs.replace(snapshot, path=device_path(global_id), size=size)
 
     def recover(self, operation: Operation) -> str:
-        fate = self._fate(operation) if operation.step == ANSWERED else Fate.ABANDONED
-        doubt = self._creation(operation).doubt() if fate is Fate.ABANDONED else None
-        if doubt is not None:
-            return f"{operation}: {doubt}"
-        if operation.step == ANSWERED:
-            if fate in (Fate.AWAITED, Fate.UNTOLD) and not self._operations.answered_here(operation):
-                self._operations.answer(operation)
-                self._settler.wake()
-                return f"{operation}: taken; open until CloudStack asks for it again or has it"
-            if self.settle(operation):
-                return f"{operation}: {'undone, for nobody has it' if fate is Fate.ABANDONED else 'done'}"
-            return f"{operation}: taken; open until it is surely recorded"
-        if self._undo(operation):
-            return f"{operation}: undone"
-        return f"{operation}: nothing there; open until a lost request can no longer arrive"
+        return self._settler.recover(self, operation)
 
     def settle(self, operation: Operation) -> bool:
-        client = self._pools.get(int(operation.data["pool"])).client
-        creation = self._creation(operation)
-        fate = self._fate(operation)
-        if fate is Fate.ABANDONED:
-            free = self._operations.in_nobodys_hands(operation) and creation.doubt() is None
-            return free and self._undo(operation)
-        told = fate is Fate.RECORDED or (fate is Fate.UNTOLD and self._operations.surely_recorded(operation))
-        if not (told and creation.settled):
-            return False
+        return self._settler.settle(self, operation)
+
+    def fate(self, operation: Operation) -> Fate:
+        return fate(self._records.snapshot(operation.subject.removeprefix("snapshot:")), operation.data["snapshot.id"])
+
+    def finish(self, operation: Operation) -> None:
+        creation = self.creation(operation)
         if not creation.exists():
-            # Deleted since, so its name did not turn a late request away.
-            late = creation.find()
-            if late is not None:
-                remover(client, "snapshot")(f"~{late}")
-        operation.done()
-        return True
+            creation.unmake_late(self._remover(operation))
 
-    def _fate(self, operation: Operation) -> Fate:
-        record = self._records.snapshot(operation.subject.removeprefix("snapshot:"))
-        if record is None:
-            return Fate.UNTOLD
-        if record.path == device_path(operation.data["snapshot.id"]):
-            return Fate.RECORDED
-        return Fate.ABANDONED if record.removed or record.steady else Fate.AWAITED
-
-    def _undo(self, operation: Operation) -> bool:
-        client = self._pools.get(int(operation.data["pool"])).client
-        if not self._creation(operation).unmake(remover(client, "snapshot")):
+    def undo(self, operation: Operation) -> bool:
+        if not self.creation(operation).unmake(self._remover(operation)):
             return False
         operation.undone()
         return True
 
-    def _creation(self, operation: Operation) -> Creation:
+    def _remover(self, operation: Operation) -> Callable[[str], None]:
+        return remover(self._pools.get(int(operation.data["pool"])).client, "snapshot")
+
+    def creation(self, operation: Operation) -> Creation:
         return Creation(self._operations, operation, "snapshot", self._pools.get(int(operation.data["pool"])).client)

@@ -20,7 +20,8 @@ class SpaceStats:
     def __init__(self, pools: Pools) -> None:
         self._pools = pools
         self._of_pools: dict[int, Space] = {}
-        self._of_volumes: dict[str, Space] = {}
+        self._of_volumes: dict[frozenset[int], dict[str, Space]] = {}
+        """By path, of each StorPool cluster: by the pools that are on it."""
 
     def collect_pools(self) -> list[str]:
         found: dict[int, Space] = {}
@@ -37,24 +38,28 @@ class SpaceStats:
         return lines
 
     def collect_volumes(self) -> list[str]:
-        found: dict[str, Space] = {}
+        found: dict[frozenset[int], dict[str, Space]] = {}
 
         def ask(cluster: StorPoolCluster) -> None:
+            told: dict[str, Space] = {}
             for volume in cluster.client.volumes_space():
                 # What goes by its old id after a revert has that for a name.
                 name = volume.name[1:] if volume.name.startswith("~") else volume.global_id
-                found[device_path(name)] = Space(capacity=volume.size, used=volume.space_used)
+                told[device_path(name)] = Space(capacity=volume.size, used=volume.space_used)
+            found[frozenset(pool.id for pool in cluster.pools)] = told
 
         lines = self._each(ask)
-        # A cluster that did not answer: what was known of its volumes stays. Else those that are gone are forgotten.
-        self._of_volumes = {**self._of_volumes, **found} if lines else found
+        # Of a cluster that did not answer, what was known stays; of any other one, volumes that are gone are forgotten.
+        answered = frozenset[int]().union(*found)
+        kept = {pools: told for pools, told in self._of_volumes.items() if not pools & answered}
+        self._of_volumes = {**kept, **found}
         return lines
 
     def of_pool(self, pool_id: int) -> Space | None:
         return self._of_pools.get(pool_id)
 
     def of_volume(self, path: str) -> Space | None:
-        return self._of_volumes.get(path)
+        return next((told[path] for told in self._of_volumes.values() if path in told), None)
 
     def _each(self, ask: Callable[[StorPoolCluster], None]) -> list[str]:
         clusters, left_out = self._pools.clusters()

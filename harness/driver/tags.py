@@ -210,7 +210,7 @@ class TagUpdates:
         Who asked for other ones since may have died before it could tell. Without a record they are what was asked for.
         """
         client = self._pools.get(int(operation.data["pool"])).client
-        if operation.step == "settle" and not self._settled(operation):
+        if operation.step == "settle" and not self._operations.settled(operation):
             return f"{operation}: tags set; open until an earlier update can no longer arrive"
         record = self._records.volume(operation.subject.removeprefix("volume:"))
         if record is not None and record.path == operation.data["path"] and not record.removed:
@@ -221,7 +221,7 @@ class TagUpdates:
             )
         if operation.step == "update":
             # Its process died with the update on its way, for all that is known.
-            operation.advance("settle", self._settling())
+            operation.advance("settle", self._operations.settling())
         try:
             if self._send(operation, client):
                 self._note_lost(operation)
@@ -294,17 +294,11 @@ class TagUpdates:
             if len(self._recent) > REMEMBERED:
                 self._recent.popitem(last=False)
 
-    def _settled(self, operation: Operation) -> bool:
-        return self._operations.passed(operation, "settles", self._operations.settle_time)
-
     def _note_lost(self, operation: Operation) -> None:
-        operation.note(self._settling())
-
-    def _settling(self) -> dict[str, str]:
-        return {"settles": str(self._operations.now() + self._operations.settle_time)}
+        operation.note(self._operations.settling())
 
     def _end_or_settle(self, operation: Operation, *, done: bool) -> bool:
-        if not self._settled(operation):
+        if not self._operations.settled(operation):
             operation.advance("settle")
             return False
         if done:

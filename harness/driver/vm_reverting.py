@@ -10,9 +10,8 @@ snapshots have names of the operation while it runs only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TypeVar
 
 import msgspec
 
@@ -22,11 +21,11 @@ from harness.driver.groups import Group
 from harness.driver.operations import Operation, Operations
 from harness.driver.pools import Pools
 from harness.driver.removal import release_volumes, remove_snapshot
-from harness.driver.reverting import resolved
+from harness.driver.reverting import resolved, there
 from harness.driver.vm_snapshots import subject_of
 from harness.driver.volumes import VolumeCreation
 from harness.spi.driver import DriverRecords
-from harness.spi.errors import Error, InvalidParameter, NotFound, Unavailable, Unknown
+from harness.spi.errors import Error, InvalidParameter, Unavailable, Unknown
 from harness.spi.objects import PATH_PREFIX, storpool_id
 from harness.spi.states import VmSnapshotState
 from harness.spi.vm_snapshots import VmSnapshotObject
@@ -38,8 +37,6 @@ from harness.storpool import (
     VolumeRevertDesc,
     VolumeUpdateDesc,
 )
-
-T = TypeVar("T")
 
 
 class _Disk(msgspec.Struct, frozen=True, kw_only=True):
@@ -284,18 +281,11 @@ def _disks(client: StorPoolClient, snapshot: VmSnapshotObject) -> list[_Disk]:
     disks = []
     for uuid, volume in now.items():
         name, target = storpool_id(volume.path or ""), storpool_id(snapshot.paths[uuid])
-        was = _there(client.volume, name, f"volume {volume.name} ({uuid})")
-        found = _there(client.snapshot, target, f"the snapshot of {volume.name} in {where}")
+        was = there(client.volume, name, f"volume {volume.name} ({uuid})", "every disk")
+        found = there(client.snapshot, target, f"the snapshot of {volume.name} in {where}", "every disk")
         kept = "" if found.name.startswith("~") else found.name
         disks.append(_Disk(uuid=uuid, volume=name, snapshot=target, name=kept, was=was.global_id))
     return disks
-
-
-def _there(look: Callable[[str], T], name: str, what: str) -> T:
-    try:
-        return look(name)
-    except ObjectDoesNotExist as error:
-        raise NotFound(f"{what} is gone from StorPool ({error}); every disk is as it was") from error
 
 
 def _text(disks: Sequence[_Disk]) -> str:

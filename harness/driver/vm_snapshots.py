@@ -7,9 +7,10 @@ import json
 import msgspec
 
 from harness.driver import tags
+from harness.driver.creation import Creation
 from harness.driver.discard import Discards
 from harness.driver.groups import Group
-from harness.driver.operations import ANSWERED, Operation, Operations
+from harness.driver.operations import ANSWERED, Operation, Operations, undone_by_errors
 from harness.driver.pools import Pools
 from harness.driver.removal import remove_snapshot
 from harness.driver.settling import Fate, Settler
@@ -18,7 +19,7 @@ from harness.spi.errors import Error, InvalidParameter, NotFound, Unknown
 from harness.spi.objects import device_path, storpool_id
 from harness.spi.states import VmSnapshotState
 from harness.spi.vm_snapshots import VmSnapshotObject
-from harness.storpool import ObjectDoesNotExist, StorPoolClient
+from harness.storpool import ObjectDoesNotExist, StorPoolClient, exists
 
 
 def subject_of(snapshot: VmSnapshotObject) -> str:
@@ -49,14 +50,10 @@ class VmSnapshotTaking:
         with self._operations.exclusive(subject_of(snapshot)):
             operation = self._begin(subject_of(snapshot), data)
             try:
-                made = self._group(operation).make(tags.new_group(snapshot.uuid, snapshot.vm_uuid), "made")
-            except Unknown:
-                raise
-            except Error as error:
-                self._undo(operation)
-                if isinstance(error, ObjectDoesNotExist):
-                    raise _lost(pool.client, snapshot) from error
-                raise
+                with undone_by_errors(operation, self.undo):
+                    made = self._group(operation).make(tags.new_group(snapshot.uuid, snapshot.vm_uuid), "made")
+            except ObjectDoesNotExist as error:
+                raise _lost(pool.client, snapshot) from error
             paths = {uuid: device_path(found.global_id) for uuid, found in zip(sources, made, strict=True)}
             operation.note({"paths": json.dumps(sorted(paths.values()))})
             self._operations.answer(operation)
@@ -66,39 +63,19 @@ class VmSnapshotTaking:
     def forget(self, subject: str) -> None:
         """Undo one that nobody has. The caller holds the subject."""
         operation = self._operations.find(self.kind, subject)
-        if operation is not None and self._fate(operation) is not Fate.RECORDED:
-            self._undo(operation)
+        if operation is not None and self.fate(operation) is not Fate.RECORDED:
+            self.undo(operation)
 
     def recover(self, operation: Operation) -> str:
-        fate = self._fate(operation) if operation.step == ANSWERED else Fate.ABANDONED
-        doubt = self._group(operation).creation.doubt() if fate is Fate.ABANDONED else None
-        if doubt is not None:
-            return f"{operation}: {doubt}"
-        if operation.step == ANSWERED:
-            if fate in (Fate.AWAITED, Fate.UNTOLD) and not self._operations.answered_here(operation):
-                self._operations.answer(operation)
-                self._settler.wake()
-                return f"{operation}: taken; open until CloudStack asks for it again or has it"
-            if self.settle(operation):
-                return f"{operation}: {'undone, for nobody has it' if fate is Fate.ABANDONED else 'done'}"
-            return f"{operation}: taken; open until it is surely recorded"
-        self._undo(operation)
-        return f"{operation}: undone"
+        return self._settler.recover(self, operation)
 
     def settle(self, operation: Operation) -> bool:
-        fate, creation = self._fate(operation), self._group(operation).creation
-        if fate is Fate.ABANDONED:
-            if not self._operations.in_nobodys_hands(operation) or creation.doubt() is not None:
-                return False
-            self._undo(operation)
-            return True
-        told = fate is Fate.RECORDED or (fate is Fate.UNTOLD and self._operations.surely_recorded(operation))
-        if not (told and creation.settled):
-            return False
-        operation.done()
-        return True
+        return self._settler.settle(self, operation)
 
-    def _fate(self, operation: Operation) -> Fate:
+    def finish(self, operation: Operation) -> None:
+        """Nothing: names that were given away by a deletion are looked at because nobody has the snapshots then."""
+
+    def fate(self, operation: Operation) -> Fate:
         record = self._records.vm_snapshot(operation.subject.removeprefix("vmsnapshot:"))
         if record is None:
             return Fate.UNTOLD
@@ -112,13 +89,17 @@ class VmSnapshotTaking:
         operation = self._operations.begin(self.kind, subject, "create", data)
         same = operation.data["volumes"] == data["volumes"]
         if operation.resumed and (not same or (operation.step == ANSWERED and not self._group(operation).whole())):
-            self._undo(operation)
+            self.undo(operation)
             operation = self._operations.begin(self.kind, subject, "create", data)
         return operation
 
-    def _undo(self, operation: Operation) -> None:
+    def undo(self, operation: Operation) -> bool:
         self._group(operation).discard(self._discards, int(operation.data["pool"]))
         operation.undone()
+        return True
+
+    def creation(self, operation: Operation) -> Creation:
+        return self._group(operation).creation
 
     def _group(self, operation: Operation) -> Group:
         client = self._pools.get(int(operation.data["pool"])).client
@@ -160,7 +141,7 @@ class VmSnapshotDeletion:
 
     def recover(self, operation: Operation) -> str:
         client = self._pools.get(int(operation.data["pool"])).client
-        left = [name for name in json.loads(operation.data["objects"]) if _is_there(client, name)]
+        left = [name for name in json.loads(operation.data["objects"]) if exists(client.snapshot, name)]
         if not left:
             operation.done()
             return f"{operation}: done"
@@ -192,11 +173,3 @@ def _lost(client: StorPoolClient, snapshot: VmSnapshotObject) -> NotFound:
         except Error:
             break
     return NotFound(f"StorPool has lost a volume of VM {snapshot.vm_uuid}, so no snapshot was taken")
-
-
-def _is_there(client: StorPoolClient, name: str) -> bool:
-    try:
-        client.snapshot(name)
-    except ObjectDoesNotExist:
-        return False
-    return True

@@ -5,21 +5,20 @@ spec/cloudstack-plugin.md 4.1, 4.2, 4.10.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import msgspec
 
 from harness.driver import tags
 from harness.driver.creation import Creation
 from harness.driver.discard import IN_USE, IN_USE_FOR, Discards
-from harness.driver.operations import ANSWERED, Operation, Operations, report_also
+from harness.driver.operations import ANSWERED, Operation, Operations, undone_by_errors
 from harness.driver.pools import Pool, Pools
 from harness.driver.removal import remover
-from harness.driver.settling import Fate, Settler
+from harness.driver.settling import Fate, Settler, fate
 from harness.driver.tiers import limits, placement
 from harness.spi.driver import DriverRecords
-from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable, Unknown
+from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable
 from harness.spi.objects import VolumeObject, device_path
 from harness.storpool import ObjectDoesNotExist, VolumeCreateDesc, VolumeUpdateDesc
 
@@ -105,7 +104,7 @@ class VolumeCreation:
                 global_id = self._make(operation, creation, pool, desc)
             made = msgspec.structs.replace(volume, path=device_path(global_id), size=size - volume.overhead)
             if copy is not None and operation.step == "made":
-                with self._undone_by_errors(operation):
+                with undone_by_errors(operation, self.undo):
                     copy(operation, made)
             self._operations.answer(operation)
         self._settler.wake()
@@ -117,57 +116,36 @@ class VolumeCreation:
         with self._operations.exclusive(subject):
             operation = self._operations.find(self.kind, subject)
             if operation is not None:
-                self._undo(operation)
+                self.undo(operation)
 
     def give_name_away(self, subject: str) -> None:
         """Take its name from a volume just made; `Conflict` while it may not be. The caller holds the subject."""
         operation = self._operations.find(self.kind, subject)
         if operation is None:
             return
-        creation = self._creation(operation)
-        if operation.step != ANSWERED or self._fate(operation) is not Fate.RECORDED or not creation.settled:
+        creation = self.creation(operation)
+        if operation.step != ANSWERED or self.fate(operation) is not Fate.RECORDED or not creation.settled:
             raise Conflict(f"{operation}: a request for the volume may still be under way; try again in some minutes")
         self._take_name(creation, int(operation.data["pool"]))
         self._discards.look_out(creation, int(operation.data["pool"]))
         operation.done()
 
     def recover(self, operation: Operation) -> str:
-        fate = self._fate(operation) if operation.step == ANSWERED else Fate.ABANDONED
-        doubt = self._creation(operation).doubt() if fate is Fate.ABANDONED else None
-        if doubt is not None:
-            return f"{operation}: {doubt}"
-        if operation.step == ANSWERED:
-            if fate in (Fate.AWAITED, Fate.UNTOLD) and not self._operations.answered_here(operation):
-                self._operations.answer(operation)
-                self._settler.wake()
-                return f"{operation}: made; open until CloudStack asks for it again or has it"
-            if self.settle(operation):
-                return f"{operation}: {'undone, for nobody has it' if fate is Fate.ABANDONED else 'done'}"
-            return f"{operation}: made; open until it is surely recorded"
-        if self._undo(operation):
-            return f"{operation}: undone"
-        return f"{operation}: nothing there; open until a lost create can no longer arrive"
+        return self._settler.recover(self, operation)
 
     def settle(self, operation: Operation) -> bool:
-        client = self._pools.get(int(operation.data["pool"])).client
-        creation = self._creation(operation)
-        fate = self._fate(operation)
-        if fate is Fate.ABANDONED:
-            free = self._operations.in_nobodys_hands(operation) and creation.doubt() is None
-            return free and self._undo(operation)
-        told = fate is Fate.RECORDED or (fate is Fate.UNTOLD and self._operations.surely_recorded(operation))
-        if not (told and creation.settled):
-            return False
+        return self._settler.settle(self, operation)
+
+    def fate(self, operation: Operation) -> Fate:
+        return fate(self._records.volume(operation.subject.removeprefix("volume:")), operation.data["volume.id"])
+
+    def finish(self, operation: Operation) -> None:
+        creation, pool = self.creation(operation), self._pools.get(int(operation.data["pool"]))
         try:
-            self._take_name(creation, int(operation.data["pool"]))
+            self._take_name(creation, pool.id)
         except ObjectDoesNotExist:
-            # Deleted since, so its name did not turn a late create away.
-            late = creation.find()
-            if late is not None:
-                remover(client, "volume")(f"~{late}")
-        self._discards.look_out(creation, int(operation.data["pool"]))
-        operation.done()
-        return True
+            creation.unmake_late(remover(pool.client, "volume"))
+        self._discards.look_out(creation, pool.id)
 
     def _take_name(self, creation: Creation, pool_id: int) -> None:
         """Leave the volume known by its id alone. Raises `ObjectDoesNotExist` when it is gone.
@@ -186,14 +164,6 @@ class VolumeCreation:
             client.volume_update(name, VolumeUpdateDesc(rename=""))
         if name == given:
             self._discards.look_out_for(given, creation, pool_id)
-
-    def _fate(self, operation: Operation) -> Fate:
-        record = self._records.volume(operation.subject.removeprefix("volume:"))
-        if record is None:
-            return Fate.UNTOLD
-        if record.path == device_path(operation.data["volume.id"]):
-            return Fate.RECORDED
-        return Fate.ABANDONED if record.removed or record.steady else Fate.AWAITED
 
     def _request(
         self, pool: Pool, volume: VolumeObject, parent: str | None, size: int, *, limited: bool
@@ -219,9 +189,9 @@ class VolumeCreation:
         if not operation.resumed:
             return operation
         pool = self._pools.get(int(operation.data["pool"]))
-        creation = self._creation(operation)
+        creation = self.creation(operation)
         if operation.step == COPY:
-            self._undo(operation)
+            self.undo(operation)
             return self._operations.begin(self.kind, subject, "create", data)
         if creation.global_id is not None and not creation.exists():
             operation.advance("create", {"volume.id": ""})
@@ -241,39 +211,21 @@ class VolumeCreation:
             return pool.client.volume_create(msgspec.structs.replace(desc, name=name)).global_id
 
         try:
-            with self._undone_by_errors(operation):
+            with undone_by_errors(operation, self.undo):
                 return creation.make(send, "made")
         except ObjectDoesNotExist as error:
             raise _missing(pool, desc) from error
 
-    @contextmanager
-    def _undone_by_errors(self, operation: Operation) -> Iterator[None]:
-        """But not by `Unknown`, after which it goes on when it is asked for again."""
-        try:
-            yield
-        except Unknown:
-            raise
-        except Error as error:
-            try:
-                self._undo(operation)
-            except Error as cleanup:
-                report_also(error, cleanup, operation)
-            raise
-
-    def _undo(self, operation: Operation) -> bool:
-        client = self._pools.get(int(operation.data["pool"])).client
+    def undo(self, operation: Operation) -> bool:
+        creation = self.creation(operation)
         if operation.step == COPY:
-            over = self._operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf")))
-            until = 0.0 if over else float(operation.data[IN_USE])
-            self._discards.take_over(self._creation(operation), int(operation.data["pool"]), in_use_until=until)
-            operation.undone()
-            return True
-        if not self._creation(operation).unmake(remover(client, "volume")):
+            self._discards.take_from(operation, creation)
+        elif not creation.unmake(remover(self._pools.get(int(operation.data["pool"])).client, "volume")):
             return False
         operation.undone()
         return True
 
-    def _creation(self, operation: Operation) -> Creation:
+    def creation(self, operation: Operation) -> Creation:
         return Creation(self._operations, operation, "volume", self._pools.get(int(operation.data["pool"])).client)
 
 

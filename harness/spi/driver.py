@@ -260,13 +260,6 @@ class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
 
 
-class CachedTemplate(msgspec.Struct, frozen=True, kw_only=True):
-    """The Ready `template_spool_ref` row of (template, pool)."""
-
-    path: str
-    size: int
-
-
 class DriverRecords(Protocol):
     """The part of CloudStack's records that a storage driver reads and writes. Every call is one transaction."""
 
@@ -322,8 +315,6 @@ class DriverRecords(Protocol):
 
     def vm_tag(self, vm_uuid: str, key: str) -> str | None: ...
 
-    def cached_template(self, template_id: int, pool_id: int) -> CachedTemplate | None: ...
-
     def inventory(self) -> Inventory:
         """Everything on StorPool pools; for the reconciler only, because it grows with the cloud."""
         ...
@@ -342,6 +333,7 @@ class DriverRecords(Protocol):
 
     def vm_snapshot(self, uuid: str) -> VmSnapshotRecord | None:
         """The VM snapshot, removed or not; None when these records never had it."""
+        ...
 
     def snapshot_copy(self, uuid: str, pool_id: int) -> SnapshotCopy | None:
         """What the pool has of a snapshot, in whatever state; None when it has no row."""
@@ -352,10 +344,6 @@ class DriverRecords(Protocol):
         ...
 
     def vm(self, uuid: str) -> VmRecord | None: ...
-
-    def template_known(self, uuid: str) -> bool:
-        """Whether there is, or was, such a template."""
-        ...
 
     def template_mirror(self, uuid: str) -> MirrorRecord | None:
         """The template on its image store; None when these records never had it."""

@@ -54,6 +54,19 @@ class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in _STEADY_SNAPSHOTS
 
 
+class SnapshotCopy(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `snapshot_store_ref` of a pool."""
+
+    snapshot_uuid: str
+    pool_id: int
+    state: StoreRefState
+    path: str | None
+
+    @property
+    def steady(self) -> bool:
+        return self.state in _STEADY_IN_STORE
+
+
 class VmSnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A row of `vm_snapshots`."""
 
@@ -119,21 +132,14 @@ class Client(NamedTuple):
     cluster_id: str | None = None
     """None where StorPool does not tell it."""
 
+    def is_same(self, other: Client) -> bool:
+        """Whether both are one client: numbers are those of a cluster, whose id is compared as a whole."""
+        return self.number == other.number and (
+            None in (self.cluster_id, other.cluster_id) or self.cluster_id == other.cluster_id
+        )
+
     def __str__(self) -> str:
         return str(self.number) if self.cluster_id is None else f"{self.number} of cluster {self.cluster_id}"
-
-
-class SnapshotCopy(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of `snapshot_store_ref` of a pool."""
-
-    snapshot_uuid: str
-    pool_id: int
-    state: StoreRefState
-    path: str | None
-
-    @property
-    def steady(self) -> bool:
-        return self.state in _STEADY_IN_STORE
 
 
 class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,19 +151,19 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Of which it is a client; None when that is not known."""
 
     def is_client(self, client: Client) -> bool:
-        """Whether it is this one: ids of clients are those of their cluster, whose id is compared as a whole."""
-        if self.storpool_client_id != client.number:
-            return False
-        return None in (self.storpool_cluster_id, client.cluster_id) or self.storpool_cluster_id == client.cluster_id
+        """Whether it is this one."""
+        number = self.storpool_client_id
+        return number is not None and client.is_same(Client(number, self.storpool_cluster_id))
 
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
-    """One consistent view of everything that a reconciler compares; of volumes, snapshots and VMs the rows that are
-    not removed."""
+    """One consistent view of everything that a reconciler compares; of volumes, snapshots, VM snapshots and VMs the
+    rows that are not removed."""
 
     volumes: tuple[VolumeRecord, ...]
     snapshots: tuple[SnapshotRecord, ...]
     """Once for each pool that has it."""
+    vm_snapshots: tuple[VmSnapshotRecord, ...]
     templates: tuple[CacheRecord, ...]
     vms: tuple[VmRecord, ...]
     hosts: tuple[HostRecord, ...]
@@ -169,8 +175,6 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """Tiers of storpool_qos that offerings name."""
     busy: frozenset[str]
     """Subjects of open operations, and every text in their data: names, global ids and paths among them."""
-    vm_snapshots: tuple[VmSnapshotRecord, ...] = ()
-    """Those that are not removed."""
 
 
 class FindingKind(enum.StrEnum):

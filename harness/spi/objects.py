@@ -152,6 +152,11 @@ class SnapshotObject(msgspec.Struct, frozen=True, kw_only=True, tag_field="objec
 DataObject = VolumeObject | TemplateObject | SnapshotObject
 
 
+def shown(item: DataObject) -> str:
+    """Kind, name and uuid, as errors tell of it."""
+    return f"{type(item).__name__} {item.name} ({item.uuid})"
+
+
 class Disk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One disk of a virtual machine, as the agent must present it (`DiskTO`)."""
 

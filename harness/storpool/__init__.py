@@ -1,7 +1,7 @@
 """StorPool API client that the driver and the agent use (design sections 3 and 4, spec/storpool-api.md)."""
 
 from harness.spi.runtime import Runtime
-from harness.storpool.client import StorPoolClient
+from harness.storpool.client import StorPoolClient, exists
 from harness.storpool.connection import (
     Connection,
     HostConfiguration,
@@ -90,6 +90,7 @@ __all__ = [
     "VolumeSummary",
     "VolumeUpdateDesc",
     "connect_http",
+    "exists",
     "from_details",
     "is_configuration_file",
     "parse_configuration",

@@ -8,7 +8,7 @@ unknown raises `Unknown` after one sending, and the caller reads back before it 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -17,7 +17,7 @@ from msgspec import UNSET
 from harness.spi.errors import InvalidParameter
 from harness.spi.runtime import Runtime
 from harness.storpool import types
-from harness.storpool.errors import ApiError, AuthenticationFailed, MalformedAnswer, from_answer
+from harness.storpool.errors import ApiError, AuthenticationFailed, MalformedAnswer, ObjectDoesNotExist, from_answer
 from harness.storpool.retry import RetryPolicy
 from harness.storpool.transport import Reply, Request, Transport
 
@@ -26,10 +26,7 @@ T = TypeVar("T")
 CALL_TIMEOUT = 60.0
 """Seconds one sending may take, unless the call waits for hosts."""
 _OBJECT = re.compile(r"~[a-z0-9]+\.[a-z0-9]+\.[a-z0-9]+|[#*]?[A-Za-z0-9_\-.:@]{1,199}")
-
-
 _CLUSTER_ID = re.compile(r"[a-z0-9]+\.[a-z0-9]+")
-
 _ABSENT = msgspec.Raw()
 
 
@@ -68,6 +65,15 @@ _TEMPLATES_STATUS = _Shape(list[types.TemplateStatus])
 _CLUSTER = _Shape(types.ClusterStatus)
 _LOCATIONS = _Shape(types.Locations)
 _CLIENT_CONFIGS = _Shape(list[types.ClientConfigStatus])
+
+
+def exists(look: Callable[[str], object], name: str) -> bool:
+    """Whether StorPool has the object; `look` is the client's `volume` or `snapshot`."""
+    try:
+        look(name)
+    except ObjectDoesNotExist:
+        return False
+    return True
 
 
 class StorPoolClient:

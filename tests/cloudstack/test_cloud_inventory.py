@@ -55,7 +55,7 @@ def test_the_inventory_shows_everything_that_is_on_storpool(rig: Rig, driver: Re
     (template,) = seen.templates
     assert (template.state, template.pool_id) == (StoreRefState.READY, 1)
     assert driver.template_cache(template.template_id, 1) == template
-    assert driver.template_known(template.template_uuid) and not driver.template_known("other")
+    assert driver.template_mirror(template.template_uuid) and driver.template_mirror("other") is None
     (running,) = seen.vms
     assert (running.state, running.unconfirmed_hosts) == (VmState.RUNNING, frozenset())
     assert driver.vm(str(vm["id"])) == running

@@ -16,12 +16,12 @@ from harness.cloudstack.bootstrap import bootstrap
 from harness.cloudstack.orchestration.agents import STARTS
 from harness.cloudstack.records import Records, RecordsOfDriver
 from harness.cloudstack.records.database import FileDatabase
-from harness.cloudstack.records.rows import ROWS, Configuration, Sequence, StoragePool, TemplatePool, Volume
+from harness.cloudstack.records.rows import ROWS, Configuration, Sequence, StoragePool, Volume
 from harness.runtime.threads import ThreadRuntime
-from harness.spi.driver import CachedTemplate, OperationRecord
+from harness.spi.driver import OperationRecord
 from harness.spi.errors import Conflict, Dead, Error, IllegalTransition, MisuseError, NotFound
 from harness.spi.objects import VolumeType
-from harness.spi.states import StoreRefState, VolumeEvent, VolumeState
+from harness.spi.states import VolumeEvent, VolumeState
 
 
 @pytest.fixture
@@ -328,23 +328,7 @@ def test_a_driver_reads_settings_details_tags_and_the_template_cache(records: Re
                 created=0.0,
             )
         )
-        entry = tx.insert(
-            TemplatePool(
-                pool_id=pool.id,
-                template_id=5,
-                state=StoreRefState.CREATING,
-                download_state="",
-                download_pct=0,
-                local_path="/dev/storpool-byid/a.b.c",
-                install_path=None,
-                template_size=7,
-            )
-        )
         tx.set_detail("disk_offering_details", 4, "SP_QOSCLASS", "gold")
-    assert driver.cached_template(5, pool.id) is None
-    with records.transaction("x") as tx:
-        tx.update(tx.transition(entry, "OperationSucceeded"), template_size=8)
-    assert driver.cached_template(5, pool.id) == CachedTemplate(path="/dev/storpool-byid/a.b.c", size=8)
     assert driver.disk_offering_details(4) == {"SP_QOSCLASS": "gold"}
     assert driver.setting("storpool.delete.after.interval", pool_id=pool.id) == "0"
     driver.set_pool_detail(pool.id, "storpool.delete.after.interval", "60")

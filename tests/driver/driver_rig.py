@@ -23,7 +23,7 @@ from harness.spi.commands import (
     StorPoolSetVolumeEncryptionAnswer,
     StorPoolSetVolumeEncryptionCommand,
 )
-from harness.spi.driver import CachedTemplate, OperationRecord
+from harness.spi.driver import OperationRecord
 from harness.spi.errors import Conflict, Dead, InsufficientCapacity, Unavailable, Unknown
 from harness.spi.inventory import (
     CacheRecord,
@@ -141,8 +141,8 @@ class FakeRecords:
         self.compute_offerings: dict[int, dict[str, str]] = {}
         """Details of the compute offering behind a disk offering."""
         self.vm_tags: dict[tuple[str, str], str] = {}
-        self.templates: dict[tuple[int, int], CachedTemplate] = {}
-        """Without a path while they are being seeded."""
+        self.templates: dict[tuple[int, int], str] = {}
+        """Paths of cached templates; empty while they are being seeded."""
         self.volumes: dict[str, VolumeRecord] = {}
         """By uuid, as `snapshots` and `vms`; those that are removed too."""
         self.snapshots: dict[str, SnapshotRecord] = {}
@@ -215,9 +215,6 @@ class FakeRecords:
     def vm_tag(self, vm_uuid: str, key: str) -> str | None:
         return self.vm_tags.get((vm_uuid, key))
 
-    def cached_template(self, template_id: int, pool_id: int) -> CachedTemplate | None:
-        return self.templates.get((template_id, pool_id))
-
     def inventory(self) -> Inventory:
         """As the real ones: without what is removed. What `after_inventory` changes, it does not show any more."""
         found = self._inventory()
@@ -275,11 +272,9 @@ class FakeRecords:
     def vm(self, uuid: str) -> VmRecord | None:
         return self.vms.get(uuid)
 
-    def template_known(self, uuid: str) -> bool:
-        return uuid in self.known_templates
-
     def template_mirror(self, uuid: str) -> MirrorRecord | None:
-        return self.mirrors.get(uuid)
+        known = MirrorRecord(uuid=uuid, removed=False, state=None, path=None)
+        return self.mirrors.get(uuid) or (known if uuid in self.known_templates else None)
 
     def template_cache(self, template_id: int, pool_id: int) -> CacheRecord | None:
         found = [entry for entry in self._caches() if (entry.template_id, entry.pool_id) == (template_id, pool_id)]
@@ -291,10 +286,10 @@ class FakeRecords:
                 template_id=template_id,
                 template_uuid=f"tmpl-{template_id}",
                 pool_id=pool_id,
-                state=StoreRefState.READY if cached.path else StoreRefState.CREATING,
-                path=cached.path or None,
+                state=StoreRefState.READY if path else StoreRefState.CREATING,
+                path=path or None,
             )
-            for (template_id, pool_id), cached in self.templates.items()
+            for (template_id, pool_id), path in self.templates.items()
         ]
 
     def names_object(self, paths: Collection[str]) -> bool:

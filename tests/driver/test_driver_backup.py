@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from driver_rig import IMAGES, MIB, Fault, Rig, snapshot_of, volume
+from driver_rig import IMAGES, MIB, Fault, Rig, image, snapshot_of, volume
 from reconciler_rig import attach, prepared, record
 
 from harness.spi.commands import (
@@ -186,3 +186,14 @@ def test_no_agent_is_told_before_the_volume_is_there(rig: Rig, taken: SnapshotOb
     rig.cluster.strike(Fault.ANSWER_LOST)
     restored(rig, taken)
     assert seen == [True]
+
+
+@pytest.mark.parametrize("setting", ["soon", "0.5", "-1"])
+def test_a_wait_that_is_no_number_of_seconds_is_told_and_leaves_nothing_of_the_template(
+    rig: Rig, taken: SnapshotObject, setting: str
+) -> None:
+    before = rig.snapshots()
+    rig.records.settings["backup.snapshot.wait"] = setting
+    with pytest.raises(InvalidParameter, match=r"setting backup\.snapshot\.wait is .*, not a number of seconds"):
+        rig.driver.copy(taken, image())
+    assert (rig.snapshots(), rig.agent.commands, rig.unfinished()) == (before, [], [])

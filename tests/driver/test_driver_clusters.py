@@ -155,6 +155,20 @@ def test_a_call_is_handed_to_exactly_the_cluster_that_is_meant(clouds: Clouds) -
         pool.client.at("aa.b/../x")
 
 
+def test_what_is_taken_from_a_fenced_host_stays_at_the_client_of_another_cluster_with_its_number(
+    clouds: Clouds,
+) -> None:
+    made = clouds.side.post("VolumeCreate", {"size": GIB, "template": "hdd"})
+    clouds.side.post("VolumesReassignWait", {"reassign": [{"volume": made["name"], "rw": [1]}]})
+    path = f"/dev/storpool-byid/{made['globalId']}"
+    has = msgspec.structs.replace(volume(), path=path)
+    for cluster_id, asked in (("aa.b", []), ("aa.bc", ["RemoteCommand/~aa.bc/MultiCluster/VolumesReassignWait"])):
+        clouds.records.settings["sp.cluster.id"] = cluster_id
+        clouds.driver.release_fenced(has, Host(id=4, uuid="h", name="kvm-1", cluster_id=2, storpool_client_id=1))
+        assert [call for call in clouds.calls["home"] if "Reassign" in call] == asked
+        assert len(clouds.side.get("AttachmentsList")) == 1 - len(asked)
+
+
 @pytest.mark.parametrize("where", ["home", "side"])
 def test_a_snapshot_is_exported_by_the_cluster_that_has_it_and_found_under_its_id(clouds: Clouds, where: str) -> None:
     origin = clouds.home if where == "home" else clouds.side
@@ -244,6 +258,14 @@ def test_a_snapshot_is_deleted_only_once_its_copy_needs_it_no_more(clouds: Cloud
     left = clouds.home.get("SnapshotsList")
     assert not [item for item in left if item["globalId"] == gid(source) and not item["deleted"]]
     assert clouds.far.get(f"Snapshot/~{gid(source)}"), "the copy went with it"
+
+
+@pytest.mark.parametrize("removed", [1, 2])
+def test_a_copy_is_looked_after_no_more_when_one_of_its_pools_was_removed(clouds: Clouds, removed: int) -> None:
+    clouds.record(clouds.copied(clouds.snapshot(clouds.home)))
+    del clouds.records.details[removed]
+    (line,) = clouds.driver.recover()
+    assert f"given up, because pool {removed} was removed" in line and not clouds.records.open_operations()
 
 
 def test_a_copy_that_is_given_up_goes_with_its_export(clouds: Clouds) -> None:

@@ -108,9 +108,15 @@ def test_space_is_told_of_pools_and_volumes_and_stays_known_while_the_api_is_awa
 
 
 def test_a_pool_whose_details_are_damaged_costs_the_others_no_statistics(rig: Rig) -> None:
+    made = rig.driver.create(volume(1))
+    assert made.path is not None
     rig.records.details[2] = {"SP_TEMPLATE": "ssd"}
     (line,) = rig.driver.collect_pool_stats()
     assert line.startswith("pool 2: no statistics") and rig.driver.pool_stats(1) is not None
+    for known in (True, False):
+        (line,) = rig.driver.collect_volume_stats()
+        assert line.startswith("pool 2") and (rig.driver.volume_stats(made.path) is not None) is known
+        rig.driver.delete(made)
 
 
 @pytest.mark.parametrize("opened", [False, True])

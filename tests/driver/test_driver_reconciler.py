@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 import pytest
-from driver_rig import MIB, POOL, TOKEN, Fault, Rig, image, on_pool, snapshot_of, volume
+from driver_rig import POOL, TOKEN, Fault, Rig, image, on_pool, snapshot_of, volume
 from reconciler_rig import (
     FOREIGN_CLIENT,
     attach,
@@ -27,7 +27,7 @@ from reconciler_rig import (
     work_on,
 )
 
-from harness.spi.driver import CachedTemplate, OperationRecord
+from harness.spi.driver import OperationRecord
 from harness.spi.errors import Dead
 from harness.spi.inventory import FindingKind, HostRecord, SnapshotRecord
 from harness.spi.states import SnapshotState, VmState, VolumeState
@@ -330,7 +330,7 @@ def test_records_of_what_storpool_does_not_have_are_told(rig: Rig) -> None:
         uuid="snap-9", state=SnapshotState.BACKED_UP, removed=False, pool_id=POOL.id, path=taken.path
     )
     seeded = rig.driver.copy(image(), on_pool(image()))
-    rig.records.templates[5, 1] = CachedTemplate(path=str(seeded.path), size=8 * MIB)
+    rig.records.templates[5, 1] = str(seeded.path)
     name_in_detail(rig, "/dev/storpool-byid/splab.b.zz")
     rig.settle()
     assert kinds(both(rig)) == [(FindingKind.MISSING_OBJECT, False)], "of the check volume alone"

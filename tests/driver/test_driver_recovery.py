@@ -15,7 +15,6 @@ from harness.driver import StorPoolProvider
 from harness.driver import tags as driver_tags
 from harness.runtime.simulated import Simulation
 from harness.spi.commands import AnyAnswer, AnyCommand
-from harness.spi.driver import CachedTemplate
 from harness.spi.errors import Conflict, Dead, Error, Unavailable, Unknown
 from harness.spi.objects import TemplateObject
 from harness.storpool import Reply, Request, StorPoolClient, VolumeReassignDesc
@@ -56,7 +55,7 @@ def test_an_answer_that_was_not_recorded_is_given_again_by_the_next_process(rig:
     assert (rig.snapshots(), rig.unfinished()) == ([], []), "nobody knew of it, so it was undone"
 
     template = seed(rig)
-    rig.records.templates[5, 1] = CachedTemplate(path=str(template.path), size=template.size)
+    rig.records.templates[5, 1] = str(template.path)
     made = rig.driver.create(volume())
     taken = rig.driver.take_snapshot(snapshot_of(made))
     rig.restart()

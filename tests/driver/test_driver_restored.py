@@ -9,7 +9,7 @@ import pytest
 from driver_rig import MIB, POOL, Fault, Rig, image, on_pool, snapshot_of, volume
 from reconciler_rig import prepared, record, recorded
 
-from harness.spi.driver import CachedTemplate, OperationRecord
+from harness.spi.driver import OperationRecord
 from harness.spi.errors import Conflict, Dead
 from harness.spi.inventory import SnapshotRecord
 from harness.spi.objects import Host
@@ -92,7 +92,7 @@ def test_a_volume_that_was_finished_since_the_backup_is_kept(rig: Rig, step: str
 def test_a_cached_template_that_was_finished_since_the_backup_is_kept(rig: Rig, step: str) -> None:
     saved = back_up(rig, "seed-template", step)
     made = rig.driver.copy(image(), on_pool(image()))
-    rig.records.templates[5, 1] = CachedTemplate(path=str(made.path), size=8 * MIB)
+    rig.records.templates[5, 1] = str(made.path)
     rig.settle()
     rig.records.templates.clear()
     rig.records.known_templates = {"tmpl-5"}

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from driver_rig import MIB, Rig, image, looks_out, on_pool, snapshot_of, volume
+from driver_rig import Rig, image, looks_out, on_pool, snapshot_of, volume
 from reconciler_rig import prepared, record, recorded, retag
 
-from harness.spi.driver import CachedTemplate
 from harness.spi.inventory import SnapshotRecord
 from harness.spi.objects import VolumeObject
 from harness.spi.states import SnapshotState, VolumeState
@@ -84,7 +83,7 @@ def test_an_answered_seed_that_nobody_has_is_undone(rig: Rig, entry: str) -> Non
     seeded = rig.driver.copy(image(), on_pool(image()))
     if entry in ("being seeded", "another path"):
         path = "" if entry == "being seeded" else "/dev/storpool-byid/splab.b.zz"
-        rig.records.templates[5, 1] = CachedTemplate(path=path, size=8 * MIB)
+        rig.records.templates[5, 1] = path
     rig.driver.recover()
     assert rig.snapshots() == [seeded.path], "its answer may be on the way to the records"
     rig.time[0] += 61

@@ -269,3 +269,18 @@ def test_a_new_name_of_a_volume_is_given_away_before_it_is_reverted(rig: Rig) ->
     known(rig, snapshot, VmSnapshotState.READY)
     rig.driver.vm_snapshots.revert(snapshot)
     assert rig.look.volume(gid(made.path)).name == gid(made.path)
+
+
+def test_what_comes_late_of_a_vm_snapshot_that_was_deleted_since_goes_too(rig: Rig) -> None:
+    rig.cluster.lateness = [1000]
+    wanted = vm_snapshot(rig)
+    rig.cluster.strike(Fault.REQUEST_LATE)
+    made = rig.driver.vm_snapshots.take(wanted)
+    known(rig, made, VmSnapshotState.READY)
+    rig.driver.vm_snapshots.delete(made)
+    known(rig, msgspec.structs.replace(made, paths={}), VmSnapshotState.REMOVED, removed=True)
+    assert rig.cluster.late and left(rig, "group") == []
+    rig.cluster.serve(rig.cluster.late.pop()[1])
+    assert len(left(rig, "group")) == len(DISKS), "the names are free, so it is carried out"
+    rig.settle()
+    assert left(rig, "group") == [] and rig.unfinished() == []

@@ -7,7 +7,6 @@ import pytest
 from driver_rig import MIB, POOL, Fault, Rig, image, on_pool, snapshot_of, volume
 
 from harness.spi.commands import Answer, AnyCommand, StorPoolDownloadTemplateCommand
-from harness.spi.driver import CachedTemplate
 from harness.spi.errors import Conflict, Error, ErrorClass, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import StoreRole, TemplateObject, VolumeObject
 from harness.storpool import Request, VolumeCreateDesc, VolumeReassignDesc, VolumeUpdateDesc
@@ -139,7 +138,7 @@ def test_a_template_that_storpool_lost_says_that_it_must_be_copied_again(rig: Ri
 def test_a_template_without_a_path_is_found_in_the_cache_records(rig: Rig) -> None:
     template = seeded(rig)
     assert template.path is not None
-    rig.records.templates[5, 1] = CachedTemplate(path=template.path, size=template.size)
+    rig.records.templates[5, 1] = template.path
     assert cloned(rig, on_pool(image(5)), volume(1)).size == template.size
 
 

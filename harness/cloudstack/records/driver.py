@@ -23,7 +23,7 @@ from harness.cloudstack.records.rows import (
     Volume,
 )
 from harness.cloudstack.records.store import Records, Transaction
-from harness.spi.driver import CachedTemplate, OperationRecord
+from harness.spi.driver import OperationRecord
 from harness.spi.errors import Conflict, NotFound
 from harness.spi.inventory import (
     CacheRecord,
@@ -36,7 +36,6 @@ from harness.spi.inventory import (
     VolumeRecord,
 )
 from harness.spi.passphrase import Passphrase
-from harness.spi.states import StoreRefState
 
 
 class RecordsOfDriver:
@@ -136,12 +135,6 @@ class RecordsOfDriver:
             tag = tx.find(ResourceTag, resource_type="UserVm", resource_uuid=vm_uuid, key=key)
             return tag.value if tag else None
 
-    def cached_template(self, template_id: int, pool_id: int) -> CachedTemplate | None:
-        with self._records.read() as tx:
-            row = tx.find(TemplatePool, pool_id=pool_id, template_id=template_id, state=StoreRefState.READY)
-        path = row and (row.local_path or row.install_path)
-        return CachedTemplate(path=path, size=row.template_size) if row and path else None
-
     def inventory(self) -> Inventory:
         with self._records.read() as tx:
             return inventory.inventory(tx)
@@ -186,10 +179,6 @@ class RecordsOfDriver:
         with self._records.read() as tx:
             row = tx.find(Vm, uuid=uuid, removed=None)
             return None if row is None else inventory.vm(tx, row)
-
-    def template_known(self, uuid: str) -> bool:
-        with self._records.read() as tx:
-            return tx.find(Template, uuid=uuid) is not None
 
     def template_mirror(self, uuid: str) -> MirrorRecord | None:
         with self._records.read() as tx:
