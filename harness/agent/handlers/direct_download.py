@@ -25,9 +25,12 @@ def handle(tools: Tools, command: DirectDownloadCommand) -> CopyCmdAnswer:
         raise InvalidParameter("a direct download needs a URL, and a volume with a path")
     deadline = Deadline(tools.runtime, command.wait)
     with (
+        tools.copies.run(path) as copy,
         tools.volumes([path], deadline.remaining),
         tools.operations.begin(Kind.DIRECT_DOWNLOAD, None, [path]) as operation,
     ):
+        copy.check()
+        copy.operation = operation.id
         try:
             answer = _fetch_and_copy(tools, source, source.direct, path, operation, deadline)
         except Error as error:

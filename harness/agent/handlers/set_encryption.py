@@ -22,7 +22,13 @@ def handle(tools: Tools, command: StorPoolSetVolumeEncryptionCommand) -> StorPoo
         raise InvalidParameter(f"{command.path} of {command.size} bytes has no room for a LUKS header and data")
     deadline = Deadline(tools.runtime, command.wait)
     paths = [path for path in (command.path, command.source) if path is not None]
-    with tools.volumes(paths, deadline.remaining), tools.operations.begin(Kind.ENCRYPT, None, paths) as operation:
+    with (
+        tools.copies.run(command.path) as copy,
+        tools.volumes(paths, deadline.remaining),
+        tools.operations.begin(Kind.ENCRYPT, None, paths) as operation,
+    ):
+        copy.check()
+        copy.operation = operation.id
         tools.adaptor.connect(command.path, size=command.size, timeout=deadline.remaining)
         try:
             luks.format_device(tools.host, command.path, command.passphrase, deadline.remaining, operation.id)

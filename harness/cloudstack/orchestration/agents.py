@@ -86,7 +86,14 @@ class Agents:
             raise Unavailable(f"host {row.name} is {row.status} and {row.resource_state}; its agent gets no commands")
         return self._endpoint(row)
 
-    def named(self, name: str) -> Endpoint | None:
+    def named(self, name: str) -> Endpoint:
+        with self._records.read() as tx:
+            rows = tx.select(HostRow, "name = ? AND status = 'Up'", (name,))
+        if not rows:
+            raise Unavailable(f"there is no host {name} that is Up")
+        return self._endpoint(rows[0])
+
+    def configured(self, name: str) -> Endpoint | None:
         """The agent of a host whatever its state, or None when the host has none."""
         return self._endpoints.get(name)
 

@@ -40,7 +40,7 @@ class HostManager:
     def ping(self, host: HostRow) -> None:
         """Up or Down follows from the answer; so do the power states of the host's VMs."""
         before = self._vms.running_on(host.id)
-        endpoint = self._context.agents.named(host.name)
+        endpoint = self._context.agents.configured(host.name)
         try:
             if endpoint is None:
                 raise Error(f"host {host.name} has no agent in the configuration")
