@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from harness.agent.deadline import Deadline
 from harness.spi.errors import Conflict, Error, Unknown
 from harness.spi.ports import Host
-from harness.spi.runtime import Runtime
+from harness.spi.runtime import Lock, Runtime
 
 LIMIT = 4096
 """Cancelled paths remembered at most; the one that was cancelled first is forgotten first."""
@@ -26,12 +26,20 @@ class Cancelled(Conflict):
 class RunningCopy:
     """One copy whose command runs."""
 
-    def __init__(self, runtime: Runtime, paths: tuple[str, ...]) -> None:
+    def __init__(self, runtime: Runtime, guard: Lock, paths: tuple[str, ...]) -> None:
         self.paths = paths
         self.ended = runtime.event("copy ended")
         self.cancelled = False
+        self.begun = False
+        self._guard = guard
         self.operation: str | None = None
         """Id that its programs run under, once it may run any."""
+
+    def begin(self) -> None:
+        """To be called before the first effect, when all that it waits for is its own. Raises `Cancelled`."""
+        with self._guard:
+            self.check()
+            self.begun = True
 
     def check(self) -> None:
         """Raises `Cancelled`."""
@@ -56,7 +64,7 @@ class RunningCopies:
         """For the time of a command that copies from and to these paths. Any error of one that was cancelled becomes
         `Cancelled`, but not one that leaves open whether it has ended. Raises `Cancelled` also when it came late.
         """
-        copy = RunningCopy(self._runtime, paths)
+        copy = RunningCopy(self._runtime, self._guard, paths)
         with self._guard:
             if any(path in self._over for path in paths):
                 copy.cancelled = True
@@ -80,7 +88,7 @@ class RunningCopies:
             copy.ended.set()
 
     def cancel(self, path: str, deadline: Deadline) -> None:
-        """Begin no copy from or to the path any more, and end those that run; returns when they have cleaned up.
+        """Begin no copy from or to the path any more, and end those that were; returns when they have cleaned up.
 
         Raises `Unknown` when one has not ended in time.
         """
@@ -92,7 +100,8 @@ class RunningCopies:
             found = [copy for copy in self._running if path in copy.paths]
             for copy in found:
                 copy.cancelled = True
-        for copy in found:
+            begun = [copy for copy in found if copy.begun]
+        for copy in begun:
             self._end(copy, path, deadline)
 
     def _end(self, copy: RunningCopy, path: str, deadline: Deadline) -> None:

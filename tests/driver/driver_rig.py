@@ -391,6 +391,8 @@ class Agent:
     """Paths of copies that were to be cancelled; these commands are no others' places, and no fault strikes them."""
     deaf: bool = False
     """Whether no answer comes to those."""
+    at_cancel: Callable[[], None] = lambda: None
+    """What an agent does for one."""
     encrypts: bool = True
 
     def select(
@@ -427,6 +429,7 @@ class Agent:
             self.cancels.append(command.path)
             if self.deaf:
                 raise Unknown("no answer from the agent")
+            self.at_cancel()
             return Answer(result=True)
         self.commands.append(command)
         fault = self.faults.pop(0) if self.faults else None

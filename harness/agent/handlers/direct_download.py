@@ -29,7 +29,7 @@ def handle(tools: Tools, command: DirectDownloadCommand) -> CopyCmdAnswer:
         tools.volumes([path], deadline.remaining),
         tools.operations.begin(Kind.DIRECT_DOWNLOAD, None, [path]) as operation,
     ):
-        copy.check()
+        copy.begin()
         copy.operation = operation.id
         try:
             answer = _fetch_and_copy(tools, source, source.direct, path, operation, deadline)

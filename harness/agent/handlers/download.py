@@ -30,7 +30,7 @@ def handle(tools: Tools, command: StorPoolDownloadTemplateCommand | StorPoolDown
         tools.volumes([destination.path], deadline.remaining),
         tools.secondary.file(source.store, source.path) as file,
     ):
-        copy.check()
+        copy.begin()
         image = qemu_img.info(tools.host, file, image_format, deadline.remaining)
         qemu_img.check_guest_image(image, file)
         with tools.operations.begin(Kind.DOWNLOAD, None, [destination.path]) as operation:

@@ -27,7 +27,7 @@ def handle(tools: Tools, command: StorPoolSetVolumeEncryptionCommand) -> StorPoo
         tools.volumes(paths, deadline.remaining),
         tools.operations.begin(Kind.ENCRYPT, None, paths) as operation,
     ):
-        copy.check()
+        copy.begin()
         copy.operation = operation.id
         tools.adaptor.connect(command.path, size=command.size, timeout=deadline.remaining)
         try:

@@ -24,7 +24,7 @@ def handle(tools: Tools, command: ToSecondary) -> CopyCmdAnswer:
         tools.volumes([source.path], deadline.remaining),
         tools.secondary.new_file(destination.store, destination.path) as file,
     ):
-        copy.check()
+        copy.begin()
         if not qemu_img.is_missing(tools.host, file, ImageFormat.QCOW2, deadline.remaining):
             raise Conflict(f"{file} exists already, so nothing was written to it; each copy needs a name of its own")
         with tools.operations.begin(Kind.BACKUP, None, [source.path]) as operation:
