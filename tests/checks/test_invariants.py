@@ -230,6 +230,12 @@ class FakeWorld:
     def guest(self, vm_id: str) -> Guest:
         raise NotImplementedError
 
+    def kill_management(self) -> None:
+        raise NotImplementedError
+
+    def start_management(self) -> None:
+        raise NotImplementedError
+
     def name(self, stem: str) -> str:
         return stem
 

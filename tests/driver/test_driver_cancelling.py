@@ -34,8 +34,7 @@ def rig() -> Rig:
 def taken(rig: Rig) -> SnapshotObject:
     made = rig.driver.create(volume(size=SIZE))
     record(rig, made)
-    snapshot = rig.driver.take_snapshot(snapshot_of(made))
-    return snapshot
+    return rig.driver.take_snapshot(snapshot_of(made))
 
 
 def seed(rig: Rig) -> None:

@@ -19,6 +19,7 @@ from harness.spi.objects import LUKS_HEADER, PATH_PREFIX
 from harness.spi.ports import DomainState
 from harness.worlds.memory.image import BOOT_MAGIC, ISO_MAGIC, Image, ImageError, read_image
 from harness.worlds.memory.model_luks import HEADER_BYTES, Luks, LuksError, unlock
+from harness.worlds.memory.programs import ModelProgram
 
 BY_NAME = "/dev/storpool/"
 NFS = "nfs://"
@@ -170,17 +171,6 @@ class ModelMigration:
     """libvirt's, when it came to nothing."""
 
 
-@dataclass(slots=True)
-class ModelProgram:
-    """A program that takes its time."""
-
-    operation: str | None
-    """What `Host.end_programs` finds it by."""
-    killed: SimulatedEvent
-    reads: int | None = None
-    """The object that it has open, if it never writes to it."""
-
-
 class Machine:
     """One host. `runtime` is its hardware's: a process that no test kills by accident."""
 
@@ -212,6 +202,8 @@ class Machine:
         self.images: dict[str, bytes] = {}
         """Files that programs wrote, by path."""
         self.domains: dict[str, ModelDomain] = {}
+        self.slow_copies = 0
+        """How many reasons there are for which programs that begin to copy are slow."""
         self.programs: list[ModelProgram] = []
         """Those that run, also after the agent that started them has died."""
         self.peers: dict[str, Machine] = {}

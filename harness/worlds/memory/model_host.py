@@ -16,8 +16,9 @@ from harness.spi.errors import NotFound, Unavailable, Unknown
 from harness.spi.objects import LUKS_HEADER
 from harness.spi.ports import CommandResult
 from harness.worlds.memory.image import Image, ImageError, read_image
-from harness.worlds.memory.machine import Machine, ModelProgram
+from harness.worlds.memory.machine import Machine
 from harness.worlds.memory.model_luks import RANDOM_BYTES, Luks, LuksError, new_header, unlock
+from harness.worlds.memory.programs import ModelProgram
 from simulator.ports import BlocksError
 
 
@@ -39,6 +40,8 @@ class Files(Protocol):
 
 COPY_SECONDS = 12.0
 FORMAT_SECONDS = 1.0
+SLOWNESS = 50.0
+"""Of copies that are slow."""
 SUMS = ("md5sum", "sha1sum", "sha224sum", "sha256sum", "sha384sum", "sha512sum")
 END_POLL_SECONDS = 0.05
 
@@ -55,6 +58,16 @@ _FORMAT_OPTIONS = {"--batch-mode": False} | dict.fromkeys(
 )
 _OPEN_OPTIONS = {"--test-passphrase": False, "--type": True, "--key-file": True}
 """Options that are understood, and whether a value follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is asked of a program beside what its arguments say."""
+
+    operation: str | None
+    timeout: float
+    shown: str = ""
+    """The command line, of one that copies."""
 
 
 class ModelHost:
@@ -125,7 +138,7 @@ class ModelHost:
         if arguments[:1] == ("prlimit",):
             arguments = arguments[arguments.index("curl") :]
         if (arguments and arguments[0] in ("curl", *SUMS)) or arguments[:3] == ("sh", "-c", HEAD_SCRIPT):
-            return self._fetching(arguments, stdin, operation, timeout)
+            return self._fetching(arguments, stdin, _Asked(operation, timeout))
         if arguments[:1] == ("cryptsetup",) and machine.no_cryptsetup:
             raise Unavailable(f"cryptsetup cannot be started on host {machine.name}: it is not there")
         if arguments == ("cryptsetup", "--version"):
@@ -135,13 +148,15 @@ class ModelHost:
             raise Unavailable(f"the model host {machine.name} has no program for {' '.join(verb)}")
         self._runtime.point("effect-begin", f"{machine.name}: {' '.join(verb)}")
         try:
-            output = self._run(arguments, stdin, operation, timeout)
+            output = self._run(
+                arguments, stdin, _Asked(operation, timeout, " ".join(argv) if verb[1] == "convert" else "")
+            )
         except _Failed as error:
             return CommandResult(arguments, 1, b"", f"{arguments[0]}: {error}\n".encode())
         self._runtime.point("effect-end", f"{self._machine.name}: {' '.join(arguments[:2])}")
         return CommandResult(arguments, 0, output, b"")
 
-    def _run(self, arguments: tuple[str, ...], stdin: bytes, operation: str | None, timeout: float) -> bytes:
+    def _run(self, arguments: tuple[str, ...], stdin: bytes, asked: _Asked) -> bytes:
         """What the program prints."""
         match arguments[:2]:
             case ("qemu-img", "info"):
@@ -149,27 +164,25 @@ class ModelHost:
             case ("qemu-img", "create"):
                 self._create(_parse(arguments[2:], _CREATE_OPTIONS))
             case ("cryptsetup", "luksFormat"):
-                self._format(_parse(arguments[2:], _FORMAT_OPTIONS), stdin, operation, timeout)
+                self._format(_parse(arguments[2:], _FORMAT_OPTIONS), stdin, asked)
             case ("cryptsetup", "open"):
                 self._open(_parse(arguments[2:], _OPEN_OPTIONS), stdin)
             case _ if "--target-image-opts" in arguments:
-                self._encrypt(_parse(arguments[2:], _ENCRYPT_OPTIONS), stdin, operation, timeout)
+                self._encrypt(_parse(arguments[2:], _ENCRYPT_OPTIONS), stdin, asked)
             case _:
-                self._convert(_parse(arguments[2:], _CONVERT_OPTIONS), operation, timeout)
+                self._convert(_parse(arguments[2:], _CONVERT_OPTIONS), asked)
         return b""
 
-    def _fetching(
-        self, arguments: tuple[str, ...], stdin: bytes, operation: str | None, timeout: float
-    ) -> CommandResult:
+    def _fetching(self, arguments: tuple[str, ...], stdin: bytes, asked: _Asked) -> CommandResult:
         self._runtime.point("effect-begin", f"{self._machine.name}: {arguments[0]}")
         try:
-            output = self._fetched(arguments, stdin, operation, timeout)
+            output = self._fetched(arguments, stdin, asked)
         except _Failed as error:
             return CommandResult(arguments, 22, b"", f"curl: (22) {error}\n".encode())
         self._runtime.point("effect-end", f"{self._machine.name}: {arguments[0]}")
         return CommandResult(arguments, 0, output, b"")
 
-    def _fetched(self, arguments: tuple[str, ...], stdin: bytes, operation: str | None, timeout: float) -> bytes:
+    def _fetched(self, arguments: tuple[str, ...], stdin: bytes, asked: _Asked) -> bytes:
         images = self._machine.images
         if arguments[0] in SUMS:
             method = arguments[0].removesuffix("sum")
@@ -186,10 +199,10 @@ class ModelHost:
 
         def download(program: ModelProgram) -> None:
             images[file] = content[: len(content) // 2]
-            if not program.killed.wait(COPY_SECONDS / 2):
+            if not program.work(COPY_SECONDS / 2, 1.0):
                 images[file] = content
 
-        self._run_copy(download, operation, timeout)
+        self._run_copy(download, asked)
         return b""
 
     def _info(self, call: _Call) -> bytes:
@@ -214,7 +227,7 @@ class ModelHost:
         except Unavailable as error:
             raise _Failed(str(error)) from error
 
-    def _format(self, call: _Call, passphrase: bytes, operation: str | None, timeout: float) -> None:
+    def _format(self, call: _Call, passphrase: bytes, asked: _Asked) -> None:
         """A new header; what was on the device before stays there as noise."""
         device, machine = call.operand(0, 1), self._machine
         offset = int(call.options.get("--offset") or 0) * 512
@@ -225,7 +238,7 @@ class ModelHost:
             raise _Failed(f"Device {device} does not exist or access denied.")
         header = new_header(passphrase, machine.runtime.random_bytes(RANDOM_BYTES))
         pieces = [header[:2048], header[2048:]]
-        self._run_copy(lambda program: _write(machine, key, 0, pieces, program, FORMAT_SECONDS), operation, timeout)
+        self._run_copy(lambda program: _write(machine, key, 0, pieces, program, FORMAT_SECONDS), asked)
 
     def _open(self, call: _Call, passphrase: bytes) -> None:
         device = call.operand(0, 1)
@@ -242,7 +255,7 @@ class ModelHost:
         except LuksError as error:
             raise _Failed(str(error)) from error
 
-    def _encrypt(self, call: _Call, passphrase: bytes, operation: str | None, timeout: float) -> None:
+    def _encrypt(self, call: _Call, passphrase: bytes, asked: _Asked) -> None:
         """From a raw device onto what a LUKS volume holds."""
         source, target = call.operand(0, 2), dict(part.split("=", 1) for part in call.operand(1, 2).split(","))
         if call.need("-f") != "raw" or "-n" not in call.options or target.get("driver") != "luks":
@@ -255,7 +268,7 @@ class ModelHost:
             raise _Failed(f"Could not open '{source}': No such file or directory")
         if machine.blocks.size(reads) > machine.blocks.size(key) - LUKS_HEADER:
             raise _Failed("error while converting luks: Device too small")
-        self._run_copy(lambda program: self._copy_encrypted(reads, key, luks, program), operation, timeout, reads)
+        self._run_copy(lambda program: self._copy_encrypted(reads, key, luks, program), asked, reads)
 
     def _copy_encrypted(self, source: int, key: int, luks: Luks, program: ModelProgram) -> None:
         machine = self._machine
@@ -267,11 +280,11 @@ class ModelHost:
         finally:
             machine.blocks.release(source, machine.client_id)
 
-    def _convert(self, call: _Call, operation: str | None, timeout: float) -> None:
+    def _convert(self, call: _Call, asked: _Asked) -> None:
         source, destination = call.operand(0, 2), call.operand(1, 2)
         if call.need("-O") == "qcow2":
             reads = self._machine.key(source)
-            self._run_copy(lambda program: self._back_up(call, source, destination, program), operation, timeout, reads)
+            self._run_copy(lambda program: self._back_up(call, source, destination, program), asked, reads)
             return
         if call.need("-O") != "raw" or "-n" not in call.options:
             raise _Failed(f"the model writes qcow2 files and existing raw devices, not {call.need('-O')}")
@@ -282,7 +295,7 @@ class ModelHost:
             raise _Failed(f"Could not open '{destination}': No such file or directory")
         if machine.blocks.size(key) < image.size:
             raise _Failed("error while converting raw: Device too small")
-        self._run_copy(lambda program: _copy(machine, key, image, program), operation, timeout)
+        self._run_copy(lambda program: _copy(machine, key, image, program), asked)
 
     def _back_up(self, call: _Call, source: str, file: str, program: ModelProgram) -> None:
         """Into a new file, which has nothing but its header until the whole disk was read."""
@@ -296,11 +309,11 @@ class ModelHost:
             machine.runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
             disk = Image(blocks.size(key), ())
             self._put(file, disk, new=True)
-            if program.killed.wait(COPY_SECONDS / 2):
+            if program.work(COPY_SECONDS / 2, 0.5):
                 return
             machine.runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
             extents = tuple((offset, blocks.read(key, offset, length)) for offset, length in blocks.extents(key))
-            if program.killed.wait(COPY_SECONDS / 2):
+            if program.work(COPY_SECONDS / 2, 1.0):
                 return
             self._put(file, Image(disk.size, extents), new=False)
         finally:
@@ -312,11 +325,11 @@ class ModelHost:
         except Unavailable as error:
             raise BlocksError(str(error)) from error
 
-    def _run_copy(
-        self, work: Callable[[ModelProgram], None], operation: str | None, timeout: float, reads: int | None = None
-    ) -> None:
+    def _run_copy(self, work: Callable[[ModelProgram], None], asked: _Asked, reads: int | None = None) -> None:
         machine = self._machine
-        program = ModelProgram(operation, machine.runtime.event("a signal"), reads)
+        killed = machine.runtime.event("a signal")
+        slowness = SLOWNESS if machine.slow_copies else 1.0
+        program = ModelProgram(machine.runtime, asked.operation, killed, reads, asked.shown, slowness)
         failures: list[BlocksError] = []
         ended = self._runtime.event(f"the end of qemu-img on {machine.name}")
 
@@ -330,10 +343,10 @@ class ModelHost:
 
         machine.programs.append(program)
         machine.runtime.spawn("qemu-img", copy)
-        if not ended.wait(timeout):
+        if not ended.wait(asked.timeout):
             program.killed.deliver()
             ended.wait()
-            raise Unknown(f"qemu-img did not end within {timeout:g} s and was killed")
+            raise Unknown(f"qemu-img did not end within {asked.timeout:g} s and was killed")
         if program.killed.is_set():
             raise _Failed("killed")
         if failures:
@@ -359,9 +372,9 @@ def _copy(machine: Machine, key: int, image: Image, program: ModelProgram) -> No
     machine.blocks.open(key, machine.client_id)
     try:
         blank = machine.blocks.stored(key) == 0
-        for half in _halves(image, zeroes=not blank):
+        for half, share in zip(_halves(image, zeroes=not blank), (0.5, 1.0), strict=True):
             machine.runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
-            if program.killed.wait(COPY_SECONDS / 2):
+            if program.work(COPY_SECONDS / 2, share):
                 return
             for offset, data in half:
                 machine.blocks.write(key, offset, data)
@@ -375,9 +388,9 @@ def _write(
     """Pieces one after the other from `offset` on; a program that is killed leaves those that it has written."""
     machine.blocks.open(key, machine.client_id)
     try:
-        for piece in pieces:
+        for number, piece in enumerate(pieces, start=1):
             machine.runtime.point("effect-begin", f"{machine.name}: a program writes")
-            if program.killed.wait(seconds / len(pieces)):
+            if program.work(seconds / len(pieces), number / len(pieces)):
                 return
             machine.blocks.write(key, offset, piece)
             offset += len(piece)

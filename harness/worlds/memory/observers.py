@@ -285,6 +285,17 @@ class MemoryHost:
             if self._machine.late is there:
                 self._machine.late = None
 
+    def copies(self) -> Sequence[str]:
+        return sorted(program.copies for program in self._machine.programs if program.copies)
+
+    @contextmanager
+    def slow_copies(self) -> Iterator[None]:
+        self._machine.slow_copies += 1
+        try:
+            yield
+        finally:
+            self._machine.slow_copies -= 1
+
     def slow_migration(self, name: str) -> None:
         self._machine.find(name).slow = True
 
