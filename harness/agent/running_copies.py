@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.agent.deadline import Deadline
+from harness.agent.progress import Progress
 from harness.spi.errors import Conflict, Error, Unknown
 from harness.spi.ports import Host
 from harness.spi.runtime import Lock, Runtime
+
+_log = logging.getLogger("harness.agent")
 
 LIMIT = 4096
 """Cancelled paths remembered at most; the one that was cancelled first is forgotten first."""
 LOOK_SECONDS = 1.0
 """Between looks at a copy that was cancelled and has not ended: it may have started another program."""
+LOGGED_PERCENT = 10
+"""Between lines of the log about a copy, at least."""
 PROGRAM_SECONDS = 10.0
 """How long a program that was killed may take to end."""
 
@@ -34,6 +40,22 @@ class RunningCopy:
         self._guard = guard
         self.operation: str | None = None
         """Id that its programs run under, once it may run any."""
+        self.percent: int | None = None
+        """How far it is, once that was told."""
+        self._logged = 0
+        self.heard = Progress(self._told).heard
+        """To be given what the program prints that copies."""
+
+    @property
+    def name(self) -> str:
+        """What it is known by to the management server: the path that it copies to."""
+        return self.paths[-1]
+
+    def _told(self, percent: int) -> None:
+        self.percent = percent
+        if percent >= self._logged + LOGGED_PERCENT:
+            self._logged = percent
+            _log.info("copy to %s: %d %%", self.name, percent)
 
     def begin(self) -> None:
         """To be called before the first effect, when all that it waits for is its own. Raises `Cancelled`."""
@@ -86,6 +108,11 @@ class RunningCopies:
             with self._guard:
                 self._running.remove(copy)
             copy.ended.set()
+
+    def progress(self) -> dict[str, int]:
+        """Percent of each copy that has told it, by its name."""
+        with self._guard:
+            return {copy.name: copy.percent for copy in self._running if copy.percent is not None}
 
     def cancel(self, path: str, deadline: Deadline) -> None:
         """Begin no copy from or to the path any more, and end those that were; returns when they have cleaned up.

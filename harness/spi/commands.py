@@ -355,6 +355,8 @@ class PingAnswer(Answer, frozen=True, kw_only=True, tag="PingAnswer"):
     vms: dict[str, VmPower]
     volume_encryption: bool = False
     """Whether the host has what encrypted volumes need (CloudStack's host detail `host.volume.encryption`)."""
+    copies: dict[str, int] = {}
+    """How far the copies are that run here: whole percents by the paths that they copy to."""
 
 
 class AttachAnswer(Answer, frozen=True, kw_only=True, tag="AttachAnswer"):

@@ -19,7 +19,7 @@ from harness.agent.running_copies import LIMIT, Cancelled, RunningCopies
 from harness.runtime.threads import ThreadRuntime
 from harness.spi.commands import AnyAnswer, CancelCommand, StorPoolBackupSnapshotCommand
 from harness.spi.errors import ErrorClass, Unavailable, Unknown
-from harness.spi.ports import CommandResult
+from harness.spi.ports import CommandResult, Output
 from harness.storpool import RetryPolicy, StorPoolClient
 
 SIZE = 8 * MIB
@@ -40,12 +40,18 @@ class SlowHost(FakeHost):
                 file.write(block.to_bytes(4, "big") * 1024)
 
     def run(
-        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float, operation: str | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout: float,
+        operation: str | None = None,
+        output: Output | None = None,
     ) -> CommandResult:
         words = [self._real(word) for word in argv]
         if words[1] == "convert":
             words[2:2] = ["-r", str(self.rate)]
-        return self.real.run(words, stdin=stdin, timeout=timeout, operation=operation)
+        return self.real.run(words, stdin=stdin, timeout=timeout, operation=operation, output=output)
 
     def end_programs(self, operation: str, *, timeout: float) -> None:
         self.real.end_programs(operation, timeout=timeout)

@@ -38,7 +38,7 @@ def handle(tools: Tools, command: StorPoolDownloadTemplateCommand | StorPoolDown
             with attached(tools, destination.path, deadline, size=size) as capacity:
                 check_size(file, image.virtual_size, destination.path, capacity)
                 qemu_img.convert_to_device(
-                    tools.host, file, image_format, destination.path, deadline.remaining, operation.id
+                    tools.host, file, image_format, destination.path, deadline.remaining, operation.id, copy.heard
                 )
             details = detach(tools, destination.path, operation)
             if isinstance(destination, VolumeObject):

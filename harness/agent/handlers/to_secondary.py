@@ -31,7 +31,7 @@ def handle(tools: Tools, command: ToSecondary) -> CopyCmdAnswer:
             copy.operation = operation.id
             with attached(tools, source.path, deadline, shared=True) as size:
                 qemu_img.convert_from_device(
-                    tools.host, source.path, file, ImageFormat.QCOW2, deadline.remaining, operation.id
+                    tools.host, source.path, file, ImageFormat.QCOW2, deadline.remaining, operation.id, copy.heard
                 )
                 image = qemu_img.info(tools.host, file, ImageFormat.QCOW2, deadline.remaining)
                 _check(image, file, size)

@@ -50,6 +50,7 @@ class HostManager:
         except Error as error:
             self._silent(host, error)
             return
+        self._context.agents.progress.told(host.name, answer.copies)
         self._answered(host, answer)
         self._connect_pools(host.id)
         self._vms.power_report(host.id, answer.vms, before)

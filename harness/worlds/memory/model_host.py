@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
 from harness.agent.fetching import HEAD_SCRIPT
-from harness.runtime.process import SimulatedRuntime
+from harness.runtime.process import SimulatedEvent, SimulatedRuntime
 from harness.spi.errors import NotFound, Unavailable, Unknown
 from harness.spi.objects import LUKS_HEADER
-from harness.spi.ports import CommandResult
+from harness.spi.ports import CommandResult, Output
+from harness.worlds.memory.arguments import CONVERT, CREATE, ENCRYPT, FORMAT, INFO, OPEN, Call, Failed, parse
 from harness.worlds.memory.image import Image, ImageError, read_image
 from harness.worlds.memory.machine import Machine
 from harness.worlds.memory.model_luks import RANDOM_BYTES, Luks, LuksError, new_header, unlock
@@ -44,20 +45,13 @@ SLOWNESS = 50.0
 """Of copies that are slow."""
 SUMS = ("md5sum", "sha1sum", "sha224sum", "sha256sum", "sha384sum", "sha512sum")
 END_POLL_SECONDS = 0.05
+PRINT_SECONDS = 2.5
+"""Between two numbers of a program that prints how far it is."""
 
 _PROGRAMS = {("qemu-img", verb) for verb in ("info", "create", "convert")} | {
     ("cryptsetup", "luksFormat"),
     ("cryptsetup", "open"),
 }
-_INFO_OPTIONS = {"-f": True, "--output=json": False}
-_CREATE_OPTIONS = {"-f": True, "-q": False}
-_CONVERT_OPTIONS = {"-f": True, "-O": True, "-t": True, "-T": True, "-n": False, "-p": False}
-_ENCRYPT_OPTIONS = {"-n": False, "-f": True, "-T": True, "-t": True, "--object": True, "--target-image-opts": False}
-_FORMAT_OPTIONS = {"--batch-mode": False} | dict.fromkeys(
-    ("--type", "--cipher", "--key-size", "--hash", "--offset", "--pbkdf-force-iterations", "--key-file"), True
-)
-_OPEN_OPTIONS = {"--test-passphrase": False, "--type": True, "--key-file": True}
-"""Options that are understood, and whether a value follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +62,8 @@ class _Asked:
     timeout: float
     shown: str = ""
     """The command line, of one that copies."""
+    output: Output | None = None
+    """Who hears how far it is, of one with -p."""
 
 
 class ModelHost:
@@ -125,6 +121,7 @@ class ModelHost:
         stdin: bytes = b"",
         timeout: float,
         operation: str | None = None,
+        output: Output | None = None,
     ) -> CommandResult:
         """qemu-img info, create and convert, cryptsetup luksFormat and open, curl and sums.
 
@@ -148,36 +145,35 @@ class ModelHost:
             raise Unavailable(f"the model host {machine.name} has no program for {' '.join(verb)}")
         self._runtime.point("effect-begin", f"{machine.name}: {' '.join(verb)}")
         try:
-            output = self._run(
-                arguments, stdin, _Asked(operation, timeout, " ".join(argv) if verb[1] == "convert" else "")
-            )
-        except _Failed as error:
+            copies = " ".join(argv) if verb[1] == "convert" else ""
+            printed = self._run(arguments, stdin, _Asked(operation, timeout, copies, output))
+        except Failed as error:
             return CommandResult(arguments, 1, b"", f"{arguments[0]}: {error}\n".encode())
         self._runtime.point("effect-end", f"{self._machine.name}: {' '.join(arguments[:2])}")
-        return CommandResult(arguments, 0, output, b"")
+        return CommandResult(arguments, 0, printed, b"")
 
     def _run(self, arguments: tuple[str, ...], stdin: bytes, asked: _Asked) -> bytes:
         """What the program prints."""
         match arguments[:2]:
             case ("qemu-img", "info"):
-                return self._info(_parse(arguments[2:], _INFO_OPTIONS))
+                return self._info(parse(arguments[2:], INFO))
             case ("qemu-img", "create"):
-                self._create(_parse(arguments[2:], _CREATE_OPTIONS))
+                self._create(parse(arguments[2:], CREATE))
             case ("cryptsetup", "luksFormat"):
-                self._format(_parse(arguments[2:], _FORMAT_OPTIONS), stdin, asked)
+                self._format(parse(arguments[2:], FORMAT), stdin, asked)
             case ("cryptsetup", "open"):
-                self._open(_parse(arguments[2:], _OPEN_OPTIONS), stdin)
+                self._open(parse(arguments[2:], OPEN), stdin)
             case _ if "--target-image-opts" in arguments:
-                self._encrypt(_parse(arguments[2:], _ENCRYPT_OPTIONS), stdin, asked)
+                self._encrypt(parse(arguments[2:], ENCRYPT), stdin, asked)
             case _:
-                self._convert(_parse(arguments[2:], _CONVERT_OPTIONS), asked)
+                self._convert(parse(arguments[2:], CONVERT), asked)
         return b""
 
     def _fetching(self, arguments: tuple[str, ...], stdin: bytes, asked: _Asked) -> CommandResult:
         self._runtime.point("effect-begin", f"{self._machine.name}: {arguments[0]}")
         try:
             output = self._fetched(arguments, stdin, asked)
-        except _Failed as error:
+        except Failed as error:
             return CommandResult(arguments, 22, b"", f"curl: (22) {error}\n".encode())
         self._runtime.point("effect-end", f"{self._machine.name}: {arguments[0]}")
         return CommandResult(arguments, 0, output, b"")
@@ -189,10 +185,10 @@ class ModelHost:
             digest = hashlib.new(method, images[arguments[1]], usedforsecurity=False).hexdigest()
             return f"{digest}  {arguments[1]}\n".encode()
         if any("://" in argument for argument in arguments):
-            raise _Failed("refused: a URL may hold a secret, which everybody sees in the arguments of a program")
+            raise Failed("refused: a URL may hold a secret, which everybody sees in the arguments of a program")
         content = self._files.page(stdin.decode().removeprefix('url = "').rstrip('"\n'))
         if content is None:
-            raise _Failed("The requested URL returned error: 404")
+            raise Failed("The requested URL returned error: 404")
         if arguments[0] == "sh":
             return content[: int(arguments[3])]
         file = arguments[arguments.index("--output") + 1]
@@ -205,7 +201,7 @@ class ModelHost:
         self._run_copy(download, asked)
         return b""
 
-    def _info(self, call: _Call) -> bytes:
+    def _info(self, call: Call) -> bytes:
         file = call.operand(0, 1)
         image = self._read(file, call.need("-f"))
         return msgspec.json.encode(
@@ -218,56 +214,56 @@ class ModelHost:
             }
         )
 
-    def _create(self, call: _Call) -> None:
+    def _create(self, call: Call) -> None:
         file, size = call.operand(0, 2), int(call.operand(1, 2))
         if call.need("-f") != "qcow2":
-            raise _Failed(f"the model makes qcow2 files, not {call.need('-f')}")
+            raise Failed(f"the model makes qcow2 files, not {call.need('-f')}")
         try:
             self._files.write(file, Image(size, ()).qcow2(), new=True)
         except Unavailable as error:
-            raise _Failed(str(error)) from error
+            raise Failed(str(error)) from error
 
-    def _format(self, call: _Call, passphrase: bytes, asked: _Asked) -> None:
+    def _format(self, call: Call, passphrase: bytes, asked: _Asked) -> None:
         """A new header; what was on the device before stays there as noise."""
         device, machine = call.operand(0, 1), self._machine
         offset = int(call.options.get("--offset") or 0) * 512
         if call.options.get("--type") != "luks1" or call.options.get("--key-file") != "-" or offset != LUKS_HEADER:
-            raise _Failed("the model knows luks1 with the key on standard input, and its own place of the data")
+            raise Failed("the model knows luks1 with the key on standard input, and its own place of the data")
         key = machine.key(device)
         if key is None:
-            raise _Failed(f"Device {device} does not exist or access denied.")
+            raise Failed(f"Device {device} does not exist or access denied.")
         header = new_header(passphrase, machine.runtime.random_bytes(RANDOM_BYTES))
         pieces = [header[:2048], header[2048:]]
         self._run_copy(lambda program: _write(machine, key, 0, pieces, program, FORMAT_SECONDS), asked)
 
-    def _open(self, call: _Call, passphrase: bytes) -> None:
+    def _open(self, call: Call, passphrase: bytes) -> None:
         device = call.operand(0, 1)
         if "--test-passphrase" not in call.options or call.options.get("--key-file") != "-":
-            raise _Failed("the model only tests passphrases, from standard input")
+            raise Failed("the model only tests passphrases, from standard input")
         self._unlock(device, passphrase)
 
     def _unlock(self, device: str, passphrase: bytes) -> tuple[int, Luks]:
         key = self._machine.key(device)
         if key is None:
-            raise _Failed(f"Device {device} does not exist or access denied.")
+            raise Failed(f"Device {device} does not exist or access denied.")
         try:
             return key, unlock(self._machine.header(key), passphrase)
         except LuksError as error:
-            raise _Failed(str(error)) from error
+            raise Failed(str(error)) from error
 
-    def _encrypt(self, call: _Call, passphrase: bytes, asked: _Asked) -> None:
+    def _encrypt(self, call: Call, passphrase: bytes, asked: _Asked) -> None:
         """From a raw device onto what a LUKS volume holds."""
         source, target = call.operand(0, 2), dict(part.split("=", 1) for part in call.operand(1, 2).split(","))
         if call.need("-f") != "raw" or "-n" not in call.options or target.get("driver") != "luks":
-            raise _Failed("the model writes from raw devices onto existing LUKS volumes")
+            raise Failed("the model writes from raw devices onto existing LUKS volumes")
         if call.options.get("--object") != f"secret,id={target.get('key-secret')},file=/dev/stdin":
-            raise _Failed("the model takes secrets from standard input only")
+            raise Failed("the model takes secrets from standard input only")
         machine, reads = self._machine, self._machine.key(source)
         key, luks = self._unlock(target.get("file.filename", ""), passphrase)
         if reads is None:
-            raise _Failed(f"Could not open '{source}': No such file or directory")
+            raise Failed(f"Could not open '{source}': No such file or directory")
         if machine.blocks.size(reads) > machine.blocks.size(key) - LUKS_HEADER:
-            raise _Failed("error while converting luks: Device too small")
+            raise Failed("error while converting luks: Device too small")
         self._run_copy(lambda program: self._copy_encrypted(reads, key, luks, program), asked, reads)
 
     def _copy_encrypted(self, source: int, key: int, luks: Luks, program: ModelProgram) -> None:
@@ -280,24 +276,24 @@ class ModelHost:
         finally:
             machine.blocks.release(source, machine.client_id)
 
-    def _convert(self, call: _Call, asked: _Asked) -> None:
+    def _convert(self, call: Call, asked: _Asked) -> None:
         source, destination = call.operand(0, 2), call.operand(1, 2)
         if call.need("-O") == "qcow2":
             reads = self._machine.key(source)
             self._run_copy(lambda program: self._back_up(call, source, destination, program), asked, reads)
             return
         if call.need("-O") != "raw" or "-n" not in call.options:
-            raise _Failed(f"the model writes qcow2 files and existing raw devices, not {call.need('-O')}")
+            raise Failed(f"the model writes qcow2 files and existing raw devices, not {call.need('-O')}")
         image = self._read(source, call.need("-f"))
         machine = self._machine
         key = machine.key(destination)
         if key is None:
-            raise _Failed(f"Could not open '{destination}': No such file or directory")
+            raise Failed(f"Could not open '{destination}': No such file or directory")
         if machine.blocks.size(key) < image.size:
-            raise _Failed("error while converting raw: Device too small")
+            raise Failed("error while converting raw: Device too small")
         self._run_copy(lambda program: _copy(machine, key, image, program), asked)
 
-    def _back_up(self, call: _Call, source: str, file: str, program: ModelProgram) -> None:
+    def _back_up(self, call: Call, source: str, file: str, program: ModelProgram) -> None:
         """Into a new file, which has nothing but its header until the whole disk was read."""
         machine = self._machine
         key = machine.key(source)
@@ -343,20 +339,33 @@ class ModelHost:
 
         machine.programs.append(program)
         machine.runtime.spawn("qemu-img", copy)
-        if not ended.wait(asked.timeout):
+        if not self._await(ended, program, asked):
             program.killed.deliver()
             ended.wait()
             raise Unknown(f"qemu-img did not end within {asked.timeout:g} s and was killed")
         if program.killed.is_set():
-            raise _Failed("killed")
+            raise Failed("killed")
         if failures:
-            raise _Failed(f"error while writing: {failures[0]}")
+            raise Failed(f"error while writing: {failures[0]}")
+
+    def _await(self, ended: SimulatedEvent, program: ModelProgram, asked: _Asked) -> bool:
+        """Whether it ended in time. Meanwhile it prints how far it is."""
+        tell, left = asked.output, asked.timeout
+        if tell is None or " -p " not in asked.shown:
+            return ended.wait(left)
+        while left > 0:
+            pause = min(PRINT_SECONDS, left)
+            if ended.wait(pause):
+                return True
+            tell(f"    ({100 * program.share:.2f}/100%)\r".encode())
+            left -= pause
+        return False
 
     def _read(self, file: str, image_format: str) -> Image:
         try:
             return read_image(self._content(file), image_format)
         except (ImageError, NotFound) as error:
-            raise _Failed(f"Could not open '{file}': {error}") from error
+            raise Failed(f"Could not open '{file}': {error}") from error
 
     def _content(self, file: str) -> bytes:
         if file in self._machine.images:
@@ -396,39 +405,6 @@ def _write(
             offset += len(piece)
     finally:
         machine.blocks.release(key, machine.client_id)
-
-
-class _Failed(Exception):
-    """The program ends with status 1 and this text."""
-
-
-@dataclass(slots=True)
-class _Call:
-    options: dict[str, str] = field(default_factory=dict)
-    operands: list[str] = field(default_factory=list)
-
-    def need(self, option: str) -> str:
-        if option not in self.options:
-            raise _Failed(f"refused: {option} FORMAT is missing; a format must never be probed")
-        return self.options[option]
-
-    def operand(self, index: int, count: int) -> str:
-        if len(self.operands) != count:
-            raise _Failed(f"expected {count} file names, got {len(self.operands)}")
-        return self.operands[index]
-
-
-def _parse(arguments: Sequence[str], known: dict[str, bool]) -> _Call:
-    call = _Call()
-    rest = iter(arguments)
-    for argument in rest:
-        if not argument.startswith("-"):
-            call.operands.append(argument)
-        elif argument not in known:
-            raise _Failed(f"the model does not know option {argument}")
-        else:
-            call.options[argument] = next(rest, "") if known[argument] else ""
-    return call
 
 
 def _halves(image: Image, *, zeroes: bool) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:

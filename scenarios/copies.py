@@ -1,7 +1,5 @@
-"""Copies that nobody waits for any more, because the management server was killed in the midst of them (weakness 65).
-
-What may take hours is ended by the server that starts next, and can be asked for again at once.
-"""
+"""Copies by qemu-img, which may take hours: how far one is can be seen, and one that nobody waits for any more, because
+the management server was killed amid it, is ended by the server that starts next (weakness 65)."""
 
 from __future__ import annotations
 
@@ -16,12 +14,13 @@ from scenarios.row09_volume_snapshot import used_volume
 from scenarios.row10_volume_from_snapshot import copied, fresh, has_its_bytes
 from scenarios.row13_download_volume import MODE, extract, files, gives, url_of
 from scenarios.snapshots import archive, file_holds, files_of, stores, take
-from scenarios.steps import detach, disk_offering, many
+from scenarios.steps import detach, disk_offering, many, one
 
 BEGIN_SECONDS = 120
 END_SECONDS = 90
 """Shorter than the settle time, and than anything is waited for that is only late."""
 AGAIN_SECONDS = 300
+COPY_SECONDS = 600
 INTERRUPTED = "management server restart"
 
 
@@ -126,3 +125,30 @@ def download(world: World) -> None:
         world.wait_until("its StorPool snapshot is gone", lambda: templates.objects(world) <= before, END_SECONDS)
     world.wait_until("its file is gone", lambda: not files(world), AGAIN_SECONDS)
     gives(world, url_of(extract(world, volume)), "old", snapshots.PLACES)
+
+
+@scenario(11, "progress", "how far the copy of a template is shows in the job that waits for it, and grows")
+def progress(world: World) -> None:
+    _, volume = used_volume(world, "old")
+    volume = detach(world, volume)
+    seen: list[int] = []
+    name, os_type = world.name("template"), world.environment.os_type_id
+
+    def told(times: int) -> bool:
+        job_now = world.cloud.call("queryAsyncJobResult", jobid=job)
+        assert job_now["jobstatus"] == 0, f"the job ended after {seen}: {job_now}"
+        if int(job_now["jobprocstatus"]) not in seen:
+            seen.append(int(job_now["jobprocstatus"]))
+        return len([percent for percent in seen if percent]) >= times
+
+    with slow_copies(world):
+        job = world.cloud.start("createTemplate", name=name, ostypeid=os_type, volumeid=volume["id"])
+        world.wait_until("it is told how far the copy is, three times", lambda: told(3), COPY_SECONDS)
+        with world.check("listAsyncJobs tells it, too"):
+            (listed,) = [item for item in many(world.cloud.call("listAsyncJobs"), "asyncjobs") if item["jobid"] == job]
+            assert int(listed["jobprocstatus"]) >= seen[-1] > 0, listed
+    with world.check("it grows, and is less than 100 as long as it is not over"):
+        assert seen == sorted(seen) and 0 < seen[-1] < 100, seen
+    made = one(world.cloud.wait(job), "template")
+    with world.check("the template is there"):
+        assert made["isready"], made
