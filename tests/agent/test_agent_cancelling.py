@@ -22,7 +22,7 @@ from harness.spi.errors import ErrorClass, Unavailable, Unknown
 from harness.spi.ports import CommandResult, Output
 from harness.storpool import RetryPolicy, StorPoolClient
 
-SIZE = 8 * MIB
+SIZE = 32 * MIB
 
 
 class SlowHost(FakeHost):
@@ -136,7 +136,7 @@ def test_a_copy_that_waits_for_another_ends_without_having_begun(real: Real) -> 
 
 @pytest.mark.parametrize("what", UPLOADS)
 def test_a_command_that_comes_after_its_cancellation_does_nothing(what: str) -> None:
-    programs = Programs()
+    programs = Programs(size=SIZE)
     rig = Rig(programs=programs)
     agent = rig.agent()
     command = UPLOADS[what](rig.volume(0, size=SIZE).path)
@@ -148,7 +148,7 @@ def test_a_command_that_comes_after_its_cancellation_does_nothing(what: str) -> 
 
 
 def test_the_copy_of_a_dead_agent_is_ended_before_the_answer() -> None:
-    rig = Rig(programs=Programs())
+    rig = Rig(programs=Programs(size=SIZE))
     path = rig.volume(0, size=SIZE).path
     rig.fail("qemu-img convert", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
