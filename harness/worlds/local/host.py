@@ -46,8 +46,9 @@ _COPIES = "pgrep --ns $$ --nslist mnt -a -f '^qemu-img convert'"
 """Of this host: those of a local lab see each other's processes, but no mounts of each other."""
 _SLOW = "/run/splab-slow-copies"
 _SLOW_DOWN = """touch "$0" || exit 1
-setsid sh -c 'of="--ns $$ --nslist mnt"; for i in $(seq 3000); do
-pkill $of -STOP -x qemu-img; sleep 0.4; pkill $of -CONT -x qemu-img; [ -e "$0" ] || exit 0; sleep 0.02
+setsid sh -c 'of="--ns $$ --nslist mnt -x qemu-img"; for i in $(seq 3000); do
+for j in 1 2 3 4; do pkill -STOP $of; sleep 0.1; done
+pkill -CONT $of; [ -e "$0" ] || exit 0; sleep 0.02
 done' "$0" < /dev/null > /dev/null 2>&1 &"""
 """For twenty minutes at most, so that what a run leaves that was killed ends by itself."""
 
