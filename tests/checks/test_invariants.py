@@ -89,6 +89,12 @@ class FakeHost:
     def power_on(self) -> None:
         raise NotImplementedError
 
+    def copies(self) -> Sequence[str]:
+        raise NotImplementedError
+
+    def slow_copies(self) -> AbstractContextManager[None]:
+        raise NotImplementedError
+
     def slow_migration(self, name: str) -> None:
         raise NotImplementedError
 
