@@ -191,6 +191,14 @@ class Host(Protocol):
     def devices_late(self) -> AbstractContextManager[None]:
         """While inside, devices of new attachments do not show up on this host."""
 
+    def copies(self) -> Sequence[str]:
+        """Command lines of the copies by qemu-img that run on this host, whoever started them."""
+        ...
+
+    def slow_copies(self) -> AbstractContextManager[None]:
+        """While inside, copies by qemu-img take many times as long on this host as they would."""
+        ...
+
     def slow_migration(self, name: str) -> None:
         """From now on memory of the domain, which runs here, is copied to another host at 1 MiB a second at most."""
         ...
@@ -348,6 +356,14 @@ class World(Protocol):
         ...
 
     def guest(self, vm_id: str) -> Guest: ...
+
+    def kill_management(self) -> None:
+        """SIGKILL the management server; everything else runs on."""
+        ...
+
+    def start_management(self) -> None:
+        """Start the management server that was killed; returns when its API may be used."""
+        ...
 
     def name(self, stem: str) -> str:
         """A name for an object of this case that no other case uses."""

@@ -233,6 +233,18 @@ class RecordingHost:
             yield
         self._note("devices show up")
 
+    def copies(self) -> Sequence[str]:
+        seen = self._inner.copies()
+        self._note(f"copies: {'; '.join(seen) or 'none'}")
+        return seen
+
+    @contextmanager
+    def slow_copies(self) -> Iterator[None]:
+        with self._inner.slow_copies():
+            self._note("copies are slowed down")
+            yield
+        self._note("copies are as fast as ever")
+
     def slow_migration(self, name: str) -> None:
         self._note(f"slow down migrations of {name}")
         self._inner.slow_migration(name)
@@ -333,6 +345,14 @@ class RecordingWorld:
 
     def guest(self, vm_id: str) -> Guest:
         return RecordingGuest(self._inner.guest(vm_id), vm_id, self._recorder)
+
+    def kill_management(self) -> None:
+        self._recorder.timeline("splab", "kill -9 the management server")
+        self._inner.kill_management()
+
+    def start_management(self) -> None:
+        self._inner.start_management()
+        self._recorder.timeline("splab", "the management server runs")
 
     def name(self, stem: str) -> str:
         return self._inner.name(stem)

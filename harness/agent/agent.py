@@ -21,6 +21,7 @@ from harness.agent.deadline import Deadline
 from harness.agent.handlers import (
     attach,
     attach_iso,
+    cancel_copy,
     cancel_migration,
     check_vm,
     dettach,
@@ -39,6 +40,7 @@ from harness.agent.handlers import (
 )
 from harness.agent.operations import Operations
 from harness.agent.recovery import Recovery
+from harness.agent.running_copies import RunningCopies
 from harness.agent.storpool_conf import read_host_configuration
 from harness.agent.tools import Tools
 from harness.agent.unplugs import Unplugs
@@ -48,6 +50,7 @@ from harness.spi.commands import (
     AnyCommand,
     AttachCommand,
     AttachIsoCommand,
+    CancelCommand,
     CancelMigrationCommand,
     CheckUrlCommand,
     CheckVirtualMachineCommand,
@@ -113,6 +116,7 @@ class Agent:
             unplugs=Unplugs(runtime),
             arrivals=Arrivals(runtime),
             operations=operations,
+            copies=RunningCopies(runtime, host),
         )
         self.recovery = Recovery(self._tools)
         """To be started before the first command; see `Recovery.start`."""
@@ -171,6 +175,7 @@ _HANDLERS: Mapping[type[AnyCommand], Callable[[Tools, Any], AnyAnswer]] = {
     StorPoolBackupSnapshotCommand: to_secondary.handle,
     StorPoolBackupTemplateFromSnapshotCommand: to_secondary.handle,
     StorPoolCopyVolumeToSecondaryCommand: to_secondary.handle,
+    CancelCommand: cancel_copy.handle,
 }
 
 
@@ -185,12 +190,10 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return command.vm_name, (command.disk.path,)
         case PrepareForMigrationCommand():
             return command.vm.name, tuple(disk.path for disk in command.vm.disks)
-        case MigrateCommand() | CancelMigrationCommand():
+        case MigrateCommand() | CancelMigrationCommand() | AttachIsoCommand():
             return command.vm_name, ()
         case StorPoolResizeVolumeCommand():
             return command.vm_name, (command.path,)
-        case AttachIsoCommand():
-            return command.vm_name, ()
         case StorPoolModifyStoragePoolCommand():
             return None, (command.volume_path,)
         case StorPoolDownloadTemplateCommand() | StorPoolDownloadVolumeCommand() | DirectDownloadCommand():
@@ -203,6 +206,9 @@ def _subjects(command: AnyCommand) -> tuple[str | None, tuple[str, ...]]:
             return None, (command.source.path,) if command.source.path is not None else ()
         case StorPoolSetVolumeEncryptionCommand():
             return None, (command.path,) if command.source is None else (command.path, command.source)
+        case CancelCommand():
+            # Of a copy that an earlier agent made, a program may still run.
+            return None, (command.path,)
         case _:
             return None, ()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from harness.spi.errors import Conflict, Unavailable, Unknown
 from harness.spi.objects import LUKS_HEADER
 from harness.spi.passphrase import Passphrase
-from harness.spi.ports import Host
+from harness.spi.ports import Host, Output
 
 SECTOR = 512
 LOOK_SECONDS = 30.0
@@ -22,7 +22,7 @@ _FORMAT = tuple(
 )
 _OPEN = ("cryptsetup", "open", "--test-passphrase", "--type", "luks1", "--key-file", "-")
 _OPTIONS = ("-n", "-f", "raw", "-T", "none", "-t", "none", "--object", "secret,id=volume,file=/dev/stdin")
-_WRITE = ("qemu-img", "convert", *_OPTIONS, "--target-image-opts")
+_WRITE = ("qemu-img", "convert", "-p", *_OPTIONS, "--target-image-opts")
 
 
 def available(host: Host) -> bool:
@@ -38,8 +38,19 @@ def format_device(host: Host, device: str, passphrase: Passphrase, timeout: floa
     _run(host, (*_FORMAT, device), passphrase, timeout, operation, f"{device} could not be made a LUKS volume")
 
 
-def write(host: Host, source: str, device: str, passphrase: Passphrase, timeout: float, operation: str) -> None:
-    """Write what is on the block device `source` onto a LUKS volume, encrypted and flushed. Raises `Unavailable`."""
+def write(
+    host: Host,
+    source: str,
+    device: str,
+    passphrase: Passphrase,
+    timeout: float,
+    operation: str,
+    output: Output | None = None,
+) -> None:
+    """Write what is on the block device `source` onto a LUKS volume, encrypted and flushed. Raises `Unavailable`.
+
+    `output` hears how far it is.
+    """
     target = f"driver=luks,key-secret=volume,file.driver=host_device,file.filename={device}"
     _run(
         host,
@@ -48,6 +59,7 @@ def write(host: Host, source: str, device: str, passphrase: Passphrase, timeout:
         timeout,
         operation,
         f"qemu-img could not copy {source} onto the LUKS volume {device}",
+        output,
     )
 
 
@@ -65,10 +77,16 @@ def check(host: Host, device: str, passphrase: Passphrase, timeout: float, opera
 
 
 def _run(
-    host: Host, argv: tuple[str, ...], passphrase: Passphrase, timeout: float, operation: str, failed: str
+    host: Host,
+    argv: tuple[str, ...],
+    passphrase: Passphrase,
+    timeout: float,
+    operation: str,
+    failed: str,
+    output: Output | None = None,
 ) -> None:
     try:
-        result = host.run(argv, stdin=passphrase.reveal(), timeout=timeout, operation=operation)
+        result = host.run(argv, stdin=passphrase.reveal(), timeout=timeout, operation=operation, output=output)
     except Unknown as error:
         raise Unavailable(f"{failed}: {argv[0]} did not end within {timeout:g} s and was killed") from error
     if result.rc != 0:

@@ -6,7 +6,7 @@ import msgspec
 
 from harness.spi.errors import InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import ImageFormat
-from harness.spi.ports import CommandResult, Host
+from harness.spi.ports import CommandResult, Host, Output
 
 INFO_SECONDS = 60.0
 """How long a look at an image's header may take at most."""
@@ -62,29 +62,46 @@ def check_guest_image(image: ImageInfo, file: str) -> None:
 
 
 def convert_to_device(
-    host: Host, file: str, image_format: ImageFormat, device: str, timeout: float, operation: str
+    host: Host,
+    file: str,
+    image_format: ImageFormat,
+    device: str,
+    timeout: float,
+    operation: str,
+    output: Output | None = None,
 ) -> None:
     """Write the guest's disk onto an existing block device, past the page cache, and flush it.
+
+    `output` hears how far it is (`harness.agent.progress`).
 
     -t none: with qemu-img's default cache mode a flush does nothing. Raises `Unavailable` when it failed or was killed
     after `timeout` seconds; the device then holds part of the image.
     """
-    argv = ("qemu-img", "convert", "-n", "-f", image_format.qemu, "-O", "raw", "-t", "none", file, device)
-    result = _run(host, argv, timeout, operation)
+    argv = ("qemu-img", "convert", "-p", "-n", "-f", image_format.qemu, "-O", "raw", "-t", "none", file, device)
+    result = _run(host, argv, timeout, operation, output)
     if result.rc != 0:
         raise Unavailable(f"qemu-img could not copy {file} to {device}: {result.reason}")
 
 
 def convert_from_device(
-    host: Host, device: str, file: str, image_format: ImageFormat, timeout: float, operation: str
+    host: Host,
+    device: str,
+    file: str,
+    image_format: ImageFormat,
+    timeout: float,
+    operation: str,
+    output: Output | None = None,
 ) -> None:
     """Write what is on a block device into a new image, and flush it. What a guest wrote is never taken for a header.
+
+    `output` hears how far it is.
 
     -T none: past the page cache, which may hold what another object had at that device. -t writeback: qemu-img's
     default cache mode never flushes. Raises `Unavailable`; the file then holds part of the disk.
     """
-    argv = ("qemu-img", "convert", "-f", "raw", "-O", image_format.qemu, "-T", "none", "-t", "writeback", device, file)
-    result = _run(host, argv, timeout, operation)
+    options = ("-f", "raw", "-O", image_format.qemu, "-T", "none", "-t", "writeback")
+    argv = ("qemu-img", "convert", "-p", *options, device, file)
+    result = _run(host, argv, timeout, operation, output)
     if result.rc != 0:
         raise Unavailable(f"qemu-img could not copy {device} to {file}: {result.reason}")
 
@@ -108,9 +125,15 @@ def is_missing(host: Host, file: str, image_format: ImageFormat, timeout: float)
     return False
 
 
-def _run(host: Host, argv: tuple[str, ...], timeout: float, operation: str | None = None) -> CommandResult:
+def _run(
+    host: Host,
+    argv: tuple[str, ...],
+    timeout: float,
+    operation: str | None = None,
+    output: Output | None = None,
+) -> CommandResult:
     try:
-        return host.run(argv, timeout=timeout, operation=operation)
+        return host.run(argv, timeout=timeout, operation=operation, output=output)
     except Unknown as error:
         raise Unavailable(
             f"{' '.join(argv[:2])} of {argv[-1]} did not end within {timeout:g} s and was killed; "

@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.spi.errors import Conflict, InvalidParameter, NotFound, Unavailable, Unknown
-from harness.spi.ports import CommandResult
+from harness.spi.ports import CommandResult, Output
 from harness.spi.runtime import Runtime
 
 _log = logging.getLogger("harness.agent")
@@ -63,7 +63,13 @@ class RealHost:
         return int(size) or None
 
     def run(
-        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float, operation: str | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout: float,
+        operation: str | None = None,
+        output: Output | None = None,
     ) -> CommandResult:
         """Its whole process group is killed when the time is over; what it prints is kept up to a limit."""
         source = _memory_file("stdin", stdin)
@@ -84,7 +90,7 @@ class RealHost:
             for file in (source, *mark):
                 os.close(file)
         try:
-            return self._finish(tuple(argv), process, timeout)
+            return self._finish(tuple(argv), process, timeout, output)
         finally:
             if process.returncode is None:
                 _kill_group(process)
@@ -153,9 +159,11 @@ class RealHost:
         except OSError as error:
             raise Unavailable(f"{path} cannot be listed: {error.strerror}") from error
 
-    def _finish(self, argv: tuple[str, ...], process: subprocess.Popen[bytes], timeout: float) -> CommandResult:
+    def _finish(
+        self, argv: tuple[str, ...], process: subprocess.Popen[bytes], timeout: float, tell: Output | None
+    ) -> CommandResult:
         deadline = self._runtime.monotonic() + timeout
-        with _Output(process) as output:
+        with _Outputs(process, tell) as output:
             while True:
                 output.read(min(POLL_SECONDS, timeout))
                 # Asked after reading: what it wrote before it ended is in the pipes by then.
@@ -197,10 +205,11 @@ def hold_directory(path: str) -> None:
         _log.error("%s cannot be made this agent's alone: %s", path, error.strerror)
 
 
-class _Output:
+class _Outputs:
     """Both outputs of a program, read without blocking."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], tell: Output | None) -> None:
+        self._tell = tell
         self._selector = selectors.DefaultSelector()
         self._kept = {"stdout": bytearray(), "stderr": bytearray()}
         self._pipes = {"stdout": process.stdout, "stderr": process.stderr}
@@ -209,7 +218,7 @@ class _Output:
             os.set_blocking(pipe.fileno(), False)
             self._selector.register(pipe, selectors.EVENT_READ, name)
 
-    def __enter__(self) -> _Output:
+    def __enter__(self) -> _Outputs:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -239,6 +248,8 @@ class _Output:
                 continue
             kept = self._kept[key.data]
             kept += data[: OUTPUT_LIMIT - len(kept)]
+            if self._tell is not None and key.data == "stdout":
+                self._tell(data)
         return came
 
     def drain(self) -> None:

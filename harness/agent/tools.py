@@ -11,6 +11,7 @@ from harness.agent.arrivals import Arrivals
 from harness.agent.command_order import CommandOrder
 from harness.agent.config import AgentConfig
 from harness.agent.operations import Operations
+from harness.agent.running_copies import RunningCopies
 from harness.agent.unplugs import Unplugs
 from harness.spi.locks import KeyedLocks
 from harness.spi.ports import Host, Hypervisor, Secondary
@@ -33,6 +34,7 @@ class Tools:
     unplugs: Unplugs
     arrivals: Arrivals
     operations: Operations
+    copies: RunningCopies
 
     @contextmanager
     def vm(self, name: str, sequence: int, timeout: float) -> Iterator[None]:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from harness.cloudstack.api.errors import ApiError, as_api_error
+from harness.cloudstack.progress import working_on
 from harness.cloudstack.records import Records
 from harness.cloudstack.records.rows import AsyncJob
 from harness.spi.errors import MisuseError
@@ -115,7 +116,8 @@ class JobManager:
 
     def _work(self, job: AsyncJob, work: Callable[[], Json]) -> None:
         try:
-            status, code, result = SUCCEEDED, 0, _json(work())
+            with working_on(job.uuid):
+                status, code, result = SUCCEEDED, 0, _json(work())
         except Exception as error:
             failure = as_api_error(error)
             status, code = FAILED, failure.code

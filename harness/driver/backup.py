@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from harness.driver.copying import ANSWER_MARGIN, copied
+from harness.driver.in_use import COPIED_BY, cancelled
 from harness.driver.operations import Operation, Operations
 from harness.driver.pools import Pools
 from harness.driver.settings import BACKUP_WAIT, copy_wait
@@ -60,9 +61,16 @@ class SnapshotBackup:
         return msgspec.structs.replace(destination, size=size, physical_size=answer.physical_size or size)
 
     def recover(self, operation: Operation) -> str:
-        operation.undone()
+        """The copy is ended if its host can be asked, because the next try would wait for it; else it ends alone."""
+        self._undo(operation)
         return f"{operation}: not waited for any more; the next try has a file of its own"
 
+    def _undo(self, operation: Operation) -> None:
+        host, file = operation.data.get(COPIED_BY), operation.data.get("file")
+        if host and file:
+            cancelled(self._endpoints, host, file)
+        operation.undone()
+
     def _begin(self, source: SnapshotObject, pool_id: int, host: str, destination: SnapshotObject) -> Operation:
-        data = {"pool": str(pool_id), "host": host, "file": destination.path or ""}
-        return self._operations.begin_anew(self.kind, f"snapshot:{source.uuid}", "copy", data, Operation.undone)
+        data = {"pool": str(pool_id), COPIED_BY: host, "file": destination.path or ""}
+        return self._operations.begin_anew(self.kind, f"snapshot:{source.uuid}", "copy", data, self._undo)

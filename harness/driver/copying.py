@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.driver.discard import IN_USE, IN_USE_FOR
+from harness.driver.in_use import COPIED_BY, IN_USE, in_use
 from harness.driver.operations import Operation, Operations
 from harness.spi.commands import AnyAnswer, AnyCommand, CopyCmdAnswer
 from harness.spi.errors import Conflict, Error, ErrorClass, Unavailable, Unknown
@@ -10,12 +10,34 @@ from harness.spi.ports import Endpoint
 
 ANSWER_MARGIN = 60.0
 """Seconds between the end of the agent's work and of our waiting for its answer."""
+COPY = "copy"
+COPIED = "copied"
 
 _KINDS: dict[ErrorClass | None, type[Error]] = {
     ErrorClass.UNKNOWN: Unknown,
     ErrorClass.TRANSIENT: Unavailable,
     ErrorClass.CONFLICT: Conflict,
 }
+
+
+def ask(operations: Operations, operation: Operation, endpoint: Endpoint, command: AnyCommand, what: str) -> AnyAnswer:
+    """Have the agent do it to what the operation made, for as long as the command may take. Steps: copy.
+
+    The answer is one of success. Whatever becomes of it, the data tells who may use the object, and until when.
+    """
+    operation.advance(COPY, in_use(operations, endpoint.name, command.wait))
+    try:
+        answer = endpoint.send(command, timeout=command.wait + ANSWER_MARGIN)
+        succeeded(answer, endpoint, what)
+    except Unavailable:
+        operation.note({IN_USE: "0"})
+        raise
+    except Unknown:
+        raise
+    except Error:
+        operation.note({COPIED_BY: ""})
+        raise
+    return answer
 
 
 def succeeded(answer: AnyAnswer, endpoint: Endpoint, what: str) -> None:
@@ -27,20 +49,9 @@ def succeeded(answer: AnyAnswer, endpoint: Endpoint, what: str) -> None:
 def copy_out(
     operations: Operations, operation: Operation, endpoint: Endpoint, command: AnyCommand, what: str
 ) -> CopyCmdAnswer:
-    """Have the agent copy what the operation made, for as long as the command may take. Steps: copy, copied.
-
-    Whatever becomes of it, the data tells until when the agent, or a late copy of the command, may use the object.
-    """
-    before, use = operation.step, command.wait + operations.settle_time
-    until = operations.now() + use
-    operation.advance("copy", {"host": endpoint.name, IN_USE: str(until), IN_USE_FOR: str(use)})
-    try:
-        answer = endpoint.send(command, timeout=command.wait + ANSWER_MARGIN)
-    except Unavailable:
-        operation.advance(before, {IN_USE: "0"})
-        raise
-    found = copied(answer, endpoint, what)
-    operation.advance("copied", {IN_USE: "0"})
+    """Have the agent copy what the operation made, for as long as the command may take. Steps: copy, copied."""
+    found = copied(ask(operations, operation, endpoint, command, f"copy {what}"), endpoint, what)
+    operation.advance(COPIED, {IN_USE: "0"})
     return found
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from harness.driver.creation import Creation
+from harness.driver.in_use import COPIED_BY, IN_USE, IN_USE_FOR, cut_short, in_use_no_more
 from harness.driver.operations import Operation, Operations, log
 from harness.driver.pools import Pools
 from harness.driver.removal import remover
+from harness.spi.driver import HostEndpoints
 from harness.spi.errors import Error
+from harness.spi.objects import device_path
 from harness.storpool import StorPoolClient
 
-IN_USE = "in-use-until"
-"""In an operation's data: the time until which an agent may use the object."""
-IN_USE_FOR = "in-use-for"
-"""How many seconds ahead that time was set; records of older drivers do not tell it."""
 _WAITING = "removed; open until neither a lost request nor a copy of one can arrive any more"
 
 
@@ -21,25 +20,28 @@ class Discards:
 
     kind = "discard"
 
-    def __init__(self, operations: Operations, pools: Pools) -> None:
+    def __init__(self, operations: Operations, pools: Pools, endpoints: HostEndpoints) -> None:
         self._operations = operations
         self._pools = pools
+        self._endpoints = endpoints
 
-    def take_over(self, creation: Creation, pool_id: int, *, in_use_until: float = 0.0) -> None:
-        """Record the object as to be removed, and try at once unless an agent may use it until `in_use_until`.
+    def take_over(self, creation: Creation, pool_id: int, *, in_use_until: float = 0.0, copied_by: str = "") -> None:
+        """Record the object as to be removed, and try at once.
 
-        Never raises an `Error` of StorPool: what stays is removed by `recover`.
+        Until `in_use_until` an agent may use it: that of the host `copied_by` is told to end that. Never raises an
+        `Error` of StorPool: what stays is removed by `recover`.
         """
         use = {IN_USE: str(in_use_until), IN_USE_FOR: str(max(0.0, in_use_until - self._operations.now()))}
-        self._take_over(creation.name, {**creation.handover(), "key": creation.key, **use}, pool_id)
+        data = {**creation.handover(), "key": creation.key, **use, COPIED_BY: copied_by}
+        self._take_over(creation.name, data, pool_id)
 
     def take_from(self, operation: Operation, creation: Creation) -> None:
         """As `take_over`, of one of an operation that is undone, if there is or may come such an object."""
         if creation.global_id is None and not creation.unanswered:
             return
-        over = self._operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf")))
-        until = 0.0 if over else float(operation.data[IN_USE])
-        self.take_over(creation, int(operation.data["pool"]), in_use_until=until)
+        until = 0.0 if in_use_no_more(self._operations, operation) else float(operation.data[IN_USE])
+        host = operation.data.get(COPIED_BY, "")
+        self.take_over(creation, int(operation.data["pool"]), in_use_until=until, copied_by=host)
 
     def take_over_snapshot(self, name: str, unanswered: int, settles_at: float, pool_id: int) -> None:
         """As `take_over`, of what has this name: one snapshot of a group."""
@@ -91,7 +93,9 @@ class Discards:
     def _remove(self, operation: Operation, client: StorPoolClient) -> bool:
         creation = Creation(self._operations, operation, operation.data["key"], client)
         remove = remover(client, creation.key)
-        if not self._operations.passed(operation, IN_USE, float(operation.data.get(IN_USE_FOR, "inf"))):
+        if creation.global_id is not None:
+            cut_short(self._operations, operation, self._endpoints, device_path(creation.global_id))
+        if not in_use_no_more(self._operations, operation):
             # An agent may be about to open it: an attachment that nobody has opened yet is not known to be unused.
             remove = remover(client, creation.key, detach_unused=False)
         if not creation.unmake(remove, copies=True):

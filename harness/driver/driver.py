@@ -65,7 +65,7 @@ class StorPoolDriver:
         self._operations = operations
         self._pools = pools
         self._records = records
-        self._discards = discards = Discards(operations, pools)
+        self._discards = discards = Discards(operations, pools, endpoints)
         self._volumes = VolumeCreation(operations, pools, records, discards, settler)
         self._snapshots = SnapshotTaking(operations, pools, records, settler)
         self._deletion = Deletion(operations, pools, records, discards)

@@ -5,9 +5,8 @@ Never a clone of what is not encrypted: StorPool would keep the plaintext beside
 
 from __future__ import annotations
 
-from harness.driver.copying import ANSWER_MARGIN, succeeded
 from harness.driver.settings import DOWNLOAD_WAIT, copy_wait
-from harness.driver.volumes import VolumeCreation
+from harness.driver.volumes import Ask, VolumeCreation
 from harness.spi.commands import StorPoolSetVolumeEncryptionAnswer, StorPoolSetVolumeEncryptionCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.errors import Error, InvalidParameter
@@ -44,17 +43,16 @@ class VolumeEncryption:
         passphrase = self._records.passphrase(volume.uuid)
         path = None if source is None else device_path(source.global_id)
 
-        def fill(blank: VolumeObject) -> None:
+        def fill(ask: Ask, blank: VolumeObject) -> None:
             assert blank.path is not None, "it was just made"
             command = StorPoolSetVolumeEncryptionCommand(
                 path=blank.path, size=blank.size + blank.overhead, passphrase=passphrase, source=path, wait=wait
             )
-            answer = endpoint.send(command, timeout=wait + ANSWER_MARGIN)
-            succeeded(answer, endpoint, f"encrypt volume {volume.name} ({volume.uuid})")
+            answer = ask(endpoint, command, f"encrypt volume {volume.name} ({volume.uuid})")
             if not isinstance(answer, StorPoolSetVolumeEncryptionAnswer) or answer.size != blank.size:
                 raise Error(
                     f"host {endpoint.name} does not say that volume {volume.uuid} is encrypted in full: {answer}"
                 )
 
         least = 0 if source is None else source.size + volume.overhead
-        return self._volumes.create_filled(volume, fill, f"encrypted {path or ''}".strip(), least, wait)
+        return self._volumes.create_filled(volume, fill, f"encrypted {path or ''}".strip(), least)

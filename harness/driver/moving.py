@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import msgspec
 
-from harness.driver.copying import ANSWER_MARGIN, copied
+from harness.driver.copying import copied
 from harness.driver.pools import Pools, cluster_of, is_ours
 from harness.driver.resizing import Resizing
 from harness.driver.settings import DOWNLOAD_WAIT, copy_wait
-from harness.driver.volumes import VolumeCreation
+from harness.driver.volumes import Ask, VolumeCreation
 from harness.spi.commands import StorPoolDownloadVolumeCommand
 from harness.spi.driver import DriverRecords, HostEndpoints, ResizePayload
 from harness.spi.errors import InvalidParameter
@@ -72,12 +72,12 @@ class VolumeMoving:
         store = source.store
         wait = copy_wait(self._records, DOWNLOAD_WAIT)
 
-        def fill(empty: VolumeObject) -> None:
+        def fill(ask: Ask, empty: VolumeObject) -> None:
             assert empty.store is not None, "it was just made there"
             near = None if empty.path is None else cluster_of(empty.path)
             endpoint = self._endpoints.select(empty.store, near, also=store)
             command = StorPoolDownloadVolumeCommand(source=source, destination=empty, wait=wait)
-            answer = endpoint.send(command, timeout=wait + ANSWER_MARGIN)
-            copied(answer, endpoint, f"volume {source.name} ({source.uuid})")
+            what = f"volume {source.name} ({source.uuid})"
+            copied(ask(endpoint, command, f"copy {what}"), endpoint, what)
 
-        return self._volumes.create_filled(destination, fill, source.path, source.size, wait)
+        return self._volumes.create_filled(destination, fill, source.path, source.size)

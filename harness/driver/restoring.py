@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from harness.driver.copying import ANSWER_MARGIN, copied
+from harness.driver.copying import copied
 from harness.driver.pools import cluster_of
 from harness.driver.settings import DOWNLOAD_WAIT, copy_wait
-from harness.driver.volumes import VolumeCreation
+from harness.driver.volumes import Ask, VolumeCreation
 from harness.spi.commands import StorPoolDownloadTemplateCommand
 from harness.spi.driver import DriverRecords, HostEndpoints
 from harness.spi.errors import InvalidParameter
@@ -26,11 +26,11 @@ class SnapshotRestoring:
             raise InvalidParameter(f"snapshot {source.name} ({source.uuid}) has no path on its image store")
         wait = copy_wait(self._records, DOWNLOAD_WAIT)
 
-        def fill(empty: VolumeObject) -> None:
+        def fill(ask: Ask, empty: VolumeObject) -> None:
             assert empty.store is not None, "it was just made there"
             endpoint = self._endpoints.select(empty.store, None if empty.path is None else cluster_of(empty.path))
             command = StorPoolDownloadTemplateCommand(source=source, destination=empty, wait=wait)
-            answer = endpoint.send(command, timeout=wait + ANSWER_MARGIN)
-            copied(answer, endpoint, f"snapshot {source.name} ({source.uuid})")
+            what = f"snapshot {source.name} ({source.uuid})"
+            copied(ask(endpoint, command, f"copy {what}"), endpoint, what)
 
-        return self._volumes.create_filled(volume, fill, source.path, source.size, wait)
+        return self._volumes.create_filled(volume, fill, source.path, source.size)

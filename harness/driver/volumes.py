@@ -6,29 +6,33 @@ spec/cloudstack-plugin.md 4.1, 4.2, 4.10.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
 from harness.driver import tags
+from harness.driver.copying import COPIED, COPY, ask
 from harness.driver.creation import Creation
-from harness.driver.discard import IN_USE, IN_USE_FOR, Discards
+from harness.driver.discard import Discards
+from harness.driver.in_use import IN_USE
 from harness.driver.operations import ANSWERED, Operation, Operations, undone_by_errors
 from harness.driver.pools import Pool, Pools
 from harness.driver.removal import remover
 from harness.driver.settling import Fate, Settler, fate
 from harness.driver.tiers import limits, placement
+from harness.spi.commands import AnyAnswer, AnyCommand
 from harness.spi.driver import DriverRecords
-from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unavailable
+from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound
 from harness.spi.objects import VolumeObject, device_path
+from harness.spi.ports import Endpoint
 from harness.storpool import ObjectDoesNotExist, VolumeCreateDesc, VolumeUpdateDesc
 
 SECTOR = 512
-COPY = "copy"
-COPIED = "copied"
 
-Fill = Callable[[VolumeObject], None]
-"""Puts contents onto the empty volume. `Unavailable` says that it did not begin to, `Unknown` that it may still be at
-it."""
+Ask = Callable[[Endpoint, AnyCommand, str], AnyAnswer]
+"""`harness.driver.copying.ask` of the operation that makes the volume."""
+Fill = Callable[[Ask, VolumeObject], None]
+"""Asks an agent, once, to put contents onto the empty volume, and sees to it that the answer says so."""
 
 
 class VolumeCreation:
@@ -62,20 +66,11 @@ class VolumeCreation:
         """
         return self._create(volume, parent, least_size, {}, limited=limited)
 
-    def create_filled(
-        self, volume: VolumeObject, fill: Fill, source: str, least_size: int, wait: float
-    ) -> VolumeObject:
-        """As `create`, of an empty volume that `fill` puts the contents of `source` onto, in at most `wait` seconds."""
+    def create_filled(self, volume: VolumeObject, fill: Fill, source: str, least_size: int) -> VolumeObject:
+        """As `create`, of an empty volume that `fill` puts the contents of `source` onto."""
 
         def copy(operation: Operation, empty: VolumeObject) -> None:
-            use = wait + self._operations.settle_time
-            until = self._operations.now() + use
-            operation.advance(COPY, {IN_USE: str(until), IN_USE_FOR: str(use)})
-            try:
-                fill(empty)
-            except Unavailable:
-                operation.note({IN_USE: "0"})
-                raise
+            fill(partial(ask, self._operations, operation), empty)
             operation.advance(COPIED, {IN_USE: "0"})
 
         return self._create(volume, None, least_size, {"source": source}, copy)

@@ -167,6 +167,7 @@ def find(operation_id: str, seed: int = SEED) -> Found:
     cases = tuple(
         Case(operation.id, Fault(kind, number), seed)
         for kind in KINDS.values()
+        if kind.name not in operation.without
         for number in range(1, injector.counts.get(kind.name, 0) + 1)
     )
     return Found(operation.id, len(injector.points), cases)

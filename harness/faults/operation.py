@@ -59,6 +59,8 @@ class Operation:
     undone: Callable[[World, Subject], None]
     site: str = ""
     """As `scenarios.registry.Case.site`."""
+    without: frozenset[str] = frozenset()
+    """Kinds of faults that do not strike it, because theirs would not be the only fault."""
 
     @property
     def row(self) -> RowId:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, suppress
+
 from harness.faults.deploys import deploy, deployed, not_deployed
 from harness.faults.disks import vm_with_marked_volume
+from harness.faults.kinds import RESTART
 from harness.faults.marks import MARK, in_file, in_memory, stored
 from harness.faults.operation import REFUSALS, Operation, Subject, running, shorten
+from harness.faults.points import MANAGEMENT
 from harness.observers import CloudApiError, Json, World
 from scenarios import direct_download, looks, snapshots, steps, templates
 from scenarios.row13_download_volume import MODE, files
 
 WAITS = ("primary.storage.download.wait", "backup.snapshot.wait", "copy.volume.wait")
+WAIT_SECONDS = "1800"
+"""Shorter than CloudStack's hours: what a late copy of a request writes is looked for when that is over."""
+COPY_SECONDS = 900.0
+"""In which a copy begins, if it does."""
+BACK_SECONDS = 7200.0
 JOB_SECONDS = 3 * 3600.0
 COLLECT_SECONDS = 6 * 3600.0
 ROUNDS_SECONDS = 150.0
@@ -49,6 +58,30 @@ def _create(world: World, subject: Subject, **source: str) -> None:
 
 def _from_volume(world: World, subject: Subject) -> None:
     _create(world, subject, volumeid=str(subject.volume["id"]))
+
+
+def _after_a_death(world: World, subject: Subject) -> None:
+    """As `_from_volume`, after a request that the death of the server cut off amid its copy."""
+    faults = in_memory(world).faults
+    with ExitStack() as slow:
+        for host in world.hosts:
+            slow.enter_context(host.slow_copies())
+        # A fault may have kept it from copying: then the server dies all the same.
+        with suppress(*REFUSALS, TimeoutError):
+            os_type = world.environment.os_type_id
+            volume = str(subject.volume["id"])
+            world.cloud.start("createTemplate", name=world.name("cut-off"), ostypeid=os_type, volumeid=volume)
+            world.wait_until("a host copies", lambda: any(host.copies() for host in world.hosts), COPY_SECONDS)
+    faults.kill(MANAGEMENT, RESTART)
+    world.wait_until("the server is back", lambda: _serves_again(world), BACK_SECONDS)
+    _from_volume(world, subject)
+
+
+def _serves_again(world: World) -> bool:
+    try:
+        return bool(world.cloud.call("listZones"))
+    except REFUSALS:
+        return False
 
 
 def _from_snapshot(world: World, subject: Subject) -> None:
@@ -266,6 +299,16 @@ def _no_image_stays(world: World) -> None:
 
 TEMPLATES: tuple[Operation, ...] = (
     Operation("11.volume", "make a template from a volume", _volume, _from_volume, _on_both, _not_made),
+    Operation(
+        "11.cancelled",
+        "make a template after the server died amid the copy of another",
+        _volume,
+        _after_a_death,
+        _on_both,
+        _not_made,
+        # A server that starts hours after a request may have got its records from a backup: it leaves that alone.
+        without=frozenset({"clock-forward"}),
+    ),
     Operation(
         "12.primary", "make a template from a snapshot on StorPool", _snapshot, _from_snapshot, _on_both, _not_made
     ),

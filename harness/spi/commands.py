@@ -220,6 +220,16 @@ class StorPoolCopyVolumeToSecondaryCommand(
     destination: VolumeObject
 
 
+class CancelCommand(Command, frozen=True, kw_only=True, tag="CancelCommand"):
+    """End the copy that this host makes from or to `path`, and begin none any more: nobody waits for it.
+
+    Only of what is copied once: a StorPool object that was made for it, or the new file of a backup. The copy's command
+    cleans up and fails; after a success of this one it has. That nothing of it runs here is success.
+    """
+
+    path: str
+
+
 ToSecondary = (
     StorPoolBackupSnapshotCommand | StorPoolBackupTemplateFromSnapshotCommand | StorPoolCopyVolumeToSecondaryCommand
 )
@@ -316,6 +326,7 @@ AnyCommand = (
     | StorPoolSetVolumeEncryptionCommand
     | StorPoolBackupTemplateFromSnapshotCommand
     | StorPoolCopyVolumeToSecondaryCommand
+    | CancelCommand
     | CopyCommand
     | CreateEntityDownloadURLCommand
     | CheckUrlCommand
@@ -344,6 +355,8 @@ class PingAnswer(Answer, frozen=True, kw_only=True, tag="PingAnswer"):
     vms: dict[str, VmPower]
     volume_encryption: bool = False
     """Whether the host has what encrypted volumes need (CloudStack's host detail `host.volume.encryption`)."""
+    copies: dict[str, int] = {}
+    """How far the copies are that run here: whole percents by the paths that they copy to."""
 
 
 class AttachAnswer(Answer, frozen=True, kw_only=True, tag="AttachAnswer"):

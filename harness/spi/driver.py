@@ -379,6 +379,10 @@ class HostEndpoints(Protocol):
 
     def host(self, host_id: int) -> Endpoint: ...
 
+    def named(self, name: str) -> Endpoint:
+        """The agent of the host with this name, which is Up, be it Enabled or not; else `Unavailable`."""
+        ...
+
     def tell(self, host_id: int, command: AnyCommand) -> AnyAnswer:
         """Send a command for a VM, with its place among all that are sent for it; the answer's result is true.
 

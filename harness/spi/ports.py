@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,6 +32,10 @@ class CommandResult:
         return lines[-1][:REASON_LIMIT] if lines else f"exit status {self.rc} without a word"
 
 
+Output = Callable[[bytes], None]
+"""Takes what a program writes to its standard output, in whatever pieces it is read; must not raise or wait."""
+
+
 class Host(Protocol):
     """The operating system of one KVM host. Nothing else in the agent touches it."""
 
@@ -40,12 +44,19 @@ class Host(Protocol):
         ...
 
     def run(
-        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float, operation: str | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout: float,
+        operation: str | None = None,
+        output: Output | None = None,
     ) -> CommandResult:
         """Run a program without a shell. Raises `Unavailable` when it cannot be started and `Unknown` when `timeout`
         seconds pass; it has been killed then.
 
-        It does not die with the agent. `operation` is an id by which the next agent finds it again.
+        It does not die with the agent. `operation` is an id by which the next agent finds it again. `output` is told
+        what it prints, while it runs.
         """
         ...
 

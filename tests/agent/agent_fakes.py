@@ -17,7 +17,7 @@ from harness.agent.operations import Record
 from harness.spi.errors import Conflict, NotFound
 from harness.spi.objects import DataStore, Disk, Nic, VirtualMachine, VolumeType, device_path
 from harness.spi.passphrase import Passphrase
-from harness.spi.ports import CommandResult, DomainState, Secondary
+from harness.spi.ports import CommandResult, DomainState, Output, Secondary
 from harness.spi.runtime import Event, Task
 from harness.storpool import AnswerLost, NotSent, Reply, Request, RetryPolicy, StorPoolClient
 
@@ -331,7 +331,13 @@ class FakeHost:
         return rig.device_size if rig.device_size is not None else rig.volumes[global_id]
 
     def run(
-        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float, operation: str | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout: float,
+        operation: str | None = None,
+        output: Output | None = None,  # noqa: ARG002 - the contract's signature
     ) -> CommandResult:
         assert timeout > 0
         if tuple(argv) == ("cryptsetup", "--version"):

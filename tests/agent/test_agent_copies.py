@@ -74,7 +74,7 @@ class Programs:
     def options(self) -> tuple[dict[str, str], tuple[str, ...]]:
         """Of the one convert, and its two files."""
         (argv,) = [argv for argv in self.ran if argv[1] == "convert"]
-        words = [word for word in argv[2:-2] if word != "-n"]
+        words = [word for word in argv[2:-2] if word not in ("-n", "-p")]
         return dict(zip(words[::2], words[1::2], strict=True)), argv[-2:]
 
 

@@ -19,7 +19,7 @@ from harness.runtime.threads import ThreadRuntime
 from harness.spi.commands import AnyAnswer, CopyCmdAnswer, StorPoolDownloadTemplateCommand
 from harness.spi.errors import Conflict, ErrorClass, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import DataStore, ImageFormat, StoreRole, TemplateObject
-from harness.spi.ports import CommandResult
+from harness.spi.ports import CommandResult, Output
 
 STORE = DataStore(id=2, uuid="s", name="secondary", role=StoreRole.IMAGE, provider="NFS", url="nfs://10.0.0.9/export/x")
 POOL = DataStore(id=1, uuid="p", name="pool", role=StoreRole.PRIMARY, provider="StorPool", url="storpool:ssd")
@@ -172,7 +172,13 @@ class MountHost(FakeHost):
         return self.left
 
     def run(
-        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float, operation: str | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout: float,
+        operation: str | None = None,
+        output: Output | None = None,  # noqa: ARG002 - the contract's signature
     ) -> CommandResult:
         assert (stdin, timeout > 0, operation) == (b"", True, None)
         asked = tuple(argv)

@@ -18,7 +18,7 @@ from harness.agent.deadline import Deadline
 from harness.agent.real_host import RealHost
 from harness.runtime.threads import ThreadRuntime
 from harness.spi.errors import Error, InvalidParameter, NotFound, Unavailable
-from harness.spi.ports import CommandResult
+from harness.spi.ports import CommandResult, Output
 
 needs = [name for name in ("curl", "qemu-img") if shutil.which(name) is None]
 pytestmark = pytest.mark.skipif(bool(needs), reason=f"needs {needs} (apt install curl qemu-utils)")
@@ -36,10 +36,16 @@ class Watched(RealHost):
         self.seen: list[str] = []
 
     def run(
-        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float, operation: str | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout: float,
+        operation: str | None = None,
+        output: Output | None = None,
     ) -> CommandResult:
         self.seen += argv
-        return super().run(argv, stdin=stdin, timeout=timeout, operation=operation)
+        return super().run(argv, stdin=stdin, timeout=timeout, operation=operation, output=output)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -87,6 +87,12 @@ class FakeHost:
         raise NotImplementedError
 
     def power_on(self) -> None:
+        raise NotImplementedError
+
+    def copies(self) -> Sequence[str]:
+        raise NotImplementedError
+
+    def slow_copies(self) -> AbstractContextManager[None]:
         raise NotImplementedError
 
     def slow_migration(self, name: str) -> None:
@@ -228,6 +234,12 @@ class FakeWorld:
         return {}
 
     def guest(self, vm_id: str) -> Guest:
+        raise NotImplementedError
+
+    def kill_management(self) -> None:
+        raise NotImplementedError
+
+    def start_management(self) -> None:
         raise NotImplementedError
 
     def name(self, stem: str) -> str:

@@ -13,8 +13,10 @@ import simulator.ports
 from harness.driver import StorPoolProvider
 from harness.runtime.threads import ThreadRuntime, ThreadTask
 from harness.spi.commands import (
+    Answer,
     AnyAnswer,
     AnyCommand,
+    CancelCommand,
     CopyCmdAnswer,
     ResizeVolumeAnswer,
     StorPoolDownloadTemplateCommand,
@@ -385,6 +387,12 @@ class Agent:
     faults: list[Fault] = field(default_factory=list)
     """Of the next commands."""
     name: str = "kvm-1"
+    cancels: list[str] = field(default_factory=list)
+    """Paths of copies that were to be cancelled; these commands are no others' places, and no fault strikes them."""
+    deaf: bool = False
+    """Whether no answer comes to those."""
+    at_cancel: Callable[[], None] = lambda: None
+    """What an agent does for one."""
     encrypts: bool = True
 
     def select(
@@ -404,6 +412,10 @@ class Agent:
         del host_id
         return self
 
+    def named(self, name: str) -> Agent:
+        assert name == self.name
+        return self
+
     def tell(self, host_id: int, command: AnyCommand) -> AnyAnswer:
         assert isinstance(command, StorPoolResizeVolumeCommand) and host_id > 0
         answer = self.send(command, timeout=command.wait + 1.0)
@@ -413,6 +425,12 @@ class Agent:
 
     def send(self, command: AnyCommand, *, timeout: float) -> AnyAnswer:
         assert timeout > command.wait
+        if isinstance(command, CancelCommand):
+            self.cancels.append(command.path)
+            if self.deaf:
+                raise Unknown("no answer from the agent")
+            self.at_cancel()
+            return Answer(result=True)
         self.commands.append(command)
         fault = self.faults.pop(0) if self.faults else None
         if fault is Fault.NOT_SENT:

@@ -142,6 +142,12 @@ class TinyWorld:
     def guest(self, vm_id: str) -> Guest:
         raise NotImplementedError
 
+    def kill_management(self) -> None:
+        raise NotImplementedError
+
+    def start_management(self) -> None:
+        raise NotImplementedError
+
     def name(self, stem: str) -> str:
         return stem
 

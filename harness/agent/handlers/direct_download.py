@@ -10,6 +10,7 @@ from harness.agent.tools import Tools
 from harness.spi.commands import CheckUrlAnswer, CheckUrlCommand, CopyCmdAnswer, DirectDownloadCommand, shown
 from harness.spi.errors import Error, InvalidParameter
 from harness.spi.objects import DirectSource, TemplateObject
+from harness.spi.ports import Output
 
 
 def check(tools: Tools, command: CheckUrlCommand) -> CheckUrlAnswer:
@@ -25,11 +26,14 @@ def handle(tools: Tools, command: DirectDownloadCommand) -> CopyCmdAnswer:
         raise InvalidParameter("a direct download needs a URL, and a volume with a path")
     deadline = Deadline(tools.runtime, command.wait)
     with (
+        tools.copies.run(path) as copy,
         tools.volumes([path], deadline.remaining),
         tools.operations.begin(Kind.DIRECT_DOWNLOAD, None, [path]) as operation,
     ):
+        copy.begin()
+        copy.operation = operation.id
         try:
-            answer = _fetch_and_copy(tools, source, source.direct, path, operation, deadline)
+            answer = _fetch_and_copy(tools, source, source.direct, path, operation, deadline, copy.heard)
         except Error as error:
             _discard(tools, operation, error)
             raise
@@ -38,14 +42,20 @@ def handle(tools: Tools, command: DirectDownloadCommand) -> CopyCmdAnswer:
 
 
 def _fetch_and_copy(
-    tools: Tools, source: TemplateObject, direct: DirectSource, path: str, operation: Operation, deadline: Deadline
+    tools: Tools,
+    source: TemplateObject,
+    direct: DirectSource,
+    path: str,
+    operation: Operation,
+    deadline: Deadline,
+    output: Output,
 ) -> CopyCmdAnswer:
     file = fetching.fetch(tools.host, tools.config, direct.url, direct.checksum, operation.id, deadline)
     image = qemu_img.info(tools.host, file, source.format, deadline.remaining)
     qemu_img.check_guest_image(image, shown(direct.url))
     with attached(tools, path, deadline) as capacity:
         check_size(shown(direct.url), image.virtual_size, path, capacity)
-        qemu_img.convert_to_device(tools.host, file, source.format, path, deadline.remaining, operation.id)
+        qemu_img.convert_to_device(tools.host, file, source.format, path, deadline.remaining, operation.id, output)
     return CopyCmdAnswer(result=True, path=path, size=image.virtual_size, details=detach(tools, path, operation))
 
 

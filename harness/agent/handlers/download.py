@@ -26,16 +26,19 @@ def handle(tools: Tools, command: StorPoolDownloadTemplateCommand | StorPoolDown
     # Backups of snapshots on secondary storage are qcow2 (section 4.9).
     image_format = ImageFormat.QCOW2 if isinstance(source, SnapshotObject) else source.format
     with (
+        tools.copies.run(destination.path) as copy,
         tools.volumes([destination.path], deadline.remaining),
         tools.secondary.file(source.store, source.path) as file,
     ):
+        copy.begin()
         image = qemu_img.info(tools.host, file, image_format, deadline.remaining)
         qemu_img.check_guest_image(image, file)
         with tools.operations.begin(Kind.DOWNLOAD, None, [destination.path]) as operation:
+            copy.operation = operation.id
             with attached(tools, destination.path, deadline, size=size) as capacity:
                 check_size(file, image.virtual_size, destination.path, capacity)
                 qemu_img.convert_to_device(
-                    tools.host, file, image_format, destination.path, deadline.remaining, operation.id
+                    tools.host, file, image_format, destination.path, deadline.remaining, operation.id, copy.heard
                 )
             details = detach(tools, destination.path, operation)
             if isinstance(destination, VolumeObject):

@@ -1,4 +1,4 @@
-"""PingCommand: which domains does the host have?"""
+"""PingCommand: which domains does the host have, and how far are its copies?"""
 
 from __future__ import annotations
 
@@ -23,4 +23,5 @@ def handle(tools: Tools, _command: PingCommand) -> PingAnswer:
         host_uuid=tools.config.host_uuid,
         vms={name: POWER[state] for name, state in sorted(states.items())},
         volume_encryption=luks.available(tools.host),
+        copies=tools.copies.progress(),
     )

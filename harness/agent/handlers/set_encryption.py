@@ -13,6 +13,7 @@ from harness.agent.tools import Tools
 from harness.spi.commands import StorPoolSetVolumeEncryptionAnswer, StorPoolSetVolumeEncryptionCommand
 from harness.spi.errors import Error, InvalidParameter
 from harness.spi.objects import LUKS_HEADER
+from harness.spi.ports import Output
 
 
 def handle(tools: Tools, command: StorPoolSetVolumeEncryptionCommand) -> StorPoolSetVolumeEncryptionAnswer:
@@ -22,12 +23,18 @@ def handle(tools: Tools, command: StorPoolSetVolumeEncryptionCommand) -> StorPoo
         raise InvalidParameter(f"{command.path} of {command.size} bytes has no room for a LUKS header and data")
     deadline = Deadline(tools.runtime, command.wait)
     paths = [path for path in (command.path, command.source) if path is not None]
-    with tools.volumes(paths, deadline.remaining), tools.operations.begin(Kind.ENCRYPT, None, paths) as operation:
+    with (
+        tools.copies.run(command.path) as copy,
+        tools.volumes(paths, deadline.remaining),
+        tools.operations.begin(Kind.ENCRYPT, None, paths) as operation,
+    ):
+        copy.begin()
+        copy.operation = operation.id
         tools.adaptor.connect(command.path, size=command.size, timeout=deadline.remaining)
         try:
             luks.format_device(tools.host, command.path, command.passphrase, deadline.remaining, operation.id)
             if command.source is not None:
-                _write(tools, command, command.source, deadline, operation)
+                _write(tools, command, command.source, deadline, operation, copy.heard)
             luks.check(tools.host, command.path, command.passphrase, deadline.remaining, operation.id)
         except Error as error:
             tools.adaptor.undo(error, paths)
@@ -45,6 +52,7 @@ def _write(
     source: str,
     deadline: Deadline,
     operation: Operation,
+    output: Output,
 ) -> None:
     # Other hosts may be making volumes from the same snapshot.
     size = tools.adaptor.connect(source, size=None, timeout=deadline.remaining, shared=True)
@@ -52,4 +60,4 @@ def _write(
         raise InvalidParameter(
             f"{source} has {size} bytes, but encrypted {command.path} has room for {command.size - LUKS_HEADER} only"
         )
-    luks.write(tools.host, source, command.path, command.passphrase, deadline.remaining, operation.id)
+    luks.write(tools.host, source, command.path, command.passphrase, deadline.remaining, operation.id, output)

@@ -20,15 +20,18 @@ def handle(tools: Tools, command: ToSecondary) -> CopyCmdAnswer:
         raise InvalidParameter(f"source {source.path!r} and destination {destination.path!r} must both have a path")
     deadline = Deadline(tools.runtime, command.wait)
     with (
+        tools.copies.run(source.path, destination.path) as copy,
         tools.volumes([source.path], deadline.remaining),
         tools.secondary.new_file(destination.store, destination.path) as file,
     ):
+        copy.begin()
         if not qemu_img.is_missing(tools.host, file, ImageFormat.QCOW2, deadline.remaining):
             raise Conflict(f"{file} exists already, so nothing was written to it; each copy needs a name of its own")
         with tools.operations.begin(Kind.BACKUP, None, [source.path]) as operation:
+            copy.operation = operation.id
             with attached(tools, source.path, deadline, shared=True) as size:
                 qemu_img.convert_from_device(
-                    tools.host, source.path, file, ImageFormat.QCOW2, deadline.remaining, operation.id
+                    tools.host, source.path, file, ImageFormat.QCOW2, deadline.remaining, operation.id, copy.heard
                 )
                 image = qemu_img.info(tools.host, file, ImageFormat.QCOW2, deadline.remaining)
                 _check(image, file, size)

@@ -19,15 +19,15 @@ def query_async_job_result(services: Services, request: Request) -> Json:
         row = tx.find(AsyncJob, uuid=request.need("jobid"))
         if row is None:
             raise ApiError(PARAMETER, f"Unable to find a job with id {request.need('jobid')[:64]}")
-        return _job(tx, row)
+        return _job(services, tx, row)
 
 
 def list_async_jobs(services: Services, request: Request) -> list[Json]:  # noqa: ARG001 - every command has this form
     with services.records.read() as tx:
-        return [_job(tx, row) for row in tx.all(AsyncJob, job_status=IN_PROGRESS)]
+        return [_job(services, tx, row) for row in tx.all(AsyncJob, job_status=IN_PROGRESS)]
 
 
-def _job(tx: Transaction, row: AsyncJob) -> Json:
+def _job(services: Services, tx: Transaction, row: AsyncJob) -> Json:
     user, account = tx.get(User, row.user_id), tx.get(Account, row.account_id)
     done = row.job_status != IN_PROGRESS
     return clean(
@@ -38,7 +38,7 @@ def _job(tx: Transaction, row: AsyncJob) -> Json:
         created=time(row.created),
         completed=time(row.completed),
         jobstatus=row.job_status,
-        jobprocstatus=0,
+        jobprocstatus=services.context.agents.progress.of(row.uuid),
         jobresultcode=row.job_result_code,
         jobresulttype="object" if done else None,
         jobresult=msgspec.Raw(row.job_result.encode()) if done else None,

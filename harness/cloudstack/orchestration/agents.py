@@ -8,6 +8,7 @@ import msgspec
 
 from harness.cloudstack.orchestration.encryption import CAPABLE_HOST, with_passphrases
 from harness.cloudstack.orchestration.errors import checked
+from harness.cloudstack.progress import JobProgress, WatchedEndpoint
 from harness.cloudstack.records import Records
 from harness.cloudstack.records.inventory import CLUSTER_ID
 from harness.cloudstack.records.passphrases import Passphrases
@@ -35,7 +36,8 @@ class Agents:
     ) -> None:
         self._runtime = runtime
         self._records = records
-        self._endpoints = dict(endpoints)
+        self.progress = JobProgress(runtime)
+        self._endpoints = {name: WatchedEndpoint(endpoint, self.progress) for name, endpoint in endpoints.items()}
         self._passphrases = passphrases
         self._guard = runtime.lock("command sequence")
         self._last_sequence = 0
@@ -86,7 +88,14 @@ class Agents:
             raise Unavailable(f"host {row.name} is {row.status} and {row.resource_state}; its agent gets no commands")
         return self._endpoint(row)
 
-    def named(self, name: str) -> Endpoint | None:
+    def named(self, name: str) -> Endpoint:
+        with self._records.read() as tx:
+            rows = tx.select(HostRow, "name = ? AND status = 'Up'", (name,))
+        if not rows:
+            raise Unavailable(f"there is no host {name} that is Up")
+        return self._endpoint(rows[0])
+
+    def configured(self, name: str) -> Endpoint | None:
         """The agent of a host whatever its state, or None when the host has none."""
         return self._endpoints.get(name)
 

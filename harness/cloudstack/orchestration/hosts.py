@@ -51,7 +51,7 @@ class HostManager:
     def ping(self, host: HostRow) -> bool:
         """Whether it answered. Up or Down follows from that; from the answer, the power states of the host's VMs."""
         before = self._vms.running_on(host.id)
-        endpoint = self._context.agents.named(host.name)
+        endpoint = self._context.agents.configured(host.name)
         try:
             if endpoint is None:
                 raise Error(f"host {host.name} has no agent in the configuration")
@@ -61,6 +61,7 @@ class HostManager:
         except Error as error:
             self._silent(host, error)
             return False
+        self._context.agents.progress.told(host.name, answer.copies)
         self._answered(host, answer)
         self._connect_pools(host.id)
         self._vms.power_report(host.id, answer.vms, before)

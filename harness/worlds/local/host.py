@@ -42,6 +42,17 @@ _LATE = "mount -t tmpfs -o mode=755 tmpfs " + BY_ID
 _NOT_LATE = f"umount -l {BY_ID}"
 
 
+_COPIES = "pgrep --ns $$ --nslist mnt -a -f '^qemu-img convert'"
+"""Of this host: those of a local lab see each other's processes, but no mounts of each other."""
+_SLOW = "/run/splab-slow-copies"
+_SLOW_DOWN = """touch "$0" || exit 1
+setsid sh -c 'of="--ns $$ --nslist mnt -x qemu-img"; for i in $(seq 3000); do
+for j in 1 2 3 4; do pkill -STOP $of; sleep 0.1; done
+pkill -CONT $of; [ -e "$0" ] || exit 0; sleep 0.02
+done' "$0" < /dev/null > /dev/null 2>&1 &"""
+"""For twenty minutes at most, so that what a run leaves that was killed ends by itself."""
+
+
 class SshKvmHost:
     def __init__(
         self,
@@ -198,6 +209,19 @@ class SshKvmHost:
     def _local(self) -> None:
         if self._host.cgroup is None:
             raise LabError(f"host {self.name} is no host of the local lab, so its power is not cut")
+
+    def copies(self) -> Sequence[str]:
+        found = self._ssh.run(["sh", "-c", _COPIES], check=False).text.splitlines()
+        return sorted(line.partition(" ")[2] for line in found)
+
+    @contextmanager
+    def slow_copies(self) -> Iterator[None]:
+        """Stopped for most of the time. What is killed meanwhile ends all the same."""
+        self._ssh.run(["sh", "-c", _SLOW_DOWN, _SLOW])
+        try:
+            yield
+        finally:
+            self._ssh.run(["rm", "-f", _SLOW])
 
     def slow_migration(self, name: str) -> None:
         self._ssh.run([*VIRSH, "migrate-setspeed", name, "1"])

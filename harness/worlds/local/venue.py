@@ -175,6 +175,7 @@ class LocalVenue:
             environment=environment,
             guest_image=lab.guest_image,
             unique=unique,
+            management=self.management,
         )
 
     def case_properties(self, case: Case) -> dict[str, str]:

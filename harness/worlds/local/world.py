@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from harness.observers import Cloud, Environment, Guest, Host, Secondary, StorPool
 from harness.worlds.local.guest import SshGuest
+from harness.worlds.local.processes import ManagementProcess
 from harness.worlds.several import SeveralStorPools
 from lab.file import GuestImage
 
@@ -26,6 +27,7 @@ class LocalWorld:
         environment: Environment,
         guest_image: GuestImage,
         unique: str,
+        management: ManagementProcess,
     ) -> None:
         self._cloud = cloud
         self._storpools = tuple(storpools)
@@ -36,6 +38,7 @@ class LocalWorld:
         self._guest_image = guest_image
         self._unique = unique
         self._names = 0
+        self._management = management
 
     @property
     def cloud(self) -> Cloud:
@@ -67,6 +70,12 @@ class LocalWorld:
 
     def guest(self, vm_id: str) -> Guest:
         return SshGuest(self._guest_image, lambda: self._address(vm_id))
+
+    def kill_management(self) -> None:
+        self._management.kill()
+
+    def start_management(self) -> None:
+        self._management.start()
 
     def name(self, stem: str) -> str:
         self._names += 1

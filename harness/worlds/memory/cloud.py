@@ -38,7 +38,7 @@ class MemoryCloud:
 
     def call(self, command: str, /, **parameters: str | int | bool) -> Json:
         answer = self._request(command, parameters)
-        if "jobid" in answer:
+        if "jobid" in answer and answer.keys() <= {"jobid", "id"}:
             return self._wait(str(answer["jobid"]), JOB_TIMEOUT, command)
         return answer
 

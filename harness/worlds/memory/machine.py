@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 
-from harness.runtime.process import SimulatedEvent, SimulatedRuntime
+from harness.runtime.process import SimulatedRuntime
 from harness.spi.errors import Error, InvalidParameter, NotFound
 from harness.spi.ports import DomainState
 from harness.worlds.memory.image import BOOT_MAGIC, ISO_MAGIC
 from harness.worlds.memory.model_domain import Boot, ModelDisk, ModelDomain, by_target, where_it_went
 from harness.worlds.memory.model_domain_xml import read_cd_drive, read_disk, read_disks, read_drive
+from harness.worlds.memory.model_running import ModelProgram
 from harness.worlds.memory.model_storage import Devices, ModelStorage, NfsFiles
 
 BOOT_SECONDS = (2.0, 6.0)
@@ -26,17 +26,6 @@ LET_GO_SECONDS = (-0.25, 0.25)
 once: API calls take next to no virtual time, so that no request would meet an eject else."""
 EJECT_SECONDS = 0.05
 """How long QEMU takes to close a device that the guest let go; meanwhile it says that it has no such device."""
-
-
-@dataclass(slots=True)
-class ModelProgram:
-    """A program that takes its time."""
-
-    operation: str | None
-    """What `Host.end_programs` finds it by."""
-    killed: SimulatedEvent
-    reads: int | None = None
-    """The object that it has open, if it never writes to it."""
 
 
 class Machine:
@@ -67,6 +56,8 @@ class Machine:
         self.images: dict[str, bytes] = {}
         """Files that programs wrote, by path."""
         self.domains: dict[str, ModelDomain] = {}
+        self.slow_copies = 0
+        """How many reasons there are for which programs that begin to copy are slow."""
         self.programs: list[ModelProgram] = []
         """Those that run, also after the agent that started them has died."""
         self.peers: dict[str, Machine] = {}

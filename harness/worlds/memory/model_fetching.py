@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from harness.worlds.memory.machine import ModelProgram
 from harness.worlds.memory.model_programs import COPY_SECONDS, Failed, Run
+from harness.worlds.memory.model_running import ModelProgram
 
 SUMS = ("md5sum", "sha1sum", "sha224sum", "sha256sum", "sha384sum", "sha512sum")
 
@@ -28,7 +28,7 @@ def fetched(run: Run) -> bytes:
 
     def download(program: ModelProgram) -> None:
         images[file] = content[: len(content) // 2]
-        if not program.killed.wait(COPY_SECONDS / 2):
+        if not program.work(COPY_SECONDS / 2, 1.0):
             images[file] = content
 
     run.work(download)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from harness.agent.fetching import HEAD_SCRIPT
 from harness.runtime.process import SimulatedRuntime
 from harness.spi.errors import NotFound, Unavailable, Unknown
-from harness.spi.ports import CommandResult
+from harness.spi.ports import CommandResult, Output
 from harness.worlds.memory import model_cryptsetup, model_qemu_img
 from harness.worlds.memory.machine import Machine
 from harness.worlds.memory.model_fetching import SUMS, fetched
@@ -82,6 +82,7 @@ class ModelHost:
         stdin: bytes = b"",
         timeout: float,
         operation: str | None = None,
+        output: Output | None = None,
     ) -> CommandResult:
         """qemu-img info, create, convert; cryptsetup luksFormat, open; curl and sums. No other program is there."""
         arguments = tuple(argv)
@@ -89,7 +90,7 @@ class ModelHost:
         machine.command_lines.append(" ".join(arguments))
         if arguments[:1] == ("prlimit",):
             arguments = arguments[arguments.index("curl") :]
-        run = Run(machine, self._runtime, self._files, arguments, stdin, operation, timeout)
+        run = Run(machine, self._runtime, self._files, arguments, stdin, operation, timeout, output)
         if (arguments and arguments[0] in ("curl", *SUMS)) or arguments[:3] == ("sh", "-c", HEAD_SCRIPT):
             return self._ran(run, arguments[0], fetched, _FETCH_STATUS, "curl: (22)")
         if arguments[:1] == ("cryptsetup",) and machine.no_cryptsetup:

@@ -10,13 +10,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from harness.runtime.process import SimulatedRuntime
+from harness.runtime.process import SimulatedEvent, SimulatedRuntime
 from harness.spi.errors import Unknown
-from harness.worlds.memory.machine import Machine, ModelProgram
+from harness.spi.ports import Output
+from harness.worlds.memory.machine import Machine
+from harness.worlds.memory.model_running import ModelProgram
 from harness.worlds.memory.model_storage import NfsFiles
 from simulator.ports import BlocksError
 
 COPY_SECONDS = 12.0
+SLOWNESS = 50.0
+"""Of copies that are slow."""
+PRINT_SECONDS = 2.5
+"""Between two numbers of a program that prints how far it is."""
 
 Options = Mapping[str, bool]
 """Options that a program understands, and whether a value follows."""
@@ -76,6 +82,8 @@ class Run:
     stdin: bytes
     operation: str | None
     timeout: float
+    output: Output | None = None
+    """Who hears how far it is, of one with -p."""
 
     def call(self, known: Options) -> Call:
         """What follows the program and its verb."""
@@ -94,7 +102,10 @@ class Run:
         Raises `Failed`, or `Unknown` when it was not over in time and was killed.
         """
         machine = self.machine
-        program = ModelProgram(self.operation, machine.runtime.event("a signal"), reads)
+        killed = machine.runtime.event("a signal")
+        slowness = SLOWNESS if machine.slow_copies else 1.0
+        copies = " ".join(self.arguments) if self.arguments[1:2] == ("convert",) else ""
+        program = ModelProgram(machine.runtime, self.operation, killed, reads, copies, slowness)
         failures: list[BlocksError] = []
         ended = self.runtime.event(f"the end of qemu-img on {machine.name}")
 
@@ -108,7 +119,7 @@ class Run:
 
         machine.programs.append(program)
         machine.runtime.spawn("qemu-img", copy)
-        if not ended.wait(self.timeout):
+        if not self._await(ended, program):
             program.killed.deliver()
             ended.wait()
             raise Unknown(f"qemu-img did not end within {self.timeout:g} s and was killed")
@@ -117,13 +128,26 @@ class Run:
         if failures:
             raise Failed(f"error while writing: {failures[0]}")
 
+    def _await(self, ended: SimulatedEvent, program: ModelProgram) -> bool:
+        """Whether it ended in time. Meanwhile it prints how far it is."""
+        left = self.timeout
+        if self.output is None or "-p" not in self.arguments:
+            return ended.wait(left)
+        while left > 0:
+            pause = min(PRINT_SECONDS, left)
+            if ended.wait(pause):
+                return True
+            self.output(f"    ({100 * program.share:.2f}/100%)\r".encode())
+            left -= pause
+        return False
+
     def write(self, key: int, offset: int, pieces: Sequence[bytes], program: ModelProgram, seconds: float) -> None:
         """Pieces one after the other from `offset` on; a program that is killed leaves those that it has written."""
         machine = self.machine
         with machine.storage.opened(key):
-            for piece in pieces:
+            for number, piece in enumerate(pieces, start=1):
                 machine.runtime.point("effect-begin", f"{machine.name}: a program writes")
-                if program.killed.wait(seconds / len(pieces)):
+                if program.work(seconds / len(pieces), number / len(pieces)):
                     return
                 machine.storage.blocks.write(key, offset, piece)
                 offset += len(piece)

@@ -9,16 +9,18 @@ import msgspec
 from harness.spi.errors import NotFound, Unavailable
 from harness.spi.objects import LUKS_HEADER
 from harness.worlds.memory.image import Image, ImageError, read_image
-from harness.worlds.memory.machine import ModelProgram
 from harness.worlds.memory.model_cryptsetup import unlocked
 from harness.worlds.memory.model_luks import Luks
 from harness.worlds.memory.model_programs import COPY_SECONDS, Call, Failed, Run
+from harness.worlds.memory.model_running import ModelProgram
 from simulator.ports import BlocksError
 
 _INFO_OPTIONS = {"-f": True, "--output=json": False}
 _CREATE_OPTIONS = {"-f": True, "-q": False}
 _CONVERT_OPTIONS = {"-f": True, "-O": True, "-t": True, "-T": True, "-n": False, "-p": False}
-_ENCRYPT_OPTIONS = {"-n": False, "-f": True, "-T": True, "-t": True, "--object": True, "--target-image-opts": False}
+_ENCRYPT_OPTIONS = dict.fromkeys(("-n", "-p", "--target-image-opts"), False) | dict.fromkeys(
+    ("-f", "-T", "-t", "--object"), True
+)
 
 
 def info(run: Run) -> bytes:
@@ -101,11 +103,11 @@ def _back_up(run: Run, call: Call, source: str, file: str, program: ModelProgram
         machine.runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
         disk = Image(blocks.size(key), ())
         _put(run, file, disk, new=True)
-        if program.killed.wait(COPY_SECONDS / 2):
+        if program.work(COPY_SECONDS / 2, 0.5):
             return
         machine.runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
         extents = tuple((offset, blocks.read(key, offset, length)) for offset, length in blocks.extents(key))
-        if program.killed.wait(COPY_SECONDS / 2):
+        if program.work(COPY_SECONDS / 2, 1.0):
             return
         _put(run, file, Image(disk.size, extents), new=False)
 
@@ -137,9 +139,9 @@ def _copy(run: Run, key: int, image: Image, program: ModelProgram) -> None:
     machine, storage = run.machine, run.machine.storage
     with storage.opened(key):
         blank = storage.blocks.stored(key) == 0
-        for half in _halves(image, zeroes=not blank):
+        for half, share in zip(_halves(image, zeroes=not blank), (0.5, 1.0), strict=True):
             machine.runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
-            if program.killed.wait(COPY_SECONDS / 2):
+            if program.work(COPY_SECONDS / 2, share):
                 return
             for offset, data in half:
                 storage.blocks.write(key, offset, data)

@@ -274,6 +274,17 @@ class MemoryHost:
         finally:
             show()
 
+    def copies(self) -> Sequence[str]:
+        return sorted(program.copies for program in self._machine.programs if program.copies)
+
+    @contextmanager
+    def slow_copies(self) -> Iterator[None]:
+        self._machine.slow_copies += 1
+        try:
+            yield
+        finally:
+            self._machine.slow_copies -= 1
+
     def slow_migration(self, name: str) -> None:
         self._machine.find(name).slow = True
 

@@ -198,6 +198,12 @@ class MemoryWorld:
         """Snapshots that StorPool clusters export."""
         return [export for cluster in self._observers for export in cluster.exports()]
 
+    def kill_management(self) -> None:
+        self.kill(MANAGEMENT)
+
+    def start_management(self) -> None:
+        self.start(MANAGEMENT)
+
     def name(self, stem: str) -> str:
         self._names += 1
         return f"{stem}-{self._names}"
