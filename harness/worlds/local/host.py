@@ -47,10 +47,11 @@ _COPIES = "pgrep --ns $$ --nslist mnt -a -f '^qemu-img convert'"
 _SLOW = "/run/splab-slow-copies"
 _SLOW_DOWN = """touch "$0" || exit 1
 setsid sh -c 'of="--ns $$ --nslist mnt -x qemu-img"; for i in $(seq 3000); do
-for j in 1 2 3 4; do pkill -STOP $of; sleep 0.1; done
-pkill -CONT $of; [ -e "$0" ] || exit 0; sleep 0.02
+for j in 1 2 3 4 5 6 7 8 9 10; do pkill -STOP $of; sleep 0.1; done
+pkill -CONT $of; [ -e "$0" ] || exit 0
 done' "$0" < /dev/null > /dev/null 2>&1 &"""
-"""For twenty minutes at most, so that what a run leaves that was killed ends by itself."""
+"""A copy runs for as long as the next pkill takes to start, some hundredths of a second, in each second. For an hour at
+most, so that what a run leaves that was killed ends by itself."""
 
 
 class SshKvmHost:
