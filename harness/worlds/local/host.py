@@ -42,16 +42,22 @@ _LATE = "mount -t tmpfs -o mode=755 tmpfs " + BY_ID
 _NOT_LATE = f"umount -l {BY_ID}"
 
 
-_COPIES = "pgrep --ns $$ --nslist mnt -a -f '^qemu-img convert'"
+_COPIES = "pgrep --ns $$ --nslist mnt -a -f '(^|/)qemu-img convert'"
 """Of this host: those of a local lab see each other's processes, but no mounts of each other."""
-_SLOW = "/run/splab-slow-copies"
-_SLOW_DOWN = """touch "$0" || exit 1
-setsid sh -c 'of="--ns $$ --nslist mnt -x qemu-img"; for i in $(seq 3000); do
+_SLOW = "/run/splab-slow"
+_SLOW_DOWN = """place=$(command -v qemu-img) && mkdir "$0" && mount -t tmpfs -o mode=700 tmpfs "$0" || exit 1
+touch "$0/on" "$0/qemu-img" && mount --bind "$place" "$0/qemu-img" || exit 1
+printf '#!/bin/sh\\n[ "$1" != convert ] || kill -STOP $$\\nexec %s/qemu-img "$@"\\n' "$0" > "$0/slow" || exit 1
+chmod 700 "$0/slow" && mount --bind "$0/slow" "$place" || exit 1
+setsid sh -c 'of="--ns $$ --nslist mnt -x qemu-img"; for i in $(seq 3600); do
 for j in 1 2 3 4 5 6 7 8 9 10; do pkill -STOP $of; sleep 0.1; done
-pkill -CONT $of; [ -e "$0" ] || exit 0
-done' "$0" < /dev/null > /dev/null 2>&1 &"""
-"""A copy runs for as long as the next pkill takes to start, some hundredths of a second, in each second. For an hour at
-most, so that what a run leaves that was killed ends by itself."""
+pkill -CONT $of; [ -e "$0/on" ] || break
+done
+umount "$1"; for i in 1 2 3; do pkill -CONT $of; sleep 0.2; done
+umount -l "$0/qemu-img"; umount -l "$0"; rmdir "$0"' "$0" "$place" < /dev/null > /dev/null 2>&1 &"""
+"""A copy stops before it begins, and then runs for as long as the next pkill takes to start, some hundredths of a second,
+in each second. For an hour at most, so that what a run leaves that was killed ends by itself."""
+_SLOW_OVER = """rm -f "$0/on"; i=0; while [ -e "$0" ] && [ $((i += 1)) -lt 200 ]; do sleep 0.1; done; [ ! -e "$0" ]"""
 
 
 class SshKvmHost:
@@ -222,7 +228,7 @@ class SshKvmHost:
         try:
             yield
         finally:
-            self._ssh.run(["rm", "-f", _SLOW])
+            self._ssh.run(["sh", "-c", _SLOW_OVER, _SLOW])
 
     def slow_migration(self, name: str) -> None:
         self._ssh.run([*VIRSH, "migrate-setspeed", name, "1"])
