@@ -393,7 +393,7 @@ class Agent:
     """Whether no answer comes to those."""
     at_cancel: Callable[[], None] = lambda: None
     """What an agent does for one."""
-    cancel_answer: Answer = Answer(result=True)
+    cancel_answer: Answer = field(default_factory=lambda: Answer(result=True))
     encrypts: bool = True
 
     def select(
