@@ -393,6 +393,7 @@ class Agent:
     """Whether no answer comes to those."""
     at_cancel: Callable[[], None] = lambda: None
     """What an agent does for one."""
+    cancel_answer: Answer = field(default_factory=lambda: Answer(result=True))
     encrypts: bool = True
 
     def select(
@@ -430,7 +431,7 @@ class Agent:
             if self.deaf:
                 raise Unknown("no answer from the agent")
             self.at_cancel()
-            return Answer(result=True)
+            return self.cancel_answer
         self.commands.append(command)
         fault = self.faults.pop(0) if self.faults else None
         if fault is Fault.NOT_SENT:

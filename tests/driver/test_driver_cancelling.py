@@ -148,6 +148,18 @@ def test_a_host_that_never_answers_is_not_asked_for_longer_than_the_copy_may_tak
     assert len(rig.agent.cancels) == asked and not there(rig, path)
 
 
+def test_a_host_that_does_not_know_how_to_end_a_copy_is_waited_for_as_long_as_it_may_take(rig: Rig) -> None:
+    path = lose(rig, "template to pool")
+    rig.agent.cancel_answer = Answer(result=False, details="HTTP 400: not a command", error_class=ErrorClass.PERMANENT)
+    rig.driver.recover()
+    rig.time[0] += HOURS - 1
+    rig.driver.recover()
+    assert there(rig, path) and (path, 1) in attached(rig)
+    rig.time[0] += SETTLE + 2
+    rig.driver.recover()
+    assert not there(rig, path)
+
+
 def test_what_is_late_of_a_cancelled_copy_is_waited_for_and_no_longer(rig: Rig) -> None:
     path = lose(rig, "template to pool")
     rig.driver.recover()
