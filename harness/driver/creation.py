@@ -133,7 +133,9 @@ class Creation:
         if self.global_id is None and not self.unanswered:
             return None
         sent_at = self.settles_at - self._operations.settle_time
-        late = self._operations.started - sent_at > AWAY
+        # Of its own sendings this process knows that they are of these records, whatever the clock said then.
+        own = self._operation.data.get(f"{self.key}.process") == self._operations.incarnation
+        late = not own and self._operations.started - sent_at > AWAY
         if not late and (self.key == "snapshot" or self.global_id is None):
             return None
         look = self._client.snapshot if self.key == "snapshot" else self._client.volume
@@ -163,6 +165,7 @@ class Creation:
             f"{self.key}.id": self.global_id or "",
             f"{self.key}.unanswered": str(self.unanswered),
             f"{self.key}.settles": str(self.settles_at),
+            f"{self.key}.process": self._operation.data.get(f"{self.key}.process", ""),
         }
 
     def _look(self, name: str) -> str | None:
@@ -191,5 +194,6 @@ class Creation:
             {
                 f"{self.key}.unanswered": str(unanswered),
                 f"{self.key}.settles": str(self._operations.now() + self._operations.settle_time),
+                f"{self.key}.process": self._operations.incarnation,
             }
         )
