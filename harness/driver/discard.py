@@ -41,7 +41,7 @@ class Discards:
             return
         until = 0.0 if in_use_no_more(self._operations, operation) else float(operation.data[IN_USE])
         host = operation.data.get(COPIED_BY, "")
-        self.take_over(creation, int(operation.data["pool"]), in_use_until=until, copied_by=host)
+        self.take_over(creation, operation.pool_id, in_use_until=until, copied_by=host)
 
     def take_over_snapshot(self, name: str, unanswered: int, settles_at: float, pool_id: int) -> None:
         """As `take_over`, of what has this name: one snapshot of a group."""

@@ -69,12 +69,20 @@ def make(root: Path, count: int, progress: Progress = silent) -> list[Container]
         image.build(cache, progress)
         probe.accelerator(cache, progress)
         machine_lock.OWNER.write_text(str(state.root))
-        ledger = Ledger(state.ledger, machine_lock.LEDGER_COPY)
-        for directory in MOUNT_POINTS:
-            if not directory.exists():
-                ledger.record(Kind.DIRECTORY, directory)
-                directory.mkdir()
-        return [_make(ledger, state, number) for number in range(1, count + 1)]
+        try:
+            return _make_all(state, count)
+        except BaseException:
+            take_down(state, progress)
+            raise
+
+
+def _make_all(state: State, count: int) -> list[Container]:
+    ledger = Ledger(state.ledger, machine_lock.LEDGER_COPY)
+    for directory in MOUNT_POINTS:
+        if not directory.exists():
+            ledger.record(Kind.DIRECTORY, directory)
+            directory.mkdir()
+    return [_make(ledger, state, number) for number in range(1, count + 1)]
 
 
 def _make(ledger: Ledger, state: State, number: int) -> Container:

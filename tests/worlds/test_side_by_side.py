@@ -9,11 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.report.stream import CaseEnded, Event, Note, WorldFailed
-from harness.worlds.local.side_by_side import BATCH, Shared, batches
+from harness.worlds.local import side_by_side
+from harness.worlds.local.side_by_side import BATCH, Shared, SideBySide, batches
+from lab.claim import Claim
+from lab.errors import LabError
+from lab.local.container import Container
 from lab.local.layout import State
 from scenarios import registry
 from scenarios.registry import Case
@@ -85,6 +90,27 @@ def test_a_worker_that_ends_amid_a_case_is_told_of_and_the_others_go_on(tmp_path
     assert failed.world == "local" and "lab1" in failed.why and "killed at" in failed.why
     rest = passed(told)
     assert len(set(every) - set(rest)) in {len(batch) for batch in batches(CASES)}, "more than one batch was lost"
+
+
+def test_a_lab_that_somebody_brought_up_meanwhile_is_not_taken_down(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    claimed = tmp_path / "claimed"
+    claimed.touch()
+
+    def make(*_: object) -> list[Container]:
+        raise LabError("the local lab is up")
+
+    down: list[object] = []
+    told: list[Event] = []
+    monkeypatch.setattr(side_by_side, "claim_local", lambda: Claim(claimed))
+    monkeypatch.setattr("lab.local.container.make", make)
+    monkeypatch.setattr(side_by_side, "down", down.append)
+    SideBySide(2).run_all(CASES, told.append, time.monotonic())
+    assert [event.why for event in told if isinstance(event, WorldFailed)] == [
+        "world local cannot be used: the local lab is up"
+    ]
+    assert not down
 
 
 def test_when_all_workers_end_the_rest_is_not_run_and_nobody_waits_for_it(tmp_path: Path) -> None:

@@ -60,18 +60,24 @@ class SideBySide:
         except LabError as error:
             run.fail("cannot be used", error)
             return
-        root = default_state()
         try:
-            containers = container.make(root, self._labs, lambda text: run.note(f"local: {text}"))
-            run.work(containers)
+            self._run(run)
         except Exception as error:
             run.fail("cannot be used", error)
+        finally:
+            claim.release()
+
+    def _run(self, run: Shared) -> None:
+        root = default_state()
+        # What is up when this fails is not ours to take down.
+        containers = container.make(root, self._labs, lambda text: run.note(f"local: {text}"))
+        try:
+            run.work(containers)
         finally:
             try:
                 down(root)
             except Exception as error:
                 run.fail("was not torn down", error)
-            claim.release()
 
 
 def batches(cases: Sequence[Case]) -> list[list[Case]]:
@@ -101,7 +107,8 @@ class Shared:
 
     def __init__(self, listen: Listener, began: float, todo: list[list[Case]]) -> None:
         self._listen = listen
-        self._began = began
+        self.began = began
+        """When the run began, by the clock of `time.monotonic`."""
         self._lock = threading.Lock()
         self._todo: queue.SimpleQueue[list[Case]] = queue.SimpleQueue()
         for batch in todo:
@@ -112,12 +119,12 @@ class Shared:
             self._listen(event)
 
     def note(self, text: str) -> None:
-        self.tell(Note(at=time.monotonic() - self._began, text=text))
+        self.tell(Note(at=time.monotonic() - self.began, text=text))
 
     def fail(self, what: str, error: Exception) -> None:
         detail = "".join(traceback.format_exception(error))
         why = f"world local {what}: {error}"
-        self.tell(WorldFailed(at=time.monotonic() - self._began, world="local", why=why, detail=detail))
+        self.tell(WorldFailed(at=time.monotonic() - self.began, world="local", why=why, detail=detail))
 
     def work(self, containers: Sequence[Startable]) -> None:
         """Returns when all is done, or all workers have ended."""
@@ -132,10 +139,6 @@ class Shared:
             # After an interruption: a worker takes its lab down when it is told no more.
             for worker in workers:
                 worker.stop()
-
-    @property
-    def began(self) -> float:
-        return self._began
 
 
 class _Worker:
