@@ -27,6 +27,17 @@ def attached(
         raise
 
 
+@contextmanager
+def staying(tools: Tools, *paths: str) -> Iterator[None]:
+    """Of what stays in StorPool, whatever becomes of the block that attaches it: a copy of the request to attach could
+    be carried out after the detach, and nothing else would undo that."""
+    try:
+        yield
+    finally:
+        for path in paths:
+            tools.operations.attach_may_come_late(path)
+
+
 def check_size(file: str, virtual_size: int, device: str, capacity: int) -> None:
     """Sizes are bytes. Raises `InvalidParameter` when the disk in the file is larger than the device."""
     if virtual_size > capacity:

@@ -10,6 +10,7 @@ import pytest
 from agent_fakes import MIB, FakeSecondary, Rig
 
 from harness.agent.domain_xml import disk_xml, read_disks
+from harness.agent.operations import Kind
 from harness.spi.commands import (
     AnyAnswer,
     CopyCmdAnswer,
@@ -250,3 +251,11 @@ def test_a_disk_on_nfs_is_what_it_is_read_back_as() -> None:
     )
     (shown,) = read_disks(f"<domain><devices>{disk_xml(disk)}</devices></domain>")
     assert (shown.source, shown.target, shown.serial, shown.format) == (disk.path, "vdb", "abc", "qcow2")
+
+
+@pytest.mark.parametrize("rc", [0, 1])
+@pytest.mark.parametrize("what", UPLOADS)
+def test_a_late_attach_of_a_snapshot_is_taken_off_whatever_became_of_its_copy(what: str, rc: int) -> None:
+    rig = Rig(programs=Programs(rc=rc))
+    assert upload(rig, what).result is (rc == 0)
+    assert [record.kind for record in rig.records()] == [Kind.LATE_ATTACH]

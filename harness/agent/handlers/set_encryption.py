@@ -6,7 +6,7 @@ The original answered a success whatever had failed, and began an encrypted ROOT
 from __future__ import annotations
 
 from harness.agent import luks
-from harness.agent.copies import detach
+from harness.agent.copies import detach, staying
 from harness.agent.deadline import Deadline
 from harness.agent.operations import Kind, Operation
 from harness.agent.tools import Tools
@@ -27,6 +27,7 @@ def handle(tools: Tools, command: StorPoolSetVolumeEncryptionCommand) -> StorPoo
         tools.copies.run(command.path) as copy,
         tools.volumes(paths, deadline.remaining),
         tools.operations.begin(Kind.ENCRYPT, None, paths) as operation,
+        staying(tools, *paths),
     ):
         copy.begin()
         copy.operation = operation.id
@@ -40,9 +41,6 @@ def handle(tools: Tools, command: StorPoolSetVolumeEncryptionCommand) -> StorPoo
             tools.adaptor.undo(error, paths)
             raise
         details = [text for path in reversed(paths) if (text := detach(tools, path, operation, "encrypted"))]
-        for path in paths:
-            # Both stay, so that a copy of the attach could still be carried out, and nothing would undo it.
-            tools.operations.attach_may_come_late(path)
     return StorPoolSetVolumeEncryptionAnswer(result=True, size=command.size - LUKS_HEADER, details="; ".join(details))
 
 

@@ -4,7 +4,7 @@ or a volume to be downloaded (spec/cloudstack-plugin.md 4.9, 4.11 to 4.13)."""
 from __future__ import annotations
 
 from harness.agent import qemu_img
-from harness.agent.copies import attached, detach
+from harness.agent.copies import attached, detach, staying
 from harness.agent.deadline import Deadline
 from harness.agent.operations import Kind
 from harness.agent.tools import Tools
@@ -27,7 +27,7 @@ def handle(tools: Tools, command: ToSecondary) -> CopyCmdAnswer:
         copy.begin()
         if not qemu_img.is_missing(tools.host, file, ImageFormat.QCOW2, deadline.remaining):
             raise Conflict(f"{file} exists already, so nothing was written to it; each copy needs a name of its own")
-        with tools.operations.begin(Kind.BACKUP, None, [source.path]) as operation:
+        with tools.operations.begin(Kind.BACKUP, None, [source.path]) as operation, staying(tools, source.path):
             copy.operation = operation.id
             with attached(tools, source.path, deadline, shared=True) as size:
                 qemu_img.convert_from_device(
@@ -36,8 +36,6 @@ def handle(tools: Tools, command: ToSecondary) -> CopyCmdAnswer:
                 image = qemu_img.info(tools.host, file, ImageFormat.QCOW2, deadline.remaining)
                 _check(image, file, size)
             details = detach(tools, source.path, operation)
-            # The snapshot stays, so that a copy of the attach could still be carried out, and nothing would undo it.
-            tools.operations.attach_may_come_late(source.path)
     return CopyCmdAnswer(
         result=True, path=destination.path, size=size, physical_size=image.actual_size, details=details
     )
