@@ -30,7 +30,7 @@ for line in sys.stdin:
     print(json.dumps({"event": "note", "text": "local: at work"}), flush=True)
     for case in json.loads(line)["cases"]:
         if case in sys.argv[1:]:
-            sys.exit("killed at " + case)
+            sys.exit("Traceback\\nkilled at " + case)
         print(json.dumps({"event": "case-end", "world": "local", "case": case, "outcome": "passed", "seconds": 1}))
     print(flush=True)
 """
@@ -88,6 +88,7 @@ def test_a_worker_that_ends_amid_a_case_is_told_of_and_the_others_go_on(tmp_path
     told = work(tmp_path, every, ())
     (failed,) = [event for event in told if isinstance(event, WorldFailed)]
     assert failed.world == "local" and "lab1" in failed.why and "killed at" in failed.why
+    assert len(failed.why.splitlines()) == 1, "the rest is detail"
     rest = passed(told)
     assert len(set(every) - set(rest)) in {len(batch) for batch in batches(CASES)}, "more than one batch was lost"
 

@@ -110,6 +110,7 @@ class Shared:
         self.began = began
         """When the run began, by the clock of `time.monotonic`."""
         self._lock = threading.Lock()
+        self.interrupted = False
         self._todo: queue.SimpleQueue[list[Case]] = queue.SimpleQueue()
         for batch in todo:
             self._todo.put(batch)
@@ -135,8 +136,11 @@ class Shared:
                 thread.start()
             for thread in threads:
                 thread.join()
+        except BaseException:
+            # That a worker ends which was told to is nothing to tell.
+            self.interrupted = True
+            raise
         finally:
-            # After an interruption: a worker takes its lab down when it is told no more.
             for worker in workers:
                 worker.stop()
 
@@ -157,7 +161,8 @@ class _Worker:
             self._read()
             self._process.wait(END_SECONDS)
         except (OSError, ValueError, LabError, subprocess.TimeoutExpired) as error:
-            self._run.fail(f"cannot be used: {self._name}", error)
+            if not self._run.interrupted:
+                self._run.fail(f"cannot be used: {self._name}", error)
         finally:
             self.stop()
             for pipe in (self._process.stdin, self._process.stdout):
@@ -180,7 +185,10 @@ class _Worker:
         self._input.write(msgspec.json.encode(order) + b"\n")
         self._input.flush()
         if not self._read():
-            raise LabError(f"its worker ended: {_end_of(self._log)}")
+            said = _end_of(self._log)
+            error = LabError(f"its worker ended: {said.splitlines()[-1]}")
+            error.add_note(said)
+            raise error
 
     def _read(self) -> bool:
         """Pass on what comes, until an order is done; False when nothing comes any more."""
