@@ -254,6 +254,17 @@ class Resizing:
         return not self._operations.settled(operation)
 
 
+def refuse_late(operations: Operations, volume: str, size: int) -> None:
+    """Raises `Conflict` while an update of the volume with this uuid may still arrive that would set another size."""
+    kept = operations.find(Resizing.kind, f"volume:{volume}")
+    if kept is None or operations.settled(kept) or (kept.step == "settle" and _size(kept) == size):
+        return
+    raise Conflict(
+        f"{kept}: an update of the volume was not answered and may still arrive at StorPool, where it would set the "
+        f"size {_size(kept)} again; no other is given to it until that cannot be, at most {operations.settle_time:g} s"
+    )
+
+
 def _asked(payload: ResizePayload) -> str:
     """What tells one change from another; where the VM runs does not."""
     return msgspec.json.encode(msgspec.structs.replace(payload, vm_name="", host_id=None)).decode()

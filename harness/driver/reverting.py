@@ -14,6 +14,7 @@ from typing import TypeVar
 from harness.driver.operations import Operation, Operations
 from harness.driver.pools import Pools
 from harness.driver.removal import release_volume
+from harness.driver.resizing import refuse_late
 from harness.driver.volumes import VolumeCreation
 from harness.spi.driver import DriverRecords
 from harness.spi.errors import Conflict, Error, InvalidParameter, NotFound, Unknown
@@ -50,7 +51,8 @@ class SnapshotReverting:
         self._volumes = volumes
 
     def revert(self, snapshot: SnapshotObject) -> int:
-        """The size that the volume has now. `NotFound` when StorPool has lost either, `Conflict` names who holds it."""
+        """The size that the volume has now. `NotFound` when StorPool has lost either, `Conflict` names who holds it, or
+        the resize that may still arrive."""
         volume = snapshot.volume
         if snapshot.path is None or volume.path is None:
             raise InvalidParameter(f"snapshot {snapshot.uuid} of volume {volume.uuid}: one of them is on no pool")
@@ -61,6 +63,7 @@ class SnapshotReverting:
         with self._operations.exclusive(subject):
             found = there(client.snapshot, target, f"snapshot {snapshot.name} ({snapshot.uuid})", "the volume")
             was = there(client.volume, name, f"volume {volume.name} ({volume.uuid})", "the volume")
+            refuse_late(self._operations, volume.uuid, found.size)
             data = {"pool": str(pool.id), "object": name, "snapshot": target, "was": was.global_id}
             operation = self._begin(subject, data)
             try:

@@ -21,6 +21,7 @@ from harness.driver.groups import Group
 from harness.driver.operations import Operation, Operations
 from harness.driver.pools import Pools
 from harness.driver.removal import release_volumes, remove_snapshot
+from harness.driver.resizing import refuse_late
 from harness.driver.reverting import resolved, there
 from harness.driver.vm_snapshots import subject_of
 from harness.driver.volumes import VolumeCreation
@@ -85,7 +86,7 @@ class VmReverting:
                 held.enter_context(self._operations.exclusive(each))
             operation = self._operations.find(self.kind, subject)
             if operation is None:
-                disks = _looked_up(client, snapshot)
+                disks = _looked_up(self._operations, client, snapshot)
                 data = {"pool": str(snapshot.pool_id), "disks": _text(disks)}
                 operation = self._operations.begin(self.kind, subject, "begin", data)
             run = _Run(self._operations, operation, client, self._discards)
@@ -261,14 +262,14 @@ class _Run:
         )
 
 
-def _looked_up(client: StorPoolClient, snapshot: VmSnapshotObject) -> list[_Disk]:
+def _looked_up(operations: Operations, client: StorPoolClient, snapshot: VmSnapshotObject) -> list[_Disk]:
     try:
-        return _disks(client, snapshot)
+        return _disks(operations, client, snapshot)
     except Unknown as error:
         raise Unavailable(f"{error}; no disk was reverted") from error
 
 
-def _disks(client: StorPoolClient, snapshot: VmSnapshotObject) -> list[_Disk]:
+def _disks(operations: Operations, client: StorPoolClient, snapshot: VmSnapshotObject) -> list[_Disk]:
     """All that is needed is there, or an error says what is not; nothing was changed by then."""
     known, now = set(snapshot.paths), {volume.uuid: volume for volume in snapshot.volumes}
     where = f"VM snapshot {snapshot.name} ({snapshot.uuid})"
@@ -283,6 +284,7 @@ def _disks(client: StorPoolClient, snapshot: VmSnapshotObject) -> list[_Disk]:
         name, target = storpool_id(volume.path or ""), storpool_id(snapshot.paths[uuid])
         was = there(client.volume, name, f"volume {volume.name} ({uuid})", "every disk")
         found = there(client.snapshot, target, f"the snapshot of {volume.name} in {where}", "every disk")
+        refuse_late(operations, uuid, found.size)
         kept = "" if found.name.startswith("~") else found.name
         disks.append(_Disk(uuid=uuid, volume=name, snapshot=target, name=kept, was=was.global_id))
     return disks

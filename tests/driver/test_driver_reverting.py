@@ -10,6 +10,7 @@ from driver_rig import MIB, Fault, Rig, snapshot_of, volume
 from reconciler_rig import attach, gid, hold_open, prepared, record
 
 from harness.runtime.threads import ThreadRuntime
+from harness.spi.driver import ResizePayload
 from harness.spi.errors import Conflict, Dead, Error, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.objects import SnapshotObject, VolumeObject
 from harness.spi.states import VolumeState
@@ -203,6 +204,22 @@ def test_while_a_revert_is_not_over_another_snapshots_is_refused(taken: Taken) -
     rig.driver.revert_snapshot(taken.snapshot)
     rig.driver.revert_snapshot(other)
     assert taken.bytes() == NOW
+
+
+def test_a_resize_that_may_arrive_late_is_waited_for_unless_it_sets_the_snapshots_size(taken: Taken) -> None:
+    rig, kept = taken.rig, taken.disk
+    rig.look.volume_update(gid(kept.path), VolumeUpdateDesc(size=SIZE, shrink_ok=True))
+    other = rig.driver.take_snapshot(snapshot_of(taken.disk, 10))
+    rig.cluster.strike(Fault.REQUEST_LATE, after=1)
+    rig.cluster.lateness = [100]
+    grown = rig.driver.resize(kept, ResizePayload(size=2 * SIZE))
+    large = rig.driver.take_snapshot(snapshot_of(grown, 11))
+    with pytest.raises(Conflict, match="may still arrive at StorPool, where it would set the size"):
+        rig.driver.revert_snapshot(other)
+    assert rig.driver.revert_snapshot(large) == 2 * SIZE
+    rig.settle()
+    assert rig.driver.revert_snapshot(other) == rig.look.volume(gid(kept.path)).size == SIZE
+    assert rig.unfinished() == []
 
 
 def test_a_volume_that_was_just_made_keeps_its_path(taken: Taken) -> None:

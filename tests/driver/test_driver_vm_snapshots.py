@@ -9,7 +9,8 @@ import pytest
 from driver_rig import POOL, TOKEN, Fault, Rig, volume
 from reconciler_rig import DAY, gid, kinds, prepared, record, recorded
 
-from harness.spi.errors import Dead, Error, InvalidParameter, NotFound, Unavailable, Unknown
+from harness.spi.driver import ResizePayload
+from harness.spi.errors import Conflict, Dead, Error, InvalidParameter, NotFound, Unavailable, Unknown
 from harness.spi.inventory import FindingKind, VmSnapshotRecord
 from harness.spi.objects import VolumeObject
 from harness.spi.states import VmSnapshotState
@@ -235,6 +236,20 @@ def test_a_size_that_changed_is_reverted_too(rig: Rig) -> None:
     sizes = rig.driver.vm_snapshots.revert(snapshot)
     assert sizes == {each.uuid: each.size for each in snapshot.volumes}
     assert rig.look.volume(gid(second.path)).size == second.size
+
+
+def test_a_resize_that_may_arrive_late_is_waited_for(rig: Rig) -> None:
+    snapshot = taken(rig)
+    second = snapshot.volumes[1]
+    rig.cluster.strike(Fault.REQUEST_LATE, after=1)
+    rig.cluster.lateness = [100]
+    rig.driver.resize(second, ResizePayload(size=2 * second.size))
+    with pytest.raises(Conflict, match="would set the size"):
+        rig.driver.vm_snapshots.revert(snapshot)
+    assert rig.look.volume(gid(second.path)).size == 2 * second.size
+    rig.settle()
+    assert rig.driver.vm_snapshots.revert(snapshot)[second.uuid] == second.size
+    assert rig.unfinished() == []
 
 
 def test_comparing_knows_vm_snapshots(rig: Rig) -> None:
