@@ -248,8 +248,13 @@ class Secondary(Protocol):
 class Guest(Protocol):
     """What a running guest sees."""
 
+    def ready(self) -> None:
+        """Waits until the guest of a VM that was just deployed hears its power button and lets disks go, be it idle or
+        a system."""
+        ...
+
     def boot_id(self) -> str:
-        """Waits until the guest is up; differs after each boot."""
+        """Waits until the guest's system is up; differs after each boot. An idle guest has none."""
         ...
 
     def booted_from(self) -> str:
@@ -320,6 +325,9 @@ class Environment:
     storpool_endpoints: str
     """`host:port` of the StorPool API, several with commas between, as the management server reaches it."""
     storpool_token: str = field(repr=False)
+    idle_image_url: str = ""
+    """Where the secondary storage role can fetch an image (qcow2) with a boot sector that powers off and lets disks go
+    when it is asked, and no system; empty when the guest image is used in its place."""
     location: str = ""
     """What StorPool calls where the zone is, in a world with several StorPool clusters."""
     other_zone: OtherZone | None = None

@@ -270,6 +270,10 @@ class RecordingGuest:
         self._source = f"guest {vm_id[:8]}"
         self._recorder = recorder
 
+    def ready(self) -> None:
+        self._inner.ready()
+        self._recorder.timeline(self._source, "is ready")
+
     def boot_id(self) -> str:
         seen = self._inner.boot_id()
         self._recorder.timeline(self._source, f"boot id {seen}")

@@ -19,6 +19,7 @@ import msgspec
 from lab import kernel
 from lab.errors import MissingPrerequisite
 from lab.guesttree import write_initrd, write_root
+from lab.idle import write_idle
 from lab.iso import ISOLINUX, LDLINUX, write_iso
 from lab.shell import Progress, run, silent
 
@@ -28,7 +29,7 @@ BOOT_START, BOOT_SIZE = 1 * MIB, 32 * MIB
 ROOT_START = BOOT_START + BOOT_SIZE
 MBR = Path("/usr/lib/syslinux/mbr/mbr.bin")
 READY = "splab guest ready"
-"""The line that a guest writes to its first serial port when its SSH server runs."""
+"""The line that a guest writes to its first serial port when its SSH server runs, or when it is idle."""
 TOOLS = (
     "sfdisk",
     "mformat",
@@ -69,6 +70,8 @@ class Image:
     initrd: Path
     iso: Path
     """The same system, which boots from a CD and runs in memory."""
+    idle: Path
+    """qcow2 of the same virtual size, with no system (lab/idle.py)."""
 
 
 def cache_directory() -> Path:
@@ -113,12 +116,18 @@ def _build(cache: Path, progress: Progress) -> Image:
         directory / "guest.qcow2",
         facts.virtual_size,
         facts.sha256,
-        keys / "guest",
-        keys / "guest_known_hosts",
+        *login_files(cache),
         directory / "vmlinuz",
         directory / "initrd",
         directory / "guest.iso",
+        directory / "idle.qcow2",
     )
+
+
+def login_files(cache: Path) -> tuple[Path, Path]:
+    """Private key of the guests' root, and the file with their host key; they are there once an image was built."""
+    keys = cache / "keys"
+    return keys / "guest", keys / "guest_known_hosts"
 
 
 def _keys(cache: Path) -> Path:
@@ -137,7 +146,7 @@ def _keys(cache: Path) -> Path:
 def _content_hash(debs: tuple[Path, ...], keys: Path) -> str:
     total = hashlib.sha256(kernel.digest(debs).encode())
     here = Path(__file__).parent
-    sources = [here / name for name in ("image.py", "iso.py", "guesttree.py", "kernel.py")]
+    sources = [here / name for name in ("image.py", "idle.py", "iso.py", "guesttree.py", "kernel.py")]
     sources += [keys / "guest.pub", keys / "guest_host", ISOLINUX, LDLINUX]
     for path in [*sources, Path("/bin/busybox"), Path("/usr/sbin/dropbear"), MBR]:
         total.update(path.read_bytes())
@@ -160,7 +169,9 @@ def _assemble(work: Path, directory: Path, debs: tuple[Path, ...], keys: Path) -
     run(["mke2fs", "-q", *options, "-d", work / "root.tree", raw, f"{size_kib}k"])
     with raw.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    run(["qemu-img", "convert", "-q", "-c", "-f", "raw", "-O", "qcow2", raw, directory / "guest.qcow2"])
+    write_idle(work / "idle.raw", VIRTUAL_SIZE, READY)
+    for source, name in ((raw, "guest.qcow2"), (work / "idle.raw", "idle.qcow2")):
+        run(["qemu-img", "convert", "-q", "-c", "-f", "raw", "-O", "qcow2", source, directory / name])
     shutil.copyfile(guest_kernel.vmlinuz, directory / "vmlinuz")
     shutil.copyfile(initrd, directory / "initrd")
     (work / "iso.work").mkdir()

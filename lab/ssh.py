@@ -35,9 +35,16 @@ class SshHost:
     _control: Path = field(default_factory=_control_directory)
 
     @property
+    def connected(self) -> bool:
+        """Whether there is a shared connection; the other end may be gone meanwhile."""
+        return self.shared and self._socket.exists()
+
+    @property
     def _socket(self) -> Path:
         ssh = self.ssh
-        peer = f"{ssh.user}@{ssh.address}:{ssh.port} {ssh.key_file}"
+        # In another network namespace the same address is another machine.
+        network = Path("/proc/self/ns/net").stat().st_ino
+        peer = f"{network} {ssh.user}@{ssh.address}:{ssh.port} {ssh.key_file}"
         return self._control / hashlib.sha256(peer.encode()).hexdigest()[:16]
 
     def options(self) -> list[str]:
@@ -70,7 +77,7 @@ class SshHost:
 
     def close(self) -> None:
         """End the shared connection, if there is one."""
-        if self.shared and self._socket.exists():
+        if self.connected:
             target = f"{self.ssh.user}@{self.ssh.address}"
             run(["ssh", *self.options(), "-p", str(self.ssh.port), "-O", "exit", target], check=False, timeout=10)
 

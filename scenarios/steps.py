@@ -28,8 +28,9 @@ def many(answer: Json, key: str) -> list[Json]:
     return list(answer.get(key, []))
 
 
-def template(world: World, name: str = "", zone_id: str = "") -> Json:
-    """Register the guest image as a new template, of the first zone unless told, and wait until it is ready."""
+def template(world: World, name: str = "", zone_id: str = "", url: str = "") -> Json:
+    """Register an image as a new template, and wait until it is ready: the guest image, and the first zone, unless told
+    otherwise."""
     env = world.environment
     zone_id = zone_id or env.zone_id
     name = name or world.name("template")
@@ -39,7 +40,7 @@ def template(world: World, name: str = "", zone_id: str = "") -> Json:
         displaytext=name,
         format="QCOW2",
         hypervisor="KVM",
-        url=env.image_url,
+        url=url or env.image_url,
         zoneid=zone_id,
         ostypeid=env.os_type_id,
     )
@@ -50,15 +51,25 @@ def template(world: World, name: str = "", zone_id: str = "") -> Json:
     return template_by_id(world, template_id, zone_id)
 
 
-SHARED_TEMPLATE = "splab-guest"
+SHARED_TEMPLATE, IDLE_TEMPLATE = "splab-guest", "splab-idle"
 
 
 def shared_template(world: World, zone_id: str = "") -> str:
     """Id of a template of the guest image that cases share: the one that the zone has already, else a new one."""
+    return _shared(world, SHARED_TEMPLATE, zone_id, world.environment.image_url)
+
+
+def idle_template(world: World, zone_id: str = "") -> str:
+    """The same, of an image with no system."""
+    url = world.environment.idle_image_url
+    return _shared(world, IDLE_TEMPLATE, zone_id, url) if url else shared_template(world, zone_id)
+
+
+def _shared(world: World, name: str, zone_id: str, url: str) -> str:
     zone_id = zone_id or world.environment.zone_id
-    answer = world.cloud.call("listTemplates", templatefilter="all", name=SHARED_TEMPLATE, zoneid=zone_id, listall=True)
+    answer = world.cloud.call("listTemplates", templatefilter="all", name=name, zoneid=zone_id, listall=True)
     ready = [item for item in many(answer, "template") if item.get("isready")]
-    return str(ready[0]["id"] if ready else template(world, SHARED_TEMPLATE, zone_id)["id"])
+    return str(ready[0]["id"] if ready else template(world, name, zone_id, url)["id"])
 
 
 def template_by_id(world: World, template_id: str, zone_id: str = "") -> Json:
@@ -91,13 +102,20 @@ def deploy_parameters(
 
 
 def running_vm(world: World) -> Json:
-    """A running VM, whose guest may still be booting: it lets no disk go and hears no power button yet."""
-    return deploy(world, shared_template(world))
+    """A running VM with no system. What it boots may not be there yet to let a disk go or hear its power button."""
+    return deploy(world, idle_template(world))
+
+
+def idle_vm(world: World) -> Json:
+    """A running VM with no system, which lets disks go and hears its power button."""
+    vm = running_vm(world)
+    world.guest(str(vm["id"])).ready()
+    return vm
 
 
 def booted_vm(world: World) -> Json:
-    """A running VM whose guest is up."""
-    vm = running_vm(world)
+    """A running VM whose guest is up, to be looked into."""
+    vm = deploy(world, shared_template(world))
     world.guest(str(vm["id"])).boot_id()
     return vm
 

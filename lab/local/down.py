@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from lab import image
 from lab.errors import LabError, NotOurs
+from lab.file import Ssh
 from lab.local import cgroup, machine_lock, network
-from lab.local.layout import CLIENT_LINK, SSH_MEMBERS, State, default_state, login
+from lab.local.layout import CLIENT_LINK, SSH_MEMBERS, State, default_state, guest_addresses, login
 from lab.local.ledger import Entry, Kind, Ledger
 from lab.local.machines import SIMULATOR, folder_of
 from lab.shell import Progress, run, silent
@@ -38,8 +40,8 @@ def take_down(state: State, progress: Progress = silent) -> None:
     if not entries and not ours:
         return
     progress("taking the local lab down")
-    for member in SSH_MEMBERS:
-        SshHost(login(state, member)).close()
+    for ssh in [*(login(state, member) for member in SSH_MEMBERS), *_guest_logins()]:
+        SshHost(ssh).close()
     _stop(entries)
     left = []
     for entry in reversed(entries):
@@ -64,6 +66,11 @@ def abandoned() -> Path | None:
     the machine's disk outlived its processes. Its guests and agents are gone; its volumes are as they were."""
     state = machine_lock.owner()
     return state if state is not None and not cgroup.processes(folder_of("")) else None
+
+
+def _guest_logins() -> list[Ssh]:
+    key, known_hosts = image.login_files(image.cache_directory())
+    return [Ssh(address=ip, key_file=key, known_hosts_file=known_hosts) for _, ip in guest_addresses()]
 
 
 def _by_prefix(state: State) -> list[Entry]:

@@ -108,6 +108,7 @@ def _bring_up(state: State, progress: Progress, site: Site) -> Lab:
     credentials.make(state)
     shutil.copyfile(guest.qcow2, state.images / "guest.qcow2")
     shutil.copyfile(guest.iso, state.images / "guest.iso")
+    shutil.copyfile(guest.idle, state.images / "idle.qcow2")
     for directory in MOUNT_POINTS:
         if not directory.exists():
             ledger.record(Kind.DIRECTORY, directory)
@@ -316,6 +317,7 @@ def _describe(state: State, guest: image.Image, accelerator: Accelerator, site: 
             sha256=guest.sha256,
             iso_url=f"http://{MANAGEMENT.ip}/guest.iso",
             iso_size=guest.iso.stat().st_size,
+            idle_url=f"http://{MANAGEMENT.ip}/idle.qcow2",
             ssh_user="root",
             ssh_key_file=guest.key_file,
             known_hosts_file=guest.known_hosts_file,

@@ -132,7 +132,7 @@ def test_a_guest_that_is_not_up_is_an_error_and_unaligned_ranges_are_refused() -
         ssh_key_file=Path("/nonexistent/key"),
         known_hosts_file=Path("/nonexistent/hosts"),
     )
-    guest = SshGuest(image, lambda: "127.0.0.254")
+    guest = SshGuest(image, lambda: "127.0.0.254", lambda: "")
     with pytest.raises(CommandFailed):
         guest.disks()
     with pytest.raises(ValueError, match="512"):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from lab.file import GuestImage, Ssh
+from lab.image import READY
 from lab.iso import ISO_WORD
 from lab.shell import CommandFailed, Completed
 from lab.ssh import SshHost
@@ -17,22 +18,49 @@ POLL_SECONDS = 0.1
 SECTOR = 512
 COUNTED = 4096
 COUNTING, COUNTED_ALL = "/tmp/splab-counting", "/tmp/splab-counted"
+STALE_SECONDS = 2.0
+"""A guest that does not answer over an open connection for so long may be another by now, at the same address."""
 _DISKS = """for disk in /sys/block/*; do
-[ -s "$disk/serial" ] && printf '%s %s %s\\n' "$(cat "$disk/serial")" "$(cat "$disk/size")" "${disk##*/}"
+[ -s "$disk/serial" ] && read -r serial < "$disk/serial" && read -r size < "$disk/size" \\
+&& echo "$serial $size ${disk##*/}"
 done; true"""
+_FIND = """for disk in /sys/block/*; do
+[ -s "$disk/serial" ] && read -r serial < "$disk/serial" && [ "$serial" = "$0" ] \\
+&& exec dd "$@" "$place=/dev/${disk##*/}"
+done; echo "the guest has no disk $0; it has $(cat /sys/block/*/serial)" >&2; exit 1"""
 
 
 class SshGuest:
-    def __init__(self, image: GuestImage, address: Callable[[], str]) -> None:
-        """`address` looks the guest's IP up when it is needed; it may change when the VM starts again."""
+    def __init__(self, image: GuestImage, address: Callable[[], str], console: Callable[[], str]) -> None:
+        """`address` looks the guest's IP up when it is needed; it may change when the VM starts again. `console` gives
+        what the guest has written to its serial console on the host that it runs on."""
         self._image = image
         self._address = address
+        self._console = console
+
+    def ready(self) -> None:
+        if not self._image.idle_url:
+            self.boot_id()
+            return
+        deadline = time.monotonic() + BOOT_SECONDS
+        while READY not in (said := self._console()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the guest was not ready within {BOOT_SECONDS:g} s; its console: {said[-500:]!r}")
+            time.sleep(POLL_SECONDS)
 
     def boot_id(self) -> str:
+        """The connection that it opens serves until the guest has gone, or is asked for its boot again in vain."""
+        ask = ["cat", "/proc/sys/kernel/random/boot_id"]
+        host = self._host()
+        if host.connected:
+            try:
+                return host.run(ask, timeout=STALE_SECONDS).text
+            except CommandFailed:
+                host.close()
         deadline = time.monotonic() + BOOT_SECONDS
         while True:
             try:
-                return self._run(["cat", "/proc/sys/kernel/random/boot_id"], timeout=20).text
+                return self._run(ask, timeout=20).text
             except CommandFailed as error:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"the guest was not up within {BOOT_SECONDS:g} s: {error}") from error
@@ -48,18 +76,11 @@ class SshGuest:
 
     def write(self, serial: str, offset: int, data: bytes) -> None:
         block = self._block(offset, len(data))
-        place = [f"of=/dev/{self._device(serial)}", f"bs={block}", f"seek={offset // block}", "conv=notrunc,fsync"]
-        self._run(["dd", *place], stdin=data)
+        self._dd("of", serial, f"bs={block}", f"seek={offset // block}", "conv=notrunc,fsync", data=data)
 
     def read(self, serial: str, offset: int, length: int) -> bytes:
         block = self._block(offset, length)
-        place = [
-            f"if=/dev/{self._device(serial)}",
-            f"bs={block}",
-            f"skip={offset // block}",
-            f"count={length // block}",
-        ]
-        data = self._run(["dd", *place]).stdout
+        data = self._dd("if", serial, f"bs={block}", f"skip={offset // block}", f"count={length // block}")
         if len(data) != length:
             raise OSError(f"disk {serial} gave {len(data)} bytes at {offset}, {length} were asked for")
         return data
@@ -94,6 +115,10 @@ class SshGuest:
         lines = (line.split() for line in self._run(["sh", "-c", _DISKS]).text.splitlines())
         return {serial: (int(sectors) * SECTOR, name) for serial, sectors, name in lines}
 
+    def _dd(self, place: str, serial: str, *words: str, data: bytes = b"") -> bytes:
+        """dd from (`if`) or to (`of`) the disk with this serial, which is looked for at that moment."""
+        return self._run(["sh", "-c", f"place={place}\n{_FIND}", serial, *words], stdin=data).stdout
+
     def _block(self, offset: int, length: int) -> int:
         """The largest of dd's block sizes that both are multiples of."""
         for block in (1 << 20, 4096, SECTOR):
@@ -102,10 +127,13 @@ class SshGuest:
         raise ValueError(f"offset {offset} and length {length} must be multiples of {SECTOR}")
 
     def _run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> Completed:
+        return self._host().run(argv, stdin=stdin, timeout=timeout)
+
+    def _host(self) -> SshHost:
         image = self._image
         known = image.known_hosts_file
         if known is None:
             raise CommandFailed("the lab file's guest_image has no known_hosts_file; guests cannot be logged in to")
-        ssh = Ssh(address=self._address(), user=image.ssh_user, key_file=image.ssh_key_file, known_hosts_file=known)
-        # Not shared: a guest that dies would hold the connection until it times out.
-        return SshHost(ssh, shared=False).run(argv, stdin=stdin, timeout=timeout)
+        return SshHost(
+            Ssh(address=self._address(), user=image.ssh_user, key_file=image.ssh_key_file, known_hosts_file=known)
+        )

@@ -17,6 +17,7 @@ from lab.ssh import SshHost
 
 BY_ID = "/dev/storpool-byid"
 BLOCK = 4096
+CONSOLE_BYTES = 16384
 LIBVIRT_FOLDERS = ("/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt")
 WRONG_KEY, NOT_LUKS = 2, 1
 """Exit statuses of cryptsetup."""
@@ -93,6 +94,11 @@ class SshKvmHost:
     @property
     def cluster_id(self) -> str:
         return self._cluster_id
+
+    def console(self, name: str) -> str:
+        """What the domain has written to its serial console here."""
+        path = self._host.agent_directory / f"consoles/{name}.console"
+        return self._ssh.run(["tail", "-c", str(CONSOLE_BYTES), str(path)], check=False).text
 
     def devices(self) -> Sequence[str]:
         return sorted(self._ssh.run(["ls", "-1", BY_ID]).text.split())

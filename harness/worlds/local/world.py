@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from harness.observers import Cloud, Environment, Guest, Host, Secondary, StorPool
+from harness.observers import Cloud, Environment, Guest, Host, Json, Secondary, StorPool
 from harness.worlds.local.guest import SshGuest
+from harness.worlds.local.host import SshKvmHost
 from harness.worlds.local.processes import ManagementProcess
 from harness.worlds.several import SeveralStorPools
 from lab.file import GuestImage
@@ -23,7 +24,7 @@ class LocalWorld:
         cloud: Cloud,
         storpools: Sequence[StorPool],
         secondary: Secondary,
-        hosts: Sequence[Host],
+        hosts: Sequence[SshKvmHost],
         environment: Environment,
         guest_image: GuestImage,
         unique: str,
@@ -69,7 +70,7 @@ class LocalWorld:
         return True
 
     def guest(self, vm_id: str) -> Guest:
-        return SshGuest(self._guest_image, lambda: self._address(vm_id))
+        return SshGuest(self._guest_image, lambda: self._address(vm_id), lambda: self._console(vm_id))
 
     def kill_management(self) -> None:
         self._management.kill()
@@ -97,5 +98,13 @@ class LocalWorld:
             time.sleep(POLL_SECONDS)
 
     def _address(self, vm_id: str) -> str:
+        return str(self._vm(vm_id)["nic"][0]["ipaddress"])
+
+    def _console(self, vm_id: str) -> str:
+        vm = self._vm(vm_id)
+        return next((host.console(vm["instancename"]) for host in self._hosts if host.name == vm.get("hostname")), "")
+
+    def _vm(self, vm_id: str) -> Json:
         answer = self._cloud.call("listVirtualMachines", id=vm_id, listall=True)
-        return str(answer["virtualmachine"][0]["nic"][0]["ipaddress"])
+        vm: Json = answer["virtualmachine"][0]
+        return vm

@@ -12,6 +12,7 @@ from harness.worlds.memory.site import ClusterSite, Site
 
 IMAGE_URL = "http://images/guest.qcow2"
 ISO_URL = "http://images/guest.iso"
+IDLE_URL = "http://images/idle.qcow2"
 POOL_CAPACITY = 1 << 40
 """Bytes that CloudStack may allocate on a pool."""
 TEMPLATES = {"fast": "ssd", "large": "hdd"}
@@ -58,6 +59,7 @@ def bootstrap(world: World, site: Site) -> Environment:
         image_sha256=guest_image_sha256(),
         iso_url=ISO_URL,
         iso_size=len(guest_iso()),
+        idle_image_url=IDLE_URL,
         service_offering_id=str(offering["serviceoffering"]["id"]),
         os_type_id=os_type_id,
         location="" if first is last else first.known.location,

@@ -21,6 +21,9 @@ _MAGIC = b"QFI\xfb"
 BOOT_MAGIC = b"splab model guest, boot sector\n"
 """What the first disk of a guest must begin with, or the guest does not boot."""
 
+IDLE_MAGIC = b"splab idle guest,  boot sector\n"
+"""What the first disk of a VM with an idle guest begins with; as long as the other."""
+
 ISO_MAGIC = b"splab model ISO 9660\n"
 """What an image in a CD drive must begin with, or no guest boots from it."""
 
@@ -112,6 +115,12 @@ def guest_image() -> Image:
             (size - 4096, generator.bytes(4096)),
         ),
     )
+
+
+@functools.cache
+def idle_image() -> Image:
+    """The boot sector of an idle guest, on a disk of the guest image's size."""
+    return Image(guest_image().size, ((0, IDLE_MAGIC.ljust(512, b"\0")),))
 
 
 @functools.cache

@@ -12,12 +12,13 @@ from functools import partial
 from harness.runtime.process import SimulatedRuntime
 from harness.spi.errors import Error, InvalidParameter, NotFound
 from harness.spi.ports import DomainState
-from harness.worlds.memory.image import BOOT_MAGIC, ISO_MAGIC
+from harness.worlds.memory.image import BOOT_MAGIC, IDLE_MAGIC, ISO_MAGIC
 from harness.worlds.memory.model_domain import Boot, ModelDisk, ModelDomain, by_target, where_it_went
 from harness.worlds.memory.model_domain_xml import read_cd_drive, read_disk, read_disks, read_drive
 from harness.worlds.memory.model_running import ModelProgram
 from harness.worlds.memory.model_storage import Devices, ModelStorage, NfsFiles
 
+BOOT_SECTORS = {BOOT_MAGIC: Boot.FOUND, IDLE_MAGIC: Boot.IDLE}
 BOOT_SECONDS = (2.0, 6.0)
 """How long a guest needs until it is up; while it boots it neither lets a disk go nor hears a power button."""
 POWEROFF_SECONDS = (1.0, 4.0)
@@ -243,7 +244,7 @@ class Machine:
         for device in (boot.get("dev") for boot in domain.defined.iterfind("./os/boot")):
             if device == "cdrom" and cd.startswith(ISO_MAGIC):
                 return Boot.CD
-            if device == "hd" and (found := self._look_at_first_disk(domain)) is Boot.FOUND:
+            if device == "hd" and (found := self._look_at_first_disk(domain)) is not Boot.NOTHING:
                 return found
         return Boot.NOTHING
 
@@ -252,4 +253,4 @@ class Machine:
             return Boot.NOTHING
         disk = domain.disks[0]
         length = min(len(BOOT_MAGIC), disk.size)
-        return Boot.FOUND if self.storage.read(disk, 0, length) == BOOT_MAGIC else Boot.NOTHING
+        return BOOT_SECTORS.get(self.storage.read(disk, 0, length), Boot.NOTHING)

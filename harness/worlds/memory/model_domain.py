@@ -20,6 +20,7 @@ class Boot(enum.Enum):
     """How far the guest came."""
 
     FOUND = "found a boot sector"
+    IDLE = "found the boot sector of an idle guest"
     CD = "found an ISO in its CD drive"
     NOTHING = "no bootable device"
 

@@ -39,6 +39,14 @@ class ModelGuest:
         self._machines = machines
         self._instance_name = instance_name
 
+    def ready(self) -> None:
+        name = self._instance_name()
+        deadline = self._runtime.monotonic() + BOOT_TIMEOUT
+        while self._running(name) is None:
+            if self._runtime.monotonic() >= deadline:
+                raise TimeoutError(f"the guest of {name} was not ready in {BOOT_TIMEOUT:g} s: {self._states(name)}")
+            self._runtime.sleep(POLL_SECONDS)
+
     def boot_id(self) -> str:
         return self._wait()[1].boot_id
 
@@ -108,13 +116,20 @@ class ModelGuest:
         name = self._instance_name()
         deadline = self._runtime.monotonic() + BOOT_TIMEOUT
         while True:
-            for machine in self._machines:
-                domain = machine.domains.get(name)
-                if domain is not None and machine.up(domain):
-                    return machine, domain
+            if (found := self._running(name)) is not None:
+                if found[1].boot is Boot.IDLE:
+                    raise ConnectionError(f"the guest of {name} is idle: it has no system to log in to")
+                return found
             if self._runtime.monotonic() >= deadline:
                 raise TimeoutError(f"the guest of {name} did not answer in {BOOT_TIMEOUT:g} s: {self._states(name)}")
             self._runtime.sleep(POLL_SECONDS)
+
+    def _running(self, name: str) -> tuple[Machine, ModelDomain] | None:
+        for machine in self._machines:
+            domain = machine.domains.get(name)
+            if domain is not None and machine.up(domain):
+                return machine, domain
+        return None
 
     def _states(self, name: str) -> str:
         seen = [

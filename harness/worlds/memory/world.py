@@ -15,10 +15,10 @@ from harness.agent.config import AgentConfig
 from harness.agent.operations import Record, Step
 from harness.observers import Cloud, Environment, Guest, Host, Json, Secondary, StorPool
 from harness.runtime.simulated import Simulation, Strike
-from harness.worlds.memory.bootstrap import IMAGE_URL, ISO_URL, bootstrap, make_templates
+from harness.worlds.memory.bootstrap import IDLE_URL, IMAGE_URL, ISO_URL, bootstrap, make_templates
 from harness.worlds.memory.cloud import MemoryCloud
 from harness.worlds.memory.faults import MemoryFaults
-from harness.worlds.memory.image import guest_image, guest_iso
+from harness.worlds.memory.image import guest_image, guest_iso, idle_image
 from harness.worlds.memory.management import API_KEY, SECRET_KEY, Management
 from harness.worlds.memory.model_guest import ModelGuest
 from harness.worlds.memory.observers import MemoryHost, MemorySecondary, MemoryStorPool
@@ -236,6 +236,7 @@ class MemoryWorld:
             for transport in self._transports:
                 make_templates(transport)
             self.processes.export.served[ISO_URL] = guest_iso()
+            self.processes.export.served[IDLE_URL] = idle_image().qcow2()
             self.management.start()
             self._environment = bootstrap(self, self.processes.site)
         else:
