@@ -51,11 +51,11 @@ from scenarios.steps import (
     disk_offering,
     expunge,
     host_of,
+    idle_template,
     many,
     resize,
     root_volume,
     setting,
-    shared_template,
     start,
     stop,
     vm_by_id,
@@ -86,7 +86,7 @@ def data(world: World) -> None:
 
 @scenario("encryption", "root", "deploy with an encrypted ROOT volume: blank, then the template written through LUKS")
 def root(world: World) -> None:
-    template_id = shared_template(world)
+    template_id = idle_template(world)
     plain = deploy(world, template_id)
     vm = encrypted_vm(world)
     volume = root_volume(world, str(vm["id"]))
@@ -280,7 +280,7 @@ def no_host(world: World) -> None:
     volume = encrypted_data(world)
     ready = detach(world, attach(world, encrypted_data(world), vm))
     offering = str(compute_offering(world, encryptroot=True)["id"])
-    template_id = shared_template(world)
+    template_id = idle_template(world)
     first, second = world.hosts
     with first.without_encryption(), second.without_encryption():
         await_support(world, {first.name: False, second.name: False})
@@ -298,7 +298,7 @@ def no_host(world: World) -> None:
 
 @scenario("encryption", "placement", "VMs with encrypted disks start where that is supported")
 def placement(world: World) -> None:
-    template_id = shared_template(world)
+    template_id = idle_template(world)
     offering = str(compute_offering(world, encryptroot=True)["id"])
     without, capable = world.hosts
     with without.without_encryption():

@@ -18,6 +18,7 @@ from scenarios.steps import (
     deploy,
     detach,
     disk_offering,
+    idle_vm,
     one,
     resize,
     root_volume,
@@ -55,7 +56,7 @@ def from_template(world: World) -> None:
 
 @scenario("iops", "from-snapshot", "a volume of a snapshot has the limit of its own offering, or none (weakness 39)")
 def from_snapshot(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     source = attach(world, data_volume(world, offering_id=limited(world, 700)), vm)
     has_limit(world, source, 700)
     snapshot = take(world, source)

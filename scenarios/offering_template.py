@@ -39,7 +39,6 @@ from scenarios.steps import (
     disk_offering,
     resize,
     root_volume,
-    running_vm,
     shared_template,
     start,
     stop,
@@ -187,7 +186,7 @@ def limit(world: World) -> None:
     "offering-template", "refusals", "what cannot be placed or moved is refused with a reason, and nothing changes"
 )
 def refusals(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     data, root = attach(world, data_volume(world), vm), root_volume(world, str(vm["id"]))
     missing = with_detail(world, TEMPLATE, world.name("no-such-template"), disksize=1)
     elsewhere = on_template(world, other_template(world), disksize=8)

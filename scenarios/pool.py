@@ -32,6 +32,7 @@ from scenarios.steps import (
     detach,
     disk_offering,
     expunge,
+    idle_vm,
     many,
     one,
     root_volume,
@@ -138,7 +139,7 @@ def refused_quietly(world: World, why: str, codes: tuple[int, ...], word: str) -
 def accounting(world: World) -> None:
     with spare_pool(world, capacitybytes=4 * GIB) as pool:
         offering = offering_on(world, pool)
-        vm = booted_vm(world)
+        vm = idle_vm(world)
         volume = attach(world, data_volume(world, 3, offering), vm)
         with world.check("allocated: the volume's size"):
             seen = pool_by_id(world, pool)
@@ -221,7 +222,7 @@ def connection(world: World) -> None:
     call, env = world.cloud.call, world.environment
     with spare_pool(world) as pool:
         name = str(pool["storpool_template"])
-        vm = booted_vm(world)
+        vm = idle_vm(world)
         volume = attach(world, data_volume(world, 1, offering_on(world, pool)), vm)
         for why, word, url in (
             ("a token that is wrong", "SP_AUTH_TOKEN", pool_url(world, name, token="9=876543210=")),

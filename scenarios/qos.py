@@ -35,10 +35,11 @@ from scenarios.steps import (
     detail,
     disk_offering,
     host_of,
+    idle_template,
+    idle_vm,
     resize,
     root_volume,
     running_vm,
-    shared_template,
     start,
     stop,
 )
@@ -57,7 +58,7 @@ def deployed(world: World) -> None:
     with tiers(world, gold=GOLD, silver=SILVER) as named:
         compute = compute_with(world, TIER, named["gold"])
         data_offering = of_tier(world, named["silver"], disksize=1)
-        template = shared_template(world)
+        template = idle_template(world)
         vm = deploy(world, template, serviceofferingid=str(compute["id"]), diskofferingid=data_offering)
         answer = world.cloud.call("listVolumes", virtualmachineid=vm["id"], type="DATADISK", listall=True)
         root, (data,) = root_volume(world, str(vm["id"])), answer["volume"]
@@ -74,7 +75,7 @@ def overridden(world: World) -> None:
     with tiers(world, gold=GOLD, silver=SILVER) as named:
         compute = compute_with(world, TIER, named["gold"])
         override = of_tier(world, named["silver"], disksize=2)
-        template = shared_template(world)
+        template = idle_template(world)
         vm = deploy(world, template, serviceofferingid=str(compute["id"]), overridediskofferingid=override)
         in_tier(world, root_volume(world, str(vm["id"])), named["silver"], SILVER)
 
@@ -96,7 +97,7 @@ def created(world: World) -> None:
 @scenario("qos", "attach", "a detail that is set or removed later is followed by the next attach")
 def attached(world: World) -> None:
     with tiers(world, gold=GOLD) as named:
-        vm = booted_vm(world)
+        vm = idle_vm(world)
         offering = disk_offering(world)
         data = attach(world, data_volume(world, offering_id=offering), vm)
         in_no_tier(world, data)
@@ -209,7 +210,7 @@ def left(world: World) -> None:
 @scenario("qos", "wins", "of an offering with both details SP_QOSCLASS counts, when it is made, changed and attached")
 def wins(world: World) -> None:
     with tiers(world, gold=GOLD) as named:
-        vm = booted_vm(world)
+        vm = idle_vm(world)
         both = of_tier(world, named["gold"], disksize=1)
         detail(world, "DiskOffering", both, TEMPLATE, other_template(world))
         data = attach(world, data_volume(world, offering_id=both), vm)

@@ -27,6 +27,7 @@ from scenarios.steps import (
     detail,
     disk_offering,
     host_of,
+    idle_vm,
     many,
     one,
     pool_of,
@@ -236,7 +237,7 @@ def refusals(world: World) -> None:
         parameters = {key: value for key, value in iso_parameters(world, **wrong).items() if value != ""}
         with refused(world, f"to register {why}", 431):
             world.cloud.call("registerIso", **parameters)
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     template_id = shared_template(world)
     with refused(world, "a template in a CD drive", 431):
         world.cloud.call("attachIso", id=template_id, virtualmachineid=vm["id"])

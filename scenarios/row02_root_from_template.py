@@ -224,7 +224,7 @@ def from_snapshot(world: World) -> None:
 
 @scenario(2, "guest-boots", "a guest boots from its ROOT disk, and again after stop and start")
 def guest_boots(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     guest = world.guest(str(vm["id"]))
     first = guest.boot_id()
     stop(world, vm)

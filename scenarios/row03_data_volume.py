@@ -5,7 +5,18 @@ from __future__ import annotations
 from harness.observers import Json, World
 from scenarios.looks import fully_attached, has_vm_tags, on_storpool, refused
 from scenarios.registry import scenario
-from scenarios.steps import GIB, MISSING, attach, data_volume, disk_offering, many, one, running_vm, volume_by_id
+from scenarios.steps import (
+    GIB,
+    MISSING,
+    attach,
+    booted_vm,
+    data_volume,
+    disk_offering,
+    many,
+    one,
+    running_vm,
+    volume_by_id,
+)
 
 
 def of_this_volume(world: World, volume: Json) -> list[Json]:
@@ -47,7 +58,7 @@ def fixed_size(world: World) -> None:
     volume = volume_by_id(world, str(one(answer, "volume")["id"]))
     with world.check("the offering's size in CloudStack"):
         assert volume["size"] == 3 * GIB, volume
-    vm = running_vm(world)
+    vm = booted_vm(world)
     used = attach(world, volume, vm)
     with world.check("the offering's size on StorPool"):
         assert on_storpool(world, used)["size"] == 3 * GIB

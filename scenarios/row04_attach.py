@@ -30,6 +30,7 @@ from scenarios.steps import (
     deploy,
     disk_offering,
     host_of,
+    idle_template,
     many,
     one,
     root_volume,
@@ -43,7 +44,7 @@ from scenarios.steps import (
 
 @scenario(4, "start", "starting a VM attaches its ROOT volume")
 def start_attaches_root(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     fully_attached(world, vm, root_volume(world, str(vm["id"])))
 
 
@@ -61,7 +62,7 @@ def start_with_data(world: World) -> None:
 
 @scenario(4, "hot", "attaching a volume to a running VM")
 def hot_attach(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     guest = world.guest(str(vm["id"]))
     boot = guest.boot_id()
     data = attach(world, data_volume(world, size=2), vm)
@@ -79,7 +80,7 @@ def hot_attach(world: World) -> None:
 
 @scenario(4, "slots", "each disk gets a slot of its own; a slot asked for is used")
 def slots(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     offering = disk_offering(world)
     first = attach(world, data_volume(world, offering_id=offering), vm)
     third = data_volume(world, offering_id=offering)
@@ -147,7 +148,7 @@ def vc_policy(world: World) -> None:
 
 @scenario(4, "cut-attach", "attach on a host that cannot reach the StorPool API: a clear error, nothing left")
 def cut_host_attach(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     data = data_volume(world)
     host = host_of(world, vm)
     with host.storpool_api_cut():
@@ -240,7 +241,7 @@ def keeps_bytes(world: World) -> None:
 
 @scenario(4, "refusals", "what cannot be attached is refused with a reason, and nothing changes")
 def refusals(world: World) -> None:
-    template_id = shared_template(world)
+    template_id = idle_template(world)
     vm, other = deploy(world, template_id), deploy(world, template_id)
     data = attach(world, data_volume(world), vm)
     call = world.cloud.call

@@ -31,6 +31,7 @@ from scenarios.steps import (
     detail,
     disk_offering,
     host_of,
+    idle_vm,
     root_volume,
     running_vm,
     shared_template,
@@ -84,7 +85,7 @@ def forced_stop(world: World) -> None:
 
 @scenario(5, "hot", "detaching a volume from a running VM")
 def hot_detach(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     guest = world.guest(str(vm["id"]))
     boot = guest.boot_id()
     host = host_of(world, vm)
@@ -110,7 +111,7 @@ def hot_detach(world: World) -> None:
 
 @scenario(5, "keeps-tier", "detaching clears the VM's policy and keeps the volume's tier")
 def keeps_tier(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     tag_vm(world, vm, vc_policy="daily")
     offering = disk_offering(world)
     detail(world, "DiskOffering", offering, "SP_QOSCLASS", "tier1")
@@ -124,7 +125,7 @@ def keeps_tier(world: World) -> None:
 
 @scenario(5, "from-stopped", "detaching from a stopped VM clears the tags")
 def detach_from_stopped(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     data = attach(world, data_volume(world), vm)
     stop(world, vm)
     after = detach(world, data)
@@ -190,7 +191,7 @@ def qemu_died(world: World) -> None:
 
 @scenario(5, "guest-holds-on", "a guest that does not let go: a clear error, and nothing changed (#13014, #6508)")
 def guest_holds_on(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     host = host_of(world, vm)
     data = attach(world, data_volume(world), vm)
     before = tags(world, data)
@@ -221,7 +222,7 @@ def guest_holds_on(world: World) -> None:
 
 @scenario(5, "refusals", "what cannot be detached is refused with a reason, and nothing changes")
 def refusals(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     data = data_volume(world)
     with refused(world, "a volume that was never attached", 431, 530):
         world.cloud.call("detachVolume", id=data["id"])

@@ -9,11 +9,11 @@ from scenarios.registry import scenario
 from scenarios.steps import (
     MISSING,
     attach,
-    booted_vm,
     data_volume,
     deploy,
     expunge,
     host_of,
+    idle_vm,
     pool_of,
     root_volume,
     running_vm,
@@ -28,7 +28,7 @@ from scenarios.steps import (
 
 @scenario(7, "running", "expunging a running VM deletes its ROOT volume")
 def expunge_running(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     root, host = root_volume(world, str(vm["id"])), host_of(world, vm)
     expunge(world, vm)
     gone(world, root)
@@ -54,7 +54,7 @@ def expunge_stopped(world: World) -> None:
 
 @scenario(7, "destroy-then-expunge", "a destroyed VM keeps its ROOT volume until it is expunged")
 def destroy_then_expunge(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     root = root_volume(world, str(vm["id"]))
     world.cloud.call("destroyVirtualMachine", id=vm["id"])
     with world.check("Destroyed, its volume still on StorPool but attached nowhere"):
@@ -92,7 +92,7 @@ def data_survives(world: World) -> None:
 
 @scenario(7, "delayed", "with a delete-after interval, a snapshot of the ROOT volume stays until it expires (#8843)")
 def delayed_delete(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     root = root_volume(world, str(vm["id"]))
     with setting(world, DELETE_AFTER, "12", "0", storageid=pool_of(world, root).id):
         before = {str(s["globalId"]) for s in delayed_snapshots(world)}

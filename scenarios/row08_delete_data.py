@@ -13,8 +13,8 @@ from scenarios.steps import (
     data_volume,
     detach,
     host_of,
+    idle_vm,
     pool_of,
-    running_vm,
     setting,
     stop,
     volume_exists,
@@ -48,7 +48,7 @@ def delete_allocated(world: World) -> None:
 
 @scenario(8, "attached", "an attached volume is refused, and nothing changes")
 def attached_is_refused(world: World) -> None:
-    vm = running_vm(world)
+    vm = booted_vm(world)
     data = attach(world, data_volume(world), vm)
     with refused(world, "deleting a volume of a running VM", 431, 530):
         world.cloud.call("deleteVolume", id=data["id"])
@@ -60,7 +60,7 @@ def attached_is_refused(world: World) -> None:
 
 @scenario(8, "delayed", "with a delete-after interval, a snapshot of the volume stays until it expires (#8843)")
 def delayed_delete(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     data = attach(world, data_volume(world), vm)
     detach(world, data)
     with setting(world, DELETE_AFTER, "12", "0", storageid=pool_of(world, data).id):
@@ -72,7 +72,7 @@ def delayed_delete(world: World) -> None:
 
 @scenario(8, "destroy", "destroyVolume with expunge deletes as well")
 def destroy_volume(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     data = attach(world, data_volume(world), vm)
     detach(world, data)
     world.cloud.call("destroyVolume", id=data["id"], expunge=True)

@@ -21,7 +21,7 @@ from scenarios.snapshots import (
     take,
     write,
 )
-from scenarios.steps import GIB, MISSING, booted_vm, deploy, root_volume, setting, shared_template, stop
+from scenarios.steps import GIB, MISSING, deploy, idle_vm, root_volume, setting, shared_template, stop
 from scenarios.templates import (
     BEYOND,
     all_on_storpool,
@@ -181,7 +181,7 @@ def smaller(world: World) -> None:
 
 @scenario(12, "refusals", "what no template can be made from is refused with a reason")
 def refusals(world: World) -> None:
-    volume = root_volume(world, str(booted_vm(world)["id"]))
+    volume = root_volume(world, str(idle_vm(world)["id"]))
     snapshot = on_primary_only(world, volume)
     delete(world, snapshot)
     for why, snapshot_id in (("that was deleted", str(snapshot["id"])), ("that does not exist", MISSING)):

@@ -7,7 +7,7 @@ from scenarios.looks import fails, fully_attached, refused, reread, reread_volum
 from scenarios.migrating import Counter, host_id, other_host
 from scenarios.registry import scenario
 from scenarios.snapshots import on_storpool, take
-from scenarios.steps import attach, booted_vm, data_volume, host_of, stop
+from scenarios.steps import attach, booted_vm, data_volume, host_of, idle_vm, stop
 from scenarios.storage_migration import anywhere, is_on, other_pool, same_on_storpool
 
 
@@ -64,7 +64,7 @@ def vm_live_fails(world: World) -> None:
 
 @scenario(18, "vm-live-refusals", "what cannot be migrated so is refused with a reason, and nothing changes")
 def vm_live_refusals(world: World) -> None:
-    vm, other = booted_vm(world), booted_vm(world)
+    vm, other = idle_vm(world), idle_vm(world)
     destination = host_id(world, other_host(world, vm))
     foreign = attach(world, data_volume(world, offering_id=anywhere(world)), other)
     bound = attach(world, data_volume(world), vm)

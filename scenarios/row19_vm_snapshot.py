@@ -11,13 +11,13 @@ from scenarios.registry import scenario
 from scenarios.steps import (
     MISSING,
     attach,
-    booted_vm,
     change_offering,
     data_volume,
     deploy,
     detach,
     disk_offering,
     expunge,
+    idle_vm,
     resize,
     setting,
     shared_template,
@@ -186,7 +186,7 @@ def _refused_with(world: World, text: str, work: Callable[[], object]) -> None:
     "memory, a guest that should hold still, names, numbers and VMs that cannot be: each with its reason",
 )
 def refusals(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
 
     def taking(**parameters: str | int | bool) -> Callable[[], object]:
         return lambda: take(world, vm, **parameters)

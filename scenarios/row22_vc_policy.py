@@ -25,6 +25,8 @@ from scenarios.steps import (
     detach,
     disk_offering,
     host_of,
+    idle_template,
+    idle_vm,
     many,
     one,
     root_volume,
@@ -88,7 +90,7 @@ def stopped(world: World) -> None:
 
 @scenario(22, "attached-later", "disks attached later have the policy, detached ones have it no more")
 def attached_later(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     offering = disk_offering(world)
     used = detach(world, attach(world, data_volume(world, offering_id=offering), vm))
     tag_vm(world, vm, vc_policy="daily")
@@ -106,7 +108,7 @@ def attached_later(world: World) -> None:
 
 @scenario(22, "never-used", "a VM with disks that are on no pool yet takes a policy, and they have it (#6878)")
 def never_used(world: World) -> None:
-    vm = deploy(world, shared_template(world), startvm=False, diskofferingid=disk_offering(world, disksize=1))
+    vm = deploy(world, idle_template(world), startvm=False, diskofferingid=disk_offering(world, disksize=1))
     with world.check("no disk is on a pool"):
         assert all("path" not in disk for disk in disks_of(world, vm)), disks_of(world, vm)
     tag_vm(world, vm, vc_policy="daily")
@@ -119,7 +121,7 @@ def never_used(world: World) -> None:
 @scenario(22, "while-deploying", "a policy set while the VM is being deployed is on its disks")
 def while_deploying(world: World) -> None:
     parameters = deploy_parameters(
-        world, shared_template(world), diskofferingid=disk_offering(world, disksize=1), startvm=True
+        world, idle_template(world), diskofferingid=disk_offering(world, disksize=1), startvm=True
     )
     job = world.cloud.start("deployVirtualMachine", **parameters)
     listed = world.cloud.call("listVirtualMachines", name=parameters["name"], listall=True)
@@ -169,7 +171,7 @@ def other_tags(world: World) -> None:
 
 @scenario(22, "not-a-storpool-tag", "a policy that StorPool cannot hold stays in CloudStack and harms nothing")
 def not_a_storpool_tag(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     tag_vm(world, vm, vc_policy="every day, twice!")
     data = attach(world, data_volume(world), vm)
     with world.check("no disk has a policy; their other tags are right"):

@@ -14,9 +14,10 @@ from scenarios.steps import (
     deploy,
     detach,
     disk_offering,
+    idle_template,
+    idle_vm,
     root_volume,
     running_vm,
-    shared_template,
     start,
     stop,
     tag_vm,
@@ -47,7 +48,7 @@ def running(world: World) -> None:
 
 @scenario(23, "stopped", "a policy deleted while the VM is stopped is gone, and stays so when it starts")
 def stopped(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     attach(world, data_volume(world), vm)
     tag_vm(world, vm, vc_policy="daily")
     vm = stop(world, vm)
@@ -58,7 +59,7 @@ def stopped(world: World) -> None:
 
 @scenario(23, "attached-later", "disks attached after the policy was deleted have none")
 def attached_later(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     offering = disk_offering(world)
     tag_vm(world, vm, vc_policy="daily")
     used = detach(world, attach(world, data_volume(world, offering_id=offering), vm))
@@ -70,7 +71,7 @@ def attached_later(world: World) -> None:
 
 @scenario(23, "never-used", "a policy deleted before the VM's disks are on a pool leaves no trace")
 def never_used(world: World) -> None:
-    vm = deploy(world, shared_template(world), startvm=False, diskofferingid=disk_offering(world, disksize=1))
+    vm = deploy(world, idle_template(world), startvm=False, diskofferingid=disk_offering(world, disksize=1))
     tag_vm(world, vm, vc_policy="daily")
     untag_vm(world, vm, vc_policy="")
     has_policy(world, start(world, vm), "")
@@ -78,7 +79,7 @@ def never_used(world: World) -> None:
 
 @scenario(23, "all-tags", "deleting all tags of a VM deletes its policy, and no other VM's")
 def all_tags(world: World) -> None:
-    template_id = shared_template(world)
+    template_id = idle_template(world)
     vm, other, third = (deploy(world, template_id) for _ in range(3))
     tag_vm(world, vm, other, third, vc_policy="daily", owner="nobody")
     untag_vm(world, vm)
