@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,15 +19,16 @@ POLL_SECONDS = 0.1
 SECTOR = 512
 COUNTED = 4096
 COUNTING, COUNTED_ALL = "/tmp/splab-counting", "/tmp/splab-counted"
+KNOCK_SECONDS = 3.0
 STALE_SECONDS = 2.0
 """A guest that does not answer over an open connection for so long may be another by now, at the same address."""
 _DISKS = """for disk in /sys/block/*; do
-[ -s "$disk/serial" ] && read -r serial < "$disk/serial" && read -r size < "$disk/size" \\
-&& echo "$serial $size ${disk##*/}"
-done; true"""
+[ -s "$disk/serial" ] || continue; read -r serial < "$disk/serial"; read -r size < "$disk/size"
+echo "$serial $size ${disk##*/}"
+done"""
 _FIND = """for disk in /sys/block/*; do
-[ -s "$disk/serial" ] && read -r serial < "$disk/serial" && [ "$serial" = "$0" ] \\
-&& exec dd "$@" "$place=/dev/${disk##*/}"
+[ -s "$disk/serial" ] || continue; read -r serial < "$disk/serial"
+[ "$serial" = "$0" ] && exec dd "$@" "$place=/dev/${disk##*/}"
 done; echo "the guest has no disk $0; it has $(cat /sys/block/*/serial)" >&2; exit 1"""
 
 
@@ -60,8 +62,9 @@ class SshGuest:
         deadline = time.monotonic() + BOOT_SECONDS
         while True:
             try:
+                self._knock()
                 return self._run(ask, timeout=20).text
-            except CommandFailed as error:
+            except (CommandFailed, OSError) as error:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"the guest was not up within {BOOT_SECONDS:g} s: {error}") from error
                 time.sleep(POLL_SECONDS)
@@ -125,6 +128,11 @@ class SshGuest:
             if (offset | length) % block == 0:
                 return block
         raise ValueError(f"offset {offset} and length {length} must be multiples of {SECTOR}")
+
+    def _knock(self) -> None:
+        """`OSError` while nobody listens there, which takes less than starting ssh to be told."""
+        ssh = self._host().ssh
+        socket.create_connection((ssh.address, ssh.port), KNOCK_SECONDS).close()
 
     def _run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> Completed:
         return self._host().run(argv, stdin=stdin, timeout=timeout)
