@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.observers import Json, World
-from scenarios.looks import fully_attached, refused, reread_volume
+from scenarios.looks import attached, refused, reread_volume
 from scenarios.offerings import has_limit
 from scenarios.registry import scenario
 from scenarios.row15_resize import everywhere, has_size
@@ -18,6 +18,7 @@ from scenarios.steps import (
     deploy,
     detach,
     disk_offering,
+    idle_template,
     idle_vm,
     one,
     resize,
@@ -42,14 +43,14 @@ def limited_compute(world: World, limit: int, **parameters: str | int | bool) ->
     "iops", "from-template", "ROOT volumes of templates have the limit of their system disk offering (weakness 39)"
 )
 def from_template(world: World) -> None:
-    compute, template = limited_compute(world, 800), shared_template(world)
+    compute, template = limited_compute(world, 800), idle_template(world)
     data = limited(world, 600, disksize=1)
     for limit, more in ((800, {}), (800, {"diskofferingid": data}), (500, {"overridediskofferingid": None})):
         parameters = {key: value or limited(world, 500, disksize=2) for key, value in more.items()}
         vm = deploy(world, template, serviceofferingid=str(compute["id"]), **parameters)
         root = root_volume(world, str(vm["id"]))
         has_limit(world, root, limit)
-        fully_attached(world, vm, root)
+        attached(world, vm, root)
         for volume in _data_of(world, vm):
             has_limit(world, volume, 600)
 
@@ -74,7 +75,7 @@ def from_snapshot(world: World) -> None:
 
 @scenario("iops", "first-use", "DATA volumes have their limit from their first use, attached running or stopped")
 def first_use(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     first = attach(world, data_volume(world, offering_id=limited(world, 700)), vm)
     has_limit(world, first, 700)
     custom = disk_offering(world, disksize=1, customizediops=True)
@@ -93,7 +94,7 @@ def first_use(world: World) -> None:
     vm = start(world, vm)
     for volume, limit in ((first, 700), (asked, 450), (second, 300)):
         has_limit(world, volume, limit)
-        fully_attached(world, vm, reread_volume(world, volume))
+        attached(world, vm, reread_volume(world, volume))
     detach(world, first)
     has_limit(world, first, 700)
 
@@ -130,7 +131,7 @@ def root_changed(world: World) -> None:
     root = root_volume(world, str(vm["id"]))
     root = change_offering(world, root, str(limited_compute(world, 500)["diskofferingid"]))
     has_limit(world, root, 500)
-    fully_attached(world, vm, root)
+    attached(world, vm, root)
     vm = stop(world, vm)
     scaled = limited_compute(world, 1200, rootdisksize=3)
     world.cloud.call("scaleVirtualMachine", id=vm["id"], serviceofferingid=scaled["id"])
@@ -139,12 +140,12 @@ def root_changed(world: World) -> None:
     world.cloud.call("scaleVirtualMachine", id=vm["id"], serviceofferingid=compute_offering(world)["id"])
     has_limit(world, root, None)
     vm = start(world, vm)
-    fully_attached(world, vm, root_volume(world, str(vm["id"])))
+    attached(world, vm, root_volume(world, str(vm["id"])))
 
 
 @scenario("iops", "kept", "a resize without an offering, a revert, and a stop and start leave the limit alone")
 def kept(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     data = attach(world, data_volume(world, offering_id=limited(world, 700)), vm)
     snapshot = take(world, data)
     resize(world, data, 2)
@@ -156,7 +157,7 @@ def kept(world: World) -> None:
     has_limit(world, data, 500)
     vm = start(world, vm)
     has_limit(world, data, 500)
-    fully_attached(world, vm, reread_volume(world, data))
+    attached(world, vm, reread_volume(world, data))
 
 
 @scenario("iops", "refusals", "a minimum above the maximum is refused, and a limit for an offering that has its own")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.observers import World
 from scenarios.looks import (
+    attached,
     attached_nowhere,
     device_nowhere,
     fully_attached,
@@ -37,9 +38,10 @@ from scenarios.steps import (
     detach,
     detail,
     disk_offering,
+    idle_template,
+    idle_vm,
     resize,
     root_volume,
-    shared_template,
     start,
     stop,
     vm_by_id,
@@ -50,11 +52,11 @@ MARK = b"written before it moved".ljust(4096, b"-")
 
 @scenario("offering-template", "placed", "volumes are made on the StorPool template of their offering and stay on it")
 def placed(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     elsewhere = on_template(world, other_template(world))
     data = attach(world, data_volume(world, offering_id=elsewhere), vm)
     on_storpool_template(world, data, other_template(world))
-    fully_attached(world, vm, data)
+    attached(world, vm, data)
     snapshot = take(world, data)
     on_storpool_template(world, volume_from(world, snapshot, elsewhere), other_template(world))
     on_storpool_template(world, volume_from(world, snapshot), own_template(world))
@@ -70,10 +72,10 @@ def root_placed(world: World) -> None:
     by_compute = compute_offering(world)
     detail(world, "ServiceOffering", str(by_compute["id"]), TEMPLATE, other_template(world))
     for compute in (compute_with(world, TEMPLATE, other_template(world)), by_compute):
-        vm = deploy(world, shared_template(world), serviceofferingid=str(compute["id"]))
+        vm = deploy(world, idle_template(world), serviceofferingid=str(compute["id"]))
         root = root_volume(world, str(vm["id"]))
         on_storpool_template(world, root, other_template(world))
-        fully_attached(world, vm, root)
+        attached(world, vm, root)
 
 
 @scenario("offering-template", "moved", "changeOfferingForVolume moves a volume there and back; path and contents stay")
@@ -118,7 +120,7 @@ def root_moved(world: World) -> None:
     compute = compute_with(world, TEMPLATE, other_template(world))
     root = change_offering(world, root, str(compute["diskofferingid"]))
     on_storpool_template(world, root, other_template(world))
-    fully_attached(world, vm, root)
+    attached(world, vm, root)
     with world.check("the guest was not restarted"):
         assert world.guest(str(vm["id"])).boot_id() == boot
 
@@ -145,7 +147,7 @@ def stays(world: World) -> None:
         assert vm_by_id(world, str(vm["id"]))["serviceofferingid"] == compute["id"]
     vm = start(world, vm)
     for volume in (reread_volume(world, data), root_volume(world, str(vm["id"]))):
-        fully_attached(world, vm, volume)
+        attached(world, vm, volume)
         on_storpool_template(world, volume, own_template(world))
 
 
@@ -153,11 +155,11 @@ def stays(world: World) -> None:
     "offering-template", "by-hand", "a volume that somebody moved by hand is not moved back by an attach (weakness 38)"
 )
 def by_hand(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     data = attach(world, data_volume(world), vm)
     world.storpool.update_volume("~" + global_id(data), template=other_template(world))
     data = attach(world, detach(world, data), vm)
-    fully_attached(world, vm, data)
+    attached(world, vm, data)
     on_storpool_template(world, data, other_template(world))
     resize(world, data, 2)
     on_storpool_template(world, data, other_template(world))
@@ -166,7 +168,7 @@ def by_hand(world: World) -> None:
 
 @scenario("offering-template", "limit", "the StorPool template says the limit, not the offering, however it came there")
 def limit(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     elsewhere = on_template(world, other_template(world), disksize=1, maxiops=700, miniops=100)
     limited = disk_offering(world, disksize=1, maxiops=900, miniops=100)
     made = attach(world, data_volume(world, offering_id=elsewhere), vm)
@@ -186,7 +188,7 @@ def limit(world: World) -> None:
     "offering-template", "refusals", "what cannot be placed or moved is refused with a reason, and nothing changes"
 )
 def refusals(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     data, root = attach(world, data_volume(world), vm), root_volume(world, str(vm["id"]))
     missing = with_detail(world, TEMPLATE, world.name("no-such-template"), disksize=1)
     elsewhere = on_template(world, other_template(world), disksize=8)
@@ -203,5 +205,5 @@ def refusals(world: World) -> None:
     with world.check("the VM runs on with its disks"):
         assert reread(world, vm)["state"] == "Running"
     for volume in (data, root):
-        fully_attached(world, vm, reread_volume(world, volume))
+        attached(world, vm, reread_volume(world, volume))
         on_storpool_template(world, volume, own_template(world))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.observers import Json, World
-from scenarios.looks import fully_attached, global_id, has_tags, on_storpool, refused, reread_volume, serial
+from scenarios.looks import attached, global_id, has_tags, on_storpool, refused, reread_volume, serial
 from scenarios.offerings import (
     TEMPLATE,
     TIER,
@@ -83,10 +83,10 @@ def overridden(world: World) -> None:
 @scenario("qos", "create", "a DATA volume is made in its offering's tier, keeps it detached, and hands it to no copy")
 def created(world: World) -> None:
     with tiers(world, gold=GOLD, silver=SILVER) as named:
-        vm = booted_vm(world)
+        vm = idle_vm(world)
         data = attached_in(world, named["gold"], vm)
         in_tier(world, data, named["gold"], GOLD)
-        fully_attached(world, vm, data)
+        attached(world, vm, data)
         snapshot = take(world, data)
         in_tier(world, volume_from(world, snapshot, of_tier(world, named["silver"])), named["silver"], SILVER)
         in_no_tier(world, volume_from(world, snapshot))
@@ -95,7 +95,7 @@ def created(world: World) -> None:
 
 
 @scenario("qos", "attach", "a detail that is set or removed later is followed by the next attach")
-def attached(world: World) -> None:
+def followed_by_attach(world: World) -> None:
     with tiers(world, gold=GOLD) as named:
         vm = idle_vm(world)
         offering = disk_offering(world)
@@ -129,7 +129,7 @@ def changed(world: World) -> None:
             assert (now["diskofferingid"], global_id(now)) == (silver, global_id(data)), now
             assert guest.read(serial(data), 0, len(MARK)) == MARK
         everywhere(world, vm, now, GIB)
-        fully_attached(world, vm, now)
+        attached(world, vm, now)
 
 
 @scenario(
@@ -153,13 +153,13 @@ def changed_with_size(world: World) -> None:
         change_offering(world, data, gold, size=3)
         has_size(world, data, 3 * GIB)
         in_tier(world, data, named["gold"], GOLD)
-        fully_attached(world, vm, attach(world, data, vm))
+        attached(world, vm, attach(world, data, vm))
 
 
 @scenario("qos", "not-running", "the tier changes of a volume that is detached, of a stopped VM, or was never used")
 def not_running(world: World) -> None:
     with tiers(world, gold=GOLD, silver=SILVER) as named:
-        vm = booted_vm(world)
+        vm = idle_vm(world)
         gold, silver = of_tier(world, named["gold"], disksize=1), of_tier(world, named["silver"], disksize=1)
         data = attach(world, data_volume(world, offering_id=gold), vm)
         unused = change_offering(world, data_volume(world, offering_id=gold), silver)
@@ -172,31 +172,31 @@ def not_running(world: World) -> None:
         vm = stop(world, vm)
         in_tier(world, change_offering(world, data, gold), named["gold"], GOLD)
         in_tier(world, attach(world, unused, vm), named["silver"], SILVER)
-        fully_attached(world, start(world, vm), reread_volume(world, data))
+        attached(world, start(world, vm), reread_volume(world, data))
 
 
 @scenario("qos", "root", "the tier of a ROOT volume changes with a system disk offering, running and stopped")
 def root_changed(world: World) -> None:
     with tiers(world, gold=GOLD, silver=SILVER) as named:
-        vm = booted_vm(world)
+        vm = idle_vm(world)
         root = root_volume(world, str(vm["id"]))
         gold, silver = compute_with(world, TIER, named["gold"]), compute_with(world, TIER, named["silver"])
         root = change_offering(world, root, str(gold["diskofferingid"]))
         in_tier(world, root, named["gold"], GOLD)
-        fully_attached(world, vm, root)
+        attached(world, vm, root)
         vm = stop(world, vm)
         root = change_offering(world, root, str(silver["diskofferingid"]))
         in_tier(world, root, named["silver"], SILVER)
         vm = start(world, vm)
         root = change_offering(world, root, str(compute_offering(world)["diskofferingid"]))
         in_no_tier(world, root)
-        fully_attached(world, vm, root)
+        attached(world, vm, root)
 
 
 @scenario("qos", "left", "leaving a tier clears its tag and its limit; the new offering's comes instead (weakness 40)")
 def left(world: World) -> None:
     with tiers(world, gold=GOLD) as named:
-        vm = booted_vm(world)
+        vm = idle_vm(world)
         gold = of_tier(world, named["gold"], disksize=1)
         data = attach(world, data_volume(world, offering_id=gold), vm)
         in_tier(world, data, named["gold"], GOLD)
@@ -204,7 +204,7 @@ def left(world: World) -> None:
         in_no_tier(world, change_offering(world, data, limited), 700)
         in_tier(world, change_offering(world, data, gold), named["gold"], GOLD)
         in_no_tier(world, change_offering(world, data, disk_offering(world, disksize=1)))
-        fully_attached(world, vm, reread_volume(world, data))
+        attached(world, vm, reread_volume(world, data))
 
 
 @scenario("qos", "wins", "of an offering with both details SP_QOSCLASS counts, when it is made, changed and attached")
@@ -231,7 +231,7 @@ def again(world: World) -> None:
             change_offering(world, data, gold, size=2)
             everywhere(world, vm, data, 2 * GIB)
             in_tier(world, data, named["gold"], GOLD)
-        fully_attached(world, vm, reread_volume(world, data))
+        attached(world, vm, reread_volume(world, data))
 
 
 @scenario("qos", "by-hand", "limits that somebody changed by hand are put back within a minute; others are left alone")
@@ -249,10 +249,10 @@ def by_hand(world: World) -> None:
 
 @scenario("qos", "unknown", "a tier that storpool_qos does not know yet makes no volume fail, and counts once it does")
 def unknown(world: World) -> None:
-    vm = booted_vm(world)
+    vm = idle_vm(world)
     tier = world.name("tier")
     data = attached_in(world, tier, vm)
-    fully_attached(world, vm, data)
+    attached(world, vm, data)
     with world.check("the tag, and no limit"):
         has_tags(world, data, qc=tier)
         assert limit_of(world, data) == "-", on_storpool(world, data)
