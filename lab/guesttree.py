@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab.kernel import Kernel
 from lab.shell import run
 
+COMMAND_LINE = "console=ttyS0 quiet panic=-1 net.ifnames=0 initcall_blacklist=init_kprobe_trace,tracer_init_tracefs"
+"""The two initcalls prepare for tracing the kernel, for some 0.4 seconds of CPU where there is no KVM."""
 BUSYBOX = Path("/bin/busybox")
 
-MODULES_INIT = "for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod /modules/$module; done"
+MODULES_INIT = "while read -r module; do /bin/busybox insmod /modules/$module; done < /modules/order"
 # busybox has no blkid here: an ext4 file system keeps its UUID in bytes 1128 to 1143.
 INIT = """#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
@@ -21,14 +24,14 @@ tries=0
 while [ $tries -lt 100 ]; do
   for device in /dev/vda2 /dev/sda2 /dev/vd[b-z]2 /dev/sd[b-z]2; do
     [ -b $device ] || continue
-    found=$(/bin/busybox dd if=$device bs=8 skip=141 count=2 2>/dev/null | /bin/busybox od -A n -t x1)
-    found=$(echo $found | /bin/busybox tr -d ' ')
-    if [ "$found" = "@UUID@" ] && /bin/busybox mount -t ext4 -o rw $device /root; then
+    if /bin/busybox dd if=$device bs=8 skip=141 count=2 2>/dev/null | /bin/busybox cmp -s - /uuid &&
+        /bin/busybox mount -t ext4 -o rw $device /root; then
       /bin/busybox mount --move /dev /root/dev
       /bin/busybox mount --move /proc /root/proc
       exec /bin/busybox switch_root /root /sbin/init
     fi
   done
+  [ $tries = 0 ] && while read -r module; do /bin/busybox insmod /modules/$module; done < /modules/other-disks
   tries=$((tries + 1))
   /bin/busybox usleep 100000
 done
@@ -73,11 +76,18 @@ def write_initrd(initrd: Path, kernel: Kernel, uuid: str, tree: Path) -> None:
     for name in ("bin", "dev", "proc", "sys", "root", "modules"):
         (tree / name).mkdir(parents=True)
     shutil.copy2(BUSYBOX, tree / "bin/busybox")
-    for module in kernel.modules:
-        shutil.copyfile(module, tree / "modules" / module.name)
-    (tree / "modules/order").write_text("".join(f"{module.name}\n" for module in kernel.modules))
+    write_modules(tree, "order", kernel.modules)
+    write_modules(tree, "other-disks", kernel.other_disks)
+    (tree / "uuid").write_bytes(bytes.fromhex(uuid.replace("-", "")))
     _script(tree / "init", INIT.replace("@UUID@", uuid.replace("-", "")).replace("@MODULES@", MODULES_INIT))
     pack(tree, initrd)
+
+
+def write_modules(tree: Path, name: str, modules: Sequence[Path]) -> None:
+    """Into the tree's /modules, with a list of them there."""
+    for module in modules:
+        shutil.copyfile(module, tree / "modules" / module.name)
+    (tree / "modules" / name).write_text("".join(f"{module.name}\n" for module in modules))
 
 
 def pack(tree: Path, initrd: Path) -> None:

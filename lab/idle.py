@@ -1,6 +1,8 @@
-"""An image whose boot sector waits: it powers off when the power button is pressed, lets PCI devices go when asked, and
-does nothing else. Where only the host's side of a VM matters it stands in for a system: without KVM that costs 5 seconds
-of CPU to boot, this 0.2.
+"""An image whose boot sector waits: it powers off when the power button is pressed, lets PCI devices go when asked,
+and does nothing else.
+
+Where only the host's side of a VM matters it stands in for a system: that costs 5 seconds of CPU to boot without KVM,
+this 0.2.
 
 It talks to what QEMU's q35 machine has in place of hardware: the ACPI registers of ICH9 at 0x600 (ACPI specification,
 4.8.3) and ACPI PCI hot-plug at 0xcc0 (QEMU, docs/specs/acpi_pci_hotplug).
@@ -14,7 +16,7 @@ SECTOR = 512
 ORIGIN = 0x7C00
 """Where the BIOS puts a boot sector."""
 
-# 16-bit code, beside what `objdump -d -m i8086` says of it; jumps are relative, so only the text's address is filled in.
+# 16-bit code, beside what `objdump -d -m i8086` says of it. Only the text's address is filled in.
 _CODE = """
 fa        cli
 31 c0     xor %ax,%ax

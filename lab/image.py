@@ -18,7 +18,7 @@ import msgspec
 
 from lab import kernel
 from lab.errors import MissingPrerequisite
-from lab.guesttree import write_initrd, write_root
+from lab.guesttree import COMMAND_LINE, write_initrd, write_root
 from lab.idle import write_idle
 from lab.iso import ISOLINUX, LDLINUX, write_iso
 from lab.shell import Progress, run, silent
@@ -199,8 +199,7 @@ def _partition(raw: Path) -> None:
 def _boot_partition(raw: Path, work: Path, vmlinuz: Path, initrd: Path) -> None:
     config = work / "syslinux.cfg"
     config.write_text(
-        "DEFAULT linux\nPROMPT 0\nTIMEOUT 0\nLABEL linux\n  KERNEL /vmlinuz\n"
-        "  APPEND initrd=/initrd console=ttyS0 quiet panic=-1 net.ifnames=0\n"
+        f"DEFAULT linux\nPROMPT 0\nTIMEOUT 0\nLABEL linux\n  KERNEL /vmlinuz\n  APPEND initrd=/initrd {COMMAND_LINE}\n"
     )
     at = f"{raw}@@{BOOT_START}"
     run(["mformat", "-i", at, "-T", str(BOOT_SIZE // 512), "-h", "64", "-s", "32", "-H", str(BOOT_START // 512), "::"])

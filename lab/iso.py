@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lab.guesttree import BUSYBOX, MODULES_INIT, pack
+from lab.guesttree import BUSYBOX, COMMAND_LINE, MODULES_INIT, pack, write_modules
 from lab.kernel import Kernel
 from lab.shell import run
 
@@ -28,9 +28,7 @@ def write_iso(iso: Path, kernel: Kernel, root: Path, work: Path) -> None:
     shutil.copytree(root, tree, symlinks=True)
     shutil.copy2(BUSYBOX, tree / "bin/busybox")
     (tree / "modules").mkdir()
-    for module in kernel.modules:
-        shutil.copyfile(module, tree / "modules" / module.name)
-    (tree / "modules/order").write_text("".join(f"{module.name}\n" for module in kernel.modules))
+    write_modules(tree, "order", kernel.modules)
     init = tree / "init"
     init.write_text(_INIT)
     init.chmod(0o755)
@@ -43,7 +41,7 @@ def write_iso(iso: Path, kernel: Kernel, root: Path, work: Path) -> None:
     shutil.copyfile(LDLINUX, boot / "ldlinux.c32")
     (boot / "isolinux.cfg").write_text(
         "DEFAULT linux\nPROMPT 0\nTIMEOUT 0\nLABEL linux\n  KERNEL /isolinux/vmlinuz\n"
-        f"  APPEND initrd=/isolinux/initrd console=ttyS0 quiet panic=-1 net.ifnames=0 {ISO_WORD}\n"
+        f"  APPEND initrd=/isolinux/initrd {COMMAND_LINE} {ISO_WORD}\n"
     )
     options = ["-b", "isolinux/isolinux.bin", "-c", "isolinux/boot.cat", "-no-emul-boot", "-boot-load-size", "4"]
     run(["xorriso", "-as", "mkisofs", "-quiet", "-V", "SPLAB", "-o", iso, *options, "-boot-info-table", content])

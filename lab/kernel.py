@@ -18,10 +18,13 @@ METAPACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")
 
 MODULES = (
     "virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk",
-    "scsi_common", "scsi_mod", "sd_mod", "virtio_scsi", "failover", "net_failover", "virtio_net",
-    "cdrom", "sr_mod", "isofs", "libata", "ata_piix", "rng_core", "virtio-rng", "button", "evdev",
+    "failover", "net_failover", "virtio_net", "rng_core", "virtio-rng", "button", "evdev",
 )  # fmt: skip
-"""What a guest needs for its disks, network, CD-ROM and power button; dependencies are added, built-in ones skipped."""
+"""What a guest needs for virtio disks, network and power button; dependencies are added, built-in ones skipped."""
+OTHER_DISKS = (
+    "scsi_common", "scsi_mod", "sd_mod", "virtio_scsi", "cdrom", "sr_mod", "isofs", "libata", "ata_piix",
+)  # fmt: skip
+"""What it needs beside them when its root is on none of those."""
 
 ENTROPY_OPTIONAL = frozenset({"rng_core", "virtio-rng"})
 
@@ -32,6 +35,8 @@ class Kernel:
     vmlinuz: Path
     modules: tuple[Path, ...]
     """Module files, in the order in which they can be loaded."""
+    other_disks: tuple[Path, ...]
+    """The same, of those to be loaded after them."""
 
 
 def packages(cache: Path, progress: Progress = silent) -> tuple[Path, ...]:
@@ -90,14 +95,16 @@ def unpack(debs: Iterable[Path], directory: Path) -> Kernel:
     )
     if tree is None:
         raise LabError(f"kernel {version} has no modules in {directory}")
-    return Kernel(version, images[-1], tuple(_load_order(tree)))
+    order = _load_order(tree, MODULES)
+    others = [module for module in _load_order(tree, OTHER_DISKS) if module not in order]
+    return Kernel(version, images[-1], tuple(order), tuple(others))
 
 
-def _load_order(tree: Path) -> list[Path]:
+def _load_order(tree: Path, names: Iterable[str]) -> list[Path]:
     files = {_plain(path): path for path in tree.rglob("*.ko*")}
     built_in = {_plain(Path(line)) for line in (tree / "modules.builtin").read_text().splitlines()}
     order: list[str] = []
-    for name in MODULES:
+    for name in names:
         wanted = name.replace("-", "_")
         if wanted in files:
             _add(wanted, files, order)
