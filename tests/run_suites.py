@@ -29,14 +29,24 @@ NIGHTLY_FACTOR = 8
 """Budgets with full counts are so much longer."""
 
 
+WHY_LENGTH = 600
+
+
 @dataclass(frozen=True)
 class Count:
     passed: int
     failed: int
     skipped: int = 0
+    why: tuple[str, ...] = ()
+    """A line of each failure, for the end of the output: all that some CI shows."""
 
     def __add__(self, other: Count) -> Count:
-        return Count(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+        return Count(
+            self.passed + other.passed,
+            self.failed + other.failed,
+            self.skipped + other.skipped,
+            self.why + other.why,
+        )
 
 
 NONE = Count(0, 0)
@@ -95,9 +105,14 @@ def pytest(name: str, expression: str, limit: float, processes: int = 0) -> Coun
         return Count(0, 1)
     tests, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
     failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+    why = tuple(_line(case.get("name", ""), bad) for case in suite for bad in case if bad.tag in ("failure", "error"))
     if failed == 0 and (not ended_well or tests == 0):
         failed = 1
-    return Count(max(0, tests - skipped - failed), failed, skipped)
+    return Count(max(0, tests - skipped - failed), failed, skipped, why)
+
+
+def _line(name: str, bad: ElementTree.Element) -> str:
+    return f"{name}: {' '.join((bad.get('message') or bad.text or '').split())}"[:WHY_LENGTH]
 
 
 LOCAL_CASES = """
@@ -120,12 +135,16 @@ def scenarios(name: str, world: str, limit: float, chosen: Sequence[str] = ()) -
         rows = [row for row in json.loads(result.read_text())["rows"] if row["world"] == world]
     except (OSError, ValueError, KeyError, TypeError):
         return Count(0, 1)
-    outcomes = [row["outcome"] for row in rows if row["outcome"] != "not built"]
-    passed = outcomes.count("passed")
-    failed = len(outcomes) - passed
+    rows = [row for row in rows if row["outcome"] != "not built"]
+    bad = [row for row in rows if row["outcome"] != "passed"]
+    why = [
+        f"row {row['row']} in {world}: {row['outcome']}: {' '.join(str(row['why']).split())}"[:WHY_LENGTH]
+        for row in bad
+    ]
+    passed, failed = len(rows) - len(bad), len(bad)
     if failed == 0 and (not ended_well or passed == 0):
-        failed = 1
-    return Count(passed, failed)
+        failed, why = 1, [f"{world}: no row failed, but the run did not end well; see {LOGS / name}.log"]
+    return Count(passed, failed, why=tuple(why))
 
 
 def local(limit: float) -> Count:
@@ -136,7 +155,7 @@ def local(limit: float) -> Count:
     tests = pytest("local", "local", limit)
     if tests.skipped:
         # Root on Linux can run all of it; what was skipped was not tested.
-        tests = Count(tests.passed, tests.failed + tests.skipped)
+        tests = Count(tests.passed, tests.failed + tests.skipped, why=tests.why)
     chosen = () if os.environ.get("SPLAB_COUNTS") == "full" else LOCAL_CASES.split()
     return tests + scenarios("local-rows", "local", limit, chosen)
 
@@ -234,6 +253,8 @@ def main() -> int:
         if count.failed:
             print(tail(name), flush=True)
         total += count
+    for line in total.why:
+        print(f"failed: {line}")
     print(f"total {time.monotonic() - begun:.0f} s")
     print(f"{total.passed} passed, {total.failed} failed")
     return 1 if total.failed or not total.passed else 0
