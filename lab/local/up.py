@@ -58,6 +58,12 @@ from lab.ssh import SshHost
 from simulator.settings import KnownCluster
 
 
+READY_SECONDS = 90.0
+"""How long each part may take to answer; with several labs on slow disks beside each other they take a while."""
+START_SECONDS = 10.0
+"""After this a machine without a process has not started."""
+
+
 def up(state_dir: Path | None = None, progress: Progress = silent, site_name: str = "") -> Lab:
     """The lab, brought up first when it is not there or not healthy. About 15 s; with a first guest image 25 s.
 
@@ -172,7 +178,7 @@ def _wait(state: State, member: Member, what: str, condition: Callable[[], bool]
     log = state.member(member) / "log/init.log"
     while not condition():
         waited = time.monotonic() - begun
-        if waited > 3 and not cgroup.processes(folder_of(member.name)):
+        if waited > START_SECONDS and not cgroup.processes(folder_of(member.name)):
             raise LabError(
                 f"{member.name} did not start: {log.read_text()[-1000:] if log.exists() else 'it said nothing'}"
             )
@@ -206,7 +212,7 @@ def storpool_answers(state: State, *, second: bool = False) -> bool:
 
 def _storpool_ready(state: State, *, second: bool = False) -> None:
     what = f"the StorPool API at {MANAGEMENT.ip}:{SECOND_STORPOOL_PORT if second else STORPOOL_PORT}"
-    _wait(state, MANAGEMENT, what, lambda: storpool_answers(state, second=second), 30)
+    _wait(state, MANAGEMENT, what, lambda: storpool_answers(state, second=second), READY_SECONDS)
     for name in TEMPLATES:
         body: dict[str, object] = {"name": name, "placeAll": name, "replication": 3}
         made = _storpool(state, "VolumeTemplateCreate", body, second=second)
@@ -228,7 +234,7 @@ def _sign_of_life(member: Member) -> list[str]:
 
 
 def _machine_ready(state: State, member: Member) -> None:
-    _wait(state, member, f"{member.name} over SSH", lambda: _answers(state, member, _sign_of_life(member)), 60)
+    _wait(state, member, f"{member.name} over SSH", lambda: _answers(state, member, _sign_of_life(member)), READY_SECONDS)
 
 
 def _healthy(state: State) -> Lab | None:
