@@ -57,7 +57,6 @@ from lab.shell import CommandFailed, Progress, silent
 from lab.ssh import SshHost
 from simulator.settings import KnownCluster
 
-
 READY_SECONDS = 90.0
 """How long each part may take to answer; with several labs on slow disks beside each other they take a while."""
 START_SECONDS = 10.0
@@ -234,7 +233,8 @@ def _sign_of_life(member: Member) -> list[str]:
 
 
 def _machine_ready(state: State, member: Member) -> None:
-    _wait(state, member, f"{member.name} over SSH", lambda: _answers(state, member, _sign_of_life(member)), READY_SECONDS)
+    sign = _sign_of_life(member)
+    _wait(state, member, f"{member.name} over SSH", lambda: _answers(state, member, sign), READY_SECONDS)
 
 
 def _healthy(state: State) -> Lab | None:
