@@ -114,6 +114,36 @@ def test_the_guest_answers_ssh_finds_its_root_and_its_disks_and_powers_off_when_
         assert qemu.wait(30) == 0, "the power button was not heard"
 
 
+def test_an_idle_guest_says_that_it_is_ready_lets_a_disk_go_and_powers_off_when_asked(
+    guest_image: image.Image, tmp_path: Path
+) -> None:
+    """On the machine that agents define: q35, with disks below ports of their own."""
+    (tmp_path / "data.raw").write_bytes(bytes(1 << 20))
+    argv = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-m", "128", "-nodefaults", "-display", "none"]
+    argv += ["-serial", f"file:{tmp_path}/serial", "-qmp", f"unix:{tmp_path}/qmp,server,nowait", "-snapshot"]
+    for number, (name, form) in enumerate(((str(guest_image.idle), "qcow2"), (f"{tmp_path}/data.raw", "raw")), 1):
+        argv += ["-device", f"pcie-root-port,id=port{number},chassis={number}"]
+        argv += ["-drive", f"file={name},format={form},if=none,id=drive{number}"]
+        argv += ["-device", f"virtio-blk-pci,drive=drive{number},bus=port{number},id=disk{number}"]
+    qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+    try:
+        assert wait(lambda: image.READY in _serial(tmp_path), 60), _serial(tmp_path)
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.settimeout(30)
+            monitor.connect(str(tmp_path / "qmp"))
+            talk = monitor.makefile("rw")
+            for words in ('{"execute": "qmp_capabilities"}', '{"execute": "device_del", "arguments": {"id": "disk2"}}'):
+                talk.write(words + "\n")
+            talk.flush()
+            assert next(line for line in talk if '"DEVICE_DELETED"' in line and '"device": "disk2"' in line)
+            talk.write('{"execute": "system_powerdown"}\n')
+            talk.flush()
+            assert qemu.wait(30) == 0, "the power button was not heard"
+    finally:
+        qemu.kill()
+        qemu.wait(30)
+
+
 def test_the_facts_are_those_of_the_disk_s_bytes(guest_image: image.Image, tmp_path: Path) -> None:
     run(["qemu-img", "convert", "-O", "raw", guest_image.qcow2, tmp_path / "raw"])
     contents = (tmp_path / "raw").read_bytes()

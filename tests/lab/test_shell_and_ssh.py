@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import time
 from pathlib import Path
 
@@ -55,3 +56,12 @@ def test_two_logins_with_different_keys_do_not_share_a_connection() -> None:
     paths = [word for host in (HOST, other) for word in host.options() if word.startswith("ControlPath=")]
     assert len(set(paths)) == 2
     assert all(len(path.removeprefix("ControlPath=")) < 80 for path in paths), "a socket's path has 104 bytes at most"
+
+
+@pytest.mark.local
+def test_in_another_network_namespace_the_same_login_is_to_another_machine() -> None:
+    script = "from pathlib import Path; from lab.file import Ssh; from lab.ssh import SshHost"
+    login = 'SshHost(Ssh(address="192.0.2.1", key_file=Path("/k"), known_hosts_file=Path("/kh"), port=2222))'
+    there = run(["unshare", "--net", sys.executable, "-c", f"{script}; print(*{login}.options())"])
+    ours = next(word for word in HOST.options() if word.startswith("ControlPath="))
+    assert "ControlPath=" in there.text and ours not in there.text.split()
