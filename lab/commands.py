@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from lab import claim, file
+from lab import claim, file, image, small_kernel
 from lab import doctor as readiness
 from lab.errors import LabError
 from lab.local import down as bring_down
@@ -122,6 +122,19 @@ def status(state: Path | None, lab_file: Path | None) -> None:
     for name, text, ok in rows:
         click.echo(f"{'ok      ' if ok else 'not ok  '}{name:12}{text}")
     sys.exit(0 if all(ok for _, _, ok in rows) else 1)
+
+
+@lab.command()
+@click.option("--remove", is_flag=True, help="Take it away again, so that guests boot the distribution's kernel.")
+def kernel(remove: bool) -> None:
+    """Build a small kernel for guests, once, in some minutes: without KVM they boot in half the time with it."""
+    cache = image.cache_directory()
+    if remove:
+        click.echo("removed" if small_kernel.remove(cache) else "there was none")
+        return
+    with _errors(), narrated() as progress:
+        made = small_kernel.build(cache, progress)
+    click.echo(f"guests boot {made.version} from the next lab on: {made.vmlinuz}")
 
 
 @lab.command()

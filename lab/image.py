@@ -16,11 +16,12 @@ from pathlib import Path
 
 import msgspec
 
-from lab import kernel
+from lab import kernel, small_kernel
 from lab.errors import MissingPrerequisite
 from lab.guesttree import COMMAND_LINE, write_initrd, write_root
 from lab.idle import write_idle
 from lab.iso import ISOLINUX, LDLINUX, write_iso
+from lab.kernel import Kernel
 from lab.shell import Progress, run, silent
 
 MIB = 1 << 20
@@ -103,14 +104,15 @@ def build(cache: Path | None = None, progress: Progress = silent) -> Image:
 
 def _build(cache: Path, progress: Progress) -> Image:
     keys = _keys(cache)
-    debs = kernel.packages(cache, progress)
-    directory = cache / "images" / _content_hash(debs, keys)
+    small = small_kernel.built(cache)
+    sources = kernel.packages(cache, progress) if small is None else (small.vmlinuz,)
+    directory = cache / "images" / _content_hash(sources, keys)
     if not (directory / "facts.json").exists():
         progress("building the guest image")
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix="image.") as work:
-            _assemble(Path(work), directory, debs, keys)
+            _assemble(Path(work), directory, small or kernel.unpack(sources, Path(work, "kernel")), keys)
     facts = msgspec.json.decode((directory / "facts.json").read_bytes(), type=Facts)
     return Image(
         directory / "guest.qcow2",
@@ -143,8 +145,8 @@ def _keys(cache: Path) -> Path:
     return keys
 
 
-def _content_hash(debs: tuple[Path, ...], keys: Path) -> str:
-    total = hashlib.sha256(kernel.digest(debs).encode())
+def _content_hash(kernel_files: tuple[Path, ...], keys: Path) -> str:
+    total = hashlib.sha256(kernel.digest(kernel_files).encode())
     here = Path(__file__).parent
     sources = [here / name for name in ("image.py", "idle.py", "iso.py", "guesttree.py", "kernel.py")]
     sources += [keys / "guest.pub", keys / "guest_host", ISOLINUX, LDLINUX]
@@ -153,8 +155,7 @@ def _content_hash(debs: tuple[Path, ...], keys: Path) -> str:
     return total.hexdigest()[:32]
 
 
-def _assemble(work: Path, directory: Path, debs: tuple[Path, ...], keys: Path) -> None:
-    guest_kernel = kernel.unpack(debs, work / "kernel")
+def _assemble(work: Path, directory: Path, guest_kernel: Kernel, keys: Path) -> None:
     uuid = _uuid(directory.name)
     initrd = work / "initrd"
     write_initrd(initrd, guest_kernel, uuid, work / "initrd.tree")

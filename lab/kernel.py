@@ -143,9 +143,9 @@ def _plain_file(path: Path) -> Path:
     return plain
 
 
-def digest(debs: Iterable[Path]) -> str:
+def digest(files: Iterable[Path]) -> str:
     total = hashlib.sha256()
-    for deb in debs:
-        with deb.open("rb") as file:
+    for path in files:
+        with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
