@@ -56,6 +56,7 @@ from scenarios.steps import (
     resize,
     root_volume,
     setting,
+    shared_template,
     start,
     stop,
     vm_by_id,
@@ -86,7 +87,7 @@ def data(world: World) -> None:
 
 @scenario("encryption", "root", "deploy with an encrypted ROOT volume: blank, then the template written through LUKS")
 def root(world: World) -> None:
-    template_id = idle_template(world)
+    template_id = shared_template(world)
     plain = deploy(world, template_id)
     vm = encrypted_vm(world)
     volume = root_volume(world, str(vm["id"]))

@@ -30,7 +30,6 @@ from scenarios.steps import (
     deploy,
     detach,
     host_of,
-    idle_template,
     many,
     one,
     root_volume,
@@ -252,7 +251,7 @@ def not_a_client(world: World) -> None:
             with world.check("no pool is connected there"):
                 connected = {pool["name"]: connected_hosts(world, pool) for pool in pools}
                 assert all(host.name not in names for names in connected.values()), connected
-            error = fails(lambda: deploy(world, idle_template(world), hostid=host_id))
+            error = fails(lambda: deploy(world, shared_template(world), hostid=host_id))
             with world.check("a VM is not started there"):
                 assert "pools connected" in error.text or "not connected" in error.text, error.text
             with world.check("what runs there goes on"):
@@ -261,7 +260,7 @@ def not_a_client(world: World) -> None:
     for pool in pools:
         await_connected(world, pool)
     with world.check("with its own settings again it uses every pool, without a restart of its agent"):
-        second = deploy(world, idle_template(world), hostid=host_id)
+        second = deploy(world, shared_template(world), hostid=host_id)
         assert host_of(world, second).name == host.name
     runs_with_mark(world, reread(world, vm), volume)
 
