@@ -10,7 +10,7 @@ run: setup  # the action table in every world this machine can do
 test: setup  # every suite, with its time budget
 	@.venv/bin/python tests/run_suites.py
 
-nightly: setup  # the same suites with full counts, and the set-up in an empty Debian
+nightly: setup  # the same suites with full counts on a small guest kernel, and the set-up in an empty Debian
 	@SPLAB_COUNTS=full .venv/bin/python tests/run_suites.py --nightly
 
 check: setup  # lint, format, types, import rules

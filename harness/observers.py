@@ -246,7 +246,7 @@ class Secondary(Protocol):
 
 
 class Guest(Protocol):
-    """What a running guest sees."""
+    """What a running guest sees. After each start, `boot_id` or `booted_from` comes before all but `ready`."""
 
     def ready(self) -> None:
         """Waits until the guest of a VM that was just deployed hears its power button and lets disks go, be it idle or

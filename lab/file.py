@@ -105,8 +105,8 @@ class GuestImage(Strict, frozen=True, kw_only=True):
     """A bootable ISO, as the secondary storage host can fetch it: the same system, which runs from memory."""
     iso_size: int
     idle_url: str = ""
-    """An image with no system, as the secondary storage host can fetch it (lab/idle.py makes one): where guests run
-    without KVM, VMs that nobody looks into boot it. Without it they boot the guest image."""
+    """An image with no system, as the secondary storage host can fetch it (lab/idle.py makes one): VMs that nobody
+    looks into boot it, which saves most of their time where there is no KVM. Without it they boot the guest image."""
     ssh_user: str
     ssh_key_file: Path
     known_hosts_file: Path | None = None

@@ -77,7 +77,7 @@ def write_initrd(initrd: Path, kernel: Kernel, uuid: str, tree: Path) -> None:
         (tree / name).mkdir(parents=True)
     shutil.copy2(BUSYBOX, tree / "bin/busybox")
     write_modules(tree, "order", kernel.modules)
-    write_modules(tree, "other-disks", kernel.other_disks)
+    write_modules(tree, "other-disks", kernel.other_disk_modules)
     (tree / "uuid").write_bytes(bytes.fromhex(uuid.replace("-", "")))
     _script(tree / "init", INIT.replace("@UUID@", uuid.replace("-", "")).replace("@MODULES@", MODULES_INIT))
     pack(tree, initrd)

@@ -4,8 +4,9 @@ and does nothing else.
 Where only the host's side of a VM matters it stands in for a system: that costs 5 seconds of CPU to boot without KVM,
 this 0.2.
 
-It talks to what QEMU's q35 machine has in place of hardware: the ACPI registers of ICH9 at 0x600 (ACPI specification,
-4.8.3) and ACPI PCI hot-plug at 0xcc0 (QEMU, docs/specs/acpi_pci_hotplug).
+It needs QEMU's q35 with a BIOS and with ACPI PCI hot-plug, which is what agents define: on another machine nothing that
+was hot-plugged would go. It talks to what that has in place of hardware: the ACPI registers of ICH9 at 0x600 (ACPI
+specification, 4.8.3) and ACPI PCI hot-plug at 0xcc0 (QEMU, docs/specs/acpi_pci_hotplug).
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ neither a mount nor a loop device is needed. Kept in the cache under a hash of e
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -85,8 +84,11 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "splab"
 
 
-def build(cache: Path | None = None, progress: Progress = silent) -> Image:
-    """The image from the cache, built first when something it is made of has changed. Takes about 5 s then."""
+def build(cache: Path | None = None, progress: Progress = silent, *, small: bool = True) -> Image:
+    """The image from the cache, built first when something it is made of has changed. Takes about 5 s then.
+
+    With `small` it has the small kernel, where one was built (lab/small_kernel.py), else the distribution's.
+    """
     cache = cache or cache_directory()
     missing = [
         tool for tool in TOOLS if shutil.which(tool, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is None
@@ -96,15 +98,12 @@ def build(cache: Path | None = None, progress: Progress = silent) -> Image:
         raise MissingPrerequisite(
             f"cannot build the guest image without {', '.join(missing)}; run `make setup` as root"
         )
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "image.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return _build(cache, progress)
+    with kernel.exclusive(cache):
+        return _build(cache, progress, small_kernel.built(cache) if small else None)
 
 
-def _build(cache: Path, progress: Progress) -> Image:
+def _build(cache: Path, progress: Progress, small: Kernel | None) -> Image:
     keys = _keys(cache)
-    small = small_kernel.built(cache)
     sources = kernel.packages(cache, progress) if small is None else (small.vmlinuz,)
     directory = cache / "images" / _content_hash(sources, keys)
     if not (directory / "facts.json").exists():

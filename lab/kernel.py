@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +37,17 @@ class Kernel:
     vmlinuz: Path
     modules: tuple[Path, ...]
     """Module files, in the order in which they can be loaded."""
-    other_disks: tuple[Path, ...]
+    other_disk_modules: tuple[Path, ...]
     """The same, of those to be loaded after them."""
+
+
+@contextmanager
+def exclusive(cache: Path) -> Iterator[None]:
+    """While inside, nobody else makes or removes an image or a kernel of this cache; waits for whoever does."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "image.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def packages(cache: Path, progress: Progress = silent) -> tuple[Path, ...]:

@@ -15,13 +15,14 @@ import tempfile
 from pathlib import Path
 
 from lab.errors import LabError, MissingPrerequisite
-from lab.kernel import Kernel
+from lab.kernel import Kernel, exclusive
 from lab.shell import Progress, run, silent
 
 METAPACKAGE = "linux-source"
 """Debian's and Ubuntu's name of the package that depends on the newest source."""
 CONFIG = Path(__file__).with_name("guest-kernel.config")
-TOOLS = ("gcc", "make", "flex", "bison", "bc", "tar", "xz", "apt-get", "dpkg-deb")
+TOOLS = ("gcc", "make", "flex", "bison", "bc", "tar", "xz", "bzip2", "apt-get", "dpkg-deb")
+LIBELF = Path("/usr/include/libelf.h")
 FREE_BYTES = 4 << 30
 BUILD_SECONDS = 3600.0
 
@@ -42,6 +43,7 @@ def build(cache: Path, progress: Progress = silent) -> Kernel:
     if found is not None:
         return found
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    missing += [] if LIBELF.exists() else [str(LIBELF)]
     if missing:
         raise MissingPrerequisite(f"a kernel cannot be built without {', '.join(missing)}; run `make setup` as root")
     cache.mkdir(parents=True, exist_ok=True)
@@ -52,15 +54,16 @@ def build(cache: Path, progress: Progress = silent) -> Kernel:
         progress("configuring a small kernel")
         _configure(tree)
         progress("building a small kernel, some minutes")
-        run(["make", "-s", f"-j{os.cpu_count() or 1}", "bzImage"], cwd=tree, timeout=BUILD_SECONDS)
-        version = run(["make", "-s", "kernelrelease"], cwd=tree).text
+        name = "LOCALVERSION=-splab"
+        run(["make", "-s", f"-j{os.cpu_count() or 1}", name, "bzImage"], cwd=tree, timeout=BUILD_SECONDS)
+        version = run(["make", "-s", name, "kernelrelease"], cwd=tree).text
         partial = Path(work, "made")
         partial.mkdir()
         shutil.copyfile(tree / "arch/x86/boot/bzImage", partial / "vmlinuz")
-        (partial / "version").write_text(f"{version}-splab")
-        directory = _directory(cache)
-        shutil.rmtree(directory, ignore_errors=True)
-        partial.rename(directory)
+        (partial / "version").write_text(version)
+        with exclusive(cache):
+            _forget(cache)
+            partial.rename(_directory(cache))
     made = built(cache)
     assert made is not None
     return made
@@ -68,10 +71,18 @@ def build(cache: Path, progress: Progress = silent) -> Kernel:
 
 def remove(cache: Path) -> bool:
     """Whether there was one; guest images are made with the distribution's kernel again."""
-    directory = _directory(cache)
-    there = directory.exists()
-    shutil.rmtree(directory, ignore_errors=True)
-    return there
+    if not cache.is_dir():
+        return False
+    with exclusive(cache):
+        return _forget(cache)
+
+
+def _forget(cache: Path) -> bool:
+    """Also those of earlier configurations."""
+    found = list(cache.glob("small-kernel.*"))
+    for directory in found:
+        shutil.rmtree(directory)
+    return bool(found)
 
 
 def _directory(cache: Path) -> Path:
@@ -80,8 +91,10 @@ def _directory(cache: Path) -> Path:
 
 def _source(work: Path, progress: Progress) -> Path:
     """The unpacked source tree."""
-    depends = run(["apt-cache", "depends", METAPACKAGE], check=False).text
-    names = re.findall(r"Depends: (linux-source-[\w.+-]+)", depends)
+    names = _package_names()
+    if not names:
+        run(["apt-get", "-q", "update"], timeout=300, check=False)
+        names = _package_names()
     if not names:
         raise MissingPrerequisite(f"apt does not know {METAPACKAGE}; run `apt-get update`")
     progress(f"downloading {names[0]}")
@@ -95,8 +108,13 @@ def _source(work: Path, progress: Progress) -> Path:
     return next(path for path in work.glob("linux-source-*") if path.is_dir())
 
 
+def _package_names() -> list[str]:
+    depends = run(["apt-cache", "depends", METAPACKAGE], check=False).text
+    return re.findall(r"Depends: (linux-source-[\w.+-]+)", depends)
+
+
 def _configure(tree: Path) -> None:
-    """Raises `LabError` for an option that this source does not have, or has otherwise."""
+    """Raises `LabError` when an asked-for option is not there, or a left-out one is."""
     run(["make", "-s", "tinyconfig"], cwd=tree, timeout=300)
     with (tree / ".config").open("a") as config:
         config.write(CONFIG.read_text())

@@ -24,7 +24,6 @@ from scenarios.steps import (
     resize,
     root_volume,
     running_vm,
-    shared_template,
     start,
     stop,
     volume_by_id,
@@ -126,8 +125,8 @@ def changed(world: World) -> None:
 )
 def root_changed(world: World) -> None:
     compute = limited_compute(world, 800)
-    vm = deploy(world, shared_template(world), serviceofferingid=str(compute["id"]))
-    world.guest(str(vm["id"])).boot_id()
+    vm = deploy(world, idle_template(world), serviceofferingid=str(compute["id"]))
+    world.guest(str(vm["id"])).ready()
     root = root_volume(world, str(vm["id"]))
     root = change_offering(world, root, str(limited_compute(world, 500)["diskofferingid"]))
     has_limit(world, root, 500)

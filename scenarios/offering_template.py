@@ -120,7 +120,7 @@ def root_moved(world: World) -> None:
     compute = compute_with(world, TEMPLATE, other_template(world))
     root = change_offering(world, root, str(compute["diskofferingid"]))
     on_storpool_template(world, root, other_template(world))
-    attached(world, vm, root)
+    fully_attached(world, vm, root)
     with world.check("the guest was not restarted"):
         assert world.guest(str(vm["id"])).boot_id() == boot
 
@@ -147,7 +147,7 @@ def stays(world: World) -> None:
         assert vm_by_id(world, str(vm["id"]))["serviceofferingid"] == compute["id"]
     vm = start(world, vm)
     for volume in (reread_volume(world, data), root_volume(world, str(vm["id"]))):
-        attached(world, vm, volume)
+        fully_attached(world, vm, volume)
         on_storpool_template(world, volume, own_template(world))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.observers import Json, World
-from scenarios.looks import attached, global_id, has_tags, on_storpool, refused, reread_volume, serial
+from scenarios.looks import attached, fully_attached, global_id, has_tags, on_storpool, refused, reread_volume, serial
 from scenarios.offerings import (
     TEMPLATE,
     TIER,
@@ -129,7 +129,7 @@ def changed(world: World) -> None:
             assert (now["diskofferingid"], global_id(now)) == (silver, global_id(data)), now
             assert guest.read(serial(data), 0, len(MARK)) == MARK
         everywhere(world, vm, now, GIB)
-        attached(world, vm, now)
+        fully_attached(world, vm, now)
 
 
 @scenario(
@@ -153,7 +153,7 @@ def changed_with_size(world: World) -> None:
         change_offering(world, data, gold, size=3)
         has_size(world, data, 3 * GIB)
         in_tier(world, data, named["gold"], GOLD)
-        attached(world, vm, attach(world, data, vm))
+        fully_attached(world, vm, attach(world, data, vm))
 
 
 @scenario("qos", "not-running", "the tier changes of a volume that is detached, of a stopped VM, or was never used")
@@ -231,7 +231,7 @@ def again(world: World) -> None:
             change_offering(world, data, gold, size=2)
             everywhere(world, vm, data, 2 * GIB)
             in_tier(world, data, named["gold"], GOLD)
-        attached(world, vm, reread_volume(world, data))
+        fully_attached(world, vm, reread_volume(world, data))
 
 
 @scenario("qos", "by-hand", "limits that somebody changed by hand are put back within a minute; others are left alone")

@@ -16,7 +16,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,7 +112,7 @@ def pytest(name: str, expression: str, limit: float, processes: int = 0) -> Coun
 
 
 def _line(name: str, bad: ElementTree.Element) -> str:
-    return f"{name}: {' '.join((bad.get('message') or bad.text or '').split())}"[:WHY_LENGTH]
+    return f"test {name}: {' '.join((bad.get('message') or bad.text or '').split())}"[:WHY_LENGTH]
 
 
 LOCAL_CASES = """
@@ -259,6 +259,7 @@ def main() -> int:
         print(f"  {name:10}{seconds:6.0f} s of {budget} s  {figures}{over}", flush=True)
         if count.failed:
             print(tail(name), flush=True)
+            count = count if count.why else replace(count, why=(f"{name}: see {LOGS / name}.log",))
         total += count
     for line in total.why:
         print(f"failed: {line}")

@@ -91,9 +91,7 @@ class Resizing:
         if kept is not None and kept.step != "settle":
             if (kept.data["path"], kept.data["asked"]) != (path, asked):
                 raise Conflict(f"{kept}: another change of the volume is under way; try again when it is over")
-            if kept.data["process"] != self._operations.incarnation:
-                # That one died with an update on its way, for all that is known.
-                kept.note({**self._operations.settling(), "process": self._operations.incarnation})
+            _count_with_a_dead_process(self._operations, kept)
             return kept
         try:
             found = pool.client.volume(storpool_id(path))
@@ -257,12 +255,22 @@ class Resizing:
 def refuse_late(operations: Operations, volume: str, size: int) -> None:
     """Raises `Conflict` while an update of the volume with this uuid may still arrive that would set another size."""
     kept = operations.find(Resizing.kind, f"volume:{volume}")
-    if kept is None or operations.settled(kept) or (kept.step == "settle" and _size(kept) == size):
+    if kept is None:
+        return
+    if kept.step != "settle":
+        _count_with_a_dead_process(operations, kept)
+    if operations.settled(kept) or (kept.step == "settle" and _size(kept) == size):
         return
     raise Conflict(
-        f"{kept}: an update of the volume was not answered and may still arrive at StorPool, where it would set the "
-        f"size {_size(kept)} again; no other is given to it until that cannot be, at most {operations.settle_time:g} s"
+        f"{kept}: an update of the volume was not answered and may still arrive at StorPool, where it would set another"
+        f" size; it is given none until that cannot be, at most {operations.settle_time:g} s"
     )
+
+
+def _count_with_a_dead_process(operations: Operations, kept: Operation) -> None:
+    """A process that died may have had an update on its way."""
+    if kept.data["process"] != operations.incarnation:
+        kept.note({**operations.settling(), "process": operations.incarnation})
 
 
 def _asked(payload: ResizePayload) -> str:

@@ -98,8 +98,9 @@ class PrimaryDataStoreDriver(Protocol):
     def revert_snapshot(self, snapshot: SnapshotObject) -> int:
         """Put `snapshot.volume` back to what it was then; the size it has now. Its path stays.
 
-        No host may have it open: `Conflict` names one that has. After `Unknown` the revert may still be carried out, so
-        the volume must not be used before another call has ended otherwise; after any other error it is as it was.
+        No host may have it open: `Conflict` names one that has, or a resize that may still arrive at StorPool. After
+        `Unknown` the revert may still be carried out, so the volume must not be used before another call has ended
+        otherwise; after any other error it is as it was.
         """
         ...
 

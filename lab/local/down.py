@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lab import image
 from lab.errors import LabError, NotOurs
-from lab.file import Ssh
+from lab.file import Ssh, load
 from lab.local import cgroup, machine_lock, network
 from lab.local.layout import CLIENT_LINK, SSH_MEMBERS, State, default_state, guest_addresses, login
 from lab.local.ledger import Entry, Kind, Ledger
@@ -40,7 +39,7 @@ def take_down(state: State, progress: Progress = silent) -> None:
     if not entries and not ours:
         return
     progress("taking the local lab down")
-    for ssh in [*(login(state, member) for member in SSH_MEMBERS), *_guest_logins()]:
+    for ssh in [*(login(state, member) for member in SSH_MEMBERS), *_guest_logins(state)]:
         SshHost(ssh).close()
     _stop(entries)
     left = []
@@ -68,9 +67,17 @@ def abandoned() -> Path | None:
     return state if state is not None and not cgroup.processes(folder_of("")) else None
 
 
-def _guest_logins() -> list[Ssh]:
-    key, known_hosts = image.login_files(image.cache_directory())
-    return [Ssh(address=ip, key_file=key, known_hosts_file=known_hosts) for _, ip in guest_addresses()]
+def _guest_logins(state: State) -> list[Ssh]:
+    """By the lab's own file, for the cache may be another by now; without one that can be read nobody logged in."""
+    try:
+        guest = load(state.lab_file).guest_image
+    except LabError:
+        return []
+    known_hosts = guest.known_hosts_file or Path("/dev/null")
+    return [
+        Ssh(address=ip, user=guest.ssh_user, key_file=guest.ssh_key_file, known_hosts_file=known_hosts)
+        for _, ip in guest_addresses()
+    ]
 
 
 def _by_prefix(state: State) -> list[Entry]:

@@ -206,7 +206,7 @@ def test_while_a_revert_is_not_over_another_snapshots_is_refused(taken: Taken) -
     assert taken.bytes() == NOW
 
 
-def test_a_resize_that_may_arrive_late_is_waited_for_unless_it_sets_the_snapshots_size(taken: Taken) -> None:
+def test_while_a_resize_may_arrive_late_only_a_revert_to_its_size_is_begun(taken: Taken) -> None:
     rig, kept = taken.rig, taken.disk
     rig.look.volume_update(gid(kept.path), VolumeUpdateDesc(size=SIZE, shrink_ok=True))
     other = rig.driver.take_snapshot(snapshot_of(taken.disk, 10))
@@ -214,12 +214,24 @@ def test_a_resize_that_may_arrive_late_is_waited_for_unless_it_sets_the_snapshot
     rig.cluster.lateness = [100]
     grown = rig.driver.resize(kept, ResizePayload(size=2 * SIZE))
     large = rig.driver.take_snapshot(snapshot_of(grown, 11))
-    with pytest.raises(Conflict, match="may still arrive at StorPool, where it would set the size"):
+    with pytest.raises(Conflict, match="may still arrive at StorPool, where it would set another size"):
         rig.driver.revert_snapshot(other)
     assert rig.driver.revert_snapshot(large) == 2 * SIZE
     rig.settle()
     assert rig.driver.revert_snapshot(other) == rig.look.volume(gid(kept.path)).size == SIZE
     assert rig.unfinished() == []
+
+
+def test_a_resize_of_a_process_that_died_may_arrive_late(taken: Taken) -> None:
+    rig = taken.rig
+    rig.cluster.strike(Fault.KILLED_LATE, after=1)
+    with pytest.raises(Dead):
+        rig.driver.resize(taken.disk, ResizePayload(size=3 * SIZE))
+    rig.restart()
+    with pytest.raises(Conflict, match="may still arrive at StorPool"):
+        rig.driver.revert_snapshot(taken.snapshot)
+    rig.settle()
+    assert rig.driver.revert_snapshot(taken.snapshot) == SIZE
 
 
 def test_a_volume_that_was_just_made_keeps_its_path(taken: Taken) -> None:

@@ -238,13 +238,13 @@ def test_a_size_that_changed_is_reverted_too(rig: Rig) -> None:
     assert rig.look.volume(gid(second.path)).size == second.size
 
 
-def test_a_resize_that_may_arrive_late_is_waited_for(rig: Rig) -> None:
+def test_while_a_resize_may_arrive_late_no_revert_is_begun(rig: Rig) -> None:
     snapshot = taken(rig)
     second = snapshot.volumes[1]
     rig.cluster.strike(Fault.REQUEST_LATE, after=1)
     rig.cluster.lateness = [100]
     rig.driver.resize(second, ResizePayload(size=2 * second.size))
-    with pytest.raises(Conflict, match="would set the size"):
+    with pytest.raises(Conflict, match="would set another size"):
         rig.driver.vm_snapshots.revert(snapshot)
     assert rig.look.volume(gid(second.path)).size == 2 * second.size
     rig.settle()

@@ -16,6 +16,7 @@ from harness.observers import CloudApiError, Json, World
 from harness.worlds.memory.prepared import Prepared
 from harness.worlds.memory.processes import ENDPOINT, MANAGEMENT, STORPOOL_TOKEN, agent_of
 from harness.worlds.memory.world import MemoryWorld, booted
+from scenarios import steps
 
 MARK = b"written by the guest".ljust(4096, b".")
 
@@ -183,6 +184,22 @@ def test_hosts_show_devices_and_domains_and_what_befalls_them() -> None:
         assert guest.boot_id() != boot
 
     MemoryWorld(2).run(look)
+
+
+def test_an_idle_guest_lets_disks_go_and_powers_off_and_nobody_logs_in_to_it() -> None:
+    def main(world: MemoryWorld) -> None:
+        vm = steps.idle_vm(world)
+        data = steps.attach(world, steps.data_volume(world), vm)
+        with pytest.raises(ConnectionError, match="it has no system to log in to"):
+            world.guest(str(vm["id"])).boot_id()
+        steps.detach(world, data)
+        begun = world.simulation.main.monotonic()
+        assert steps.stop(world, vm)["state"] == "Stopped"
+        assert world.simulation.main.monotonic() - begun < 20, "it was not asked, but destroyed in the end"
+        steps.expunge(world, vm)
+
+    world = MemoryWorld(1)
+    world.run(main)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -20,7 +20,7 @@ SECTOR = 512
 COUNTED = 4096
 COUNTING, COUNTED_ALL = "/tmp/splab-counting", "/tmp/splab-counted"
 KNOCK_SECONDS = 3.0
-STALE_SECONDS = 2.0
+STALE_SECONDS = 5.0
 """A guest that does not answer over an open connection for so long may be another by now, at the same address."""
 _DISKS = """for disk in /sys/block/*; do
 [ -s "$disk/serial" ] || continue; read -r serial < "$disk/serial"; read -r size < "$disk/size"
@@ -29,7 +29,7 @@ done"""
 _FIND = """for disk in /sys/block/*; do
 [ -s "$disk/serial" ] || continue; read -r serial < "$disk/serial"
 [ "$serial" = "$0" ] && exec dd "$@" "$place=/dev/${disk##*/}"
-done; echo "the guest has no disk $0; it has $(cat /sys/block/*/serial)" >&2; exit 1"""
+has="$has $serial"; done; echo "the guest has no disk $0; it has${has:- none}" >&2; exit 1"""
 
 
 class SshGuest:
@@ -47,7 +47,9 @@ class SshGuest:
         deadline = time.monotonic() + BOOT_SECONDS
         while READY not in (said := self._console()):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the guest was not ready within {BOOT_SECONDS:g} s; its console: {said[-500:]!r}")
+                raise TimeoutError(
+                    f"the guest did not write {READY!r} to its console within {BOOT_SECONDS:g} s, but {said[-500:]!r}"
+                )
             time.sleep(POLL_SECONDS)
 
     def boot_id(self) -> str:

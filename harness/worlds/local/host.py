@@ -96,9 +96,9 @@ class SshKvmHost:
         return self._cluster_id
 
     def console(self, name: str) -> str:
-        """What the domain has written to its serial console here."""
+        """The end of what the domain has written to its serial console here, in all its boots."""
         path = self._host.agent_directory / f"consoles/{name}.console"
-        return self._ssh.run(["tail", "-c", str(CONSOLE_BYTES), str(path)], check=False).text
+        return self._ssh.run(["sh", "-c", '[ ! -e "$1" ] || tail -c "$0" "$1"', str(CONSOLE_BYTES), str(path)]).text
 
     def devices(self) -> Sequence[str]:
         return sorted(self._ssh.run(["ls", "-1", BY_ID]).text.split())
