@@ -68,7 +68,7 @@ def running(world: World) -> None:
 def stopped(world: World) -> None:
     vm, disks = vm_with_disks(world, "before")
     vm = stop(world, vm)
-    first = take(world, vm)
+    first = take(world, vm, name="")
     second = take(world, vm, name="second")
     is_whole(world, vm, first, disks)
     is_whole(world, vm, second, disks)

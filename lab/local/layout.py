@@ -34,6 +34,11 @@ class Member:
     """SP_OURID; 0 = no StorPool client."""
 
     @property
+    def mac(self) -> str:
+        """Of its bridge, if it has one."""
+        return f"02:00:77:01:00:{int(self.ip.rpartition('.')[2]):02x}"
+
+    @property
     def netns(self) -> str:
         return f"splab-{self.name}"
 

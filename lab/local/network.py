@@ -67,12 +67,12 @@ def make(ledger: Ledger) -> None:
         ledger.record(Kind.NETNS, member.netns)
         run(["ip", "netns", "add", member.netns])
         _in(member, "link", "set", "lo", "up")
-    _in(MANAGEMENT, "link", "add", SWITCH, "type", "bridge", "stp_state", "0", "forward_delay", "0")
+    _bridge(MANAGEMENT, SWITCH)
     _in(MANAGEMENT, "addr", "add", f"{MANAGEMENT.ip}/{PREFIX_LENGTH}", "dev", SWITCH)
     _in(MANAGEMENT, "link", "set", SWITCH, "up")
     for member in KVM_HOSTS:
         _cable(member)
-        _in(member, "link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "forward_delay", "0")
+        _bridge(member, BRIDGE)
         _in(member, "link", "set", CABLE, "master", BRIDGE)
         _in(member, "addr", "add", f"{member.ip}/{PREFIX_LENGTH}", "dev", BRIDGE)
         _in(member, "link", "set", BRIDGE, "up")
@@ -83,6 +83,12 @@ def make(ledger: Ledger) -> None:
     _in(MANAGEMENT, "link", "set", "client", "master", SWITCH, "up")
     run(["ip", "addr", "add", f"{CLIENT_ADDRESS}/{PREFIX_LENGTH}", "dev", CLIENT_LINK])
     run(["ip", "link", "set", CLIENT_LINK, "up"])
+
+
+def _bridge(member: Member, name: str) -> None:
+    """With an address that stays: else it is the lowest of its ports', which may change when a guest starts or ends,
+    and nobody reaches the machine until the neighbours ask for its address again, up to a minute later."""
+    _in(member, "link", "add", name, "address", member.mac, "type", "bridge", "stp_state", "0", "forward_delay", "0")
 
 
 def _cable(member: Member) -> None:

@@ -88,6 +88,8 @@ def test_a_guest_boots_from_storpool_over_ssh_only_and_a_killed_lab_leaves_no_tr
     assert lab.storpool.token_file.stat().st_mode & 0o077 == 0
 
     host = SshHost(lab.hosts[0].ssh)
+    # An address that was set, and not one that follows the ports as guests start and end.
+    assert host.run(["cat", f"/sys/class/net/{lab.hosts[0].bridge}/addr_assign_type"]).text == "3"
     device = volume_with_the_image(lab, host)
     assert second.file(device).exists is False, "a device shows on the client it is attached to only"
     run_guest(lab, host, device)
