@@ -122,7 +122,11 @@ class SshGuest:
 
     def _dd(self, place: str, serial: str, *words: str, data: bytes = b"") -> bytes:
         """dd from (`if`) or to (`of`) the disk with this serial, which is looked for at that moment."""
-        return self._run(["sh", "-c", f"place={place}\n{_FIND}", serial, *words], stdin=data).stdout
+        command = ["sh", "-c", f"place={place}\n{_FIND}", serial, *words]
+        done = self._host().run(command, stdin=data, check=False)
+        if done.returncode != 0:
+            raise OSError(f"dd {' '.join(words)} on disk {serial}: {done.error_text or done.returncode}")
+        return done.stdout
 
     def _block(self, offset: int, length: int) -> int:
         """The largest of dd's block sizes that both are multiples of."""
@@ -136,8 +140,8 @@ class SshGuest:
         ssh = self._host().ssh
         socket.create_connection((ssh.address, ssh.port), KNOCK_SECONDS).close()
 
-    def _run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> Completed:
-        return self._host().run(argv, stdin=stdin, timeout=timeout)
+    def _run(self, argv: Sequence[str], timeout: float = 60) -> Completed:
+        return self._host().run(argv, timeout=timeout)
 
     def _host(self) -> SshHost:
         image = self._image
