@@ -250,7 +250,7 @@ class Guest(Protocol):
 
     def ready(self) -> None:
         """Waits until the guest of a VM that was just deployed hears its power button and lets disks go, be it idle or
-        a system."""
+        a system. In later boots it may be told too early."""
         ...
 
     def boot_id(self) -> str:

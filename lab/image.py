@@ -117,18 +117,13 @@ def _build(cache: Path, progress: Progress, small: Kernel | None) -> Image:
         directory / "guest.qcow2",
         facts.virtual_size,
         facts.sha256,
-        *login_files(cache),
+        keys / "guest",
+        keys / "guest_known_hosts",
         directory / "vmlinuz",
         directory / "initrd",
         directory / "guest.iso",
         directory / "idle.qcow2",
     )
-
-
-def login_files(cache: Path) -> tuple[Path, Path]:
-    """Private key of the guests' root, and the file with their host key; they are there once an image was built."""
-    keys = cache / "keys"
-    return keys / "guest", keys / "guest_known_hosts"
 
 
 def _keys(cache: Path) -> Path:

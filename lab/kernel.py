@@ -5,15 +5,15 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab import apt
 from lab.errors import LabError, MissingPrerequisite
-from lab.shell import CommandFailed, Progress, run, silent
+from lab.shell import Progress, run, silent
 
 METAPACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")
 """Debian's, then Ubuntu's name of the newest kernel for virtual machines."""
@@ -62,13 +62,7 @@ def packages(cache: Path, progress: Progress = silent) -> tuple[Path, ...]:
     partial = cache / f"kernel.partial.{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    names = _package_names()
-    if not names:
-        run(["apt-get", "-q", "update"], timeout=300, check=False)
-        names = _package_names()
-    if not names:
-        raise MissingPrerequisite(f"apt knows none of {', '.join(METAPACKAGES)}; run `apt-get update`")
-    run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", *names], cwd=partial, timeout=300)
+    apt.download(_package_names, METAPACKAGES, partial)
     shutil.rmtree(directory, ignore_errors=True)
     partial.rename(directory)
     return tuple(sorted(directory.glob("linux-*.deb")))
@@ -76,15 +70,8 @@ def packages(cache: Path, progress: Progress = silent) -> tuple[Path, ...]:
 
 def _package_names() -> list[str]:
     for metapackage in METAPACKAGES:
-        try:
-            depends = run(["apt-cache", "depends", metapackage]).text
-        except CommandFailed:
-            continue
-        images = re.findall(r"Depends: (linux-image-[\w.+-]+)", depends)
-        if not images:
-            continue
-        modules = re.findall(r"Depends: (linux-modules-[\w.+-]+)", run(["apt-cache", "depends", images[0]]).text)
-        return [images[0], *modules]
+        for image in apt.depends(metapackage, "linux-image-"):
+            return [image, *apt.depends(image, "linux-modules-")]
     return []
 
 

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from lab import apt
 from lab.errors import LabError, MissingPrerequisite
 from lab.kernel import Kernel, exclusive
 from lab.shell import Progress, run, silent
@@ -91,26 +92,15 @@ def _directory(cache: Path) -> Path:
 
 def _source(work: Path, progress: Progress) -> Path:
     """The unpacked source tree."""
-    names = _package_names()
-    if not names:
-        run(["apt-get", "-q", "update"], timeout=300, check=False)
-        names = _package_names()
-    if not names:
-        raise MissingPrerequisite(f"apt does not know {METAPACKAGE}; run `apt-get update`")
-    progress(f"downloading {names[0]}")
-    run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", names[0]], cwd=work, timeout=600)
-    run(["dpkg-deb", "-x", next(work.glob("*.deb")), work / "package"], timeout=300)
+    progress("downloading the source of the newest kernel")
+    (package,) = apt.download(lambda: apt.depends(METAPACKAGE, "linux-source-")[:1], [METAPACKAGE], work)
+    run(["dpkg-deb", "-x", package, work / "package"], timeout=300)
     archives = sorted(path for path in work.glob("package/usr/src/**/linux-source-*.tar.*") if path.is_file())
     if not archives:
-        raise LabError(f"package {names[0]} has no source archive")
+        raise LabError(f"package {package.name} has no source archive")
     progress("unpacking its source")
     run(["tar", "-xf", archives[0]], cwd=work, timeout=600)
     return next(path for path in work.glob("linux-source-*") if path.is_dir())
-
-
-def _package_names() -> list[str]:
-    depends = run(["apt-cache", "depends", METAPACKAGE], check=False).text
-    return re.findall(r"Depends: (linux-source-[\w.+-]+)", depends)
 
 
 def _configure(tree: Path) -> None:

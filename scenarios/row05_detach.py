@@ -191,7 +191,7 @@ def qemu_died(world: World) -> None:
 
 @scenario(5, "guest-holds-on", "a guest that does not let go: a clear error, and nothing changed (#13014, #6508)")
 def guest_holds_on(world: World) -> None:
-    vm = idle_vm(world)
+    vm = booted_vm(world)
     host = host_of(world, vm)
     data = attach(world, data_volume(world), vm)
     before = tags(world, data)

@@ -21,8 +21,8 @@ _MAGIC = b"QFI\xfb"
 BOOT_MAGIC = b"splab model guest, boot sector\n"
 """What the first disk of a guest must begin with, or the guest does not boot."""
 
-IDLE_MAGIC = b"splab idle guest,  boot sector\n"
-"""What the first disk of a VM with an idle guest begins with; as long as the other."""
+IDLE_MAGIC = b"splab idle guest, boot sector\n"
+"""What the first disk of a VM with an idle guest begins with."""
 
 ISO_MAGIC = b"splab model ISO 9660\n"
 """What an image in a CD drive must begin with, or no guest boots from it."""

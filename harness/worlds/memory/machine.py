@@ -19,6 +19,7 @@ from harness.worlds.memory.model_running import ModelProgram
 from harness.worlds.memory.model_storage import Devices, ModelStorage, NfsFiles
 
 BOOT_SECTORS = {BOOT_MAGIC: Boot.FOUND, IDLE_MAGIC: Boot.IDLE}
+SECTOR = 512
 BOOT_SECONDS = (2.0, 6.0)
 """How long a guest needs until it is up; while it boots it neither lets a disk go nor hears a power button."""
 POWEROFF_SECONDS = (1.0, 4.0)
@@ -252,5 +253,5 @@ class Machine:
         if not domain.disks or not domain.disks[0].seen:
             return Boot.NOTHING
         disk = domain.disks[0]
-        length = min(len(BOOT_MAGIC), disk.size)
-        return BOOT_SECTORS.get(self.storage.read(disk, 0, length), Boot.NOTHING)
+        sector = self.storage.read(disk, 0, min(SECTOR, disk.size))
+        return next((boot for magic, boot in BOOT_SECTORS.items() if sector.startswith(magic)), Boot.NOTHING)
