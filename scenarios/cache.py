@@ -12,6 +12,7 @@ from scenarios.steps import (
     deploy_parameters,
     disk_offering,
     expunge,
+    new_idle_template,
     one,
     root_volume,
     setting,
@@ -28,6 +29,11 @@ def boots(world: World, vm: Json) -> None:
         assert world.guest(str(vm["id"])).boot_id()
 
 
+def idle_boots(world: World, vm: Json) -> None:
+    with world.check("the guest boots"):
+        world.guest(str(vm["id"])).ready()
+
+
 def is_there(world: World, made: Json) -> None:
     with world.check("the template itself is as it was"):
         assert template_by_id(world, str(made["id"]))["isready"]
@@ -36,7 +42,7 @@ def is_there(world: World, made: Json) -> None:
 
 @scenario("cache", "collected", "a snapshot that no volume uses is collected, and the next deploy seeds again")
 def gets_collected(world: World) -> None:
-    made = template(world)
+    made = new_idle_template(world)
     expunge(world, deploy(world, str(made["id"])))
     first = only_snapshot(world, str(made["id"]))
     collected(world, made)
@@ -46,12 +52,12 @@ def gets_collected(world: World) -> None:
         again = only_snapshot(world, str(made["id"]))
         assert again["globalId"] != first["globalId"]
         starts_from(world, root_volume(world, str(vm["id"])), again)
-    boots(world, vm)
+    idle_boots(world, vm)
 
 
 @scenario("cache", "used", "a snapshot that a volume uses is never collected")
 def used(world: World) -> None:
-    made, unused = template(world), template(world)
+    made, unused = new_idle_template(world), new_idle_template(world)
     vm = deploy(world, str(made["id"]))
     expunge(world, deploy(world, str(unused["id"])))
     before = only_snapshot(world, str(made["id"]))
@@ -59,12 +65,12 @@ def used(world: World) -> None:
     with world.check("the used one is there, and serves"):
         assert only_snapshot(world, str(made["id"]))["globalId"] == before["globalId"]
         starts_from(world, root_volume(world, str(deploy(world, str(made["id"]))["id"])), before)
-    boots(world, vm)
+    idle_boots(world, vm)
 
 
 @scenario("cache", "off", "with the cleanup switched off nothing is collected")
 def off(world: World) -> None:
-    made, witness = template(world), template(world)
+    made, witness = new_idle_template(world), new_idle_template(world)
     expunge(world, deploy(world, str(made["id"])))
     with setting(world, ENABLED, "false", "true"), setting(world, INTERVAL, "1", "86400"):
         # Long enough for several rounds of the background task.
@@ -77,7 +83,7 @@ def off(world: World) -> None:
 
 @scenario("cache", "race", "deploys while the background task collects: each VM boots from the template's bytes")
 def race(world: World) -> None:
-    made = template(world)
+    made = new_idle_template(world)
     with setting(world, INTERVAL, "1", "86400"):
         for _ in range(4):
             jobs = [
@@ -85,7 +91,7 @@ def race(world: World) -> None:
             ]
             vms = [one(world.cloud.wait(job), "virtualmachine") for job in jobs]
             for vm in vms:
-                boots(world, vm)
+                idle_boots(world, vm)
                 with world.check("ROOT starts from the one snapshot that is there"):
                     starts_from(world, root_volume(world, str(vm["id"])), only_snapshot(world, str(made["id"])))
             for vm in vms:
@@ -110,7 +116,7 @@ def lost(world: World) -> None:
 
 @scenario("cache", "pools", "each pool has a snapshot of its own, and one is collected without the other")
 def pools(world: World) -> None:
-    made = template(world)
+    made = new_idle_template(world)
     other = world.environment.pools[1]
     offering = disk_offering(world, disksize=1, tags=other.tag)
     here = deploy(world, str(made["id"]))
@@ -127,6 +133,6 @@ def pools(world: World) -> None:
         world.wait_until("one is collected", lambda: len(left()) == 1, 300)
     with world.check("that of the pool where a VM uses it is there"):
         assert left() == [world.environment.pools[0].storpool_template], left()
-    boots(world, here)
+    idle_boots(world, here)
     with world.check("nothing else of it is on StorPool"):
         assert len(all_on_storpool(world, made)) == 1

@@ -6,6 +6,7 @@ import hashlib
 from functools import partial
 
 from harness.observers import Json, World
+from scenarios.cache import idle_boots
 from scenarios.looks import fails, template_snapshots
 from scenarios.registry import scenario
 from scenarios.row02_root_from_template import only_snapshot, starts_from, suspended_at_birth
@@ -29,6 +30,11 @@ def register(world: World, **parameters: str | bool) -> Json:
     }
     answer = world.cloud.call("registerTemplate", **{**chosen, **parameters})
     return template_by_id(world, str(one(answer, "template")["id"]))
+
+
+def register_idle(world: World) -> Json:
+    """The same, of an image with no system."""
+    return register(world, url=world.environment.idle_image_url or world.environment.image_url)
 
 
 def boots(world: World, vm: Json) -> None:
@@ -63,29 +69,29 @@ def first_use(world: World) -> None:
 
 @scenario("direct-download", "two-at-once", "two VMs at once fetch it once; later ones copy nothing")
 def two_at_once(world: World) -> None:
-    made = register(world)
+    made = register_idle(world)
     jobs = [world.cloud.start("deployVirtualMachine", **deploy_parameters(world, str(made["id"]))) for _ in range(2)]
     vms = [one(world.cloud.wait(job), "virtualmachine") for job in jobs]
     vms.append(deploy(world, str(made["id"])))
     snapshot = only_snapshot(world, str(made["id"]))
     for vm in vms:
         starts_from(world, root_volume(world, str(vm["id"])), snapshot)
-        boots(world, vm)
+        idle_boots(world, vm)
 
 
 @scenario("direct-download", "lost", "StorPool has lost the snapshot: a host fetches it again")
 def lost(world: World) -> None:
-    made = register(world)
+    made = register_idle(world)
     expunge(world, deploy(world, str(made["id"])))
     world.storpool.lose_snapshot("~" + str(only_snapshot(world, str(made["id"]))["globalId"]))
     vm = deploy(world, str(made["id"]))
     starts_from(world, root_volume(world, str(vm["id"])), only_snapshot(world, str(made["id"])))
-    boots(world, vm)
+    idle_boots(world, vm)
 
 
 @scenario("direct-download", "deleted", "deleted, nothing of it is left")
 def deleted(world: World) -> None:
-    made = register(world)
+    made = register_idle(world)
     expunge(world, deploy(world, str(made["id"])))
     delete(world, made)
     nothing_left(world, made)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.observers import CloudApiError, World
-from scenarios.looks import fully_attached, gone, on_storpool, refused, reread_volume, serial
+from scenarios.looks import attached, fully_attached, gone, on_storpool, refused, reread_volume, serial
 from scenarios.pools import (
     CAPACITY,
     await_connected,
@@ -64,7 +64,7 @@ def happy(world: World) -> None:
             with world.check("its volumes are on its StorPool template"):
                 assert root["storageid"] == pool["id"], root
                 assert on_storpool(world, root)["templateName"] == name
-            fully_attached(world, vm, root)
+            attached(world, vm, root)
             with world.check("its IOPS keep no volume from it"):
                 many_iops = disk_offering(world, tags=str(pool["tags"]), miniops=2000, maxiops=3000)
                 volume = attach(world, data_volume(world, 1, many_iops), vm)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.observers import World
 from scenarios import templates
-from scenarios.looks import fully_detached, gone, on_storpool, refused, serial
+from scenarios.looks import fully_detached, gone, on_storpool, refused, reread_volume, serial
 from scenarios.pools import (
     offering_on,
     on_template,
@@ -27,6 +27,7 @@ from scenarios.steps import (
     deploy,
     detach,
     expunge,
+    idle_template,
     one,
     root_volume,
     setting,
@@ -108,10 +109,10 @@ def delete(world: World) -> None:
             with refused(world, f"to delete a pool that VMs use, forced {forced}", 431):
                 call("deleteStoragePool", id=pool["id"], forced=forced)
         call("cancelStorageMaintenance", id=pool["id"])
-        world.guest(str(vm["id"])).boot_id()
-        volume = detach(world, volume)
         expunge(world, vm)
         gone(world, root)
+        volume = reread_volume(world, volume)
+        fully_detached(world, volume)
         call("enableStorageMaintenance", id=pool["id"])
         for forced in (False, True):
             with refused(world, f"to delete a pool with a detached volume, forced {forced}", 431):
@@ -155,7 +156,7 @@ def holds_a_template(world: World) -> None:
 @scenario("pool", "delete-cache-lost", "a pool whose cached template StorPool has lost is deleted all the same")
 def delete_cache_lost(world: World) -> None:
     with spare_pool(world) as pool:
-        template_id = shared_template(world)
+        template_id = idle_template(world)
         expunge(world, vm_on(world, pool))
         found = [
             item

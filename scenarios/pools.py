@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.observers import Json, World
-from scenarios.steps import compute_offering, deploy_parameters, disk_offering, many, one, shared_template, vm_by_id
+from scenarios.steps import compute_offering, deploy_parameters, disk_offering, idle_template, many, one, vm_by_id
 
 CAPACITY = 1 << 37
 """Bytes of a new pool; enough for every case."""
@@ -86,11 +86,12 @@ def offering_on(world: World, pool: Json) -> str:
 
 
 def vm_on(world: World, pool: Json) -> Json:
-    """A VM whose ROOT volume is on that pool."""
+    """A VM with no system, which hears its power button, and whose ROOT volume is on that pool."""
     offering = compute_offering(world, tags=str(pool["tags"]))
-    parameters = deploy_parameters(world, shared_template(world), serviceofferingid=str(offering["id"]))
-    answer = world.cloud.call("deployVirtualMachine", **parameters)
-    return vm_by_id(world, str(one(answer, "virtualmachine")["id"]))
+    parameters = deploy_parameters(world, idle_template(world), serviceofferingid=str(offering["id"]))
+    vm = one(world.cloud.call("deployVirtualMachine", **parameters), "virtualmachine")
+    world.guest(str(vm["id"])).ready()
+    return vm_by_id(world, str(vm["id"]))
 
 
 def connected_hosts(world: World, pool: Json) -> list[str]:

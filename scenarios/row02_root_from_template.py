@@ -27,8 +27,10 @@ from scenarios.steps import (
     deploy_parameters,
     detach,
     disk_offering,
+    expunge,
     host_of,
     many,
+    new_idle_template,
     one,
     pool_of,
     root_volume,
@@ -107,6 +109,7 @@ def same_bytes(world: World) -> None:
             digest = hashlib.sha256(host.read_device(str(root["path"]), 0, size)).hexdigest()
             assert digest == world.environment.image_sha256, f"the first {size} bytes have sha256 {digest}"
         host.resume(str(vm["instancename"]))
+        expunge(world, vm)
 
 
 @scenario(2, "later-vms-share", "later VMs copy no data and start from the same snapshot")
@@ -133,7 +136,7 @@ def later_vms_share(world: World) -> None:
 
 @scenario(2, "two-at-once", "two VMs at once seed the template once")
 def two_at_once(world: World) -> None:
-    template_id = str(template(world)["id"])
+    template_id = str(new_idle_template(world)["id"])
     jobs = [world.cloud.start("deployVirtualMachine", **deploy_parameters(world, template_id)) for _ in range(2)]
     vms = [one(world.cloud.wait(job), "virtualmachine") for job in jobs]
     with world.check("one StorPool snapshot of the template"):

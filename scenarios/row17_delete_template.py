@@ -14,6 +14,7 @@ from scenarios.steps import (
     MISSING,
     deploy,
     expunge,
+    new_idle_template,
     root_volume,
     setting,
     start,
@@ -59,7 +60,7 @@ def unharmed(world: World, vm: Json, root: Json) -> None:
 
 @scenario(17, "unused", "a template that nothing uses: file and cached snapshot are gone at once (#11782)")
 def unused(world: World) -> None:
-    made = template(world)
+    made = new_idle_template(world)
     expunge(world, deploy(world, str(made["id"])))
     with world.check("it was cached"):
         assert len(template_snapshots(world, str(made["id"]))) == 1
@@ -112,7 +113,7 @@ def used_by_volume(world: World) -> None:
 
 @scenario(17, "later", "with the setting off the cached snapshot waits for the background task")
 def later(world: World) -> None:
-    made = template(world)
+    made = new_idle_template(world)
     expunge(world, deploy(world, str(made["id"])))
     with setting(world, EVICT, "false", "true"):
         delete(world, made)
@@ -150,7 +151,7 @@ def lost(world: World) -> None:
 
 @scenario(17, "others", "the next deploy of another template is unaffected")
 def others(world: World) -> None:
-    first, second = template(world), template(world)
+    first, second = new_idle_template(world), template(world)
     vm, root = used(world, second)
     expunge(world, deploy(world, str(first["id"])))
     snapshot = template_snapshots(world, str(second["id"]))

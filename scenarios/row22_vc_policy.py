@@ -31,7 +31,6 @@ from scenarios.steps import (
     one,
     root_volume,
     running_vm,
-    shared_template,
     start,
     stop,
     tag_vm,
@@ -132,7 +131,7 @@ def while_deploying(world: World) -> None:
 
 @scenario(22, "each-vm-its-own", "each VM's disks have the policy of that VM, also a disk that moves")
 def each_vm_its_own(world: World) -> None:
-    template_id = shared_template(world)
+    template_id = idle_template(world)
     first, second, bystander = (deploy(world, template_id) for _ in range(3))
     data = attach(world, data_volume(world), first)
     tag_vm(world, first, second, vc_policy="daily")
@@ -140,7 +139,7 @@ def each_vm_its_own(world: World) -> None:
     has_policy(world, second, "daily")
     has_policy(world, bystander, "")
     tag_vm(world, bystander, vc_policy="weekly")
-    world.guest(str(first["id"])).boot_id()
+    world.guest(str(first["id"])).ready()
     attach(world, detach(world, data), bystander)
     for vm, value in ((first, "daily"), (second, "daily"), (bystander, "weekly")):
         has_policy(world, vm, value)

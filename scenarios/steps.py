@@ -51,6 +51,11 @@ def template(world: World, name: str = "", zone_id: str = "", url: str = "") -> 
     return template_by_id(world, template_id, zone_id)
 
 
+def new_idle_template(world: World) -> Json:
+    """A new template, of an image with no system."""
+    return template(world, url=world.environment.idle_image_url)
+
+
 SHARED_TEMPLATE, IDLE_TEMPLATE = "splab-guest", "splab-idle"
 
 
