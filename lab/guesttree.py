@@ -10,8 +10,11 @@ from pathlib import Path
 from lab.kernel import Kernel
 from lab.shell import run
 
-COMMAND_LINE = "console=ttyS0 quiet panic=-1 net.ifnames=0 initcall_blacklist=init_kprobe_trace,tracer_init_tracefs"
-"""The two initcalls prepare for tracing the kernel, for some 0.4 seconds of CPU where there is no KVM."""
+_COMMAND_LINE = "console=ttyS0 quiet panic=-1 net.ifnames=0"
+_SAVES_TRACING = "initcall_blacklist=init_kprobe_trace,tracer_init_tracefs"
+"""Two initcalls prepare for tracing the kernel, for some 0.4 seconds of CPU where there is no KVM."""
+_SAVES_TIMERS = "no_timer_check nolapic_timer"
+"""The kernel tries one timer and measures another, busy for 0.2 seconds; with one CPU it can do without."""
 BUSYBOX = Path("/bin/busybox")
 
 MODULES_INIT = "while read -r module; do /bin/busybox insmod /modules/$module; done < /modules/order"
@@ -40,6 +43,7 @@ exec /bin/busybox poweroff -f
 """
 
 START = """#!/bin/sh
+[ -e /proc/self ] || mount -t proc proc /proc
 mount -t sysfs sys /sys
 mkdir -p /dev/pts /run
 mount -t devpts devpts /dev/pts
@@ -69,6 +73,11 @@ case "$1" in
     [ -z "$hostname" ] || hostname "$hostname" ;;
 esac
 """
+
+
+def command_line(kernel: Kernel) -> str:
+    """A kernel with no modules is the small one, which has no tracing and one CPU."""
+    return f"{_COMMAND_LINE} {_SAVES_TRACING if kernel.modules else _SAVES_TIMERS}"
 
 
 def write_initrd(initrd: Path, kernel: Kernel, uuid: str, tree: Path) -> None:

@@ -1,7 +1,8 @@
 """The guest image: boots from its own disk, gets its address over DHCP, lets the lab's key in over SSH.
 
-MBR; a FAT partition with syslinux, kernel and initrd; an ext4 root. Written file by file into a sparse raw file, so
-neither a mount nor a loop device is needed. Kept in the cache under a hash of everything that goes into it.
+MBR; a FAT partition with syslinux, the kernel and, where it has modules, an initrd; an ext4 root. Written file by file
+into a sparse raw file, so neither a mount nor a loop device is needed. Kept in the cache under a hash of all that goes
+into it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 
 from lab import kernel, small_kernel
 from lab.errors import MissingPrerequisite
-from lab.guesttree import COMMAND_LINE, write_initrd, write_root
+from lab.guesttree import command_line, write_initrd, write_root
 from lab.idle import write_idle
 from lab.iso import ISOLINUX, LDLINUX, write_iso
 from lab.kernel import Kernel
@@ -66,8 +67,6 @@ class Image:
     """Private key of the guests' root."""
     known_hosts_file: Path
     """The host key that every guest of this image shows, under any address."""
-    vmlinuz: Path
-    initrd: Path
     iso: Path
     """The same system, which boots from a CD and runs in memory."""
     idle: Path
@@ -119,8 +118,6 @@ def _build(cache: Path, progress: Progress, small: Kernel | None) -> Image:
         facts.sha256,
         keys / "guest",
         keys / "guest_known_hosts",
-        directory / "vmlinuz",
-        directory / "initrd",
         directory / "guest.iso",
         directory / "idle.qcow2",
     )
@@ -151,14 +148,12 @@ def _content_hash(kernel_files: tuple[Path, ...], keys: Path) -> str:
 
 def _assemble(work: Path, directory: Path, guest_kernel: Kernel, keys: Path) -> None:
     uuid = _uuid(directory.name)
-    initrd = work / "initrd"
-    write_initrd(initrd, guest_kernel, uuid, work / "initrd.tree")
     write_root(work / "root.tree", keys / "guest.pub", keys / "guest_host", READY)
     raw = work / "guest.raw"
     with raw.open("wb") as file:
         file.truncate(VIRTUAL_SIZE)
-    _partition(raw)
-    _boot_partition(raw, work, guest_kernel.vmlinuz, initrd)
+    _partition(raw, uuid)
+    _boot_partition(raw, work, guest_kernel, uuid)
     size_kib = (VIRTUAL_SIZE - ROOT_START) // 1024
     options = ["-t", "ext4", "-U", uuid, "-L", "splab", "-E", f"offset={ROOT_START},root_owner=0:0"]
     run(["mke2fs", "-q", *options, "-d", work / "root.tree", raw, f"{size_kib}k"])
@@ -167,8 +162,6 @@ def _assemble(work: Path, directory: Path, guest_kernel: Kernel, keys: Path) -> 
     write_idle(work / "idle.raw", VIRTUAL_SIZE, READY)
     for source, name in ((raw, "guest.qcow2"), (work / "idle.raw", "idle.qcow2")):
         run(["qemu-img", "convert", "-q", "-c", "-f", "raw", "-O", "qcow2", source, directory / name])
-    shutil.copyfile(guest_kernel.vmlinuz, directory / "vmlinuz")
-    shutil.copyfile(initrd, directory / "initrd")
     (work / "iso.work").mkdir()
     write_iso(directory / "guest.iso", guest_kernel, work / "root.tree", work / "iso.work")
     facts = msgspec.json.encode(Facts(VIRTUAL_SIZE, sha256, guest_kernel.version))
@@ -182,22 +175,29 @@ def _uuid(text: str) -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:32]}"
 
 
-def _partition(raw: Path) -> None:
+def _partition(raw: Path, uuid: str) -> None:
     boot = f"start={BOOT_START // 512}, size={BOOT_SIZE // 512}, type=c, bootable"
     root = f"start={ROOT_START // 512}, type=83"
-    run(["sfdisk", "-q", raw], stdin=f"label: dos\n{boot}\n{root}\n".encode())
+    run(["sfdisk", "-q", raw], stdin=f"label: dos\nlabel-id: 0x{uuid[:8]}\n{boot}\n{root}\n".encode())
     code = MBR.read_bytes()
     with raw.open("r+b") as file:
         file.write(code[:440])
 
 
-def _boot_partition(raw: Path, work: Path, vmlinuz: Path, initrd: Path) -> None:
-    config = work / "syslinux.cfg"
-    config.write_text(
-        f"DEFAULT linux\nPROMPT 0\nTIMEOUT 0\nLABEL linux\n  KERNEL /vmlinuz\n  APPEND initrd=/initrd {COMMAND_LINE}\n"
+def _boot_partition(raw: Path, work: Path, guest_kernel: Kernel, uuid: str) -> None:
+    files = {"vmlinuz": guest_kernel.vmlinuz, "syslinux.cfg": work / "syslinux.cfg"}
+    if guest_kernel.modules:
+        files["initrd"] = work / "initrd"
+        write_initrd(files["initrd"], guest_kernel, uuid, work / "initrd.tree")
+        options = f"initrd=/initrd {command_line(guest_kernel)}"
+    else:
+        # Reading and unpacking an initrd takes a fifth of such a kernel's start, and it needs none.
+        options = f"root=PARTUUID={uuid[:8]}-02 rw {command_line(guest_kernel)}"
+    files["syslinux.cfg"].write_text(
+        f"DEFAULT linux\nPROMPT 0\nTIMEOUT 0\nLABEL linux\n  KERNEL /vmlinuz\n  APPEND {options}\n"
     )
     at = f"{raw}@@{BOOT_START}"
     run(["mformat", "-i", at, "-T", str(BOOT_SIZE // 512), "-h", "64", "-s", "32", "-H", str(BOOT_START // 512), "::"])
-    for source, name in ((vmlinuz, "vmlinuz"), (initrd, "initrd"), (config, "syslinux.cfg")):
+    for name, source in files.items():
         run(["mcopy", "-i", at, source, f"::{name}"])
     run(["syslinux", "--offset", str(BOOT_START), "--install", raw])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lab.guesttree import BUSYBOX, COMMAND_LINE, MODULES_INIT, pack, write_modules
+from lab.guesttree import BUSYBOX, MODULES_INIT, command_line, pack, write_modules
 from lab.kernel import Kernel
 from lab.shell import run
 
@@ -41,7 +41,7 @@ def write_iso(iso: Path, kernel: Kernel, root: Path, work: Path) -> None:
     shutil.copyfile(LDLINUX, boot / "ldlinux.c32")
     (boot / "isolinux.cfg").write_text(
         "DEFAULT linux\nPROMPT 0\nTIMEOUT 0\nLABEL linux\n  KERNEL /isolinux/vmlinuz\n"
-        f"  APPEND initrd=/isolinux/initrd {COMMAND_LINE} {ISO_WORD}\n"
+        f"  APPEND initrd=/isolinux/initrd {command_line(kernel)} {ISO_WORD}\n"
     )
     options = ["-b", "isolinux/isolinux.bin", "-c", "isolinux/boot.cat", "-no-emul-boot", "-boot-load-size", "4"]
     run(["xorriso", "-as", "mkisofs", "-quiet", "-V", "SPLAB", "-o", iso, *options, "-boot-info-table", content])

@@ -1,6 +1,6 @@
 """A kernel for guests with nothing that they do not need, built from the distribution's source when it is asked for.
 
-Without KVM most of what a guest costs is its kernel's start: this one takes half the time of a distribution's. The
+Without KVM most of what a guest costs is its kernel's start: this one takes a quarter of a distribution's. The
 build takes some minutes, so it pays for who runs the whole local world again and again. It is kept in the cache; once
 it is there, guest images are made with it.
 """
@@ -22,7 +22,7 @@ from lab.shell import Progress, run, silent
 METAPACKAGE = "linux-source"
 """Debian's and Ubuntu's name of the package that depends on the newest source."""
 CONFIG = Path(__file__).with_name("guest-kernel.config")
-TOOLS = ("gcc", "make", "flex", "bison", "bc", "tar", "xz", "bzip2", "apt-get", "dpkg-deb")
+TOOLS = ("gcc", "make", "flex", "bison", "bc", "tar", "xz", "bzip2", "lz4", "apt-get", "dpkg-deb")
 LIBELF = Path("/usr/include/libelf.h")
 FREE_BYTES = 4 << 30
 BUILD_SECONDS = 3600.0

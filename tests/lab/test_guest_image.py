@@ -106,8 +106,10 @@ def test_the_guest_answers_ssh_finds_its_root_and_its_disks_and_powers_off_when_
     ).text.splitlines()
     by_serial = {line.split()[1]: line.split()[0] for line in disks}
     assert set(by_serial) == {"disk-decoy", "disk-root", "disk-data"}
-    root = machine.run(["sh", "-c", "grep ' / ' /proc/mounts"]).text
-    assert f"/dev/{by_serial['disk-root']}2 / ext4 rw" in root
+    root = by_serial["disk-root"]
+    device = machine.run(["stat", "-c", "%d", "/"]).text
+    assert machine.run(["cat", f"/sys/block/{root}/{root}2/dev"]).text == f"{int(device) >> 8}:{int(device) & 255}"
+    assert " / ext4 rw" in machine.run(["cat", "/proc/mounts"]).text
     data = f"/dev/{by_serial['disk-data']}"
     machine.run(["dd", f"of={data}", "bs=1k", "seek=1024", "conv=fsync,notrunc"], stdin=b"written in the guest")
     assert (tmp_path / "data.raw").read_bytes()[1 << 20 :][:20] == b"written in the guest"
