@@ -206,7 +206,7 @@ def mutants(limit: float) -> Count:
 
 
 def kernel(limit: float) -> Count:
-    """The local world of a night runs on it: without KVM its guests boot in half the time."""
+    """The local world of a night runs on it: without KVM its guests boot with a quarter of the CPU time."""
     return Count(1, 0) if execute("kernel", [BIN / "splab", "lab", "kernel"], limit) else Count(0, 1)
 
 
