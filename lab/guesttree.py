@@ -76,8 +76,7 @@ esac
 
 
 def command_line(kernel: Kernel) -> str:
-    """A kernel with no modules is the small one, which has no tracing and one CPU."""
-    return f"{_COMMAND_LINE} {_SAVES_TRACING if kernel.modules else _SAVES_TIMERS}"
+    return f"{_COMMAND_LINE} {_SAVES_TIMERS if kernel.small else _SAVES_TRACING}"
 
 
 def write_initrd(initrd: Path, kernel: Kernel, uuid: str, tree: Path) -> None:

@@ -1,6 +1,6 @@
 """The guest image: boots from its own disk, gets its address over DHCP, lets the lab's key in over SSH.
 
-MBR; a FAT partition with syslinux, the kernel and, where it has modules, an initrd; an ext4 root. Written file by file
+MBR; a FAT partition with syslinux, the kernel and, but for the small kernel, an initrd; an ext4 root. Written file by file
 into a sparse raw file, so neither a mount nor a loop device is needed. Kept in the cache under a hash of all that goes
 into it.
 """
@@ -186,13 +186,13 @@ def _partition(raw: Path, uuid: str) -> None:
 
 def _boot_partition(raw: Path, work: Path, guest_kernel: Kernel, uuid: str) -> None:
     files = {"vmlinuz": guest_kernel.vmlinuz, "syslinux.cfg": work / "syslinux.cfg"}
-    if guest_kernel.modules:
+    if guest_kernel.small:
+        # Reading and unpacking an initrd takes a fifth of this kernel's start.
+        options = f"root=PARTUUID={uuid[:8]}-02 rw {command_line(guest_kernel)}"
+    else:
         files["initrd"] = work / "initrd"
         write_initrd(files["initrd"], guest_kernel, uuid, work / "initrd.tree")
         options = f"initrd=/initrd {command_line(guest_kernel)}"
-    else:
-        # Reading and unpacking an initrd takes a fifth of such a kernel's start, and it needs none.
-        options = f"root=PARTUUID={uuid[:8]}-02 rw {command_line(guest_kernel)}"
     files["syslinux.cfg"].write_text(
         f"DEFAULT linux\nPROMPT 0\nTIMEOUT 0\nLABEL linux\n  KERNEL /vmlinuz\n  APPEND {options}\n"
     )

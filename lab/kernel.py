@@ -39,6 +39,8 @@ class Kernel:
     """Module files, in the order in which they can be loaded."""
     other_disk_modules: tuple[Path, ...]
     """The same, of those to be loaded after them."""
+    small: bool = False
+    """It has one CPU, and all that a guest needs to mount its root built in (lab/small_kernel.py)."""
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def built(cache: Path) -> Kernel | None:
     """The small kernel of this cache; None when there is none of today's configuration."""
     directory = _directory(cache)
     version = directory / "version"
-    return Kernel(version.read_text(), directory / "vmlinuz", (), ()) if version.exists() else None
+    return Kernel(version.read_text(), directory / "vmlinuz", (), (), small=True) if version.exists() else None
 
 
 def build(cache: Path, progress: Progress = silent) -> Kernel:
