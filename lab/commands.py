@@ -127,7 +127,7 @@ def status(state: Path | None, lab_file: Path | None) -> None:
 @lab.command()
 @click.option("--remove", is_flag=True, help="Take it away again, so that guests boot the distribution's kernel.")
 def kernel(remove: bool) -> None:
-    """Build a small kernel for guests, once, in some minutes: without KVM it boots with a quarter of the CPU time."""
+    """Build a small kernel for guests, once, in some minutes: without KVM it boots with a quarter of the CPU."""
     cache = image.cache_directory()
     if remove:
         click.echo("removed" if small_kernel.remove(cache) else "there was none")

@@ -1,6 +1,6 @@
 """The guest image: boots from its own disk, gets its address over DHCP, lets the lab's key in over SSH.
 
-MBR; a FAT partition with syslinux, the kernel and, but for the small kernel, an initrd; an ext4 root. Written file by file
+MBR; a FAT partition with syslinux, the kernel and, unless that is small, an initrd; an ext4 root. Written file by file
 into a sparse raw file, so neither a mount nor a loop device is needed. Kept in the cache under a hash of all that goes
 into it.
 """

@@ -1,6 +1,6 @@
 """A kernel for guests with nothing that they do not need, built from the distribution's source when it is asked for.
 
-Without KVM most of what a guest costs is its kernel's start: this one takes a quarter of a distribution's. The
+Without KVM most of what a guest costs is its kernel's start: this one takes a quarter (`splab bench boot`). The
 build takes some minutes, so it pays for who runs the whole local world again and again. It is kept in the cache; once
 it is there, guest images are made with it.
 """

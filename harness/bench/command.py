@@ -17,22 +17,24 @@ import click
 import msgspec
 from rich.console import Console
 
-from harness.bench import api, attach, explore, io
+from harness.bench import api, attach, boot, explore, io
 from harness.bench.fio_parser import FioError
 from harness.bench.http_client import BadAnswer
 from harness.bench.measure import FULL, QUICK, Bench, BenchError, Missing
 from harness.report.result import Result
 from harness.report.session import properties, record, writable
 from harness.report.stream import Listener, Note, SuiteEnded, SuiteStarted
+from lab.errors import LabError
 from simulator.ports import BlocksError, JournalError
 
 LEGS: dict[str, Callable[[Bench], None]] = {
     "attach": attach.measure,
     "io": io.measure,
     "api": api.measure,
+    "boot": boot.measure,
     "explore": explore.measure,
 }
-_FAILURES = (BenchError, BadAnswer, FioError, BlocksError, JournalError, OSError, subprocess.SubprocessError)
+_FAILURES = (BenchError, BadAnswer, FioError, BlocksError, JournalError, LabError, OSError, subprocess.SubprocessError)
 
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -62,7 +64,7 @@ class BenchJson(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--report", type=_FOLDER, default=Path("reports/bench"), show_default=True)
 @click.option("--json", "json_file", type=_FILE, help="Write the figures to this file.")
 def bench(leg: tuple[str, ...], quick: bool, directory: Path, report: Path, json_file: Path | None) -> None:
-    """Measure attaching, I/O, the API, and runs in memory, each in turns with a baseline; all by default.
+    """Measure attaching, I/O, the API, boots and runs in memory, each in turns with a baseline; all by default.
 
     Exit status 0 whether targets are met or missed; 1 when a measurement failed, or a leg that was named cannot be run.
     """
