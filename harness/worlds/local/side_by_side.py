@@ -40,8 +40,8 @@ def labs_for(cases: Sequence[Case], wanted: int | None) -> int:
     """How many labs to use. One where a lab is up already: that is used, and stays."""
     if owner() is not None:
         return 1
-    # Half of a case is waiting, so one lab more than there are cores for guests.
-    limit = min((os.cpu_count() or 1) + 1, len(cases) // PER_LAB) if wanted is None else wanted
+    # Half of a case is waiting: with one lab more than there are cores these idle for a sixth of a run.
+    limit = min((os.cpu_count() or 1) + 2, len(cases) // PER_LAB) if wanted is None else wanted
     return max(1, min(limit, len(batches(cases))))
 
 
