@@ -1,8 +1,8 @@
 """An image whose boot sector waits: it powers off when the power button is pressed, lets PCI devices go when asked,
 and does nothing else.
 
-Where only the host's side of a VM matters it stands in for a system: that costs 5 seconds of CPU to boot without KVM,
-this 0.2.
+Where only the host's side of a VM matters it stands in for a system, whose boot without KVM costs fifty times as much
+CPU (`splab bench boot`).
 
 It needs QEMU's q35 with a BIOS and with ACPI PCI hot-plug, which is what agents define: on another machine nothing that
 was hot-plugged would go. It talks to what that has in place of hardware: the ACPI registers of ICH9 at 0x600 (ACPI
