@@ -65,6 +65,13 @@ INITTAB = """::sysinit:/etc/start
 ::shutdown:/bin/umount -a -r
 """
 
+# busybox's init would sleep for two seconds between the signals that it sends to what still runs.
+POWER_BUTTON = """#!/bin/sh
+sync
+mount -o remount,ro /
+poweroff -f
+"""
+
 UDHCPC = """#!/bin/sh
 case "$1" in
   bound|renew)
@@ -141,7 +148,7 @@ def write_root(tree: Path, public_key: Path, host_key: Path, ready: str) -> None
     (tree / "etc/shadow").chmod(0o600)
     (tree / "etc/shells").write_text("/bin/sh\n")
     (tree / "etc/acpi/PWRF").mkdir(parents=True)
-    _script(tree / "etc/acpi/PWRF/00000080", "#!/bin/sh\npoweroff\n")
+    _script(tree / "etc/acpi/PWRF/00000080", POWER_BUTTON)
     (tree / "root/.ssh").mkdir(parents=True, mode=0o700)
     (tree / "root").chmod(0o700)
     shutil.copyfile(public_key, tree / "root/.ssh/authorized_keys")

@@ -26,7 +26,6 @@ from scenarios.steps import (
     deploy_parameters,
     detail,
     disk_offering,
-    expunge,
     host_of,
     idle_vm,
     many,
@@ -147,7 +146,6 @@ def tier(world: World) -> None:
             seen = ((shown.get("tags") or {}).get("qc", ""), shown["templateName"], shown["iops"])
             assert seen == wanted, f"tier, StorPool template and limit are {seen}"
             has_vm_tags(world, vm, root)
-        expunge(world, vm)
 
 
 @scenario(1, "change-iso", "an ISO is attached to a running and to a stopped VM, replaced, and detached")
