@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from harness.observers import CloudApiError, Host, Json, World
 from scenarios.looks import (
+    attached,
     attached_only_to,
     attachments_of,
     fails,
@@ -30,6 +31,7 @@ from scenarios.steps import (
     deploy,
     detach,
     host_of,
+    idle_template,
     many,
     one,
     root_volume,
@@ -317,7 +319,8 @@ def stored_volume(world: World, vm: Json) -> Json:
 def maintenance(world: World) -> None:
     host, other = world.hosts[:2]
     host_id = record_of(world, host)["id"]
-    vm = deploy(world, shared_template(world), hostid=host_id)
+    vm = deploy(world, idle_template(world), hostid=host_id)
+    world.guest(str(vm["id"])).ready()
     with refused(world, "maintenance of a host with a VM on it", 431):
         world.cloud.call("prepareHostForMaintenance", id=host_id)
     vm = stop(world, vm)
@@ -328,6 +331,7 @@ def maintenance(world: World) -> None:
         vm = start(world, vm)
         with world.check("VMs are started elsewhere"):
             assert host_of(world, vm).name == other.name
+        world.guest(str(vm["id"])).ready()
         with spare_pool(world) as pool:
             with world.check("a pool that is added meanwhile is connected on the other hosts only"):
                 assert host.name not in connected_hosts(world, pool), connected_hosts(world, pool)
@@ -337,7 +341,7 @@ def maintenance(world: World) -> None:
             world.cloud.call("startVirtualMachine", id=vm["id"], hostid=host_id)
             vm = vm_by_id(world, str(vm["id"]))
             volume = attach(world, data_volume(world, 1, offering_on(world, pool)), vm)
-            fully_attached(world, vm, volume)
+            attached(world, vm, volume)
             world.cloud.call("deleteVolume", id=detach(world, volume)["id"])
         with refused(world, "to cancel what is over", 431):
             world.cloud.call("cancelHostMaintenance", id=host_id)

@@ -27,9 +27,9 @@ from lab.local.machine_lock import owner
 from scenarios.registry import Case
 
 WORKER = (sys.executable, "-m", "harness.worlds.local.worker")
-BATCH = 5
+BATCH = 3
 """Cases of a row that one lab gets at a time."""
-PER_LAB = 2 * BATCH
+PER_LAB = 10
 """A lab takes a quarter of a minute to come up, so a further one is for further cases."""
 END_SECONDS = 120.0
 """How long a worker may take its lab down."""
