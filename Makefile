@@ -25,5 +25,5 @@ fresh:  # make setup and the memory rows in an empty Debian of its own (root)
 fidelity: setup  # simulator/FIDELITY.md again, from what the tests prove
 	@.venv/bin/python tests/simulator_core/fidelity.py --write
 
-calls: setup  # harness/faults/calls.json again: the StorPool calls that each operation and case needs
+calls: setup  # harness/faults/calls.json again: the StorPool calls that each operation and case needs; more of one only when CHANGELOG.md names it
 	@.venv/bin/splab calls --write

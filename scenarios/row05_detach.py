@@ -34,6 +34,7 @@ from scenarios.steps import (
     idle_vm,
     root_volume,
     running_vm,
+    setting,
     shared_template,
     start,
     stop,
@@ -197,10 +198,11 @@ def guest_holds_on(world: World) -> None:
     before = tags(world, data)
     host.suspend(str(vm["instancename"]))
     try:
-        error = fails(lambda: world.cloud.call("detachVolume", id=data["id"]))
-        with world.check("the error names host and device, and says why"):
+        with setting(world, "wait.detach.device", "4000", "10000"):
+            error = fails(lambda: world.cloud.call("detachVolume", id=data["id"]))
+        with world.check("the error names host and device, says why, and how long the guest had (wait.detach.device)"):
             assert host.name in error.text and str(data["path"]) in error.text, error.text
-            assert "suspended" in error.text, error.text
+            assert "suspended" in error.text and "within 4 s" in error.text, error.text
         with world.check("StorPool: still attached"):
             attached_only_to(world, data, host)
         with world.check("host: device still there"):

@@ -1,6 +1,7 @@
 """Extra `scale`: many objects; a tenth of them where hosts are real. What an operation costs must not grow with them.
 
-StorPool's lists are long then, so nothing but comparing reads one.
+StorPool's lists are long then, so nothing but comparing reads one. The SQL statements of a deploy and of what follows
+it are counted by `tests/worlds/test_memory_scale.py`, for a scenario does not see them.
 """
 
 from __future__ import annotations

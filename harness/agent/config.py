@@ -64,8 +64,6 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How long the device may take to show up with the right size once StorPool has answered."""
     detach_busy_timeout: float = 10.0
     """How long a detach is repeated while StorPool says that the device is open."""
-    detach_device_timeout: float = 10.0
-    """CloudStack's `wait.detach.device`: how long a guest may take to let a disk go."""
     shutdown_timeout: float = 60.0
     """How long a guest may take to power off by itself before it is destroyed."""
     operations_directory: str = "/var/lib/splab-agent/operations"

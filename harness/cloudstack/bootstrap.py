@@ -29,6 +29,9 @@ def bootstrap(runtime: Runtime, records: Records, config: CloudConfig) -> None:
     unknown = set(config.settings) - settings.SETTINGS.keys()
     if unknown:
         raise InvalidParameter(f"the configuration names settings that do not exist: {', '.join(sorted(unknown))}")
+    for name in config.settings:
+        if (why := settings.SETTINGS[name].refused) is not None:
+            raise InvalidParameter(f"setting {name} of the configuration has no effect: {why}")
     further = sum(4 + len(cluster.hosts) for cluster in config.further_clusters)
     uuids = [runtime.uuid() for _ in range(8 + len(OS_TYPES) + len(config.hosts) + further)]
     with records.transaction("bootstrap") as tx:
@@ -37,6 +40,7 @@ def bootstrap(runtime: Runtime, records: Records, config: CloudConfig) -> None:
         _hosts(tx, tx.get(Cluster, 1), config.hosts, uuids)
         for further_cluster in config.further_clusters:
             _hosts(tx, _further_cluster(tx, config, further_cluster, uuids), further_cluster.hosts, uuids)
+        settings.show_value(tx, settings.PING_INTERVAL, f"{config.ping_interval:.15g}")
         user = tx.get(User, 1)
         tx.update(user, api_key=config.api_key, secret_key=config.secret_key)
         for store in tx.all(ImageStore):

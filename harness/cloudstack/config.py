@@ -51,8 +51,7 @@ class CloudConfig(Strict, frozen=True, kw_only=True):
     """Value of the cluster's `sp.cluster.id`, if it is to be set before a host reports it."""
     further_clusters: tuple[FurtherCluster, ...] = ()
     ping_interval: Seconds = 60.0
-    ping_timeout: Seconds = 2.5
-    """Ping intervals without an answer after which a host is Down."""
+    """Between pings of an agent, and between turns of most background tasks; shown as `ping.interval`."""
     cleanup_interval: Seconds = 86400.0
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16
     """Jobs that run at a time."""

@@ -88,8 +88,7 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
     storage_migrations = StorageMigrationManager(context, volumes)
     replications = ReplicationManager(context)
     isos = IsoManager(context)
-    silence = config.ping_interval * config.ping_timeout
-    hosts = HostManager(context, vms, silence)
+    hosts = HostManager(context, vms, config.ping_interval)
     pools = PoolManager(context, vms, volumes, templates, hosts)
     migrations = MigrationManager(context)
     return Services(
@@ -113,7 +112,7 @@ def assemble(config: CloudConfig, context: Context, fences: Mapping[str, Fence])
         storage_migrations=storage_migrations,
         isos=isos,
         pools=pools,
-        ha=HighAvailability(context, vms, hosts, fences, silence),
+        ha=HighAvailability(context, vms, hosts, fences),
         hosts=hosts,
         recovery=Recovery(
             context=context,

@@ -1,4 +1,7 @@
-"""Configuration keys: their defaults, scopes and what they mean (spec/cloudstack-plugin.md section 8)."""
+"""Configuration keys: their defaults, scopes and what they mean (spec/cloudstack-plugin.md section 8).
+
+Some are listed and take no value, because here they mean nothing: `Setting.refused`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,9 @@ VOLUME_CHECKUP = "storpool.volume.tags.checkup"
 SNAPSHOT_CHECKUP = "storpool.snapshot.tags.checkup"
 POOL_STATS = "storpool.storage.stats.interval"
 VOLUME_STATS = "storpool.volumes.stats.interval"
+WAIT_DETACH_DEVICE = "wait.detach.device"
+PING_INTERVAL = "ping.interval"
+PING_TIMEOUT = "ping.timeout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,10 @@ class Setting:
     dynamic: bool = True
     category: str = "Storage"
     kind: str = "String"
+    above_zero: bool = False
+    """A number that cannot be 0."""
+    refused: str | None = None
+    """Why nobody may give it a value here: it would change nothing."""
 
 
 _ALL = (
@@ -42,7 +52,13 @@ _ALL = (
     Setting(VOLUME_STATS, "3600", "Seconds between volume statistics; 0 is off", dynamic=False),
     Setting(POOL_STATS, "3600", "Seconds between pool statistics; 0 is off", dynamic=False),
     Setting("storpool.delete.after.interval", "0", "Seconds a deleted volume leaves a snapshot", "StoragePool"),
-    Setting("storpool.list.snapshots.delete.after.interval", "360", "Seconds between expiry syncs", dynamic=False),
+    Setting(
+        "storpool.list.snapshots.delete.after.interval",
+        "360",
+        "Seconds between expiry syncs",
+        dynamic=False,
+        refused="no record is kept of what a deleted volume leaves, and StorPool removes that by itself",
+    ),
     Setting(VOLUME_CHECKUP, "86400", "Seconds between comparing volumes with StorPool; 0 is off", dynamic=False),
     Setting(SNAPSHOT_CHECKUP, "86400", "Seconds between comparing snapshots with StorPool; 0 is off", dynamic=False),
     Setting("storpool.orphans.grace", "86400", "Age in seconds of objects to remove if unknown; 0 only reports them"),
@@ -51,7 +67,12 @@ _ALL = (
     Setting("primary.storage.download.wait", "10800", "Seconds to wait for a download to primary storage"),
     Setting("backup.snapshot.wait", "21600", "Seconds to wait for a snapshot backup", category="Snapshots"),
     Setting("copy.volume.wait", "10800", "Seconds to wait for a volume copy"),
-    Setting("kvm.storage.online.migration.wait", "86400", "Seconds to wait for a live storage migration"),
+    Setting(
+        "kvm.storage.online.migration.wait",
+        "86400",
+        "Seconds to wait for a live storage migration",
+        refused="StorPool migrates the volumes of a running VM, with no copy to wait for; migratewait is for the VM",
+    ),
     Setting("migratewait", "3600", "Seconds to wait for a VM to be migrated", category="Advanced"),
     Setting("kvm.auto.convergence", "false", "Slow a guest down so that its migration ends", kind="Boolean"),
     Setting("storage.pool.max.waitseconds", "3600", "Seconds to wait for a template's lock on a pool"),
@@ -64,12 +85,27 @@ _ALL = (
     Setting("storage.template.cleanup.enabled", "true", "Evict unused templates from primary storage", kind="Boolean"),
     Setting("template.delete.from.primary.storage", "true", "Evict a template when it is deleted", kind="Boolean"),
     Setting("extract.url.expiration.interval", "14400", "Seconds that a download URL holds"),
-    Setting("wait.detach.device", "10000", "Milliseconds to wait for a device to leave a running guest"),
-    Setting("execute.in.sequence.hypervisor.commands", "false", "One command at a time on a host", kind="Boolean"),
+    Setting(WAIT_DETACH_DEVICE, "10000", "Milliseconds to wait for a device to leave a running guest", above_zero=True),
+    Setting(
+        "execute.in.sequence.hypervisor.commands",
+        "false",
+        "One command at a time on a host",
+        kind="Boolean",
+        refused="an agent orders the commands for one VM or volume, and those for others never wait for them",
+    ),
     Setting("pool.storage.allocated.capacity.disablethreshold", "0.85", "Allocated share that fills a pool", "Zone"),
     Setting("storage.max.volume.size", "2000", "Largest volume in GB"),
-    Setting("ping.interval", "60", "Seconds between pings of an agent", dynamic=False, category="Advanced"),
-    Setting("ping.timeout", "2.5", "Ping intervals without an answer before a host is investigated", "Zone"),
+    Setting(
+        PING_INTERVAL,
+        "60",
+        "Seconds between pings of an agent",
+        dynamic=False,
+        category="Advanced",
+        refused="it is ping_interval in the management server's configuration file, which is read when it starts",
+    ),
+    Setting(
+        PING_TIMEOUT, "2.5", "Ping intervals without an answer after which a host is Down", "Zone", above_zero=True
+    ),
     Setting("wait", "1800", "Seconds to wait for control commands to return", category="Advanced"),
     Setting("vmsnapshot.max", "10", "Most snapshots that a VM may have", category="Advanced"),
     Setting("vm.destroy.forcestop", "false", "Power VMs off instead of asking them when destroyed", kind="Boolean"),
@@ -111,6 +147,12 @@ def set_value(tx: Transaction, name: str, text: str, *, table: str | None = None
         tx.insert(Configuration(name=name, value=text))
     else:
         tx.update(row, value=text)
+
+
+def show_value(tx: Transaction, name: str, text: str) -> None:
+    """Have lists show what is decided elsewhere: the global value is `text`, or the default where that is the same."""
+    if value(tx, name) != text:
+        set_value(tx, name, text)
 
 
 def seconds(tx: Transaction, name: str) -> float:

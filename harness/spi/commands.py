@@ -27,6 +27,10 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}{f':{port}' if port else ''}{parts.path}"[:300]
 
 
+GUEST_WAIT = 10.0
+"""Seconds that a guest may take to let a disk go, where nothing else is said."""
+
+
 class Command(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="command", forbid_unknown_fields=True
 ):
@@ -75,6 +79,8 @@ class DettachCommand(Command, frozen=True, kw_only=True, tag="DettachCommand"):
 
     vm_name: str
     disk: Disk
+    guest_wait: float = GUEST_WAIT
+    """Seconds that the guest may take to let the disk go; part of `wait`."""
 
 
 class AttachIsoCommand(Command, frozen=True, kw_only=True, tag="AttachIsoCommand"):

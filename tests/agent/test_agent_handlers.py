@@ -9,6 +9,7 @@ import pytest
 from agent_fakes import CLIENT, MIB, Rig, unreachable
 
 from harness.spi.commands import (
+    GUEST_WAIT,
     AnyAnswer,
     AnyCommand,
     AttachAnswer,
@@ -355,17 +356,19 @@ def test_detach_repeats_itself_when_libvirt_said_ok_and_the_disk_is_still_there(
     assert rig.steps.count("detach_device") == 3
 
 
-def test_a_guest_that_keeps_the_disk_keeps_the_attachment_too() -> None:
+@pytest.mark.parametrize("seconds", [4.0, GUEST_WAIT])
+def test_a_guest_that_keeps_the_disk_keeps_the_attachment_too(seconds: float) -> None:
+    """And has as long as the command says; one that says nothing means `GUEST_WAIT`."""
     rig = Rig(lying_detaches=10_000)
     command = started(rig)
     assert isinstance(command, StartCommand)
     disk = command.vm.disks[1]
     before = rig.clock.time
-    answer = rig.agent().handle(DettachCommand(vm_name=VM, disk=disk))
-    refused(answer, ErrorClass.TRANSIENT, "did not let", disk.path, VM)
+    answer = rig.agent().handle(DettachCommand(vm_name=VM, disk=disk, guest_wait=seconds))
+    refused(answer, ErrorClass.TRANSIENT, "did not let", disk.path, VM, f"within {seconds:g} s")
     assert rig.attached == {"d.n.1", "d.n.2"}
     assert not [step for step in rig.steps if step.startswith("detach d.n")]
-    assert rig.clock.time - before <= 11
+    assert seconds <= rig.clock.time - before <= seconds + 1
 
 
 def test_a_suspended_guest_is_not_asked_so_that_it_keeps_the_disk_when_it_is_resumed() -> None:

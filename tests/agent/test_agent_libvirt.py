@@ -70,7 +70,7 @@ class Site:
 def site(daemon: PrivateLibvirtd, tmp_path: Path) -> Iterator[Site]:
     runtime = ThreadRuntime("agent")
     rig = Rig()
-    rig.config = msgspec.structs.replace(rig.config, accelerator=Accelerator.QEMU, detach_device_timeout=7.0)
+    rig.config = msgspec.structs.replace(rig.config, accelerator=Accelerator.QEMU)
     vm = rig.vm(2)
     vm = msgspec.structs.replace(
         vm, cpus=1, disks=tuple(msgspec.structs.replace(disk, size=SMALL) for disk in vm.disks)
@@ -100,7 +100,7 @@ def test_a_vm_is_started_given_a_disk_and_stopped(site: Site) -> None:
     assert len(site.rig.attached) == 3
 
     # The guest has no system that would let a disk go: libvirt says OK, and the disk is still there.
-    refused = site.agent.handle(DettachCommand(vm_name=VM, disk=site.extra))
+    refused = site.agent.handle(DettachCommand(vm_name=VM, disk=site.extra, guest_wait=7.0))
     assert refused.error_class is ErrorClass.TRANSIENT
     assert "did not let" in refused.details
     assert site.extra.path in site.sources()

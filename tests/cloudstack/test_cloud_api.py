@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
 from cloud_rig import API_KEY, GIB, HOSTS, SECRET_KEY, TOKEN, CloudError, Rig, configuration
 
+import harness
+from harness.cloudstack import settings
 from harness.cloudstack.api.dispatch import COMMANDS
 from harness.cloudstack.api.signature import sign
+from harness.cloudstack.bootstrap import bootstrap
+from harness.cloudstack.settings import SETTINGS
 from harness.runtime.threads import ThreadRuntime
+from harness.spi.errors import InvalidParameter
 
 
 @pytest.fixture
@@ -91,6 +98,8 @@ def test_parameter_names_match_whatever_their_case_and_unknown_ones_are_ignored(
         ("updateConfiguration", {"name": "no.such.setting", "value": "1"}),
         ("updateConfiguration", {"name": "snapshot.backup.to.secondary", "value": "maybe"}),
         ("updateConfiguration", {"name": "storpool.delete.after.interval", "value": "-1"}),
+        ("updateConfiguration", {"name": "ping.timeout", "value": "0.0"}),
+        ("updateConfiguration", {"name": "wait.detach.device", "value": "10 s"}),
         ("listTemplates", {"templatefilter": "everything"}),
         ("listVolumes", {"page": 1}),
         ("listVolumes", {"page": 0, "pagesize": 10}),
@@ -170,6 +179,31 @@ def test_both_names_of_the_backup_switch_are_one_value(rig: Rig) -> None:
     assert value("snapshot.backup.to.secondary") == "true"
     rig.call("updateConfiguration", name="snapshot.backup.to.secondary", value="false")
     assert value("sp.bypass.secondary.storage") == "true"
+
+
+@pytest.mark.parametrize("name", [name for name, setting in SETTINGS.items() if setting.refused])
+def test_a_setting_that_nothing_reads_takes_no_value_and_says_why(rig: Rig, name: str) -> None:
+    before = rig.call("listConfigurations", name=name)["configuration"][0]
+    code, text = refused(rig, "updateConfiguration", name=name, value=SETTINGS[name].default)
+    assert (code, text) == (
+        431,
+        f"Unable to update {name}: a value has no effect here, because {SETTINGS[name].refused}",
+    )
+    assert str(SETTINGS[name].refused) in before["description"]
+    with pytest.raises(InvalidParameter, match=f"{name} .* has no effect"):
+        bootstrap(rig.runtime, rig.records, configuration(settings={name: "1"}))
+
+
+def test_what_takes_a_value_is_read_somewhere() -> None:
+    """By its name, or by the name of its constant."""
+    table = Path(settings.__file__)
+    code = "\n".join(path.read_text() for path in Path(harness.__file__).parent.rglob("*.py") if path != table)
+
+    def is_read(name: str) -> bool:
+        constants = [constant for constant, value in vars(settings).items() if constant.isupper() and value == name]
+        return f'"{name}"' in code or any(re.search(rf"\b{constant}\b", code) for constant in constants)
+
+    assert [name for name, setting in SETTINGS.items() if setting.refused is None and not is_read(name)] == []
 
 
 def test_a_setting_has_a_value_per_scope_and_refuses_other_scopes(rig: Rig) -> None:

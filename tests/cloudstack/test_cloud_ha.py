@@ -20,7 +20,7 @@ class Site:
         self.passed, self.fenced = 0.0, 0
         right = runtime.monotonic
         monkeypatch.setattr(runtime, "monotonic", lambda: right() + self.passed)
-        config = configuration(ping_interval=30.0, ping_timeout=2.5)
+        config = configuration(ping_interval=30.0)
         self.rig = Rig(runtime, config=config, fences={HOSTS[0]: self})
         self.rig.server.start()
         self.vm: Json = self.rig.deploy(*self.rig.ready())
@@ -66,3 +66,17 @@ def test_an_answer_begins_the_silence_anew(site: Site) -> None:
         site.poll(away=away)
     site.passes(SILENCE - 10)
     assert (site.poll(away=True), site.fenced) == ("Down", 0)
+
+
+def test_how_long_a_host_may_be_silent_is_a_setting_of_its_zone(site: Site) -> None:
+    """It counts at once, for being Down and for being fenced; the interval is the server's own, and shown."""
+    zone_id = site.rig.zone()
+    site.rig.call("updateConfiguration", name="ping.timeout", value="10", zoneid=zone_id)
+    site.passes(SILENCE + 1)
+    assert site.poll(away=True) == "Up"
+    site.passes(3 * SILENCE)
+    assert (site.poll(away=True), site.fenced) == ("Down", 0), "it has answered no ping for 225 s"
+    site.passes(SILENCE)
+    assert (site.poll(away=True), site.fenced) == ("Down", 1)
+    shown = site.rig.call("listConfigurations", name="ping.interval")["configuration"][0]
+    assert shown["value"] == "30" and "configuration file" in shown["description"]

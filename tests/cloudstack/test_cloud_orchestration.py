@@ -10,6 +10,7 @@ from cloud_rig import GIB, HOSTS, CloudError, Rig, configuration
 from harness.cloudstack.orchestration import attachment
 from harness.cloudstack.records.rows import HaWork, Snapshot, SnapshotStore, TemplatePool, Vm, Volume
 from harness.runtime.threads import ThreadRuntime
+from harness.spi.commands import AnyAnswer, AnyCommand, DettachCommand
 from harness.spi.errors import Conflict, Error, InsufficientCapacity, InvalidParameter, NotFound, Unavailable, Unknown
 
 
@@ -277,6 +278,30 @@ def test_a_guest_that_does_not_let_go_keeps_its_volume(rig: Rig, vm: str) -> Non
     rig.check_at_rest()
 
 
+@pytest.mark.parametrize(
+    ("milliseconds", "guest_wait", "wait"), [("10000", 10, 120), ("4500", 4.5, 120), ("60000", 60, 170)]
+)
+def test_a_guest_has_as_long_for_a_detach_as_the_setting_says(
+    rig: Rig, vm: str, monkeypatch: pytest.MonkeyPatch, milliseconds: str, guest_wait: float, wait: float
+) -> None:
+    """What it may take longer than usual does not go off the rest of the command's time."""
+    sent: list[DettachCommand] = []
+    host = rig.hosts["kvm1"]
+    send = host.send
+
+    def send_and_keep(command: AnyCommand, *, timeout: float) -> AnyAnswer:
+        if isinstance(command, DettachCommand):
+            sent.append(command)
+        return send(command, timeout=timeout)
+
+    monkeypatch.setattr(host, "send", send_and_keep)
+    rig.call("updateConfiguration", name="wait.detach.device", value=milliseconds)
+    volume = rig.volume()["id"]
+    rig.call("attachVolume", id=volume, virtualmachineid=vm)
+    rig.call("detachVolume", id=volume)
+    assert [(command.guest_wait, command.wait) for command in sent] == [(guest_wait, wait)]
+
+
 def test_a_detach_whose_answer_is_lost_is_asked_again(rig: Rig, vm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = rig.volume()["id"]
     rig.call("attachVolume", id=volume, virtualmachineid=vm)
@@ -528,8 +553,9 @@ def test_a_pool_that_the_provider_refuses_or_no_host_can_use_is_not_made(rig: Ri
 
 def test_a_silent_host_is_down_gets_no_vms_and_is_connected_again_when_it_answers() -> None:
     runtime = ThreadRuntime("management")
-    rig = Rig(runtime, config=configuration(ping_interval=0.01, ping_timeout=1.0))
+    rig = Rig(runtime, config=configuration(ping_interval=0.01))
     rig.server.start()
+    rig.call("updateConfiguration", name="ping.timeout", value="1")
     compute, template = rig.ready()
     rig.hosts["kvm1"].down = True
     rig.until(lambda: rig.call("listHosts", name="kvm1")["host"][0]["state"] == "Down")

@@ -72,7 +72,7 @@ def test_a_row_passes_for_every_seed_on_many_schedules(row: RowId, caplog: pytes
     assert not failed, f"{len(failed)} failures:\n" + "\n".join(failed[:10])
     assert len(schedules) >= min(seeds, SCHEDULES)
     # calls.json is of the first seed.
-    assert calls.grown({"cases": counted}, calls.baseline()) == [], "look at it; if it has to be so: make calls"
+    assert calls.grown({"cases": counted}, calls.baseline()) == [], calls.WHAT_NEXT
 
 
 def journals(hash_seed: str, seeds: Sequence[int]) -> str:

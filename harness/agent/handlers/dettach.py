@@ -31,18 +31,18 @@ def handle(tools: Tools, command: DettachCommand) -> AttachAnswer:
     with tools.vm(command.vm_name, command.sequence, deadline.remaining):
         with tools.volumes([command.disk.path], deadline.remaining):
             with tools.operations.begin(Kind.DETTACH, command.vm_name, [command.disk.path]):
-                _take_away(tools, command.vm_name, command.disk, deadline)
+                _take_away(tools, command.vm_name, command.disk, min(command.guest_wait, deadline.remaining))
                 if is_storpool_path(command.disk.path):
                     _disconnect(tools, command.vm_name, command.disk.path, deadline)
     return AttachAnswer(result=True, disk=command.disk)
 
 
-def _take_away(tools: Tools, name: str, disk: Disk, deadline: Deadline) -> None:
-    """Ask, then wait until the XML shows it gone: an OK of libvirt proves nothing (lab-facts section 3).
+def _take_away(tools: Tools, name: str, disk: Disk, seconds: float) -> None:
+    """Ask, then wait so long until the XML shows it gone: an OK of libvirt proves nothing (lab-facts section 3).
 
     A suspended guest is not asked: it would let the disk go when it is resumed, long after this command has failed.
     """
-    limit = Deadline(tools.runtime, min(tools.config.detach_device_timeout, deadline.remaining))
+    limit = Deadline(tools.runtime, seconds)
     pause = _pause(tools, name, disk)
     problem: Error | None = None
     while True:
@@ -55,7 +55,7 @@ def _take_away(tools: Tools, name: str, disk: Disk, deadline: Deadline) -> None:
             tools.unplugs.over(name, disk.path)
             return
         if limit.passed:
-            raise _refused(tools, name, disk, state, problem)
+            raise _refused(tools, name, disk, state, seconds, problem)
         if state is DomainState.PAUSED:
             # Once it runs again it may let go of what it was asked before.
             pause = _pause(tools, name, disk)
@@ -121,11 +121,13 @@ def _find(tools: Tools, name: str, disk: Disk) -> AttachedDisk | None:
     return None
 
 
-def _refused(tools: Tools, name: str, disk: Disk, state: DomainState, problem: Error | None) -> Unavailable:
+def _refused(
+    tools: Tools, name: str, disk: Disk, state: DomainState, seconds: float, problem: Error | None
+) -> Unavailable:
     said = f" (libvirt: {problem})" if problem is not None else ""
     why = "it is suspended" if state is DomainState.PAUSED else "it may be booting or hung"
     return Unavailable(
         f"the guest of domain {name} on host {tools.config.host_name} did not let {disk.path} go within "
-        f"{tools.config.detach_device_timeout:g} s{said}; {why}. "
+        f"{seconds:g} s{said}; {why}. "
         "The disk is still attached; try again when the guest runs"
     )

@@ -126,12 +126,16 @@ def update_configuration(services: Services, request: Request) -> Json:
     setting = SETTINGS.get(name)
     if setting is None:
         raise ApiError(PARAMETER, f"Config parameter with name {name[:255]} doesn't exist")
+    if setting.refused is not None:
+        raise ApiError(PARAMETER, f"Unable to update {name}: a value has no effect here, because {setting.refused}")
     if value is None:
         raise ApiError(PARAMETER, f"Unable to update {name}: value is missing")
     if setting.kind == "Boolean" and value.lower() not in ("true", "false"):
         raise ApiError(PARAMETER, f"Invalid value {value[:255]} for {name}: true or false")
     if _is_number(setting.default) and not _is_number(value):
         raise ApiError(PARAMETER, f"Invalid value {value[:255]} for {name}: a number that is not negative")
+    if setting.above_zero and float(value) == 0:
+        raise ApiError(PARAMETER, f"Invalid value {value[:255]} for {name}: a number above 0")
     with services.records.transaction("configuration") as tx:
         table, scope_id = _scope(tx, request, setting)
         settings.set_value(tx, name, value, table=table, scope_id=scope_id)
@@ -212,7 +216,7 @@ def _setting(tx: Transaction, setting: Setting, table: str | None, scope_id: int
         name=setting.name,
         value=shown_value(setting.name, settings.value(tx, setting.name, **scope)),
         defaultvalue=setting.default,
-        description=setting.description,
+        description=setting.description + (f" (no effect here: {setting.refused})" if setting.refused else ""),
         category=setting.category,
         scope=setting.scope if table else "Global",
         isdynamic=setting.dynamic,

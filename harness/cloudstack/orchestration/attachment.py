@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from harness.cloudstack import settings
 from harness.cloudstack.orchestration import objects, placement
 from harness.cloudstack.orchestration.confirmation import confirm_stopped
 from harness.cloudstack.orchestration.context import LOCK_TIMEOUT, Context
@@ -16,7 +17,7 @@ from harness.cloudstack.orchestration.vm_snapshot_rules import refuse_with_vm_sn
 from harness.cloudstack.orchestration.volume import VolumeManager
 from harness.cloudstack.records import Transaction
 from harness.cloudstack.records.rows import ATTACHING, CHANGING, DETACHING, HostRow, Vm, Volume
-from harness.spi.commands import AttachCommand, DettachCommand
+from harness.spi.commands import GUEST_WAIT, AttachCommand, DettachCommand
 from harness.spi.errors import Error, InvalidParameter, Unknown
 from harness.spi.objects import VolumeType
 from harness.spi.states import VmState, VolumeEvent, VolumeState
@@ -136,8 +137,11 @@ class AttachmentManager:
         with self._context.records.read() as tx:
             vm = tx.find(Vm, id=vm_id)
             disk = None if vm is None else objects.disk(tx, msgspec.structs.replace(row, device_id=device_id))
+            seconds = settings.seconds(tx, settings.WAIT_DETACH_DEVICE) / 1000
         if vm is not None and disk is not None:
-            self._context.agents.send(host_id, DettachCommand(vm_name=vm.instance_name, disk=disk, wait=ATTACH_WAIT))
+            wait = ATTACH_WAIT + max(0.0, seconds - GUEST_WAIT)
+            command = DettachCommand(vm_name=vm.instance_name, disk=disk, guest_wait=seconds, wait=wait)
+            self._context.agents.send(host_id, command)
 
     def _insist(self, ask: Callable[[], None]) -> None:
         """Ask again after an answer that was lost. Once one was, no later refusal says that nothing was done."""

@@ -42,15 +42,13 @@ class HighAvailability:
         vms: VmManager,
         hosts: HostManager,
         fences: Mapping[str, Fence],
-        ping_timeout: float,
     ) -> None:
-        """A host is lost when it has not answered pings of this server for `ping_timeout` seconds.
+        """A host is lost when it has not answered pings of this server for as long as `HostManager.patience` says.
 
         One that is Down may only be slow: it is so at its first silence when another server died, or when this one was
         busy for so long.
         """
         self._context = context
-        self._ping_timeout = ping_timeout
         self._vms = vms
         self._hosts = hosts
         self._fences = dict(fences)
@@ -58,9 +56,9 @@ class HighAvailability:
     def tend(self) -> None:
         """Now and then: fence hosts that are Down and may be, see to their VMs, start those that wait for it."""
         with self._context.records.read() as tx:
-            down = tx.all(HostRow, status="Down", ha_enabled=True)
-        for host in down:
-            if self._hosts.silent_for(host.id) < self._ping_timeout:
+            down = [(host, self._hosts.patience(tx, host)) for host in tx.all(HostRow, status="Down", ha_enabled=True)]
+        for host, patience in down:
+            if self._hosts.silent_for(host.id) < patience:
                 continue
             try:
                 self._lost(host)

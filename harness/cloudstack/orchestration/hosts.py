@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from harness.cloudstack import settings
 from harness.cloudstack.orchestration import objects
 from harness.cloudstack.orchestration.agents import ask
 from harness.cloudstack.orchestration.context import Context
@@ -24,11 +25,11 @@ PING_WAIT = 10.0
 
 
 class HostManager:
-    def __init__(self, context: Context, vms: VmManager, ping_timeout: float) -> None:
-        """A host is Down when it has not answered for `ping_timeout` seconds."""
+    def __init__(self, context: Context, vms: VmManager, ping_interval: float) -> None:
+        """`ping_interval` is how often somebody calls `poll`, in seconds."""
         self._context = context
         self._vms = vms
-        self._ping_timeout = ping_timeout
+        self._ping_interval = ping_interval
         self._unanswered: dict[int, float] = {}
         """When the first ping since a host's last answer was sent; only the ping task works on it."""
 
@@ -36,6 +37,11 @@ class HostManager:
         """Seconds that polls have not been answered; those in which nobody polled do not count."""
         since = self._unanswered.get(host_id)
         return 0.0 if since is None else self._context.runtime.monotonic() - since
+
+    def patience(self, tx: Transaction, host: HostRow) -> float:
+        """Seconds without an answer after which the host is Down."""
+        intervals = settings.value(tx, settings.PING_TIMEOUT, zone_id=host.data_center_id)
+        return self._ping_interval * float(intervals or 0)
 
     def poll(self) -> None:
         """Ping every host once; connect those that were away, and pools that were not usable before."""
@@ -154,7 +160,7 @@ class HostManager:
     def _silent(self, host: HostRow, error: Error) -> None:
         with self._context.records.transaction("host silent") as tx:
             row = tx.get(HostRow, host.id)
-            if row.status == "Up" and tx.now - row.last_ping < self._ping_timeout:
+            if row.status == "Up" and tx.now - row.last_ping < self.patience(tx, row):
                 return
             if row.status != "Down":
                 _log.warning("host %s is Down: %s", host.name, error)

@@ -28,7 +28,8 @@ class TemplateCollector:
         it comes also where servers are started again often."""
         with self._context.records.read() as tx:
             interval = settings.seconds(tx, "storage.cleanup.interval")
-            wanted = all(settings.flag(tx, f"storage.{name}cleanup.enabled") for name in ("", "template."))
+            switches = ("storage.cleanup.enabled", "storage.template.cleanup.enabled")
+            wanted = all(settings.flag(tx, name) for name in switches)
         now = self._context.runtime.monotonic()
         if self._last is None:
             self._last = now - self._context.runtime.random() * interval
