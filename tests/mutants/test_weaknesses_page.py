@@ -1,5 +1,5 @@
-"""`harness/driver/WEAKNESSES.md` has a verdict on each weakness, names the patches that there are, and says of each that
-changes nothing of the plugin which file of the stand-in it changes."""
+"""`harness/driver/WEAKNESSES.md` has a verdict on each weakness, and names the patches that there are; where one
+changes nothing of the plugin it says which file of the stand-in it changes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_what_is_absent_is_shown_by_a_patch_that_says_so() -> None:
         for name in named:
             assert number in there[name], f"{name}.patch says it is about {there[name]}, not {number}"
         if named:
-            assert (verdict == KEPT) != any(map(of_the_plugin, named)), f"{number}: {verdict}, but {named} say otherwise"
+            assert (verdict == KEPT) != any(map(of_the_plugin, named)), f"{number}: {verdict}, not what {named} change"
 
 
 def test_a_patch_of_the_stand_in_alone_is_named_with_the_file_that_it_changes() -> None:

@@ -289,7 +289,7 @@ def hang_up(connection: socket.socket) -> None:
 
 
 def answer_too_late(connection: socket.socket) -> None:
-    """Silent until the client hangs up; one that never does gets an answer in the end, so that its test does not hang."""
+    """Silent until the client hangs up; one that never does gets an answer in the end, so that no test hangs."""
     connection.settimeout(3)
     try:
         connection.recv(1)
