@@ -27,6 +27,7 @@ from scenarios.steps import (
     booted_vm,
     data_volume,
     detach,
+    disk_offering,
     host_of,
     many,
     root_volume,
@@ -36,6 +37,7 @@ from scenarios.steps import (
     stop,
     tag_vm,
 )
+from scenarios.storage_migration import NFS_TAG, nfs_pool
 
 MIGRATE_WAIT = "migratewait"
 
@@ -139,15 +141,17 @@ def disks(world: World) -> None:
 @scenario(
     6,
     "then-stop",
-    "a VM that was migrated is stopped and started: its disks leave the host that it is on (#6026, #6029)",
+    "a VM that was migrated is stopped and started, also with a disk on NFS: its disks leave its host (#6026, #6029)",
 )
 def then_stop(world: World) -> None:
     vm = booted_vm(world)
     data = attach(world, data_volume(world), vm)
     counter = Counter(world, vm, data)
     counter.write()
+    nfs_pool(world)
     vm = migrate(world, vm, other_host(world, vm))
     root = root_volume(world, str(vm["id"]))
+    other = attach(world, data_volume(world, offering_id=disk_offering(world, tags=NFS_TAG)), vm)
     vm = stop(world, vm)
     for volume in (root, data):
         fully_detached(world, volume)
@@ -157,6 +161,7 @@ def then_stop(world: World) -> None:
     vm = start(world, vm)
     for volume in (root, data):
         fully_attached(world, vm, reread_volume(world, volume))
+    guest_sees(world, vm, other)
     with world.check("what the guest wrote is there"):
         counter.is_there()
 

@@ -90,7 +90,7 @@ def data_survives(world: World) -> None:
         assert seen == mark, f"read {seen[:32]!r}"
 
 
-@scenario(7, "delayed", "with a delete-after interval, a snapshot of the ROOT volume stays until it expires (#8843)")
+@scenario(7, "delayed", "with a delete-after interval, a snapshot of the ROOT volume stays until it expires")
 def delayed_delete(world: World) -> None:
     vm = idle_vm(world)
     root = root_volume(world, str(vm["id"]))

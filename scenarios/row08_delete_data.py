@@ -58,7 +58,7 @@ def attached_is_refused(world: World) -> None:
         world.cloud.call("deleteVolume", id=data["id"])
 
 
-@scenario(8, "delayed", "with a delete-after interval, a snapshot of the volume stays until it expires (#8843)")
+@scenario(8, "delayed", "with a delete-after interval, a snapshot of the volume stays until it expires")
 def delayed_delete(world: World) -> None:
     vm = idle_vm(world)
     data = attach(world, data_volume(world), vm)

@@ -160,8 +160,8 @@ def refusals(world: World) -> None:
             snapshot = take(world, volume, asyncbackup=True)
             with world.check("one that is being backed up is refused"):
                 error = fails(lambda: delete(world, snapshot))
-                assert error.code == 431 and "not BackedUp" in error.text, error
                 assert on_storpool(world, snapshot)["size"] == volume["size"]
+                assert error.code == 431 and "not BackedUp" in error.text, error
         world.wait_until("it is backed up", lambda: "Image" in stores(world, snapshot), BACKUP_SECONDS)
     with world.check("then it can be deleted"):
         assert state_of(world, snapshot) == "BackedUp"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from agent_fakes import MIB, Rig
 
@@ -38,6 +39,19 @@ def test_the_disk_of_this_path_is_told_and_no_other() -> None:
     rig = started()
     assert resize(rig).result
     assert told(rig) == {"vdc": NEW}
+
+
+def test_a_disk_whose_path_holds_that_of_another_is_not_taken_for_it() -> None:
+    rig = Rig()
+    vm = rig.vm(2)
+    longer = msgspec.structs.replace(rig.volume(32), device_id=2)
+    shorter = msgspec.structs.replace(rig.volume(2), device_id=3)
+    assert longer.path.startswith(shorter.path)
+    assert rig.agent().handle(StartCommand(vm=msgspec.structs.replace(vm, disks=(*vm.disks, longer, shorter)))).result
+    rig.guest_sizes = {(VM, target): OLD for target in ("vda", "vdb", "vdc", "vdd")}
+    rig.volumes["d.n.3"] = NEW
+    assert resize(rig).result
+    assert told(rig) == {"vdd": NEW}
 
 
 def test_a_guest_that_was_not_told_is_an_error_that_changed_nothing() -> None:

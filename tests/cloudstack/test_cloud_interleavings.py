@@ -65,6 +65,29 @@ def test_deploys_at_once_seed_the_cache_once(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_a_deploy_while_its_cached_template_is_collected_gets_its_disk(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scenario(rig: Rig) -> None:
+        compute, template = rig.ready()
+        collector = rig.server.services.template_collector
+        rig.call("destroyVirtualMachine", id=rig.deploy(compute, template)["id"], expunge="true")
+        collector.collect()
+        step = rig.storpool.step
+
+        def slow(call: str) -> None:
+            rig.runtime.sleep(rig.runtime.random())
+            step(call)
+
+        monkeypatch.setattr(rig.storpool, "step", slow)
+        job = rig.request("deployVirtualMachine", zoneid=rig.zone(), serviceofferingid=compute, templateid=template)
+        collector.collect()
+        rig.wait(rig.envelope(job)["jobid"])
+
+    play(seed, scenario)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_volume_that_two_vms_want_at_once_goes_to_one_of_them(seed: int) -> None:
     def scenario(rig: Rig) -> None:
         compute, template = rig.ready()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 from driver_rig import Rig, image, looks_out, on_pool, snapshot_of, volume
 from reconciler_rig import prepared, record, recorded, retag
 
+from harness.driver.operations import Operation, Operations
+from harness.driver.settling import Settler
+from harness.runtime.simulated import Simulation
 from harness.spi.inventory import SnapshotRecord
 from harness.spi.objects import VolumeObject
 from harness.spi.states import SnapshotState, VolumeState
@@ -91,3 +95,31 @@ def test_an_answered_seed_that_nobody_has_is_undone(rig: Rig, entry: str) -> Non
     assert rig.snapshots() == ([] if entry in ("none", "another path") else [seeded.path])
     open_seeds = [operation for operation in rig.records.open_operations() if operation.kind == "seed-template"]
     assert bool(open_seeds) == (entry == "being seeded")
+
+
+class Unlisted:
+    """`Operations` that cannot be listed the first time."""
+
+    answer_time = 60.0
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def open(self) -> list[Operation]:
+        self.looks += 1
+        if self.looks == 1:
+            raise RuntimeError("nobody foresaw this")
+        return []
+
+
+def test_an_error_that_nobody_foresaw_does_not_end_the_background_task() -> None:
+    simulation, operations = Simulation(1), Unlisted()
+    runtime = simulation.process("management")
+    settler = Settler(runtime, cast(Operations, operations))
+
+    def main() -> None:
+        runtime.spawn("answered", settler.wake)
+        simulation.main.sleep(10 * operations.answer_time)
+
+    simulation.run(main)
+    assert operations.looks == 2

@@ -15,7 +15,7 @@ from harness.spi.inventory import FindingKind, VmSnapshotRecord
 from harness.spi.objects import VolumeObject
 from harness.spi.states import VmSnapshotState
 from harness.spi.vm_snapshots import VmSnapshotObject
-from harness.storpool import Reply, Request, VolumeUpdateDesc
+from harness.storpool import Reply, Request, SnapshotReassignDesc, VolumeUpdateDesc
 
 THEN, NOW, LATER = b"then", b"now!", b"next"
 DISKS = (1, 2, 3)
@@ -226,6 +226,20 @@ def test_disks_that_came_or_went_since_do_not_matter_to_a_deletion(rig: Rig) -> 
     snapshot = taken(rig)
     rig.look.snapshot_delete(gid(snapshot.paths["vol-2"]))
     rig.driver.vm_snapshots.delete(msgspec.structs.replace(snapshot, volumes=(disk(rig, 4),)))
+    assert (rig.snapshots(), rig.unfinished()) == ([], [])
+
+
+def test_a_deletion_that_stopped_at_the_second_snapshot_is_ended_by_the_next_call(rig: Rig) -> None:
+    """What #13972, #9369 and #5297 report: some of its StorPool snapshots are gone, and it can be deleted."""
+    snapshot = taken(rig)
+    held = list(snapshot.paths.values())[1]
+    rig.look.volumes_reassign_wait([SnapshotReassignDesc(snapshot=gid(held), ro=(1,))])
+    rig.blocks_of(held, lambda key: rig.cluster.blocks.open(key, 1))
+    with pytest.raises(Conflict, match="in use by StorPool client 1"):
+        rig.driver.vm_snapshots.delete(snapshot)
+    assert len(rig.snapshots()) == len(DISKS) - 1
+    rig.blocks_of(held, lambda key: rig.cluster.blocks.release(key, 1))
+    rig.driver.vm_snapshots.delete(snapshot)
     assert (rig.snapshots(), rig.unfinished()) == ([], [])
 
 

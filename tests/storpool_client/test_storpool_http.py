@@ -288,8 +288,13 @@ def hang_up(connection: socket.socket) -> None:
     connection.shutdown(socket.SHUT_RDWR)
 
 
-def wait_for_more(connection: socket.socket) -> None:
-    connection.recv(1)
+def answer_too_late(connection: socket.socket) -> None:
+    """Silent until the client hangs up; one that never does gets an answer in the end, so that no test hangs."""
+    connection.settimeout(3)
+    try:
+        connection.recv(1)
+    except TimeoutError:
+        connection.sendall(http(b"{}"))
 
 
 def dead_endpoint() -> str:
@@ -312,11 +317,12 @@ def test_a_connection_closed_without_an_answer_is_an_unknown_outcome() -> None:
     assert len(seen) == 1
 
 
-def test_an_answer_that_never_starts_is_given_up_after_the_timeout() -> None:
-    with server(wait_for_more) as (address, seen):
-        transport = HttpTransport((address,), Secret(TOKEN), read_timeout=0.2)
-        with pytest.raises(AnswerLost):
-            transport.call(Request("POST", "VolumeCreate", b"{}", 60))
+@pytest.mark.parametrize(("timeout", "read_timeout"), [(0.2, None), (60, 0.2)], ids=["of the call", "of each wait"])
+def test_a_server_that_accepts_and_stays_silent_is_given_up(timeout: float, read_timeout: float | None) -> None:
+    with server(answer_too_late) as (address, seen):
+        transport = HttpTransport((address,), Secret(TOKEN), read_timeout=read_timeout)
+        with pytest.raises(AnswerLost, match="no whole answer came"):
+            transport.call(Request("POST", "VolumeCreate", b"{}", timeout))
     assert len(seen) == 1
 
 
