@@ -78,6 +78,11 @@ class StorPool(Protocol):
         """False while something is on it; True when there is none any more."""
         ...
 
+    def refusing(self, call: str, name: str, *, for_good: bool = False) -> AbstractContextManager[None]:
+        """While inside, StorPool does not carry out this call for the object of this name: it asks to come again, or,
+        `for_good`, says that the object is busy. Of simulators only."""
+        ...
+
     def calls(self) -> Mapping[str, int]:
         """Requests the StorPool API has served so far, by call name; empty when the cluster does not tell."""
         ...

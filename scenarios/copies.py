@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from harness.observers import World
+from harness.observers import Json, World
 from scenarios import looks, snapshots, templates
-from scenarios.looks import fails
+from scenarios.looks import fails, reread_volume
 from scenarios.registry import scenario
 from scenarios.row09_volume_snapshot import used_volume
 from scenarios.row10_volume_from_snapshot import copied, fresh, has_its_bytes
@@ -21,6 +21,8 @@ END_SECONDS = 90
 """Shorter than the settle time, and than anything is waited for that is only late."""
 AGAIN_SECONDS = 300
 COPY_SECONDS = 600
+STILL_SECONDS = {False: 150, True: 10}
+"""Longer than between two times that a host is asked how far its copies are, where time is real and where it is not."""
 INTERRUPTED = "management server restart"
 
 
@@ -89,6 +91,54 @@ def backup(world: World) -> None:
     world.wait_until("only the good try has a file", lambda: len(files_of(world, snapshot)) == 1, END_SECONDS)
     with world.check("the backup has the bytes of the snapshot's time"):
         file_holds(world, snapshot, "before")
+
+
+@scenario(9, "nfs-amid", "secondary storage goes away amid a backup and comes back: the backup ends well by itself")
+def nfs_amid(world: World) -> None:
+    vm, volume = used_volume(world, "before")
+    with ExitStack() as cut:
+        with slow_copies(world):
+            job = world.cloud.start("createSnapshot", volumeid=volume["id"])
+            world.wait_until("it is told how far the backup is", lambda: percent(world, job) > 0, COPY_SECONDS)
+            cut.enter_context(world.secondary.unreachable())
+        # From here on nothing but the server holds it up.
+        world.wait_until("it hangs", lambda: not goes_on(world, job), COPY_SECONDS)
+        snapshots.write(world, vm, volume, "after")
+        with world.check("the copy waits, and its job with it"):
+            assert len(copying(world)) == 1 and job_of(world, job)["jobstatus"] == 0, job_of(world, job)
+    (snapshot,) = snapshots.snapshots_of(world, volume)
+    with world.check("it ends well"):
+        world.cloud.wait(job)
+        snapshot = snapshots.snapshot_by_id(world, str(snapshot["id"]))
+        assert (snapshot["state"], stores(world, snapshot)) == ("BackedUp", ["Image", "Primary"]), snapshot
+        assert reread_volume(world, volume)["state"] == "Ready"
+    with world.check("one file has the bytes of the snapshot's time"):
+        file_holds(world, snapshot, "before")
+    with world.check("one StorPool snapshot, attached nowhere"):
+        snapshots.attached_nowhere(world, str(snapshots.on_storpool(world, snapshot)["globalId"]))
+    made = snapshots.volume_from(world, archive(world, snapshot))
+    fresh(world, made, snapshot, 1)
+    copied(world, made)
+    has_its_bytes(world, vm, made, "before")
+
+
+def job_of(world: World, job: str) -> Json:
+    return world.cloud.call("queryAsyncJobResult", jobid=job)
+
+
+def percent(world: World, job: str) -> int:
+    """How far the copy is that the job waits for."""
+    return int(job_of(world, job)["jobprocstatus"])
+
+
+def goes_on(world: World, job: str) -> bool:
+    """Whether the copy that the job waits for gets any further while hosts are asked how far it is."""
+    before = percent(world, job)
+    try:
+        world.wait_until("the copy goes on", lambda: percent(world, job) != before, STILL_SECONDS[world.real])
+    except TimeoutError:
+        return False
+    return True
 
 
 @scenario(10, "server-killed", "the server is killed as a snapshot is brought back: that begins anew at once")

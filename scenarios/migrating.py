@@ -40,15 +40,16 @@ def job_ended(world: World, job: str) -> bool:
 class Counter:
     """The guest of a VM writes numbers to a disk, each to a block of its own, and flushes each."""
 
-    def __init__(self, world: World, vm: Json, volume: Json) -> None:
+    def __init__(self, world: World, vm: Json, volume: Json, at: int = COUNTER_AT) -> None:
         self._world = world
         self._guest = world.guest(str(vm["id"]))
         self._serial = serial(volume)
+        self._at = at
         self.count = 0
 
     def write(self) -> None:
         """The next number; returns when the guest has flushed it."""
-        self._guest.write(self._serial, COUNTER_AT + self.count * BLOCK, _block(self.count))
+        self._guest.write(self._serial, self._at + self.count * BLOCK, _block(self.count))
         self.count += 1
 
     def write_until_ended(self, job: str, timeout: float = 300) -> None:
@@ -64,7 +65,7 @@ class Counter:
         return b"".join(_block(number) for number in range(self.count))
 
     def is_there(self) -> None:
-        seen = self._guest.read(self._serial, COUNTER_AT, self.count * BLOCK)
+        seen = self._guest.read(self._serial, self._at, self.count * BLOCK)
         wrong = [n for n in range(self.count) if seen[n * BLOCK : (n + 1) * BLOCK] != _block(n)]
         assert not wrong, f"of {self.count} numbers that the guest wrote these are not there: {wrong}"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harness.observers import World
+from collections.abc import Sequence
+
+from harness.observers import Json, World
 from scenarios import looks, snapshots
 from scenarios.looks import fails, fully_attached, fully_detached, refused
 from scenarios.registry import scenario
@@ -34,6 +36,9 @@ from scenarios.vm_snapshots import (
     vm_with_disks,
     write_all,
 )
+
+END_SECONDS = 300
+"""In which the background task ends what was begun, once StorPool lets it."""
 
 
 @scenario(
@@ -131,6 +136,74 @@ def lost(world: World) -> None:
     delete(world, snapshot)
     with world.check("nothing is left of it"):
         assert group_of(world, snapshot) == [] and vm_snapshots_of(world, vm) == []
+
+
+@scenario(20, "half-way", "StorPool reverts some disks and not the last: until it does, the VM cannot be started")
+def half_way(world: World) -> None:
+    vm, disks = vm_with_disks(world, "before")
+    snapshot = take(world, vm)
+    write_all(world, vm, disks, "after")
+    vm = stop(world, vm)
+    seen = on_pool(world, disks)
+    with world.storpool.refusing("VolumeRevert", "~" + looks.global_id(disks[-1])):
+        error = fails(lambda: revert(world, snapshot))
+        with world.check("the error says that it is not over, and what that means for the VM"):
+            assert "cannot be started before" in error.text and str(snapshot["displayname"]) in error.text, error.text
+        with world.check("every disk but the last is reverted"):
+            assert reverted(world, disks, seen) == [True, True, False], (seen, on_pool(world, disks))
+        with world.check("CloudStack says so of the snapshot and of every disk"):
+            assert state_of(world, snapshot) == "Reverting", vm_snapshots_of(world, vm)
+            assert {volume["state"] for volume in disks_of(world, vm)} == {"RevertSnapshotting"}, disks_of(world, vm)
+        with refused(world, "to start the VM", 536, saying="its disks are being reverted to VM snapshot"):
+            start(world, vm)
+        with refused(world, "to revert once more meanwhile", 536, saying="other active vm snapshot tasks"):
+            revert(world, snapshot)
+    world.wait_until("it goes on by itself, to its end", lambda: state_of(world, snapshot) == "Ready", END_SECONDS)
+    with world.check("every disk is reverted"):
+        assert reverted(world, disks, seen) == [True, True, True], (seen, on_pool(world, disks))
+    unchanged(world, disks, seen)
+    vm = start(world, vm)
+    with world.check("the guest boots, and reads what every disk had"):
+        reads_all(world, vm, disks, "before")
+    write_all(world, vm, disks, "since")
+    vm = stop(world, vm)
+    revert(world, snapshot)
+    unchanged(world, disks, seen)
+    vm = start(world, vm)
+    with world.check("once more it is reverted at once, and so the guest reads"):
+        reads_all(world, vm, disks, "before")
+    is_whole(world, vm, snapshot, disks)
+
+
+@scenario(20, "back", "StorPool cannot revert the last disk: those that were are put back, and the VM starts as it was")
+def back(world: World) -> None:
+    vm, disks = vm_with_disks(world, "before")
+    snapshot = take(world, vm)
+    write_all(world, vm, disks, "after")
+    vm = stop(world, vm)
+    seen = on_pool(world, disks)
+    with world.storpool.refusing("VolumeRevert", "~" + looks.global_id(disks[-1]), for_good=True):
+        error = fails(lambda: revert(world, snapshot))
+    with world.check("the error says why, and that nothing has changed"):
+        assert "busy" in error.text and "every disk is as it was before" in error.text, error.text
+    with world.check("the other disks were reverted, and put back"):
+        assert reverted(world, disks, seen) == [True, True, False], (seen, on_pool(world, disks))
+        assert state_of(world, snapshot) == "Ready", vm_snapshots_of(world, vm)
+    unchanged(world, disks, seen)
+    vm = start(world, vm)
+    with world.check("the guest boots, and reads what was written last"):
+        reads_all(world, vm, disks, "after")
+    is_whole(world, vm, snapshot, disks)
+
+
+def reverted(world: World, disks: Sequence[Json], seen: Sequence[Json]) -> list[bool]:
+    """Which of the disks are other StorPool objects than they were when they were `seen`."""
+    now = on_pool(world, disks)
+    return [new["globalId"] != old["globalId"] for old, new in zip(seen, now, strict=True)]
+
+
+def state_of(world: World, snapshot: Json) -> str:
+    return str(vm_snapshot_by_id(world, str(snapshot["id"]))["state"])
 
 
 @scenario(20, "mixed", "with a volume snapshot of a disk around: it survives, and is what it was")

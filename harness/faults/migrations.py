@@ -40,30 +40,36 @@ def _reads_where_it_was(world: World, subject: Subject) -> None:
     reads(world, looks.reread(world, subject.vm), looks.reread_volume(world, subject.volume), "moved")
 
 
-def _vm_with_free_volume(world: World) -> Subject:
-    vm = steps.booted_vm(world)
+def _vm_with_free_volumes(world: World) -> Subject:
+    """Its ROOT volume, too, may go to any pool."""
+    offering = steps.compute_offering(world, tags="")
+    vm = steps.deploy(world, steps.shared_template(world), serviceofferingid=offering["id"])
+    world.guest(str(vm["id"])).boot_id()
     volume = steps.attach(world, steps.data_volume(world, offering_id=storage_migration.anywhere(world)), vm)
     mark(world, vm, volume)
     boot = world.guest(str(vm["id"])).boot_id()
     target = migrating.host_id(world, migrating.other_host(world, vm))
-    return Subject(vm={**vm, "target": target, "volumes": [volume], "boot": boot}, volume=volume)
+    moved = [steps.root_volume(world, str(vm["id"])), volume]
+    return Subject(vm={**vm, "target": target, "volumes": [volume], "moved": moved, "boot": boot}, volume=volume)
 
 
-def _migrate_with_volume(world: World, subject: Subject) -> None:
-    row18_live.migrate_with(world, subject.vm, str(subject.vm["target"]), subject.volume)
+def _migrate_with_volumes(world: World, subject: Subject) -> None:
+    row18_live.migrate_with(world, subject.vm, str(subject.vm["target"]), *subject.vm["moved"])
 
 
-def _migrated_with_volume(world: World, subject: Subject) -> None:
+def _migrated_with_volumes(world: World, subject: Subject) -> None:
     _migrated(world, subject)
-    volume = looks.reread_volume(world, subject.volume)
-    storage_migration.same_on_storpool(world, subject.volume, volume, storage_migration.other_pool(world))
+    for before in subject.vm["moved"]:
+        volume = looks.reread_volume(world, before)
+        storage_migration.same_on_storpool(world, before, volume, storage_migration.other_pool(world))
 
 
-def _not_migrated_with_volume(world: World, subject: Subject) -> None:
-    """A server that dies, or an answer that is lost, leaves the volume on either pool."""
+def _not_migrated_with_volumes(world: World, subject: Subject) -> None:
+    """A server that dies, or an answer that is lost, leaves each volume on either pool."""
     _not_migrated(world, subject)
-    volume = looks.reread_volume(world, subject.volume)
-    storage_migration.same_on_storpool(world, subject.volume, volume, steps.pool_of(world, volume))
+    for before in subject.vm["moved"]:
+        volume = looks.reread_volume(world, before)
+        storage_migration.same_on_storpool(world, before, volume, steps.pool_of(world, volume))
 
 
 def _migrate(world: World, subject: Subject) -> None:
@@ -118,11 +124,11 @@ MIGRATIONS: tuple[Operation, ...] = (
     Operation("6.back", "migrate a VM there and back", _vm_with_disks, _there_and_back, _somewhere, _halfway),
     Operation(
         "18.vm-live",
-        "migrate a VM to another host and its volume to another pool",
-        _vm_with_free_volume,
-        _migrate_with_volume,
-        _migrated_with_volume,
-        _not_migrated_with_volume,
+        "migrate a VM to another host and its ROOT and DATA volumes to another pool",
+        _vm_with_free_volumes,
+        _migrate_with_volumes,
+        _migrated_with_volumes,
+        _not_migrated_with_volumes,
     ),
     Operation(
         "encryption.migrate",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 from harness.observers import Json, StorPool
 
@@ -68,6 +69,14 @@ class SeveralStorPools:
         """From each cluster."""
         gone = [cluster.remove_template(name) for cluster in self._clusters]
         return all(gone)
+
+    @contextmanager
+    def refusing(self, call: str, name: str, *, for_good: bool = False) -> Iterator[None]:
+        """In each cluster."""
+        with ExitStack() as stack:
+            for cluster in self._clusters:
+                stack.enter_context(cluster.refusing(call, name, for_good=for_good))
+            yield
 
     def calls(self) -> Mapping[str, int]:
         """Sums."""

@@ -230,6 +230,9 @@ class FakeWorld:
     def keep(self, bucket: str, key: str, value: str) -> None:
         raise NotImplementedError
 
+    def refusing(self, call: str, name: str, *, for_good: bool = False) -> AbstractContextManager[None]:
+        raise NotImplementedError
+
     def calls(self) -> Mapping[str, int]:
         return {}
 

@@ -49,8 +49,8 @@ _SLOW = "/run/splab-slow"
 _SLOW_DOWN = """place=$(command -v qemu-img) && mkdir "$0" && mount -t tmpfs -o mode=700 tmpfs "$0" || exit 1
 touch "$0/on" "$0/qemu-img" && mount --bind "$place" "$0/qemu-img" || exit 1
 modules=$(dirname "$(ls /usr/lib*/qemu*/block-*.so /usr/lib*/*/qemu*/block-*.so 2> /dev/null | head -n 1)")
-printf '#!/bin/sh\\n[ "$1" != convert ] || kill -STOP $$\\nQEMU_MODULE_DIR=%s exec %s/qemu-img "$@"\\n' \\
-    "$modules" "$0" > "$0/slow" || exit 1
+printf '#!/bin/sh\\n[ "$1" != convert ] || { kill -STOP $$; shift; set -- convert -r 32M "$@"; }\\n%s "$@"\\n' \\
+    "QEMU_MODULE_DIR=$modules exec $0/qemu-img" > "$0/slow" || exit 1
 chmod 700 "$0/slow" && mount --bind "$0/slow" "$place" || exit 1
 setsid sh -c 'of="--ns $$ --nslist mnt -x qemu-img"; for i in $(seq 3600); do
 for j in 1 2 3 4 5 6 7 8 9 10; do pkill -STOP $of; sleep 0.1; done
@@ -59,8 +59,8 @@ done
 umount "$1"; for i in 1 2 3; do pkill -CONT $of; sleep 0.2; done
 umount -l "$0/qemu-img"; umount -l "$0"; rmdir "$0"' "$0" "$place" < /dev/null > /dev/null 2>&1 &"""
 """A copy stops before it begins, and then runs for as long as the next pkill takes to start, some hundredths of a
-second, in each second. For an hour at most, so that what a run leaves that was killed ends by itself. QEMU looks for
-its modules beside the place that it is started from."""
+second, in each second. It writes, zeros too, no more than 32 MiB a second. For an hour at most, so that what a run
+leaves that was killed ends by itself. QEMU looks for its modules beside the place that it is started from."""
 _SLOW_OVER = """rm -f "$0/on"; i=0; while [ -e "$0" ] && [ $((i += 1)) -lt 200 ]; do sleep 0.1; done; [ ! -e "$0" ]"""
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 
 import requests
 
 from harness.observers import Json
+from lab.errors import LabError
 
-with contextlib.redirect_stderr(io.StringIO()):  # it says there that simplejson is missing, which it need not be
+with redirect_stderr(io.StringIO()):  # it says there that simplejson is missing, which it need not be
     from storpool import spapi
 
 CALL_SECONDS = 60
+MANY = 1_000_000
+"""Calls that a fault of the simulator strikes at most."""
 
 
 class VendorStorPool:
@@ -77,6 +80,20 @@ class VendorStorPool:
         except spapi.ApiError as error:
             return bool(error.name == "objectDoesNotExist")
         return True
+
+    @contextmanager
+    def refusing(self, call: str, name: str, *, for_good: bool = False) -> Iterator[None]:
+        if self._control is None:
+            raise LabError("the StorPool cluster of this lab is no simulator, so it refuses no call when it is told to")
+        kind = {"kind": "refuse", "error": "busy"} if for_good else {"kind": "transient"}
+        fault = {"call": call, "object": name, "count": MANY}
+        made = self._session.post(f"{self._control}/faults", json=kind | fault, timeout=CALL_SECONDS)
+        made.raise_for_status()
+        try:
+            yield
+        finally:
+            number = made.json()["data"]["id"]
+            self._session.delete(f"{self._control}/faults/{number}", timeout=CALL_SECONDS).raise_for_status()
 
     def calls(self) -> Mapping[str, int]:
         if self._control is None:

@@ -31,6 +31,11 @@ Options = Mapping[str, bool]
 class Files(NfsFiles, Protocol):
     """What the network has: image files, and web pages."""
 
+    @property
+    def stalls(self) -> int:
+        """How many reasons there are for which the NFS server does not answer."""
+        ...
+
     def page(self, url: str) -> bytes | None:
         """What a web server has at the URL."""
         ...

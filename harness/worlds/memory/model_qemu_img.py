@@ -15,6 +15,8 @@ from harness.worlds.memory.model_programs import COPY_SECONDS, Call, Failed, Run
 from harness.worlds.memory.model_running import ModelProgram
 from simulator.ports import BlocksError
 
+LOOK_SECONDS = 1.0
+"""Between looks whether an NFS server answers again."""
 _INFO_OPTIONS = {"-f": True, "--output=json": False}
 _CREATE_OPTIONS = {"-f": True, "-q": False}
 _CONVERT_OPTIONS = {"-f": True, "-O": True, "-t": True, "-T": True, "-n": False, "-p": False}
@@ -103,13 +105,21 @@ def _back_up(run: Run, call: Call, source: str, file: str, program: ModelProgram
         machine.runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
         disk = Image(blocks.size(key), ())
         _put(run, file, disk, new=True)
-        if program.work(COPY_SECONDS / 2, 0.5):
+        if program.work(COPY_SECONDS / 2, 0.5) or _hangs(run, program):
             return
         machine.runtime.point("effect-begin", f"{machine.name}: qemu-img writes")
         extents = tuple((offset, blocks.read(key, offset, length)) for offset, length in blocks.extents(key))
-        if program.work(COPY_SECONDS / 2, 1.0):
+        if program.work(COPY_SECONDS / 2, 1.0) or _hangs(run, program):
             return
         _put(run, file, Image(disk.size, extents), new=False)
+
+
+def _hangs(run: Run, program: ModelProgram) -> bool:
+    """A connection outlives a server that does not answer for a while. Whether the program was killed meanwhile."""
+    while run.files.stalls:
+        if program.killed.wait(LOOK_SECONDS):
+            return True
+    return False
 
 
 def _put(run: Run, file: str, image: Image, *, new: bool) -> None:

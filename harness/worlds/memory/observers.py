@@ -20,6 +20,7 @@ from harness.worlds.memory.model_domain_xml import live_xml
 from harness.worlds.memory.model_luks import LuksError, unlock
 from harness.worlds.memory.model_secondary import ModelExport
 from harness.worlds.memory.processes import STORPOOL_CONF, agent_of
+from harness.worlds.memory.transports import BUSY, COME_AGAIN, Refusals
 
 CALL_TIMEOUT = 60.0
 
@@ -27,11 +28,19 @@ CALL_TIMEOUT = 60.0
 class MemoryStorPool:
     """`harness.observers.StorPool` over the same transport that the driver uses, decoding nothing but JSON."""
 
-    def __init__(self, transport: Transport, calls: Callable[[], Mapping[str, int]], *, several: bool = False) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        calls: Callable[[], Mapping[str, int]],
+        refusals: Refusals,
+        *,
+        several: bool = False,
+    ) -> None:
         """With `several` attachments are those of all clusters of the location, with the id of the client's cluster."""
         self._transport = transport
         self._several = several
         self._calls = calls
+        self._refusals = refusals
 
     def volumes(self) -> list[Json]:
         return self._list("VolumesList")
@@ -76,6 +85,14 @@ class MemoryStorPool:
     def remove_template(self, name: str) -> bool:
         reply = self._transport.call(Request("POST", f"VolumeTemplateDelete/{name}", b"{}", CALL_TIMEOUT))
         return reply.status == 200 or b'"objectDoesNotExist"' in reply.body
+
+    @contextmanager
+    def refusing(self, call: str, name: str, *, for_good: bool = False) -> Iterator[None]:
+        self._refusals[call, name] = BUSY if for_good else COME_AGAIN
+        try:
+            yield
+        finally:
+            self._refusals.pop((call, name), None)
 
     def calls(self) -> Mapping[str, int]:
         return self._calls()

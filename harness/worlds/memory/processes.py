@@ -29,7 +29,14 @@ from harness.worlds.memory.model_storage import Devices
 from harness.worlds.memory.prepared import Prepared, PreparedCluster
 from harness.worlds.memory.safety import Watched
 from harness.worlds.memory.site import FIRST, ONE, ClusterSite, HostSite, Site
-from harness.worlds.memory.transports import DyingEffects, Listener, Network, StorPoolServer, StorPoolTransport
+from harness.worlds.memory.transports import (
+    DyingEffects,
+    Listener,
+    Network,
+    Refusals,
+    StorPoolServer,
+    StorPoolTransport,
+)
 from simulator.blocks.memory import MemoryBlocks
 from simulator.journal.memory import MemoryJournal
 from simulator.service import Service
@@ -83,6 +90,8 @@ class Processes:
         parties = (*(host.name for host in site.hosts), SECONDARY)
         self.listeners = {name: Listener(name, self.network) for name in parties}
         self.effects = DyingEffects()
+        self.refusals: Refusals = {}
+        """Calls that StorPool does not carry out for now, whichever cluster is asked."""
         self._bridges = MemoryBridges()
         self._calls: dict[str, int] = {}
         self.clusters = [
@@ -147,7 +156,7 @@ class Processes:
             bridges=None if alone else self._bridges.of(own),
         )
         shown = "" if process == STORPOOL else process
-        server = cluster.server = StorPoolServer(runtime, service, self.network, self._calls, shown)
+        server = cluster.server = StorPoolServer(runtime, service, self.network, self._calls, shown, self.refusals)
         if not alone:
             service.moved = server.wake
             self._bridges.exchange.join(own, service, cluster.blocks, cluster.site.token)

@@ -26,6 +26,10 @@ from simulator.effects import Done, Effects, Work
 T = TypeVar("T")
 
 _PREFIX = "/ctrl/1.0/"
+Refusals = dict[tuple[str, str], simulator.ports.Reply]
+"""Answers to what is not carried out, by call and the object in its path."""
+COME_AGAIN = simulator.ports.Reply(503, b'{"error":{"name":"unavailable","descr":"Try again later","transient":true}}')
+BUSY = simulator.ports.Reply(409, b'{"error":{"name":"busy","descr":"The object is busy","transient":false}}')
 
 
 class Network:
@@ -94,9 +98,11 @@ class StorPoolServer:
         network: Network,
         calls: dict[str, int] | None = None,
         shown: str = "",
+        refusals: Refusals | None = None,
     ) -> None:
         """`shown` is what points and errors call the process beside the first one's."""
         self.shown = shown
+        self._refusals = {} if refusals is None else refusals
         self.calls = {} if calls is None else calls
         """Calls served, by name; kept over a restart."""
         self.runtime = runtime
@@ -134,6 +140,9 @@ class StorPoolServer:
 
         if fault is not None and fate is MessageFate.REJECTED:
             replies.append(simulator.ports.Reply(500, fault.answer))
+            number = None
+        elif (refusal := self._refusals.get((name.partition(AT)[0], request.path.rpartition("/")[2]))) is not None:
+            replies.append(refusal)
             number = None
         else:
             number = self.submit(name, request, receive)

@@ -101,7 +101,12 @@ class MemoryWorld:
         machines = tuple(self.processes.machines.values())
         self._transports = [self.processes.transport(main, index) for index in range(len(self.processes.clusters))]
         observers = self._observers = [
-            MemoryStorPool(transport, lambda: dict(self.processes.storpool().calls), several=len(self._transports) > 1)
+            MemoryStorPool(
+                transport,
+                lambda: dict(self.processes.storpool().calls),
+                self.processes.refusals,
+                several=len(self._transports) > 1,
+            )
             for transport in self._transports
         ]
         self._storpools = tuple(observers)
