@@ -328,6 +328,8 @@ class Environment:
     idle_image_url: str = ""
     """Where the secondary storage role can fetch an image (qcow2) with a boot sector that powers off and lets disks go
     when it is asked, and no system; empty when the guest image is used in its place."""
+    idle_image_sha256: str = ""
+    """Of that image's disk, which its VMs do not change; empty when it is not known."""
     location: str = ""
     """What StorPool calls where the zone is, in a world with several StorPool clusters."""
     other_zone: OtherZone | None = None
