@@ -137,7 +137,8 @@ class Host(Protocol):
         ...
 
     def traces(self, text: bytes) -> Sequence[str]:
-        """Where on this host the text stands: StorPool devices, files of libvirt and the agent, command lines."""
+        """Where on this host the text stands: StorPool devices (their paths), files of libvirt and the agent, command
+        lines. It has no zero byte and no end of a line; `OSError` when a place could not be read."""
         ...
 
     def without_encryption(self) -> AbstractContextManager[None]:

@@ -202,7 +202,8 @@ class MemoryHost:
 
     def traces(self, text: bytes) -> Sequence[str]:
         machine = self._machine
-        found = [name for name in self.devices() if text in _stored(machine, PATH_PREFIX + name)]
+        paths = [PATH_PREFIX + name for name in self.devices()]
+        found = [path for path in paths if text in _stored(machine, path)]
         found += [path for path, content in machine.files.items() if text in content.encode()]
         found += [f"command line {line}" for line in machine.command_lines if text in line.encode()]
         return [*found, *(f"domain {name}" for name, d in machine.domains.items() if text in live_xml(d).encode())]
