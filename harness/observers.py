@@ -174,7 +174,7 @@ class Host(Protocol):
         ...
 
     def start_agent(self) -> None:
-        """Start the agent that was killed, as an upgrade does; returns when it takes commands."""
+        """Start the agent that was killed again, with what it left on the host; returns when it takes commands."""
         ...
 
     def power_cut(self) -> None:
