@@ -153,6 +153,11 @@ class Host(Protocol):
         """Disks in the live XML of the domain; empty when it does not exist."""
         ...
 
+    def disk_capacity(self, name: str, target: str) -> int:
+        """Bytes of the disk with this target (`vda`) of a running domain, as libvirt tells them: what QEMU shows its
+        guest."""
+        ...
+
     def domain_xml(self, name: str) -> str: ...
 
     def kill_qemu(self, name: str) -> None:

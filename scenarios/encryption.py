@@ -22,6 +22,7 @@ from scenarios.encrypted import (
     write,
 )
 from scenarios.looks import (
+    domain_has_size,
     fails,
     fully_attached,
     fully_detached,
@@ -197,6 +198,7 @@ def grow(world: World) -> None:
         with world.check(f"CloudStack says {size} GiB, StorPool the header more, the guest sees {size} GiB at once"):
             assert volume["size"] == size * GIB, volume
             assert guest.disks()[serial(volume)] == size * GIB, guest.disks()
+            domain_has_size(host_of(world, vm), vm, volume)
         is_luks(world, vm, volume)
         fully_attached(world, vm, volume)
     guest.write(serial(volume), int(volume["size"]) - 4096, b"e" * 4096)

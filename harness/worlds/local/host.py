@@ -188,6 +188,11 @@ class SshKvmHost:
         done = self._ssh.run([*VIRSH, "dumpxml", name], check=False)
         return () if done.returncode else disks_of(done.text)
 
+    def disk_capacity(self, name: str, target: str) -> int:
+        lines = self._ssh.run([*VIRSH, "domblkinfo", name, target]).text.splitlines()
+        told = dict(line.split(":", 1) for line in lines if ":" in line)
+        return int(told["Capacity"])
+
     def domain_xml(self, name: str) -> str:
         return self._ssh.run([*VIRSH, "dumpxml", name]).text
 

@@ -223,6 +223,9 @@ class MemoryHost:
         domain = self._machine.domains.get(name)
         return () if domain is None else tuple(_shown(disk) for disk in domain.disks)
 
+    def disk_capacity(self, name: str, target: str) -> int:
+        return self._machine.disk(self._machine.find(name), target).size
+
     def domain_xml(self, name: str) -> str:
         return live_xml(self._machine.find(name))
 
