@@ -142,7 +142,8 @@ class Host(Protocol):
         ...
 
     def traces(self, text: bytes) -> Sequence[str]:
-        """Where on this host the text stands: StorPool devices, files of libvirt and the agent, command lines."""
+        """Where on this host the text stands: StorPool devices (their paths), files of libvirt and the agent, command
+        lines. It has no zero byte and no end of a line; `OSError` when a place could not be read."""
         ...
 
     def without_encryption(self) -> AbstractContextManager[None]:
@@ -155,6 +156,11 @@ class Host(Protocol):
 
     def domain_disks(self, name: str) -> Sequence[DomainDisk]:
         """Disks in the live XML of the domain; empty when it does not exist."""
+        ...
+
+    def disk_capacity(self, name: str, target: str) -> int:
+        """Bytes of the disk with this target (`vda`) of a running domain, as libvirt tells them: what QEMU shows its
+        guest."""
         ...
 
     def domain_xml(self, name: str) -> str: ...
@@ -178,7 +184,7 @@ class Host(Protocol):
         ...
 
     def start_agent(self) -> None:
-        """Start the agent that was killed, as an upgrade does; returns when it takes commands."""
+        """Start the agent that was killed again, with what it left on the host; returns when it takes commands."""
         ...
 
     def power_cut(self) -> None:
@@ -333,6 +339,8 @@ class Environment:
     idle_image_url: str = ""
     """Where the secondary storage role can fetch an image (qcow2) with a boot sector that powers off and lets disks go
     when it is asked, and no system; empty when the guest image is used in its place."""
+    idle_image_sha256: str = ""
+    """Of that image's disk, which its VMs do not change; empty when it is not known."""
     location: str = ""
     """What StorPool calls where the zone is, in a world with several StorPool clusters."""
     other_zone: OtherZone | None = None

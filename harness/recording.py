@@ -178,6 +178,11 @@ class RecordingHost:
         self._note(f"disks of {name}: {'; '.join(f'{d.target} = {d.source} serial {d.serial}' for d in seen)}")
         return seen
 
+    def disk_capacity(self, name: str, target: str) -> int:
+        seen = self._inner.disk_capacity(name, target)
+        self._note(f"libvirt: {target} of {name} has {seen} bytes")
+        return seen
+
     def domain_xml(self, name: str) -> str:
         return self._inner.domain_xml(name)
 

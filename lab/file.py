@@ -107,6 +107,9 @@ class GuestImage(Strict, frozen=True, kw_only=True):
     idle_url: str = ""
     """An image with no system, as the secondary storage host can fetch it (lab/idle.py makes one): VMs that nobody
     looks into boot it, which saves most of their time where there is no KVM. Without it they boot the guest image."""
+    idle_sha256: str = ""
+    """Of its disk's bytes (raw), which VMs that boot it must never change. Without it, whether their disks have the
+    image's bytes is not looked at."""
     ssh_user: str
     ssh_key_file: Path
     known_hosts_file: Path | None = None
@@ -179,6 +182,8 @@ def load(path: Path) -> Lab:
         raise LabFileError(f"lab file {path}: version {lab.version} is not known; this splab reads version 1")
     if len(lab.hosts) < 2:
         raise LabFileError(f"lab file {path}: {len(lab.hosts)} hosts; scenarios need two")
+    if lab.guest_image.idle_sha256 and not lab.guest_image.idle_url:
+        raise LabFileError(f"lab file {path}: guest_image has idle_sha256 but no idle_url that it would be of")
     second = [host.name for host in lab.hosts if host.second_storpool]
     if (lab.second_storpool is None) != (lab.site is Site.ONE) or bool(second) != (lab.site is not Site.ONE):
         raise LabFileError(

@@ -54,6 +54,8 @@ class Facts(msgspec.Struct, frozen=True):
     virtual_size: int
     sha256: str
     """Of the raw bytes."""
+    idle_sha256: str
+    """Of those of the idle image."""
     kernel: str
 
 
@@ -71,6 +73,8 @@ class Image:
     """The same system, which boots from a CD and runs in memory."""
     idle: Path
     """qcow2 of the same virtual size, with no system (lab/idle.py)."""
+    idle_sha256: str
+    """Of its disk's bytes."""
 
 
 def cache_directory() -> Path:
@@ -120,6 +124,7 @@ def _build(cache: Path, progress: Progress, small: Kernel | None) -> Image:
         keys / "guest_known_hosts",
         directory / "guest.iso",
         directory / "idle.qcow2",
+        facts.idle_sha256,
     )
 
 
@@ -157,17 +162,21 @@ def _assemble(work: Path, directory: Path, guest_kernel: Kernel, keys: Path) -> 
     size_kib = (VIRTUAL_SIZE - ROOT_START) // 1024
     options = ["-t", "ext4", "-U", uuid, "-L", "splab", "-E", f"offset={ROOT_START},root_owner=0:0"]
     run(["mke2fs", "-q", *options, "-d", work / "root.tree", raw, f"{size_kib}k"])
-    with raw.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    write_idle(work / "idle.raw", VIRTUAL_SIZE, READY)
-    for source, name in ((raw, "guest.qcow2"), (work / "idle.raw", "idle.qcow2")):
+    idle = work / "idle.raw"
+    write_idle(idle, VIRTUAL_SIZE, READY)
+    for source, name in ((raw, "guest.qcow2"), (idle, "idle.qcow2")):
         run(["qemu-img", "convert", "-q", "-c", "-f", "raw", "-O", "qcow2", source, directory / name])
     (work / "iso.work").mkdir()
     write_iso(directory / "guest.iso", guest_kernel, work / "root.tree", work / "iso.work")
-    facts = msgspec.json.encode(Facts(VIRTUAL_SIZE, sha256, guest_kernel.version))
+    facts = msgspec.json.encode(Facts(VIRTUAL_SIZE, _sha256(raw), _sha256(idle), guest_kernel.version))
     partial = directory / "facts.partial"
     partial.write_bytes(facts)
     partial.rename(directory / "facts.json")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _uuid(text: str) -> str:

@@ -4,6 +4,7 @@ spec/action-table.md."""
 from __future__ import annotations
 
 from harness.observers import Json, World
+from scenarios.idle import idle_boots
 from scenarios.looks import template_snapshots
 from scenarios.registry import scenario
 from scenarios.row02_root_from_template import only_snapshot, starts_from
@@ -27,11 +28,6 @@ ENABLED = "storage.template.cleanup.enabled"
 def boots(world: World, vm: Json) -> None:
     with world.check("the guest boots"):
         assert world.guest(str(vm["id"])).boot_id()
-
-
-def idle_boots(world: World, vm: Json) -> None:
-    with world.check("the guest boots"):
-        world.guest(str(vm["id"])).ready()
 
 
 def is_there(world: World, made: Json) -> None:
@@ -90,8 +86,8 @@ def race(world: World) -> None:
                 world.cloud.start("deployVirtualMachine", **deploy_parameters(world, str(made["id"]))) for _ in range(2)
             ]
             vms = [one(world.cloud.wait(job), "virtualmachine") for job in jobs]
+            idle_boots(world, *vms)
             for vm in vms:
-                idle_boots(world, vm)
                 with world.check("ROOT starts from the one snapshot that is there"):
                     starts_from(world, root_volume(world, str(vm["id"])), only_snapshot(world, str(made["id"])))
             for vm in vms:

@@ -6,7 +6,7 @@ import hashlib
 from functools import partial
 
 from harness.observers import Json, World
-from scenarios.cache import idle_boots
+from scenarios.idle import idle_boots
 from scenarios.looks import fails, template_snapshots
 from scenarios.registry import scenario
 from scenarios.row02_root_from_template import only_snapshot, starts_from, suspended_at_birth
@@ -76,7 +76,7 @@ def two_at_once(world: World) -> None:
     snapshot = only_snapshot(world, str(made["id"]))
     for vm in vms:
         starts_from(world, root_volume(world, str(vm["id"])), snapshot)
-        idle_boots(world, vm)
+    idle_boots(world, *vms)
 
 
 @scenario("direct-download", "lost", "StorPool has lost the snapshot: a host fetches it again")

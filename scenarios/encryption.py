@@ -15,11 +15,14 @@ from scenarios.encrypted import (
     is_luks,
     no_passphrase_left,
     nowhere_plain,
+    nowhere_plain_bytes,
     reads,
+    samples,
     with_data,
     write,
 )
 from scenarios.looks import (
+    domain_has_size,
     fails,
     fully_attached,
     fully_detached,
@@ -59,6 +62,7 @@ from scenarios.steps import (
     shared_template,
     start,
     stop,
+    template_by_id,
     vm_by_id,
     volume_exists,
 )
@@ -70,7 +74,9 @@ def data(world: World) -> None:
     vm, volume = with_data(world, "secret")
     fully_attached(world, vm, volume)
     is_luks(world, vm, volume)
-    nowhere_plain(world, "secret")
+    plain = attach(world, data_volume(world), vm)
+    write(world, vm, plain, "secret")
+    nowhere_plain(world, "secret", but=plain)
     no_passphrase_left(world)
     gid = global_id(volume)
     volume = detach(world, volume)
@@ -117,6 +123,22 @@ def root(world: World) -> None:
     no_passphrase_left(world)
     expunge(world, vm)
     gone(world, volume)
+
+
+@scenario("encryption", "root-nowhere", "of an encrypted ROOT volume's template nothing is readable on any host")
+def root_nowhere(world: World) -> None:
+    template_id = idle_template(world)
+    witness = deploy(world, template_id)
+    plain = root_volume(world, str(witness["id"]))
+    vm = deploy(world, template_id, serviceofferingid=str(compute_offering(world, encryptroot=True)["id"]))
+    with world.check("the guest boots"):
+        world.guest(str(vm["id"])).ready()
+    is_luks(world, vm, root_volume(world, str(vm["id"])))
+    needles = samples(world, witness, plain, int(template_by_id(world, template_id)["size"]))
+    with world.check("the template has something to look for"):
+        assert needles, "of the template no piece can be looked for"
+    nowhere_plain_bytes(world, *needles, but=plain)
+    no_passphrase_left(world)
 
 
 @scenario(
@@ -176,6 +198,7 @@ def grow(world: World) -> None:
         with world.check(f"CloudStack says {size} GiB, StorPool the header more, the guest sees {size} GiB at once"):
             assert volume["size"] == size * GIB, volume
             assert guest.disks()[serial(volume)] == size * GIB, guest.disks()
+            domain_has_size(host_of(world, vm), vm, volume)
         is_luks(world, vm, volume)
         fully_attached(world, vm, volume)
     guest.write(serial(volume), int(volume["size"]) - 4096, b"e" * 4096)

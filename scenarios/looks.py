@@ -101,6 +101,14 @@ def disk_not_in_domain(host: Host, vm: Json, volume: Json) -> None:
     assert disk is None, f"domain {vm['instancename']} on {host.name} still has {disk}"
 
 
+def domain_has_size(host: Host, vm: Json, volume: Json) -> None:
+    """libvirt tells of the running VM's disk the size that CloudStack shows."""
+    disk = domain_disk(host, vm, volume)
+    assert disk is not None, f"domain {vm['instancename']} on {host.name} has no disk {volume['path']}"
+    seen = host.disk_capacity(str(vm["instancename"]), disk.target)
+    assert seen == volume["size"], f"{volume['path']} has {seen} bytes in the domain, expected {volume['size']}"
+
+
 def guest_sees(world: World, vm: Json, volume: Json) -> None:
     """The guest, once it is up, has or within a minute gets a disk of the volume's serial and size."""
     guest = world.guest(str(vm["id"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from harness.observers import Host, Json, World
+from scenarios.idle import same_bytes as same_idle_bytes
 from scenarios.looks import (
     device_only_on,
     fully_attached,
@@ -132,7 +133,7 @@ def later_vms_share(world: World) -> None:
         assert len(boots) == 2, f"boot ids: {boots}"
 
 
-@scenario(2, "two-at-once", "two VMs at once seed the template once")
+@scenario(2, "two-at-once", "two VMs at once seed the template once, and have its bytes")
 def two_at_once(world: World) -> None:
     template_id = str(new_idle_template(world)["id"])
     jobs = [world.cloud.start("deployVirtualMachine", **deploy_parameters(world, template_id)) for _ in range(2)]
@@ -142,6 +143,7 @@ def two_at_once(world: World) -> None:
     with world.check("both ROOT volumes start from it"):
         for vm in vms:
             starts_from(world, root_volume(world, str(vm["id"])), snapshot)
+    same_idle_bytes(world, *vms)
     with world.check("no volume of the seeding is left"):
         left = [v for v in world.storpool.volumes() if (v.get("tags") or {}).get("cs") == "template"]
         assert left == [], f"left over: {left}"

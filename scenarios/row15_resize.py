@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from harness.observers import Json, World
+from harness.observers import CloudApiError, Json, World
 from scenarios.looks import (
     attached_only_to,
     device_only_on,
+    domain_has_size,
+    fails,
     fully_attached,
     global_id,
     guest_sees,
@@ -51,8 +53,11 @@ def everywhere(world: World, vm: Json, volume: Json, size: int) -> None:
     """CloudStack, StorPool, host device, domain and guest agree on the size."""
     has_size(world, volume, size)
     now = reread_volume(world, volume)
-    with world.check("the host's device and the guest have the new size"):
+    with world.check("the host's device has that size"):
         device_only_on(world, now, host_of(world, vm))
+    with world.check("so has the disk in the domain"):
+        domain_has_size(host_of(world, vm), vm, now)
+    with world.check("and the guest sees it"):
         guest_sees_now(world, vm, now)
 
 
@@ -211,9 +216,63 @@ def suspended(world: World) -> None:
     try:
         resize(world, data, 2)
         has_size(world, data, 2 * GIB)
+        with world.check("so has the domain"):
+            domain_has_size(host, vm, reread_volume(world, data))
     finally:
         host.resume(name)
     everywhere(world, vm, data, 2 * GIB)
+
+
+@scenario(15, "agent-away", "the host's agent is away, or dies: in the end all agree on one size, as the answer said")
+def agent_away(world: World) -> None:
+    vm = booted_vm(world)
+    host, guest = host_of(world, vm), world.guest(str(vm["id"]))
+    boot = guest.boot_id()
+    data = attach(world, data_volume(world, size=2), vm)
+    guest.write(serial(data), 0, MARK)
+    host.kill_agent()
+    try:
+        error = fails(lambda: resize(world, data, 3))
+        with world.check("more, of which the guest cannot be told: the answer names the host, and it is undone"):
+            assert host.name in error.text, error.text
+        everywhere(world, vm, data, 2 * GIB)
+        error = fails(lambda: resize(world, data, 1, shrinkok=True))
+        with world.check(
+            "less, which cannot be undone: the answer says that it is gone on with, and so does the state"
+        ):
+            assert host.name in error.text and "StorPool has the new size" in error.text, error.text
+            now = reread_volume(world, data)
+            seen = (now["state"], on_storpool(world, now)["size"])
+            assert seen == ("Resizing", GIB), f"state, and size on StorPool: {seen}"
+    finally:
+        host.start_agent()
+    settled(world, data)
+    everywhere(world, vm, data, GIB)
+    job = world.cloud.start("resizeVolume", id=data["id"], size=3)
+    # Without a pause: the guest is told within milliseconds.
+    for _ in range(200):
+        if on_storpool(world, data)["size"] == 3 * GIB:
+            break
+    host.kill_agent()
+    sizes = [3 * GIB]
+    try:
+        world.cloud.wait(job)
+    except CloudApiError:
+        sizes.append(GIB)
+    finally:
+        host.start_agent()
+    settled(world, data)
+    size = int(reread_volume(world, data)["size"])
+    with world.check("an agent that dies meanwhile: the new size, or after an error the old one"):
+        assert size in sizes, f"CloudStack says {size} bytes, expected one of {sizes}"
+    everywhere(world, vm, data, size)
+    with world.check("the guest was not restarted and reads what it wrote"):
+        assert guest.boot_id() == boot
+        assert guest.read(serial(data), 0, len(MARK)) == MARK
+
+
+def settled(world: World, volume: Json) -> None:
+    world.wait_until("the change is over", lambda: reread_volume(world, volume)["state"] == "Ready", 900)
 
 
 @scenario(15, "full-pool", "a size that the pool has no room for is refused, and nothing changes")

@@ -324,6 +324,7 @@ def _describe(state: State, guest: image.Image, accelerator: Accelerator, site: 
             iso_url=f"http://{MANAGEMENT.ip}/guest.iso",
             iso_size=guest.iso.stat().st_size,
             idle_url=f"http://{MANAGEMENT.ip}/idle.qcow2",
+            idle_sha256=guest.idle_sha256,
             ssh_user="root",
             ssh_key_file=guest.key_file,
             known_hosts_file=guest.known_hosts_file,

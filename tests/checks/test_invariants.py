@@ -56,6 +56,9 @@ class FakeHost:
     def domains(self) -> Mapping[str, str]:
         return self.states
 
+    def disk_capacity(self, name: str, target: str) -> int:
+        raise NotImplementedError
+
     def domain_disks(self, name: str) -> Sequence[DomainDisk]:
         return self.disks.get(name, [])
 

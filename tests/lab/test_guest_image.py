@@ -6,6 +6,7 @@ import hashlib
 import socket
 import subprocess
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -152,10 +153,15 @@ def test_an_idle_guest_says_that_it_is_ready_lets_a_disk_go_and_powers_off_when_
 
 
 def test_the_facts_are_those_of_the_disk_s_bytes(guest_image: image.Image, tmp_path: Path) -> None:
-    run(["qemu-img", "convert", "-O", "raw", guest_image.qcow2, tmp_path / "raw"])
-    contents = (tmp_path / "raw").read_bytes()
-    assert len(contents) == guest_image.virtual_size
-    assert hashlib.sha256(contents).hexdigest() == guest_image.sha256
+    for qcow2, sha256 in ((guest_image.qcow2, guest_image.sha256), (guest_image.idle, guest_image.idle_sha256)):
+        run(["qemu-img", "convert", "-O", "raw", qcow2, tmp_path / "raw"])
+        contents = (tmp_path / "raw").read_bytes()
+        assert len(contents) == guest_image.virtual_size
+        assert hashlib.sha256(contents).hexdigest() == sha256
+    for end in (len(contents) // 2, len(contents)):
+        assert len(zlib.compress(contents[end - 4096 : end])) >= 4096, (
+            "a copy of the idle image could be cut short there"
+        )
 
 
 def test_a_second_build_is_the_first_one_and_writes_nothing(guest_image: image.Image) -> None:

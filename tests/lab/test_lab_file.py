@@ -147,6 +147,15 @@ def test_a_relative_path_is_refused(tmp_path: Path) -> None:
         load(write(tmp_path, raw))
 
 
+def test_a_sum_of_an_idle_image_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    raw = copy()
+    raw["guest_image"]["idle_sha256"] = "0" * 64
+    with pytest.raises(LabFileError, match="no idle_url"):
+        load(write(tmp_path, raw))
+    raw["guest_image"]["idle_url"] = "http://192.0.2.2/idle.qcow2"
+    assert load(write(tmp_path, raw)).guest_image.idle_sha256 == "0" * 64
+
+
 def test_another_version_of_the_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LabFileError, match="version 2"):
         load(write(tmp_path, copy() | {"version": 2}))

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,14 +17,15 @@ import requests_mock
 import trustme
 
 from harness.observers import CloudApiError, DomainDisk
+from harness.worlds.local import host as local_host
 from harness.worlds.local.cloud import CsCloud
 from harness.worlds.local.deploy import AgentProcess
 from harness.worlds.local.guest import SshGuest
-from harness.worlds.local.host import disks_of
+from harness.worlds.local.host import SshKvmHost, disks_of
 from harness.worlds.local.timeline import Log, Logs
 from harness.worlds.local.venue import why_not
-from lab.file import GuestImage, Ssh
-from lab.shell import CommandFailed
+from lab.file import Accelerator, GuestImage, KvmHost, Ssh
+from lab.shell import CommandFailed, Completed, run
 
 API = "http://10.0.0.1:8080/client/api"
 SECRET = "the-secret-key-of-this-test"
@@ -137,6 +138,73 @@ def test_a_guest_that_is_not_up_is_an_error_and_unaligned_ranges_are_refused() -
         guest.disks()
     with pytest.raises(ValueError, match="512"):
         guest.read("serial", 100, 512)
+
+
+class Here:
+    """In place of a host's SSH: its commands run on this machine."""
+
+    def run(self, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, check: bool = True) -> Completed:
+        return run(command, stdin=stdin, timeout=timeout, check=check)
+
+
+def host_in(directory: Path, monkeypatch: pytest.MonkeyPatch) -> SshKvmHost:
+    """A host with devices below `devices`, and files below `libvirt` and `agent`."""
+    for name in ("devices", "libvirt", "agent"):
+        (directory / name).mkdir()
+    monkeypatch.setattr(local_host, "BY_ID", str(directory / "devices"))
+    monkeypatch.setattr(local_host, "LIBVIRT_FOLDERS", (str(directory / "libvirt"),))
+    described = KvmHost(
+        name="kvm1",
+        ssh=Ssh(address="127.0.0.254", key_file=Path("/nonexistent"), known_hosts_file=Path("/nonexistent")),
+        client_id=1,
+        agent_address="127.0.0.254:1",
+        agent_directory=directory / "agent",
+        agent_python=Path(sys.executable),
+        bridge="none",
+        accelerator=Accelerator.TCG,
+    )
+    host = SshKvmHost(described, ())
+    monkeypatch.setattr(host, "_ssh", Here())
+    return host
+
+
+def test_traces_are_found_on_devices_and_in_files_whatever_else_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, text = host_in(tmp_path, monkeypatch), b"a word of a guest \xff\xfe."
+    assert host.traces(text) == []
+    device, other = tmp_path / "devices/a.b.1", tmp_path / "devices/a.b.2"
+    with device.open("wb") as file:
+        file.seek(64 << 20)
+        file.write(text)
+        file.truncate(1 << 30)
+    other.write_bytes(bytes(4096) + text[:-1])
+    log = tmp_path / "libvirt/below/log"
+    log.parent.mkdir()
+    log.write_bytes(b"line\n" + text + b"\n")
+    assert host.traces(text) == sorted([str(device), str(log)])
+
+
+@pytest.mark.parametrize("unread", ["devices/a.b.1", "agent"])
+def test_what_cannot_be_searched_is_an_error_and_not_free_of_traces(
+    unread: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = host_in(tmp_path, monkeypatch)
+    place = tmp_path / unread
+    if place.exists():
+        place.rmdir()
+    else:
+        place.symlink_to(tmp_path / "gone")
+    with pytest.raises(OSError, match=rf"kvm1.*{unread}: No such file"):
+        host.traces(b"a word")
+
+
+@pytest.mark.parametrize("text", [b"", b"two\nlines", b"zero\0"])
+def test_what_grep_would_not_look_for_as_it_is_is_refused(
+    text: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="by lines"):
+        host_in(tmp_path, monkeypatch).traces(text)
 
 
 def certificates(directory: Path) -> Path:

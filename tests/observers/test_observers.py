@@ -203,6 +203,7 @@ def world_claims(world: World) -> None:
     env = world.environment
     assert len(env.pools) >= 2 and len({pool.tag for pool in env.pools}) == len(env.pools)
     assert len(world.hosts) >= 2 and env.image_size > 0 and len(env.image_sha256) == 64
+    assert not env.idle_image_url or len(env.idle_image_sha256) == 64
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -291,6 +293,32 @@ def test_an_agent_serves_while_storpool_is_away_and_undoes_once_it_is_back() -> 
         assert lab.attached() == lab.shown() == ONE
         lab.settle()
         assert lab.records() == ['{"id":"to']
+
+    lab.simulation.run(main)
+
+
+def test_an_upgraded_agent_reads_what_the_first_one_wrote_and_leaves_alone_what_is_used() -> None:
+    """Records did not tell their format then."""
+    lab = Lab(1, word="attach-device i-2-7-VM")
+
+    def main() -> None:
+        half_attached(lab)
+        (name,) = [name for name, text in lab.machine.files.items() if '"acting"' in text]
+        first = {
+            "id": Path(name).stem,
+            "kind": "attach",
+            "step": "acting",
+            "vm": VM,
+            "began_at": 1.5,
+            "settles_at": 0.0,
+        }
+        paths = [lab.disks[ROOT].path, lab.disks[DATA].path]
+        lab.machine.files[name] = json.dumps({**first, "paths": paths})
+        lab.processes.start(AGENT)
+        assert lab.attached() == lab.shown() == ONE
+        lab.settle()
+        assert lab.attached() == lab.shown() == ONE
+        assert lab.records() == []
 
     lab.simulation.run(main)
 

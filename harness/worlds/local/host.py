@@ -22,6 +22,8 @@ LIBVIRT_FOLDERS = ("/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log
 WRONG_KEY, NOT_LUKS = 2, 1
 """Exit statuses of cryptsetup."""
 LIBVIRT_PORT = 16509
+_VANISHED = (": No such file or directory", ": No such process")
+"""How grep's words about a file end that was there when it was listed."""
 VIRSH = ("virsh", "--connect", "qemu:///system")
 _STATES = """for name in $(virsh --connect qemu:///system list --all --name); do
 printf '%s\\t%s\\n' "$name" "$(virsh --connect qemu:///system domstate "$name")"
@@ -139,10 +141,33 @@ class SshKvmHost:
         return sorted(words[2] for line in lines if (words := line.split())[1:2] == ["volume"])
 
     def traces(self, text: bytes) -> Sequence[str]:
-        """The text goes to grep on its standard input: as an argument it would be found in grep's own."""
-        script = f'exec grep -rlasF -f - "$@" {BY_ID}/* /proc/[0-9]*/cmdline'
-        done = self._ssh.run(["sh", "-c", script, "traces", *self._folders], stdin=text, check=False, timeout=300)
-        return sorted(done.text.splitlines())
+        """The text goes to grep on its standard input: as an argument it would be found in grep's own.
+
+        To grep what it reads is binary. As text a device of zeros would be one line, which does not fit into memory.
+        """
+        if not text or b"\n" in text or b"\0" in text:
+            raise ValueError(f"{text!r} cannot be looked for: grep reads by lines")
+        devices = [f"{BY_ID}/{name}" for name in self.devices()]
+        found = self._grep(text, '"$@"', *devices) if devices else []
+        # The host lives on meanwhile: processes end, and files go.
+        found += self._grep(text, '-r "$@"', *self._folders, lives=True)
+        found += self._grep(text, "/proc/[0-9]*/cmdline", lives=True)
+        return sorted(found)
+
+    def _grep(self, text: bytes, where: str, *places: str, lives: bool = False) -> list[str]:
+        """Files with the text. With `lives` one that is gone before it is read is none, unless it is of `places`."""
+        script = f"LC_ALL=C; export LC_ALL; exec grep -lF -f - {where}"
+        done = self._ssh.run(["sh", "-c", script, "traces", *places], stdin=text, check=False, timeout=300)
+        if done.returncode > 1:
+            gone = [f"grep: {place}:" for place in places]
+            wrong = [
+                line
+                for line in done.error_text.splitlines() or [f"grep ended with {done.returncode}"]
+                if not lives or not line.endswith(_VANISHED) or line.startswith(tuple(gone))
+            ]
+            if wrong:
+                raise OSError(f"{self.name}: not all could be searched: {'; '.join(wrong)[:2000]}")
+        return done.text.splitlines()
 
     @contextmanager
     def without_encryption(self) -> Iterator[None]:
@@ -162,6 +187,11 @@ class SshKvmHost:
     def domain_disks(self, name: str) -> Sequence[DomainDisk]:
         done = self._ssh.run([*VIRSH, "dumpxml", name], check=False)
         return () if done.returncode else disks_of(done.text)
+
+    def disk_capacity(self, name: str, target: str) -> int:
+        lines = self._ssh.run([*VIRSH, "domblkinfo", name, target]).text.splitlines()
+        told = dict(line.split(":", 1) for line in lines if ":" in line)
+        return int(told["Capacity"])
 
     def domain_xml(self, name: str) -> str:
         return self._ssh.run([*VIRSH, "dumpxml", name]).text

@@ -35,6 +35,7 @@ def fill_zone(cloud: Cloud, lab: Lab, endpoints: Sequence[str], token: str) -> E
         iso_url=lab.guest_image.iso_url,
         iso_size=lab.guest_image.iso_size,
         idle_image_url=lab.guest_image.idle_url,
+        idle_image_sha256=lab.guest_image.idle_sha256,
         service_offering_id=_offering(cloud, pools[0].tag),
         os_type_id=os_type_id,
         location="" if second is None else lab.storpool.location,

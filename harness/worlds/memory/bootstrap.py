@@ -6,7 +6,7 @@ import msgspec
 
 from harness.observers import Environment, Json, OtherZone, Pool, World
 from harness.storpool import Request, Transport
-from harness.worlds.memory.image import guest_image, guest_image_sha256, guest_iso
+from harness.worlds.memory.image import guest_image, guest_image_sha256, guest_iso, idle_image_sha256
 from harness.worlds.memory.processes import ENDPOINT, STORPOOL_TOKEN
 from harness.worlds.memory.site import ClusterSite, Site
 
@@ -60,6 +60,7 @@ def bootstrap(world: World, site: Site) -> Environment:
         iso_url=ISO_URL,
         iso_size=len(guest_iso()),
         idle_image_url=IDLE_URL,
+        idle_image_sha256=idle_image_sha256(),
         service_offering_id=str(offering["serviceoffering"]["id"]),
         os_type_id=os_type_id,
         location="" if first is last else first.known.location,

@@ -119,8 +119,10 @@ def guest_image() -> Image:
 
 @functools.cache
 def idle_image() -> Image:
-    """The boot sector of an idle guest, on a disk of the guest image's size."""
-    return Image(guest_image().size, ((0, IDLE_MAGIC.ljust(512, b"\0")),))
+    """The boot sector of an idle guest, and a pattern at the end of each half of a disk of the guest image's size."""
+    generator, size = Generator.of(0, "idle image"), guest_image().size
+    pattern = tuple((end - 8192, generator.bytes(8192)) for end in (size // 2, size))
+    return Image(size, ((0, IDLE_MAGIC.ljust(512, b"\0")), *pattern))
 
 
 @functools.cache
@@ -133,3 +135,9 @@ def guest_iso() -> bytes:
 def guest_image_sha256() -> str:
     """Of the guest disk's bytes."""
     return hashlib.sha256(guest_image().raw()).hexdigest()
+
+
+@functools.cache
+def idle_image_sha256() -> str:
+    """Of the idle guest's disk's bytes."""
+    return hashlib.sha256(idle_image().raw()).hexdigest()

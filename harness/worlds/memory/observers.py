@@ -219,7 +219,8 @@ class MemoryHost:
 
     def traces(self, text: bytes) -> Sequence[str]:
         machine = self._machine
-        found = [name for name in self.devices() if text in _stored(machine, PATH_PREFIX + name)]
+        paths = [PATH_PREFIX + name for name in self.devices()]
+        found = [path for path in paths if text in _stored(machine, path)]
         found += [path for path, content in machine.files.items() if text in content.encode()]
         found += [f"command line {line}" for line in machine.command_lines if text in line.encode()]
         return [*found, *(f"domain {name}" for name, d in machine.domains.items() if text in live_xml(d).encode())]
@@ -238,6 +239,9 @@ class MemoryHost:
     def domain_disks(self, name: str) -> Sequence[DomainDisk]:
         domain = self._machine.domains.get(name)
         return () if domain is None else tuple(_shown(disk) for disk in domain.disks)
+
+    def disk_capacity(self, name: str, target: str) -> int:
+        return self._machine.disk(self._machine.find(name), target).size
 
     def domain_xml(self, name: str) -> str:
         return live_xml(self._machine.find(name))
