@@ -59,7 +59,7 @@ def is_on(world: World, volume: Json, pool_id: str) -> None:
     """CloudStack: Ready on that pool, of the size that it had."""
     with world.check("CloudStack: Ready on the new pool"):
         seen = (volume["state"], volume["storageid"])
-        assert seen == ("Ready", pool_id), volume
+        assert seen == ("Ready", pool_id), f"should be Ready on pool {pool_id}: {volume}"
 
 
 def same_on_storpool(world: World, before: Json, volume: Json, pool: Pool) -> None:
