@@ -10,6 +10,7 @@ import pytest
 from harness import tidy
 from harness.observers import CloudApiError, World
 from harness.worlds.memory.world import MemoryWorld
+from scenarios.encrypted import samples
 from scenarios.looks import domain_disk, global_id, serial
 from scenarios.steps import (
     GIB,
@@ -151,6 +152,9 @@ def host_claims(world: World) -> None:
     assert disk is not None
     assert (disk.target, disk.serial, disk.driver_type) == ("vda", serial(root), "raw")
     assert (disk.discard, disk.cache) == ("unmap", "none")
+    assert host.disk_capacity(name, disk.target) == root["size"]
+    piece, *_ = samples(world, vm, root, world.environment.image_size)
+    assert list(host.traces(piece)) == [path] and list(other.traces(piece)) == []
     assert name in host.domain_xml(name) and path in host.domain_xml(name)
     assert list(host.domain_disks("no-such-domain")) == []
     host.suspend(name)
