@@ -28,7 +28,7 @@ def test_every_row_that_is_built_has_scenarios_with_names_of_their_own() -> None
 
 
 def test_scenarios_import_the_observers_each_other_and_modules_without_clock_chance_or_machine() -> None:
-    computing = {"collections", "contextlib", "dataclasses", "functools", "hashlib", "itertools", "json"}
+    computing = {"collections", "contextlib", "dataclasses", "functools", "hashlib", "itertools", "json", "re"}
     allowed = computing | {"__future__", "importlib", "pkgutil", "scenarios"}
     seen: set[str] = set()
     for path in Path(scenarios.__path__[0]).glob("*.py"):
