@@ -26,10 +26,13 @@ _DISKS = """for disk in /sys/block/*; do
 [ -s "$disk/serial" ] || continue; read -r serial < "$disk/serial"; read -r size < "$disk/size"
 echo "$serial $size ${disk##*/}"
 done"""
-_FIND = """for disk in /sys/block/*; do
+_FIND = """for try in $(seq 50); do has=
+for disk in /sys/block/*; do
 [ -s "$disk/serial" ] || continue; read -r serial < "$disk/serial"
 [ "$serial" = "$0" ] && exec dd "$@" "$place=/dev/${disk##*/}"
-has="$has $serial"; done; echo "the guest has no disk $0; it has${has:- none}" >&2; exit 1"""
+has="$has $serial"; done; sleep 0.1; done
+echo "the guest has no disk $0; it has${has:- none}" >&2; exit 1"""
+"""A disk that was plugged in comes to a busy guest some time after libvirt and CloudStack say so; it gets 5 s."""
 
 
 class SshGuest:
@@ -121,7 +124,7 @@ class SshGuest:
         return {serial: (int(sectors) * SECTOR, name) for serial, sectors, name in lines}
 
     def _dd(self, place: str, serial: str, *words: str, data: bytes = b"") -> bytes:
-        """dd from (`if`) or to (`of`) the disk with this serial, which is looked for at that moment."""
+        """dd from (`if`) or to (`of`) the disk with this serial, which is looked for at that moment and a little on."""
         command = ["sh", "-c", f"place={place}\n{_FIND}", serial, *words]
         done = self._host().run(command, stdin=data, check=False)
         if done.returncode != 0:
