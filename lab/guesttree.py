@@ -83,6 +83,7 @@ esac
 
 
 def command_line(kernel: Kernel) -> str:
+    """What every boot loader gives this kernel; it may add to it."""
     return f"{_COMMAND_LINE} {_SAVES_TIMERS if kernel.small else _SAVES_TRACING}"
 
 

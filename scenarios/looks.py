@@ -88,10 +88,15 @@ def domain_disk(host: Host, vm: Json, volume: Json) -> DomainDisk | None:
     return next((disk for disk in disks if disk.source == volume["path"]), None)
 
 
-def disk_in_domain(host: Host, vm: Json, volume: Json) -> None:
-    """The domain has the disk, raw, uncached, with discard, the volume's serial and a target that follows its slot."""
+def _present_disk(host: Host, vm: Json, volume: Json) -> DomainDisk:
     disk = domain_disk(host, vm, volume)
     assert disk is not None, f"domain {vm['instancename']} on {host.name} has no disk {volume['path']}"
+    return disk
+
+
+def disk_in_domain(host: Host, vm: Json, volume: Json) -> None:
+    """The domain has the disk, raw, uncached, with discard, the volume's serial and a target that follows its slot."""
+    disk = _present_disk(host, vm, volume)
     seen = (disk.serial, disk.driver_type, disk.discard, disk.cache)
     assert seen == (serial(volume), "raw", "unmap", "none"), f"disk {volume['path']} is {disk}"
 
@@ -103,8 +108,7 @@ def disk_not_in_domain(host: Host, vm: Json, volume: Json) -> None:
 
 def domain_has_size(host: Host, vm: Json, volume: Json) -> None:
     """libvirt tells of the running VM's disk the size that CloudStack shows."""
-    disk = domain_disk(host, vm, volume)
-    assert disk is not None, f"domain {vm['instancename']} on {host.name} has no disk {volume['path']}"
+    disk = _present_disk(host, vm, volume)
     seen = host.disk_capacity(str(vm["instancename"]), disk.target)
     assert seen == volume["size"], f"{volume['path']} has {seen} bytes in the domain, expected {volume['size']}"
 

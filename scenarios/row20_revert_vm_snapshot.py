@@ -41,6 +41,15 @@ END_SECONDS = 300
 """In which the background task ends what was begun, once StorPool lets it."""
 
 
+def written_since(world: World) -> tuple[Json, list[Json], Json, list[Json]]:
+    """A stopped VM, its disks, a VM snapshot of "before", and the disks on StorPool once the guest wrote "after"."""
+    vm, disks = vm_with_disks(world, "before")
+    snapshot = take(world, vm)
+    write_all(world, vm, disks, "after")
+    vm = stop(world, vm)
+    return vm, disks, snapshot, on_pool(world, disks)
+
+
 @scenario(
     20, "stopped", "a stopped VM: every disk has the bytes of the snapshot, once more, and with newer ones around"
 )
@@ -114,16 +123,12 @@ def running(world: World) -> None:
         fully_attached(world, vm, volume)
     with world.check("the guest has what it wrote, and the snapshot is Ready"):
         reads_all(world, vm, disks, "after")
-        assert vm_snapshot_by_id(world, str(snapshot["id"]))["state"] == "Ready"
+        assert state_of(world, snapshot) == "Ready"
 
 
 @scenario(20, "lost", "StorPool has lost the snapshot of one disk: no disk is reverted, and it can be deleted")
 def lost(world: World) -> None:
-    vm, disks = vm_with_disks(world, "before")
-    snapshot = take(world, vm)
-    write_all(world, vm, disks, "after")
-    vm = stop(world, vm)
-    seen = on_pool(world, disks)
+    vm, disks, snapshot, seen = written_since(world)
     gone = max(group_of(world, snapshot), key=lambda item: int(item["size"]))
     world.storpool.lose_snapshot("~" + str(gone["globalId"]))
     error = fails(lambda: revert(world, snapshot))
@@ -140,11 +145,7 @@ def lost(world: World) -> None:
 
 @scenario(20, "half-way", "StorPool reverts some disks and not the last: until it does, the VM cannot be started")
 def half_way(world: World) -> None:
-    vm, disks = vm_with_disks(world, "before")
-    snapshot = take(world, vm)
-    write_all(world, vm, disks, "after")
-    vm = stop(world, vm)
-    seen = on_pool(world, disks)
+    vm, disks, snapshot, seen = written_since(world)
     with world.storpool.refusing("VolumeRevert", "~" + looks.global_id(disks[-1])):
         error = fails(lambda: revert(world, snapshot))
         with world.check("the error says that it is not over, and what that means for the VM"):
@@ -177,11 +178,7 @@ def half_way(world: World) -> None:
 
 @scenario(20, "back", "StorPool cannot revert the last disk: those that were are put back, and the VM starts as it was")
 def back(world: World) -> None:
-    vm, disks = vm_with_disks(world, "before")
-    snapshot = take(world, vm)
-    write_all(world, vm, disks, "after")
-    vm = stop(world, vm)
-    seen = on_pool(world, disks)
+    vm, disks, snapshot, seen = written_since(world)
     with world.storpool.refusing("VolumeRevert", "~" + looks.global_id(disks[-1]), for_good=True):
         error = fails(lambda: revert(world, snapshot))
     with world.check("the error says why, and that nothing has changed"):

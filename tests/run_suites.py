@@ -121,7 +121,7 @@ LOCAL_CASES = """
 15.live-grow 15.shrink 16.backed-up 17.unused 18.vm-live 18.to-nfs 18.storpool-live 19.moment 20.running
 22.running 23.running bypass.used qos.deploy encryption.data pool.happy hosts.agent-restart multicluster.across
 """
-"""Of the local world by day: all cases take more than half an hour there. Nightly runs every one."""
+"""Of the local world by day, on the distribution's kernel. Nightly runs every one, on the small kernel."""
 
 
 def scenarios(name: str, world: str, limit: float, chosen: Sequence[str] = ()) -> Count:

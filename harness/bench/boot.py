@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import resource
 import subprocess
 import time
 from functools import partial
@@ -43,6 +43,7 @@ def _cpu_seconds(disk: Path, directory: Path) -> float:
     argv = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-m", "128", "-nodefaults", "-display", "none"]
     argv += ["-snapshot", "-serial", f"file:{serial}", "-drive", f"file={disk},format=qcow2,if=virtio"]
     argv += ["-nic", "user,model=virtio-net-pci,restrict=on", "-device", "virtio-rng-pci"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + _READY_SECONDS
@@ -52,6 +53,6 @@ def _cpu_seconds(disk: Path, directory: Path) -> float:
             time.sleep(_POLL_SECONDS)
     finally:
         qemu.kill()
-        _, _, used = os.wait4(qemu.pid, 0)
-        qemu.returncode = -9
-    return used.ru_utime + used.ru_stime
+        qemu.wait(30)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -124,6 +124,18 @@ def test_a_measurement_that_fails_is_named_and_nothing_is_left_of_it(tmp_path: P
 
 
 @pytest.mark.local
+def test_a_guest_that_does_not_boot_is_named(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    broken = tools / "qemu-system-x86_64"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    status, _, told = bench(tmp_path, "boot", path=f"{tools}:{os.environ['PATH']}")
+    [why] = told["failed"]
+    assert status == 1 and why.startswith("boot: BenchError: a guest of /") and "was not ready" in why
+
+
+@pytest.mark.local
 def test_a_missing_program_is_named_with_its_package(tmp_path: Path) -> None:
     status, printed, told = bench(tmp_path, "io", path=str(tmp_path))
     assert (status, told["left_out"]) == (1, ["io needs fio (apt install fio)"]) and told["left_out"][0] in printed
