@@ -5,7 +5,7 @@ Each claim raises `AssertionError` with what was seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from harness.observers import CloudApiError, DomainDisk, Host, Json, World
@@ -193,11 +193,11 @@ def _is_cache_of(item: Json, template_id: str) -> bool:
 def everything(world: World) -> tuple[object, ...]:
     """All that an operation could have changed, comparable: volumes, snapshots, attachments, records.
 
-    Without names on StorPool: the driver takes them from its volumes in the background.
+    Without names on StorPool: the driver takes them from its volumes in the background. Without what was deleted, which
+    StorPool lists until it has removed it.
     """
     cloud = world.cloud
-    volumes = sorted((str(v["globalId"]), int(v["size"]), _tag_text(v)) for v in world.storpool.volumes())
-    snapshots = sorted((str(s["globalId"]), int(s["size"]), _tag_text(s)) for s in world.storpool.snapshots())
+    volumes, snapshots = _that_stay(world.storpool.volumes()), _that_stay(world.storpool.snapshots())
     attached = sorted((_of(a), int(a["client"]), str(a["rights"])) for a in world.storpool.attachments())
     records = sorted(
         (str(v["id"]), str(v["state"]), str(v.get("path")), int(v["size"]), str(v.get("virtualmachineid")))
@@ -208,6 +208,10 @@ def everything(world: World) -> tuple[object, ...]:
         for v in many(cloud.call("listVirtualMachines", listall=True), "virtualmachine")
     )
     return (volumes, snapshots, attached, records, vms)
+
+
+def _that_stay(items: Sequence[Json]) -> list[tuple[str, int, str]]:
+    return sorted((str(i["globalId"]), int(i["size"]), _tag_text(i)) for i in items if not i.get("deleted"))
 
 
 def _of(attachment: Json) -> str:
